@@ -1,0 +1,51 @@
+"""
+Which of the two cores, decided once: the compiled one where it is built, else its pure twin.
+
+``WARMSET_PURE=1`` chooses the pure one. ``WARMSET_REQUIRE_COMPILED=1`` makes the absence of the
+compiled one an error. Only an extension that is *missing* falls back; one that is broken raises.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+
+
+def _switch(name: str) -> bool:
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise ImportError(f"environment variable {name}: expected 0 or 1, got {value!r}")
+    return value == "1"
+
+
+_pure, _required = _switch("WARMSET_PURE"), _switch("WARMSET_REQUIRE_COMPILED")
+if _pure and _required:
+    raise ImportError(
+        "environment variables WARMSET_PURE and WARMSET_REQUIRE_COMPILED contradict each other: "
+        "set one of them"
+    )
+
+# The pure twin is the type source: a checker sees real, annotated code.
+if TYPE_CHECKING or _pure:
+    from ._core_py import ExecutorCore, Handle, Lease, RegistryCore, Slot
+
+    implementation = "pure"
+else:
+    try:
+        from ._core_c import ExecutorCore, Handle, Lease, RegistryCore, Slot
+
+        implementation = "compiled"
+    except ModuleNotFoundError as error:
+        if error.name != f"{__package__}._core_c":
+            raise
+        if _required:
+            raise ImportError(
+                "WARMSET_REQUIRE_COMPILED is set, but this installation has no compiled core; "
+                "install a binary wheel, or build it from the sdist with a C compiler"
+            ) from error
+        from ._core_py import ExecutorCore, Handle, Lease, RegistryCore, Slot
+
+        implementation = "pure"
+
+__all__ = ["ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot", "implementation"]

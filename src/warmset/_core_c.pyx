@@ -1,0 +1,1340 @@
+# cython: language_level=3, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
+"""
+The compiled core: slots, recency ring, idle TTL, counters, leases, handles and `execute`.
+
+It is the twin of `_core_py`, which is the reference for behaviour.
+
+    _slots: one dict probe from the class name to the slot
+
+      "Tagger" ---> Slot: instance, last_used, uses, holds, epoch
+                     |
+                    link ------ newer ---->  <---- older ------ link
+                     :                                            :
+      root.newer --> oldest  <->  ...  <->  second newest  <->  newest <-- root.older
+        (root is a bare link inside the registry; an empty ring is the root linked to itself)
+
+Links are borrowed C pointers: the dict owns the slots, so a relink touches no reference count, and a
+million slots are torn down by the dict without recursion. A slot unlinks itself when it dies, and
+a registry unlinks all when it dies first, so no pointer outlives what it points at.
+
+Why there is no lock
+    With the interpreter lock held, only a call into Python can let another thread, a finaliser or a
+    signal handler in. Each change below is plain C from its first store to its last: no call into
+    Python, no new container (the collector may run there before 3.12), no reference dropped. What
+    leaves a slot is appended to a list that was made before the change, and dropped after it. On a
+    free-threaded interpreter this module does not declare itself safe, and the interpreter then
+    takes its lock back.
+
+Why a look-up runs no foreign code
+    Names are exact `str`, so hashing and comparing them is C. An injected timer is foreign: it is
+    read before anything else.
+"""
+
+cimport cython
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_DECREF
+
+from types import BuiltinMethodType
+from weakref import ref as weak_reference
+
+from .errors import MethodNotFoundError, MethodRegistryError
+from .resolver import check_name
+
+__all__ = ["ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot"]
+
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #if defined(_WIN32)
+      #include <windows.h>
+      static double warmset_clock(int coarse) {
+          LARGE_INTEGER now, frequency;
+          (void)coarse;
+          QueryPerformanceCounter(&now);
+          QueryPerformanceFrequency(&frequency);
+          return (double)now.QuadPart / (double)frequency.QuadPart;
+      }
+      static double warmset_tick(void) { return 0.0; }
+    #else
+      #if defined(CLOCK_MONOTONIC_COARSE)
+        #define WARMSET_COARSE CLOCK_MONOTONIC_COARSE
+      #else
+        #define WARMSET_COARSE CLOCK_MONOTONIC
+      #endif
+      static double warmset_clock(int coarse) {
+          struct timespec now;
+          clock_gettime(coarse ? WARMSET_COARSE : CLOCK_MONOTONIC, &now);
+          return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+      }
+      static double warmset_tick(void) {
+          struct timespec tick;
+          if (clock_getres(WARMSET_COARSE, &tick) != 0) return 1.0;
+          return (double)tick.tv_sec + 1e-9 * (double)tick.tv_nsec;
+      }
+    #endif
+    """
+    double warmset_clock(int coarse) noexcept nogil
+    double warmset_tick() noexcept nogil
+
+cdef extern from "Python.h":
+    ctypedef struct PyMethodDef:
+        const char* ml_name
+        void* ml_meth
+        int ml_flags
+        const char* ml_doc
+    ctypedef struct TypeSlots "PyTypeObject":
+        Py_ssize_t tp_vectorcall_offset
+        unsigned long tp_flags
+        void* tp_call
+        PyObject* tp_dict
+    const int METH_FASTCALL
+    const int METH_KEYWORDS
+    const unsigned long Py_TPFLAGS_HAVE_VECTORCALL
+    const size_t PY_VECTORCALL_ARGUMENTS_OFFSET
+    object PyVectorcall_Call(object, object, object)
+    Py_ssize_t PyVectorcall_NARGS(size_t)
+    PyObject* PyObject_Vectorcall(PyObject*, PyObject* const*, size_t, PyObject*)
+    PyObject* PyObject_VectorcallMethod(PyObject*, PyObject* const*, size_t, PyObject*)
+    PyObject* PyObject_GetAttr(PyObject*, PyObject*)
+    int PyCallable_Check(PyObject*)
+    PyObject* PyErr_NoMemory() noexcept
+    int PyMethod_Check(PyObject*)
+    PyObject* PyMethod_GET_FUNCTION(PyObject*)
+    PyObject* PyMethod_GET_SELF(PyObject*)
+    PyObject* PyTuple_GET_ITEM(PyObject*, Py_ssize_t)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject*)
+    PyTypeObject* Py_TYPE(PyObject*)
+    object PyDescr_NewMethod(PyTypeObject*, PyMethodDef*)
+    void PyType_Modified(PyTypeObject*)
+
+
+cdef enum:
+    EMPTY = 0
+    STRONG = 1
+    WEAK = 2
+
+cdef enum:  # values of `events.RemovalCause`; those up to COLLECTED are evictions
+    IDLE = 0
+    SIZE = 1
+    COLLECTED = 2
+    REPLACED = 5
+    CAUSES = 6
+
+cdef enum:
+    STACK = 8  # arguments that a call passes on without an allocation
+
+# The coarse clock is taken where its tick (1 to 4 ms) is at most this part of the TTL.
+cdef double TICKS_IN_TTL = 250.0
+
+
+# -- slots and the ring --------------------------------------------------------------------------
+
+cdef struct Link:
+    Link* newer
+    Link* older
+
+
+@cython.final
+cdef class Slot:
+    """
+    The record of one class name; instances move in and out of it.
+
+    `epoch` counts the departures, so that a lease or a build can tell whether the slot still holds
+    what it held when they began.
+    """
+
+    cdef readonly str name
+    cdef readonly object path
+    cdef readonly object instance
+    cdef dict routes
+    cdef Link link
+    cdef readonly double last_used
+    cdef readonly double built_at
+    cdef readonly double build_seconds
+    cdef readonly unsigned int epoch
+    cdef readonly unsigned long long uses
+    cdef readonly unsigned int holds
+    cdef readonly unsigned char kind
+
+    def __cinit__(self, str name, path):
+        self.name = name
+        self.path = path
+
+    def __dealloc__(self):
+        _unlink(&self.link)
+
+    def __repr__(self):
+        kind = ("empty", "strong", "weak")[self.kind]
+        return f"<slot {self.name!r}: {kind}, {self.uses} uses, {self.holds} holds>"
+
+
+@cython.final
+cdef class Injected:
+    """A method that was given from outside, and the route that `execute` compiled for it."""
+
+    cdef readonly object method
+    cdef object plan
+
+    def __cinit__(self, method):
+        self.method = method
+
+
+cdef Slot _probe = Slot("", None)
+cdef Py_ssize_t LINK_OFFSET = <char*>&_probe.link - <char*><PyObject*>_probe
+
+
+cdef inline PyObject* _slot_at(Link* link) noexcept:
+    return <PyObject*>(<char*>link - LINK_OFFSET)
+
+
+cdef inline void _unlink(Link* link) noexcept:
+    if link.newer != NULL:
+        link.newer.older = link.older
+        link.older.newer = link.newer
+        link.newer = link.older = NULL
+
+
+cdef inline void _link(Link* link, Link* older) noexcept:
+    link.older = older
+    link.newer = older.newer
+    older.newer.older = link
+    older.newer = link
+
+
+# -- the registry's core -------------------------------------------------------------------------
+
+@cython.no_gc_clear  # the collector breaks cycles at the dict, so no method ever meets a None here
+cdef class RegistryCore:
+    """
+    The part of a registry that a hit runs through.
+
+    Args:
+        cache_ttl_seconds: Idle seconds after which an instance leaves; 0 switches it off.
+        max_cache_size: How many instances are kept at most.
+        enable_weakref: Keep instances by weak reference only.
+        timer: Gives monotonic seconds; None takes the clock of the system.
+
+    Single calls are safe under threads. A hit costs one dictionary probe and a few stores.
+    """
+
+    cdef double _ttl
+    cdef Py_ssize_t _max_size
+    cdef bint _weak_mode
+    cdef bint _coarse
+    cdef object _timer
+    cdef readonly dict _slots
+    cdef readonly dict _injected
+    cdef Link _root
+    cdef Py_ssize_t _layout
+    cdef unsigned int _generation
+    cdef readonly Py_ssize_t _cached
+    cdef readonly Py_ssize_t _weak
+    cdef public long long _hits
+    cdef public long long _misses
+    cdef public long long _evictions
+    cdef public long long _builds
+    cdef double _build_seconds
+    cdef long long _removals[CAUSES]
+
+    def __cinit__(self, *args, **kwargs):
+        self._slots = {}
+        self._injected = {}
+        self._root.newer = self._root.older = &self._root
+        self._max_size = 1
+
+    def __init__(
+        self, *, cache_ttl_seconds=300.0, max_cache_size=100, enable_weakref=False, timer=None
+    ):
+        self._ttl = cache_ttl_seconds
+        self._max_size = max_cache_size
+        self._weak_mode = enable_weakref
+        self._timer = timer
+        self._coarse = self._ttl == 0.0 or warmset_tick() * TICKS_IN_TTL <= self._ttl
+
+    def __dealloc__(self):
+        # Slots may outlive the registry, in the hands of leases; their links must not.
+        while self._root.newer != &self._root:
+            _unlink(self._root.newer)
+
+    # -- look-up ---------------------------------------------------------------------------------
+
+    def get_instance(self, class_name):
+        """
+        Give the instance of a class, building it if it is not warm.
+
+        Args:
+            class_name: A registered name.
+
+        Returns:
+            The instance; the same one while it stays warm.
+
+        Raises:
+            MethodRegistryError: The subclass tells the stage: unknown name, path, import,
+                attribute, class, build, cycle, closed.
+
+        Safe under threads; O(1) on a hit. A miss runs the import and the constructor, and waits if
+        another thread is at it.
+        """
+        cdef unsigned int epoch
+        cdef PyObject* instance = _hit(self, class_name, False, NULL, &epoch)
+        if instance != NULL:
+            return _owned(instance)
+        return self._build(check_name(class_name))
+
+    def get_method(self, class_name, method_name):
+        """
+        Give a bound method of a class's instance, or the callable injected under the two names.
+
+        Args:
+            class_name: A registered name, or one that a method was injected for.
+            method_name: The attribute of the instance.
+
+        Returns:
+            The callable. It keeps its instance alive, but holds no lease on it.
+
+        Raises:
+            MethodNotFoundError: The instance has no such callable.
+            MethodRegistryError: As `get_instance`.
+
+        Safe under threads; O(1) on a hit.
+        """
+        cdef unsigned int epoch
+        cdef PyObject* instance
+        cdef PyObject* method
+        if self._injected:
+            class_name = check_name(class_name)
+            injected = _find_injected(self, class_name, method_name)
+            if injected is not None:
+                return (<Injected>injected).method
+        instance = _hit(self, class_name, False, NULL, &epoch)
+        if instance == NULL:
+            warm = self._build(check_name(class_name))
+        else:
+            warm = _owned(instance)
+        method = PyObject_GetAttr(<PyObject*>warm, <PyObject*>method_name)
+        if method != NULL and PyCallable_Check(method):
+            return _owned(method)
+        return _not_found(warm, class_name, method_name, method)
+
+    def use(self, class_name):
+        """
+        Look up and hold an instance for the time of a ``with`` block.
+
+        Args:
+            class_name: A registered name.
+
+        Returns:
+            A context manager that gives the instance. While it is held, the instance is not
+            evicted, and its idle clock stands still; the clock starts again at release.
+
+        Raises:
+            MethodRegistryError: On entry, as `get_instance`.
+
+        Safe under threads; O(1) on a hit.
+        """
+        return Lease(self, check_name(class_name))
+
+    def bind(self, class_name, method_name):
+        """
+        Give a handle: a callable that outlives evictions, and holds the instance while it runs.
+
+        Args:
+            class_name: A registered name, or one that a method was injected for.
+            method_name: The method that each call runs.
+
+        Returns:
+            The handle. Nothing is built until it is called.
+
+        Raises:
+            UnknownClassError: The name is not registered, and no such method was injected.
+
+        Safe under threads; O(1).
+        """
+        class_name = check_name(class_name)
+        if class_name not in self._slots and _find_injected(self, class_name, method_name) is None:
+            self._refuse(class_name)
+        return Handle(self, class_name, method_name)
+
+    def inject_method(self, class_name, method_name, method):
+        """
+        Give a method from outside; it wins over the class's own, and needs no class behind it.
+
+        Args:
+            class_name: Any name, registered or not.
+            method_name: The name to find it by.
+            method: The callable.
+
+        Raises:
+            TypeError: A name is not a string, or the method is not callable.
+
+        Safe under threads; O(1).
+        """
+        class_name, method_name = check_name(class_name), check_name(method_name)
+        if not callable(method):
+            raise TypeError(
+                f"method injected as {class_name}.{method_name} must be callable, got {method!r}"
+            )
+        injected = Injected(method)
+        self._injected.setdefault(class_name, {})[method_name] = injected
+        self._layout += 1
+
+    def evict_expired(self):
+        """
+        Evict the instances that have been idle for longer than the TTL.
+
+        Returns:
+            How many left.
+
+        Safe under threads; O(evicted + held), it stops at the first live instance.
+        """
+        cdef Link* link
+        cdef Slot slot
+        cdef double now
+        cdef Py_ssize_t count = 0
+        if self._ttl <= 0.0:
+            return 0
+        now = _now(self)
+        departed = []
+        link = self._root.newer
+        while link != &self._root:
+            slot = <Slot>_slot_at(link)
+            link = link.newer
+            if slot.holds == 0:
+                if now - slot.last_used <= self._ttl:
+                    break
+                _detach(self, slot, slot.epoch, IDLE, departed)
+                count += 1
+        return count
+
+    # -- what the registry overrides -------------------------------------------------------------
+
+    def _build(self, class_name):
+        """A miss calls up: the registry overrides it."""
+        self._refuse(class_name)
+
+    def _refuse(self, class_name):
+        raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
+
+    # -- what the registry calls -----------------------------------------------------------------
+
+    def _is_injected(self, class_name, method_name):
+        return _find_injected(self, class_name, method_name) is not None
+
+    def _drop_injected(self):
+        self._injected.clear()
+        self._layout += 1
+
+    def _now(self):
+        return _now(self)
+
+    @property
+    def _tick(self):
+        """Seconds by which the clock may lag; 0.0 where it is precise or injected."""
+        return warmset_tick() if self._coarse and self._timer is None else 0.0
+
+    def _add_slot(self, class_name, class_path):
+        cdef Slot slot = self._slots.setdefault(class_name, Slot(class_name, class_path))
+        slot.path = class_path
+        self._layout += 1
+        return slot
+
+    def _drop_slot(self, Slot slot, int cause):
+        self._slots.pop(slot.name, None)
+        self._layout += 1
+        self._remove(slot, cause)
+
+    def _token(self, Slot slot):
+        """Changes when an instance leaves the slot, or all are cleared: see `_publish`."""
+        return <unsigned int>(slot.epoch + self._generation)
+
+    def _peek(self, Slot slot):
+        """A warm instance, used but not counted as a look-up: that was counted as a miss."""
+        cdef unsigned int epoch
+        cdef PyObject* instance = _warm(self, slot, _now(self), False, False, &epoch)
+        return None if instance == NULL else (_owned(instance), epoch)
+
+    def _publish(self, Slot slot, instance, unsigned int token, double build_seconds):
+        """Cache what was built, unless the slot or the registry was cleared since `token`."""
+        cdef double now = _now(self)
+        cdef unsigned char kind = STRONG
+        content = instance
+        if self._weak_mode:
+            try:
+                content, kind = weak_reference(instance), WEAK
+            except TypeError:
+                pass  # its type has no weak references: kept strongly, under TTL and size bound
+        departed = []
+        self._builds += 1
+        self._build_seconds += build_seconds
+        if <unsigned int>(slot.epoch + self._generation) == token and slot.kind == EMPTY:
+            if kind == STRONG:
+                _make_room(self, self._max_size - 1, departed)
+            _attach(self, slot, content, kind, self._root.older, now, now, 1)
+            slot.build_seconds = build_seconds
+
+    def _insert(self, Slot slot, instance, double built_at, double last_used, long long uses):
+        """Write an instance into a slot, at the place in the ring that its last use gives it."""
+        departed = []
+        _vacate(self, slot, REPLACED, departed)
+        slot.build_seconds = 0.0
+        _attach(
+            self, slot, instance, STRONG, _place(self, slot, last_used), built_at, last_used, uses
+        )
+
+    def _insert_weak(self, Slot slot, reference):
+        """Write a weak reference into a slot."""
+        cdef double now = _now(self)
+        departed = []
+        _vacate(self, slot, REPLACED, departed)
+        slot.build_seconds = 0.0
+        _attach(self, slot, reference, WEAK, NULL, now, now, 1)
+
+    def _amend(self, Slot slot, double built_at, double last_used, long long uses):
+        """Rewrite the times and the count of a cached instance, and move it where they put it."""
+        cdef Link* older
+        if slot.kind == STRONG:
+            older = _place(self, slot, last_used)
+            slot.built_at = built_at
+            slot.last_used = last_used
+            slot.uses = uses
+            _unlink(&slot.link)
+            _link(&slot.link, older)
+
+    def _remove(self, Slot slot, int cause):
+        departed = []
+        _vacate(self, slot, cause, departed)
+        return bool(departed)
+
+    def _clear(self, int cause):
+        """Take everything out; how many were kept strongly and how many weakly."""
+        cdef Slot slot
+        cdef Py_ssize_t strong, weak = 0
+        departed = []
+        slots = list(self._slots.values()) if self._weak else ()
+        self._generation += 1
+        strong = self._cached
+        while self._root.newer != &self._root:
+            slot = <Slot>_slot_at(self._root.newer)
+            _detach(self, slot, slot.epoch, cause, departed)
+        for slot in slots:
+            if slot.kind == WEAK:
+                _detach(self, slot, slot.epoch, cause, departed)
+                weak += 1
+        return strong, weak
+
+    def _trim(self):
+        departed = []
+        _make_room(self, self._max_size, departed)
+
+    def _counters(self):
+        """Hits, misses, evictions, builds, build seconds, removals by cause: of one moment."""
+        # Read before the first object is made for them.
+        cdef long long hits = self._hits, misses = self._misses, evictions = self._evictions
+        cdef long long builds = self._builds
+        cdef long long removals[CAUSES]
+        cdef double build_seconds = self._build_seconds
+        cdef int cause
+        for cause in range(CAUSES):
+            removals[cause] = self._removals[cause]
+        by_cause = tuple([removals[cause] for cause in range(CAUSES)])
+        return hits, misses, evictions, builds, build_seconds, by_cause
+
+    def _entries(self):
+        """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""
+        cdef Slot slot
+        entries = []
+        for slot in _cached_slots(self, False):
+            if slot.kind == STRONG:
+                entries.append(
+                    (
+                        slot.name,
+                        slot.built_at,
+                        slot.last_used,
+                        slot.uses,
+                        slot.build_seconds,
+                        slot.holds,
+                    )
+                )
+        return entries
+
+    def _weak_alive(self):
+        """How many weakly kept instances are alive."""
+        cdef Slot slot
+        cdef Py_ssize_t alive = 0
+        if self._weak:
+            for slot in list(self._slots.values()):
+                if slot.kind == WEAK and slot.instance() is not None:
+                    alive += 1
+        return alive
+
+    def _ring(self, *, from_oldest=False):
+        """The names along one direction of the links, for the structural check."""
+        cdef Slot slot
+        return [slot.name for slot in _cached_slots(self, from_oldest)]
+
+
+# -- the ways of a look-up -----------------------------------------------------------------------
+
+cdef inline object _owned(PyObject* new_reference):
+    cdef object result = <object>new_reference
+    Py_DECREF(result)
+    return result
+
+
+cdef inline double _now(RegistryCore core) except? -1.0:
+    if core._timer is None:
+        return warmset_clock(core._coarse)
+    return core._timer()
+
+
+cdef inline PyObject* _hit(
+    RegistryCore core, object class_name, bint hold, PyObject** slot, unsigned int* epoch
+) except? NULL:
+    """A new reference to a warm instance; NULL after counting a miss, or on an error."""
+    cdef double now
+    cdef PyObject* found
+    if type(class_name) is not str:
+        class_name = check_name(class_name)
+    now = _now(core)
+    found = PyDict_GetItemWithError(core._slots, class_name)
+    if found == NULL:
+        check_name(class_name)
+        core._misses += 1
+        return NULL
+    if slot != NULL:
+        Py_INCREF(<object>found)
+        slot[0] = found
+    return _warm(core, <Slot>found, now, hold, True, epoch)
+
+
+cdef inline PyObject* _warm(
+    RegistryCore core, Slot slot, double now, bint hold, bint count, unsigned int* epoch
+) except? NULL:
+    """A new reference to the instance of a slot; NULL if there is none, or none any more."""
+    cdef PyObject* instance
+    if slot.kind == STRONG and (
+        core._ttl <= 0.0 or slot.holds != 0 or now - slot.last_used <= core._ttl
+    ):
+        instance = <PyObject*>slot.instance
+        Py_INCREF(<object>instance)
+        slot.last_used = now
+        slot.uses += count
+        slot.holds += hold
+        core._hits += count
+        epoch[0] = slot.epoch
+        if core._root.older != &slot.link:
+            _unlink(&slot.link)
+            _link(&slot.link, core._root.older)
+        return instance
+    return _warm_or_gone(core, slot, now, hold, count, epoch)
+
+
+cdef PyObject* _warm_or_gone(
+    RegistryCore core, Slot slot, double now, bint hold, bint count, unsigned int* epoch
+) except? NULL:
+    cdef unsigned int seen = slot.epoch
+    cdef list departed
+    if slot.kind == WEAK:
+        instance = slot.instance()
+        if instance is not None:
+            core._hits += count
+            epoch[0] = seen
+            if slot.epoch == seen:
+                slot.last_used = now
+                slot.uses += count
+                slot.holds += hold
+            Py_INCREF(instance)
+            return <PyObject*>instance
+        departed = []
+        _detach(core, slot, seen, COLLECTED, departed)
+    elif slot.kind == STRONG:
+        departed = []
+        _detach(core, slot, seen, IDLE, departed)
+    core._misses += count
+    return NULL
+
+
+cdef object _build_and_hold(
+    RegistryCore core, object class_name, PyObject* found, bint* held, unsigned int* epoch
+):
+    """What follows a miss: held, if it was kept and has not left already."""
+    cdef Slot slot
+    cdef unsigned int seen
+    instance = core._build(class_name)
+    held[0] = False
+    if found != NULL:
+        slot = <Slot>found
+        seen = slot.epoch
+        kept = slot.instance() if slot.kind == WEAK else slot.instance
+        if slot.kind != EMPTY and kept is instance and slot.epoch == seen:
+            slot.holds += 1
+            epoch[0] = seen
+            held[0] = True
+    return instance
+
+
+cdef int _release(RegistryCore core, Slot slot, unsigned int epoch) except -1:
+    cdef double now
+    if core._timer is None:
+        return _give_back(core, slot, epoch, warmset_clock(core._coarse))
+    try:
+        now = _now(core)
+    except BaseException:
+        _give_back(core, slot, epoch, slot.last_used)
+        raise
+    return _give_back(core, slot, epoch, now)
+
+
+cdef inline int _give_back(
+    RegistryCore core, Slot slot, unsigned int epoch, double now
+) except -1:
+    if slot.epoch != epoch:
+        return 0
+    slot.holds -= 1
+    slot.last_used = now
+    if slot.kind == STRONG:
+        if core._root.older != &slot.link:
+            _unlink(&slot.link)
+            _link(&slot.link, core._root.older)
+        if core._cached > core._max_size:
+            return _make_room(core, core._max_size, [])
+    return 0
+
+
+cdef int _propagate() except -1:
+    """Let the error that a C call has set go on as a Python exception."""
+    return -1
+
+
+cdef object _not_found(object instance, object class_name, object method_name, PyObject* method):
+    """Raise that a method is not callable or, where it is NULL, from the error of the look-up."""
+    if method != NULL:
+        found = _owned(method)
+        raise MethodNotFoundError(
+            f"{class_name}.{method_name} is not callable, "
+            f"it is of type {type(found).__qualname__}",
+            class_name=class_name,
+            method_name=method_name,
+        )
+    try:
+        _propagate()
+    except AttributeError as error:
+        raise MethodNotFoundError(
+            f"the instance of {class_name!r}, a {type(instance).__qualname__}, "
+            f"has no method {method_name!r}",
+            class_name=class_name,
+            method_name=method_name,
+        ) from error
+
+
+cdef object _find_injected(RegistryCore core, object class_name, object method_name):
+    methods = core._injected.get(class_name)
+    return None if methods is None else methods.get(method_name)
+
+
+# -- changes: C from the first store to the last -------------------------------------------------
+
+cdef int _detach(
+    RegistryCore core, Slot slot, unsigned int epoch, int cause, list departed
+) except -1:
+    """Take the instance of this epoch out of its slot and count it, if it is still there."""
+    if slot.kind == EMPTY or slot.epoch != epoch:
+        return 0
+    departed.append(slot.instance)
+    departed.append(slot.routes)
+    if slot.kind == STRONG:
+        _unlink(&slot.link)
+        core._cached -= 1
+    else:
+        core._weak -= 1
+    slot.kind = EMPTY
+    slot.instance = None
+    slot.routes = None
+    slot.holds = 0
+    slot.epoch += 1
+    core._removals[cause] += 1
+    if cause <= COLLECTED:
+        core._evictions += 1
+    return 0
+
+
+cdef void _attach(
+    RegistryCore core,
+    Slot slot,
+    object content,
+    unsigned char kind,
+    Link* older,
+    double built_at,
+    double last_used,
+    long long uses,
+) noexcept:
+    """Put an instance into an empty slot, linked next to `older`; a weak one is not linked."""
+    slot.built_at = built_at
+    slot.last_used = last_used
+    slot.uses = uses
+    slot.instance = content
+    slot.kind = kind
+    if kind == STRONG:
+        _link(&slot.link, older)
+        core._cached += 1
+    else:
+        core._weak += 1
+
+
+cdef int _vacate(RegistryCore core, Slot slot, int cause, list departed) except -1:
+    """Empty a slot, and let no build that is under way fill it."""
+    if slot.kind == EMPTY:
+        slot.epoch += 1
+    return _detach(core, slot, slot.epoch, cause, departed)
+
+
+cdef int _make_room(RegistryCore core, Py_ssize_t limit, list departed) except -1:
+    """Evict the least recent instances that nobody holds until `limit` are cached."""
+    cdef Link* link = core._root.newer
+    cdef Slot slot
+    while core._cached > limit and link != &core._root:
+        slot = <Slot>_slot_at(link)
+        link = link.newer
+        if slot.holds == 0:
+            _detach(core, slot, slot.epoch, SIZE, departed)
+    return 0
+
+
+cdef Link* _place(RegistryCore core, Slot slot, double last_used) noexcept:
+    """The neighbour on the older side that a last use at this time gives to a slot."""
+    cdef Link* older = core._root.older
+    cdef PyObject* other
+    while older != &core._root:
+        other = _slot_at(older)
+        if older != &slot.link and (<Slot>other).last_used <= last_used:
+            break
+        older = older.older
+    return older
+
+
+cdef list _cached_slots(RegistryCore core, bint from_oldest):
+    cdef list slots = [None] * core._cached  # no allocation while the ring is walked
+    cdef Link* link = core._root.newer if from_oldest else core._root.older
+    cdef Py_ssize_t i = 0
+    while link != &core._root and i < len(slots):
+        slots[i] = <object>_slot_at(link)
+        link = link.newer if from_oldest else link.older
+        i += 1
+    return slots
+
+
+# -- leases --------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Lease:
+    """
+    Holds an instance for the time of a ``with`` block; made by `RegistryCore.use`.
+
+    It may be entered again after it was left, but not while it is held. A lease that is dropped
+    without being left gives its instance back.
+    """
+
+    cdef RegistryCore _core
+    cdef str _class_name
+    cdef Slot _slot
+    cdef unsigned int _epoch
+    cdef bint _held
+    cdef bint _kept
+
+    def __cinit__(self, RegistryCore core, class_name):
+        self._core = core
+        self._class_name = class_name
+
+    def __enter__(self):
+        cdef PyObject* slot = NULL
+        cdef PyObject* instance
+        if self._held:
+            raise RuntimeError(f"this lease already holds {self._class_name!r}")
+        instance = _hit(self._core, self._class_name, True, &slot, &self._epoch)
+        self._slot = None
+        if slot != NULL:
+            self._slot = <Slot>_owned(slot)
+        if instance != NULL:
+            self._held = self._kept = True
+            return _owned(instance)
+        result = _build_and_hold(
+            self._core, self._class_name, slot, &self._kept, &self._epoch
+        )
+        self._held = True
+        return result
+
+    def __exit__(self, *exception):
+        if self._held:
+            self._held = False
+            if self._kept:
+                self._kept = False
+                _release(self._core, self._slot, self._epoch)
+
+    def __del__(self):
+        self.__exit__()
+
+    def __repr__(self):
+        state = "held" if self._held else "not held"
+        return f"<warmset lease of {self._class_name!r}, {state}>"
+
+
+# -- handles -------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Handle:
+    """
+    Calls one method of one class's instance, building it when it is not warm.
+
+    Made by `RegistryCore.bind`. Each call looks the instance up and holds it until the method
+    returns; the arguments go to the method as they are.
+    """
+
+    cdef void* _vectorcall
+    cdef RegistryCore _core
+    cdef Slot _slot
+    cdef object _injected
+    cdef Py_ssize_t _layout
+    cdef readonly str class_name
+    cdef readonly str method_name
+
+    def __cinit__(self, RegistryCore core, class_name, method_name):
+        self._vectorcall = <void*>_call_handle
+        self._core = core
+        self.class_name = class_name
+        self.method_name = method_name
+        self._layout = -1
+
+    def __call__(self, /, *args, **kwargs):
+        return PyVectorcall_Call(self, args, kwargs)
+
+    def __repr__(self):
+        return f"<warmset handle of {self.class_name}.{self.method_name}>"
+
+
+cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames):
+    cdef Handle handle = <Handle>self
+    cdef RegistryCore core = handle._core
+    cdef Slot slot
+    cdef PyObject* instance
+    cdef PyObject* result
+    cdef unsigned int epoch
+    cdef bint kept = True
+    cdef double now = _now(core)
+    if handle._layout != core._layout:
+        _settle(handle, core)
+    if handle._injected is not None:
+        method = handle._injected
+        result = PyObject_Vectorcall(<PyObject*>method, args, nargsf, kwnames)
+        if result == NULL:
+            _propagate()
+        return _owned(result)
+    slot = handle._slot
+    if slot is None:
+        core._misses += 1
+        warm = core._build(handle.class_name)
+        kept = False
+    else:
+        instance = _warm(core, slot, now, True, True, &epoch)
+        if instance != NULL:
+            warm = _owned(instance)
+        else:
+            warm = _build_and_hold(core, handle.class_name, <PyObject*>slot, &kept, &epoch)
+    try:
+        result = _call_method(
+            <PyObject*>warm, <PyObject*>handle.method_name, args, nargsf, kwnames
+        )
+        if result == NULL:
+            _explain(warm, handle.class_name, handle.method_name)
+        return _owned(result)
+    finally:
+        if kept:
+            _release(core, slot, epoch)
+
+
+cdef int _settle(Handle handle, RegistryCore core) except -1:
+    """Find again what the names mean, after a class or a method was added or taken away."""
+    handle._layout = core._layout
+    injected = _find_injected(core, handle.class_name, handle.method_name)
+    handle._injected = None if injected is None else (<Injected>injected).method
+    handle._slot = core._slots.get(handle.class_name)
+    return 0
+
+
+cdef PyObject* _call_method(
+    PyObject* instance,
+    PyObject* method_name,
+    PyObject* const* args,
+    size_t nargsf,
+    PyObject* kwnames,
+) noexcept:
+    """Call with the instance before the arguments; on an error NULL, with the error set."""
+    cdef PyObject* small[STACK + 1]
+    cdef PyObject** stack
+    cdef PyObject* saved
+    cdef PyObject* result
+    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
+    cdef Py_ssize_t total = count, i
+    if nargsf & PY_VECTORCALL_ARGUMENTS_OFFSET:
+        # The caller lends the place before its arguments.
+        stack = <PyObject**>args - 1
+        saved = stack[0]
+        stack[0] = instance
+        result = PyObject_VectorcallMethod(method_name, stack, <size_t>(count + 1), kwnames)
+        stack[0] = saved
+        return result
+    if kwnames != NULL:
+        total += PyTuple_GET_SIZE(kwnames)
+    stack = small
+    if total > STACK:
+        stack = <PyObject**>PyMem_Malloc((total + 1) * sizeof(PyObject*))
+        if stack == NULL:
+            return PyErr_NoMemory()
+    stack[0] = instance
+    for i in range(total):
+        stack[i + 1] = args[i]
+    result = PyObject_VectorcallMethod(method_name, stack, <size_t>(count + 1), kwnames)
+    if stack != small:
+        PyMem_Free(stack)
+    return result
+
+
+cdef int _explain(object instance, object class_name, object method_name) except -1:
+    """Raise the error of a call; that there is no such method, if this is why."""
+    cdef PyObject* method
+    try:
+        return _propagate()
+    except (AttributeError, TypeError):
+        method = PyObject_GetAttr(<PyObject*>instance, <PyObject*>method_name)
+        if method == NULL or not PyCallable_Check(method):
+            _not_found(instance, class_name, method_name, method)
+        Py_XDECREF(method)
+        raise
+
+
+# -- execute -------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Parameter:
+    """One parameter of a route: whether it must be given, and which exact types are known good."""
+
+    cdef bint required
+    cdef tuple types
+
+    def __cinit__(self, bint required, types):
+        self.required = required
+        self.types = types
+
+
+@cython.final
+cdef class Route:
+    """
+    What `execute` checks of a payload without a call into Python.
+
+    It only ever says yes; whatever it cannot decide goes to the plan, which decides and explains.
+    """
+
+    cdef object token
+    cdef object plan
+    cdef dict parameters
+    cdef Py_ssize_t required
+
+    def __cinit__(self, token, plan):
+        self.token = token
+        self.plan = plan
+        self.parameters = None
+        if plan.direct is not None:
+            self.parameters = {
+                name: Parameter(required, types) for name, required, types in plan.direct
+            }
+            self.required = sum([required for _, required, _ in plan.direct])
+
+
+cdef class ExecutorCore:
+    """
+    The part of an executor that a call on a warm instance runs through.
+
+    Args:
+        registry: Where instances come from.
+    """
+
+    cdef readonly RegistryCore _registry
+    cdef readonly long long _routes
+    cdef readonly long long _refusals
+    cdef readonly long long _drops_prevented
+
+    def __init__(self, RegistryCore registry not None):
+        self._registry = registry
+
+    def _compile(self, method):
+        """The executor overrides it."""
+        raise NotImplementedError
+
+    def _route(self, plan, class_name, method_name, arguments):
+        """The executor overrides it."""
+        raise NotImplementedError
+
+    def _unavailable(self, class_name, method_name, error):
+        """The executor overrides it."""
+        raise error
+
+    def _refused(self, long long drops):
+        """Count a payload that was refused, and the arguments that nothing would have taken."""
+        self._refusals += 1
+        self._drops_prevented += drops
+
+
+cdef object _execute(
+    PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* kwnames
+):
+    cdef ExecutorCore executor = <ExecutorCore>self
+    cdef RegistryCore core = executor._registry
+    cdef Slot slot = None
+    cdef PyObject* found = NULL
+    cdef PyObject* instance
+    cdef unsigned int epoch = 0
+    cdef bint kept = True
+    if count != 2:
+        return _execute_named(executor, args, count, kwnames)
+    class_name = <object>args[0]
+    method_name = <object>args[1]
+    if type(method_name) is not str:
+        method_name = check_name(method_name)
+    if core._injected:
+        class_name = check_name(class_name)
+        injected = _find_injected(core, class_name, method_name)
+        if injected is not None:
+            return _execute_injected(
+                executor, <Injected>injected, class_name, method_name, args + 2, kwnames
+            )
+    instance = _hit(core, class_name, True, &found, &epoch)
+    if found != NULL:
+        slot = <Slot>_owned(found)
+    if instance != NULL:
+        warm = _owned(instance)
+    else:
+        class_name = check_name(class_name)
+        try:
+            warm = _build_and_hold(core, class_name, found, &kept, &epoch)
+        except MethodRegistryError as error:
+            return executor._unavailable(class_name, method_name, error)
+    try:
+        return _run(
+            executor,
+            slot if kept else None,
+            epoch,
+            warm,
+            class_name,
+            method_name,
+            args + 2,
+            kwnames,
+        )
+    finally:
+        if kept:
+            _release(core, slot, epoch)
+
+
+cdef object _run(
+    ExecutorCore executor,
+    Slot slot,
+    unsigned int epoch,
+    object instance,
+    object class_name,
+    object method_name,
+    PyObject* const* values,
+    PyObject* kwnames,
+):
+    cdef Route route
+    cdef PyObject* found = PyObject_GetAttr(<PyObject*>instance, <PyObject*>method_name)
+    if found == NULL or not PyCallable_Check(found):
+        try:
+            return _not_found(instance, class_name, method_name, found)
+        except MethodNotFoundError as error:
+            return executor._unavailable(class_name, method_name, error)
+    method = _owned(found)
+    route = _route_of(executor, slot, epoch, instance, method_name, method)
+    return _call_routed(executor, route, class_name, method_name, method, values, kwnames)
+
+
+cdef Route _route_of(
+    ExecutorCore executor,
+    Slot slot,
+    unsigned int epoch,
+    object instance,
+    object method_name,
+    object method,
+):
+    """
+    The compiled signature of a method, from the slot where it is still true.
+
+    It is true while the same function answers to the name, so a method that is replaced on the
+    class or on the instance is compiled anew. A slot drops its routes with its instance.
+    """
+    cdef PyObject* token
+    cdef PyObject* known
+    cdef Route route
+    if PyMethod_Check(<PyObject*>method):
+        token = PyMethod_GET_FUNCTION(<PyObject*>method)
+    elif type(method) is BuiltinMethodType and method.__self__ is instance:
+        token = <PyObject*>Py_TYPE(<PyObject*>instance)
+    elif slot is not None and slot.kind == STRONG:
+        token = <PyObject*>method  # of the instance, which the slot keeps alive anyhow
+    else:
+        return Route(None, executor._compile(method))
+    if slot is not None and slot.routes is not None:
+        known = PyDict_GetItemWithError(slot.routes, method_name)
+        if known != NULL and <PyObject*>(<Route>known).token == token:
+            return <Route>known
+    route = Route(<object>token, executor._compile(method))
+    if slot is not None and slot.kind != EMPTY and slot.epoch == epoch:
+        if slot.routes is None:
+            slot.routes = {}
+        slot.routes[method_name] = route
+    return route
+
+
+cdef object _call_routed(
+    ExecutorCore executor,
+    Route route,
+    object class_name,
+    object method_name,
+    object method,
+    PyObject* const* values,
+    PyObject* kwnames,
+):
+    cdef PyObject* stack[STACK + 2]
+    cdef PyObject* result
+    cdef Py_ssize_t i, count = 0
+    if kwnames != NULL:
+        count = PyTuple_GET_SIZE(kwnames)
+    executor._routes += 1
+    if not _fits(route, values, kwnames, count):
+        payload = {
+            <object>PyTuple_GET_ITEM(kwnames, i): <object>values[i] for i in range(count)
+        }
+        args, keywords = executor._route(route.plan, class_name, method_name, payload)
+        return method(*args, **keywords)
+    if PyMethod_Check(<PyObject*>method) and count <= STACK:
+        # The function itself, with its self before the values: no copy in between.
+        stack[1] = PyMethod_GET_SELF(<PyObject*>method)
+        for i in range(count):
+            stack[i + 2] = values[i]
+        result = PyObject_Vectorcall(
+            PyMethod_GET_FUNCTION(<PyObject*>method),
+            stack + 1,
+            1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+            kwnames,
+        )
+    else:
+        result = PyObject_Vectorcall(<PyObject*>method, values, 0, kwnames)
+    if result == NULL:
+        _propagate()
+    return _owned(result)
+
+
+cdef bint _fits(
+    Route route, PyObject* const* values, PyObject* kwnames, Py_ssize_t count
+) except -1:
+    """Whether the payload is known good: all that is required, nothing else, of exact types."""
+    cdef Py_ssize_t i, j, required = 0
+    cdef PyObject* found
+    cdef PyObject* types
+    cdef Parameter parameter
+    if route.parameters is None:
+        return False
+    for i in range(count):
+        found = PyDict_GetItemWithError(
+            route.parameters, <object>PyTuple_GET_ITEM(kwnames, i)
+        )
+        if found == NULL:
+            return False
+        required += (<Parameter>found).required
+        types = <PyObject*>(<Parameter>found).types
+        if types != <PyObject*>None:
+            for j in range(PyTuple_GET_SIZE(types)):
+                if <PyObject*>Py_TYPE(values[i]) == PyTuple_GET_ITEM(types, j):
+                    break
+            else:
+                return False
+    return required == route.required
+
+
+cdef object _execute_injected(
+    ExecutorCore executor,
+    Injected injected,
+    object class_name,
+    object method_name,
+    PyObject* const* values,
+    PyObject* kwnames,
+):
+    method = injected.method
+    if injected.plan is None:
+        injected.plan = Route(None, executor._compile(method))
+    return _call_routed(
+        executor, <Route>injected.plan, class_name, method_name, method, values, kwnames
+    )
+
+
+cdef object _execute_named(
+    ExecutorCore executor, PyObject* const* args, Py_ssize_t count, PyObject* kwnames
+):
+    """The two names, or one of them, stand in the payload."""
+    cdef Py_ssize_t i
+    if count > 2:
+        raise TypeError(
+            f"execute() takes a class name and a method name, and all else by keyword; "
+            f"got {count} positional arguments"
+        )
+    payload = {}
+    if kwnames != NULL:
+        for i in range(PyTuple_GET_SIZE(kwnames)):
+            payload[<object>PyTuple_GET_ITEM(kwnames, i)] = <object>args[count + i]
+    class_name = <object>args[0] if count else payload.pop("class_name", "")
+    method_name = payload.pop("method_name", "")
+    if class_name == "" or method_name == "":
+        raise TypeError("execute() needs a class name and a method name")
+    return executor.execute(class_name, method_name, **payload)
+
+
+cdef PyMethodDef _execute_def
+_execute_def.ml_name = b"execute"
+_execute_def.ml_meth = <void*>_execute
+_execute_def.ml_flags = METH_FASTCALL | METH_KEYWORDS
+_execute_def.ml_doc = b"""execute($self, class_name='', method_name='', /, **arguments)
+--
+
+Call a method by name, its arguments routed by name and checked before it runs.
+
+Args:
+    class_name: A registered name, or one that a method was injected for. The two names
+        may also be given by keyword, where the method has no parameters of these names.
+    method_name: The method.
+    arguments: The payload, by parameter name. The instance is held while the method runs.
+
+Returns:
+    What the method returned.
+
+Raises:
+    ArgumentValidationError: Arguments are missing, unexpected or mistyped; the method did
+        not run.
+    AttributeError: The method cannot be had, with the cause chained. In degraded mode
+        None is returned and a warning logged instead.
+
+Safe under threads; O(arguments) beyond the method's own cost on a hit.
+"""
+
+cdef Handle _handle = Handle(RegistryCore(), "", "")
+cdef TypeSlots* _type = <TypeSlots*><PyObject*>Handle
+_type.tp_vectorcall_offset = <char*>&_handle._vectorcall - <char*><PyObject*>_handle
+_type.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
+
+_type = <TypeSlots*><PyObject*>ExecutorCore
+(<dict>_type.tp_dict)["execute"] = PyDescr_NewMethod(
+    <PyTypeObject*><PyObject*>ExecutorCore, &_execute_def
+)
+PyType_Modified(<PyTypeObject*><PyObject*>ExecutorCore)
+_handle = None
+_probe = None

@@ -1,0 +1,309 @@
+"""
+One build at a time for each class, any number for different ones.
+
+A *flight* is a build under way. It is entered into a table by one atomic step, so of many threads
+that miss at once one leads and the others wait at the flight's gate. There is no lock: each step
+here is a single operation on a dict with `str` or `int` keys, which no other thread sees half done,
+and which a finaliser or a signal handler may come back through without meeting a lock that its own
+thread holds.
+
+A thread that waits is entered, before it waits, with the flight it waits for; each flight knows its
+owner. So a cycle, within a thread or across several, is seen by the one that would close it.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock, get_ident
+from copy import copy
+from itertools import count
+from time import monotonic, perf_counter
+
+from . import _fork
+from .errors import BuildError, CycleError, MethodRegistryError
+from .resolver import told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._core import Slot
+    from .registry import Registry
+
+__all__ = ["Builder"]
+
+
+class _Flight:
+    """A build under way: who is at it, and how it ended."""
+
+    __slots__ = (
+        "class_name",
+        "done",
+        "error",
+        "gate",
+        "instance",
+        "interrupted",
+        "outer",
+        "owner",
+        "token",
+    )
+
+    def __init__(self, class_name: str, owner: int, outer: _Flight | None, token: int) -> None:
+        self.class_name = class_name
+        self.owner = owner
+        self.outer = outer  # the build in whose course this one was asked for
+        self.token = token  # of the slot, at the beginning: changed by a clear
+        self.instance: Any = None
+        self.error: MethodRegistryError | None = None
+        self.interrupted = False
+        self.done = False
+        self.gate = allocate_lock()
+        self.gate.acquire()
+
+    def land(self) -> None:
+        self.done = True
+        self.gate.release()
+
+    def wait(self) -> None:
+        # Each who comes through opens the gate for the next.
+        with self.gate:
+            pass
+
+
+class _Failure:
+    """A failed build that is remembered, and until when."""
+
+    __slots__ = ("error", "until")
+
+    def __init__(self, error: MethodRegistryError, until: float) -> None:
+        self.error = error
+        self.until = until
+
+
+class Builder:
+    """
+    Builds instances: single-flight, with cycles found and failures remembered.
+
+    Args:
+        retry_after_seconds: How long a failure comes back at once; 0 tries each time, `inf` never
+            tries again.
+        timer: Gives the seconds that builds are timed by and failures expire by; None takes the
+            system's clocks.
+
+    It is given its registry at each call and does not keep it: the two would be a cycle, and leave
+    a dropped registry, with all its instances, to the collector.
+    """
+
+    def __init__(
+        self, *, retry_after_seconds: float, timer: Callable[[], float] | None = None
+    ) -> None:
+        self._retry_after = retry_after_seconds
+        self._now = monotonic if timer is None else timer
+        self._stopwatch = perf_counter if timer is None else timer
+        self._flights: dict[str, _Flight] = {}
+        self._innermost: dict[int, _Flight] = {}
+        self._waiting: dict[int, _Flight] = {}
+        self._failures: dict[str, _Failure] = {}
+        self._waits = count()
+        self._failed_builds = count()
+        _fork.watch(self)
+
+    def _reset_after_fork(self) -> None:
+        # Of the threads only this one is left; what it is building it goes on building.
+        me = get_ident()
+        self._flights = {n: flight for n, flight in self._flights.items() if flight.owner == me}
+        self._innermost = {me: self._innermost[me]} if me in self._innermost else {}
+        self._waiting = {}
+
+    # -- building --------------------------------------------------------------------------------
+
+    def obtain(self, registry: Registry, slot: Slot) -> Any:
+        """
+        Give the instance of a slot: built here, by another thread meanwhile, or just before.
+
+        Args:
+            registry: Constructs the instance, and publishes it in the slot.
+            slot: A slot whose look-up was counted as a miss.
+
+        Returns:
+            The instance.
+
+        Raises:
+            MethodRegistryError: The build failed, now or within `retry_after_seconds` before.
+            CycleError: This build waits for itself; the chain is named.
+
+        Safe under threads.
+        """
+        me = get_ident()
+        while True:
+            mine = _Flight(slot.name, me, self._innermost.get(me), registry._token(slot))
+            flight = self._flights.setdefault(slot.name, mine)
+            if flight is mine:
+                return self._lead(mine, registry, slot)
+            self._wait_for(flight, me)
+            # Who came after a clear must not take what was begun before it.
+            if flight.interrupted or flight.token != mine.token:
+                continue
+            if flight.error is not None:
+                raise flight.error._again() from flight.error.__cause__
+            return flight.instance
+
+    def _lead(self, flight: _Flight, registry: Registry, slot: Slot) -> Any:
+        self._innermost[flight.owner] = flight
+        try:
+            # Another build may have ended between the miss and the take-off.
+            warm = registry._peek(slot)
+            if warm is not None:
+                flight.instance = warm[0]
+                return flight.instance
+            remembered = self.failure(slot.name)
+            if remembered is not None:
+                flight.error = remembered
+                raise remembered._again() from remembered.__cause__
+            flight.instance = self._build(flight, registry, slot)
+            return flight.instance
+        finally:
+            if flight.instance is None and flight.error is None:
+                # An interrupt is this thread's own; one of those who wait takes over.
+                flight.interrupted = True
+            if flight.outer is None:
+                self._innermost.pop(flight.owner, None)
+            else:
+                self._innermost[flight.owner] = flight.outer
+            if self._flights.get(slot.name) is flight:
+                del self._flights[slot.name]
+            flight.land()
+
+    def _build(self, flight: _Flight, registry: Registry, slot: Slot) -> Any:
+        began = self._stopwatch()
+        try:
+            instance = registry._construct(slot)
+            if instance is None:
+                raise BuildError(
+                    f"building {slot.name!r} ({slot.path}) gave None; expected an instance",
+                    class_name=slot.name,
+                    class_path=slot.path,
+                )
+        except MethodRegistryError as error:
+            if error.stage == "cycle" or error.class_name == slot.name:
+                self._failed(flight, error)
+                raise
+            # The trouble of another class, which this one asked for.
+            raise self._failed(flight, _raised(slot, error), error) from error
+        except Exception as error:
+            raise self._failed(flight, _raised(slot, error), error) from error
+        registry._publish(slot, instance, flight.token, max(0.0, self._stopwatch() - began))
+        self._failures.pop(slot.name, None)
+        return instance
+
+    def _failed(
+        self,
+        flight: _Flight,
+        error: MethodRegistryError,
+        cause: BaseException | None = None,
+    ) -> MethodRegistryError:
+        if cause is not None:
+            error.__cause__ = cause
+        next(self._failed_builds)
+        flight.error = error
+        self.remember(flight.class_name, error)
+        return error
+
+    def _wait_for(self, flight: _Flight, me: int) -> None:
+        before = self._waiting.get(me)  # set where a finaliser or a signal handler came in
+        self._waiting[me] = flight
+        try:
+            chain = self._chain(flight, me)
+            if chain is not None:
+                raise CycleError(chain)
+            next(self._waits)
+            flight.wait()
+        finally:
+            if before is None:
+                self._waiting.pop(me, None)
+            else:
+                self._waiting[me] = before
+
+    def _chain(self, flight: _Flight, me: int) -> list[str] | None:
+        """The names along the cycle that waiting for a flight would close, if it would."""
+        wanted = [flight]
+        while wanted[-1].owner != me:
+            following = self._waiting.get(wanted[-1].owner)
+            if following is None or following in wanted:
+                return None
+            wanted.append(following)
+        if any(hop.done for hop in wanted):
+            # One hop ended while we looked, so nobody waits along this way any more. While none
+            # has ended, each owner is still where we saw it.
+            return None
+        chain: list[str] = []
+        for hop in wanted:
+            names = []
+            inner = self._innermost.get(hop.owner)
+            while inner is not None and inner is not hop:
+                names.append(inner.class_name)
+                inner = inner.outer
+            chain += [hop.class_name, *reversed(names)]
+        return [*chain, flight.class_name]
+
+    # -- failures --------------------------------------------------------------------------------
+
+    def failure(self, class_name: str) -> MethodRegistryError | None:
+        """Give the error of a failed build that is still remembered."""
+        failure = self._failures.get(class_name)
+        return failure.error if failure is not None and self._now() < failure.until else None
+
+    def failed(self) -> list[str]:
+        """Give the names whose failures are remembered, in the order in which they failed."""
+        if not self._failures:
+            return []
+        now = self._now()
+        return [name for name, failure in list(self._failures.items()) if now < failure.until]
+
+    def remember(
+        self, class_name: str, error: MethodRegistryError, *, seconds: float | None = None
+    ) -> None:
+        """Let an error come back at once for a time, by default `retry_after_seconds`."""
+        seconds = self._retry_after if seconds is None else seconds
+        if seconds <= 0.0:
+            return
+        kept = error._again()
+        _clear_locals(kept.__cause__)
+        self._failures[class_name] = _Failure(kept, self._now() + seconds)
+
+    def forget(self, class_name: str | None = None) -> int:
+        """Forget one failure, or all; how many were remembered."""
+        if class_name is not None:
+            return int(self._failures.pop(class_name, None) is not None)
+        forgotten = len(self.failed())
+        self._failures.clear()
+        return forgotten
+
+    def counters(self) -> tuple[int, int]:
+        """Give how often a thread waited for another's build, and how many builds failed."""
+        # An `itertools.count` adds up without a lock and shows its value in its copy.
+        return next(copy(self._waits)), next(copy(self._failed_builds))
+
+
+def _raised(slot: Slot, error: Exception) -> BuildError:
+    return BuildError(
+        f"building {slot.name!r} ({slot.path}) raised {told(error)}",
+        class_name=slot.name,
+        class_path=slot.path,
+    )
+
+
+def _clear_locals(error: BaseException | None) -> None:
+    """
+    Let go of what the frames of a remembered error hold: a failed constructor's may be half a model.
+
+    The traceback itself stays readable.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if error.__traceback__ is not None:
+            from traceback import clear_frames
+
+            clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,305 @@
+"""The commands: options in, a report out, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from warmset.settings import SettingsError
+
+from .report import BAD_FILE, INTERRUPTED, version_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .pipeline import Outcome, RunOptions
+    from .pipeline_file import Pipeline
+
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+_EPILOG = """
+\b
+Exit status:
+  0    the growth stayed within its bound, or there was only one run to look at
+  1    the growth went past --max-growth-mb
+  2    the pipeline file, an option or an installation is wrong; nothing was run
+  3    --strict stopped at a failure, or not a single call succeeded
+  130  Ctrl-C; the runs that had ended are in the table
+
+RSS is the resident set size of the process after each run, once the cache was cleared (unless
+--no-clear), the garbage collected, and the memory that malloc holds, but that is free, given back
+(unless --no-trim: glibc's reserve changes by tens of MB from run to run). Growth is RSS less that of run 1, so what is loaded once and
+stays (modules, models at module level) does not count. Judged is the largest growth of any run, not
+that of the last: a process that must stay below a limit dies of its largest size. MB is 10^6 bytes.
+
+A step that fails is reported and counted; steps of the same document that need its result are
+skipped, everything else goes on, and the exit status stays that of the growth.
+"""
+
+
+def run_app(arguments: Sequence[str] | None) -> int:
+    """
+    Run the command line, given that `click` and `rich` are there.
+
+    Args:
+        arguments: The words after the command's name; None takes those of the process.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        # Not standalone: there, click turns Ctrl-C into exit status 1.
+        status = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="warmset",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("warmset: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone, as in `warmset demo | head`. What is left in the buffer goes to
+        # nowhere, or the interpreter would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"warmset {version_text()}")
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and which core is in use.",
+)
+def cli() -> None:
+    """Run a pipeline over one instance registry, again and again, and see whether memory grows."""
+
+
+def _run_options(command: _Command) -> _Command:
+    options = [
+        click.option(
+            "--runs",
+            type=click.IntRange(min=1),
+            default=10,
+            show_default=True,
+            help="How often to run the whole pipeline, in this process.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Threads that work on documents; the steps of one document stay in order.",
+        ),
+        click.option(
+            "--clear/--no-clear",
+            default=True,
+            show_default=True,
+            help="Clear the cache after each run.",
+        ),
+        click.option(
+            "--per-run",
+            is_flag=True,
+            help="Register the classes anew for each run, as Name@2 in run 2: what a pipeline does"
+            " that keys its instances by run or by tenant.",
+        ),
+        click.option(
+            "--trim/--no-trim",
+            default=True,
+            show_default=True,
+            help="Have the C library give free memory back before RSS is measured (glibc only).",
+        ),
+        click.option(
+            "--max-growth-mb",
+            type=click.FloatRange(min=0),
+            default=20.0,
+            show_default=True,
+            help="The largest growth since run 1 that passes.",
+        ),
+        click.option(
+            "--max-cache-size", type=int, help="Instead of the value in the file's [registry]."
+        ),
+        click.option(
+            "--cache-ttl-seconds",
+            type=float,
+            help="Instead of the value in the file's [registry]; 0 switches expiry off.",
+        ),
+        click.option("--strict", is_flag=True, help="Stop at the first step that fails."),
+        click.option(
+            "--json",
+            "json_file",
+            type=click.Path(dir_okay=False, writable=True, path_type=Path),
+            metavar="FILE",
+            help="Write the report as JSON, too.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command(epilog=_EPILOG)
+@click.argument("pipeline_toml", metavar="PIPELINE.toml", type=click.Path(path_type=Path))
+@_run_options
+def run(pipeline_toml: Path, **options: Any) -> int:
+    """
+    Run the pipeline in a file N times and judge the growth of memory.
+
+    The file has the tables [registry], [classes], [build] or [rules], [documents] and [[steps]];
+    the demo's file (see `warmset demo --show`) is a commented example.
+    """
+    from .pipeline_file import load_pipeline
+
+    with _bad_input():
+        pipeline = load_pipeline(pipeline_toml)
+    return _execute(pipeline, **options)
+
+
+@cli.command(epilog=_EPILOG)
+@click.option(
+    "--documents",
+    multiple=True,
+    metavar="GLOB",
+    help="Text files instead of the shipped documents; may be given more than once.",
+)
+@click.option("--show", is_flag=True, help="Print the demo's pipeline file and run nothing.")
+@_run_options
+def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
+    """
+    Run the shipped pipeline: classes of other people's packages over Python's help topics.
+
+    Needs the extra 'demo' and no network. Unless they are set, the variables that limit the threads
+    of numerical libraries are set to 1 for this process, for a stable RSS.
+    """
+    from .demo import PIPELINE_FILE, missing_packages, prepare_process
+    from .pipeline_file import load_pipeline
+
+    if show:
+        click.echo(PIPELINE_FILE.read_text(encoding="utf-8"), nl=False)
+        return 0
+    missing = missing_packages()
+    if missing:
+        raise _Refused(
+            f"the demo needs the 'demo' extra: pip install \"warmset[demo]\""
+            f" (not installed: {', '.join(missing)})"
+        )
+    prepare_process()
+    with _bad_input():
+        pipeline = load_pipeline(PIPELINE_FILE)
+    if documents:
+        assert pipeline.documents is not None
+        source = replace(pipeline.documents, base=Path(), files=documents, source=None)
+        pipeline = replace(pipeline, documents=source)
+    return _execute(pipeline, **options)
+
+
+class _Refused(click.ClickException):
+    # One line on stderr, without click's "Error:" in front.
+    exit_code = BAD_FILE
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"warmset: {self.format_message()}", file=file, err=file is None)
+
+
+@contextmanager
+def _bad_input() -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        raise _Refused(str(error)) from error
+
+
+def _execute(
+    pipeline: Pipeline,
+    *,
+    max_growth_mb: float,
+    max_cache_size: int | None,
+    cache_ttl_seconds: float | None,
+    json_file: Path | None,
+    **options: Any,
+) -> int:
+    from . import report
+    from .documents import load_documents
+    from .pipeline import RunOptions
+
+    run_options = RunOptions(**options)
+    given = {"max_cache_size": max_cache_size, "cache_ttl_seconds": cache_ttl_seconds}
+    changes = {key: value for key, value in given.items() if value is not None}
+    try:
+        settings = pipeline.settings.replace(**changes)
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+    pipeline = replace(pipeline, settings=settings)
+    if json_file is not None and not json_file.parent.is_dir():
+        # Known before the runs, not after them.
+        raise click.UsageError(f"--json: no directory {str(json_file.parent)!r}")
+    with _bad_input():
+        source = pipeline.documents
+        documents = load_documents(source, pipeline.file) if source is not None else ()
+    click.echo(report.headline(pipeline, len(documents), run_options))
+    outcome = _with_progress(pipeline, documents, run_options)
+    verdict = report.judge(outcome, max_growth_mb)
+    if outcome.records:
+        report.print_table(outcome.records, sys.stdout)
+    for line in report.failure_lines(outcome):
+        click.echo(line)
+    if outcome.ended == "interrupted":
+        click.echo(
+            f"interrupted in run {len(outcome.records) + 1}; the table has what ended before"
+        )
+    click.echo(verdict.text)
+    if json_file is not None:
+        data = report.as_data(pipeline, len(documents), run_options, outcome, verdict)
+        try:
+            json_file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _Refused(f"--json: cannot write {str(json_file)!r}: {error.strerror}") from error
+    return report.exit_status(outcome, verdict)
+
+
+def _with_progress(pipeline: Pipeline, documents: Sequence[Any], options: RunOptions) -> Outcome:
+    from rich.console import Console
+
+    from .pipeline import run_pipeline
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return run_pipeline(pipeline, documents, options)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    steps = sum(len(documents) if step.per_document else 1 for step in pipeline.steps)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("run 1", total=steps * options.runs)
+        return run_pipeline(
+            pipeline,
+            documents,
+            options,
+            on_step=lambda: progress.advance(task),
+            on_run=lambda number: progress.update(task, description=f"run {number}"),
+        )

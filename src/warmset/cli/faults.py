@@ -1,0 +1,77 @@
+"""The one form of an error in a pipeline file: file, table, key, value, expectation, near names."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from warmset.resolver import near_names, shown, told
+from warmset.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+
+def fault(
+    file: str,
+    table: str,
+    key: str,
+    value: object,
+    expected: str,
+    *,
+    near: Iterable[str] = (),
+    misspelt: str | None = None,
+) -> SettingsError:
+    """
+    Make the error for one value of a pipeline file.
+
+    Args:
+        file: The file.
+        table: The table in it; empty for the top level.
+        key: The key in the table.
+        value: What it is.
+        expected: What it should be.
+        near: The names that there are, where something is named.
+        misspelt: What is near to them; None for the value.
+
+    Returns:
+        The error, to be raised.
+    """
+    place = f"[{table}]" if table else "top level"
+    wanted = value if misspelt is None else misspelt
+    found = near_names(wanted, near) if isinstance(wanted, str) else []
+    hint = f" (nearest: {', '.join(map(repr, found))})" if found else ""
+    return SettingsError(
+        f"{file}: {place}: {key} = {shown(value)}{hint}; expected {expected}",
+        file=file,
+        table=table,
+        key=key,
+    )
+
+
+def import_dotted(path: str) -> Any:
+    """
+    Import what a dotted path ``package.module.name`` names.
+
+    Args:
+        path: The dotted path.
+
+    Returns:
+        The attribute of the module.
+
+    Raises:
+        ImportError: The module cannot be imported, or has no such attribute.
+    """
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        # A module can fail with anything on import.
+        raise ImportError(f"cannot import {module_name!r}: {told(error)}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        near = near_names(attribute, [name for name in vars(module) if not name.startswith("_")])
+        hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
+        raise ImportError(f"module {module_name!r} has no {attribute!r}{hint}") from error

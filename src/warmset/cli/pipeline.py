@@ -1,0 +1,497 @@
+"""
+The engine: runs a pipeline N times over one registry and measures each run.
+
+Nothing is printed here. What a run leaves behind is numbers and short texts only: an instance, a
+result or a traceback that the engine kept would be counted as growth of the pipeline.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import gc
+import inspect
+import threading
+import time
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from warmset import MethodExecutor, MethodRegistry
+from warmset.resolver import told
+
+from .faults import import_dotted
+from .pipeline_file import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from .documents import Document
+    from .pipeline_file import Pipeline, Step
+
+# The rest is counted: failures of every step of every document in every run would be growth.
+MAX_FAILURES_KEPT = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """
+    How to run a pipeline.
+
+    Args:
+        runs: How often.
+        workers: Threads that work on documents; the steps of one document stay in one thread.
+        clear: Whether the cache is cleared after each run.
+        per_run: Whether each run registers the classes anew, as ``Name@3`` in run 3.
+        strict: Whether the first failure ends everything.
+        trim: Whether free memory is given back to the system before each measurement.
+    """
+
+    runs: int = 10
+    workers: int = 1
+    clear: bool = True
+    per_run: bool = False
+    strict: bool = False
+    trim: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """
+    What one run did and what it left.
+
+    Args:
+        run: Its number, from 1.
+        complete: False for a run that a failure ended (`strict`).
+        seconds: From the first step to the last, without clearing and measuring.
+        calls: Steps that were called, the failed ones included.
+        failed: Calls that raised.
+        skipped: Steps that were not called because a step that they need had failed.
+        rss_before_clear_bytes: Resident set size at the end of the run, before anything is freed.
+        rss_bytes: The same after the cache was cleared (if it is), the garbage collected, and free
+            memory given back to the system (if it is).
+        growth_bytes: `rss_bytes` less that of run 1.
+        hits: Look-ups that found a live instance.
+        misses: Look-ups that did not.
+        evictions: Removals that the registry decided.
+        cached: Instances in the cache at the end of the run, before clearing.
+    """
+
+    run: int
+    complete: bool
+    seconds: float
+    calls: int
+    failed: int
+    skipped: int
+    rss_before_clear_bytes: int
+    rss_bytes: int
+    growth_bytes: int
+    hits: int
+    misses: int
+    evictions: int
+    cached: int
+
+    @property
+    def hit_rate(self) -> float:
+        """
+        Give hits by look-ups; 0.0 where there was no look-up.
+
+        Returns:
+            A number from 0 to 1.
+        """
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """
+    One call that raised.
+
+    Args:
+        run: The number of the run.
+        step: The name of the step.
+        class_name: Its class.
+        method: Its method.
+        document: The document's name; None for a step that is called once per run.
+        error: Type and text of the error.
+    """
+
+    run: int
+    step: str
+    class_name: str
+    method: str
+    document: str | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """
+    All that came out.
+
+    Args:
+        records: One for each run that ended, in order.
+        failures: The first failures, at most `MAX_FAILURES_KEPT`.
+        failed: How many there were.
+        skipped: How many steps were skipped for them.
+        calls: How many calls there were.
+        ended: ``"finished"``, ``"stopped"`` (`strict`) or ``"interrupted"`` (Ctrl-C).
+    """
+
+    records: tuple[RunRecord, ...]
+    failures: tuple[Failure, ...]
+    failed: int
+    skipped: int
+    calls: int
+    ended: str
+
+
+def resident_bytes() -> int:
+    """
+    Measure the resident set size of this process.
+
+    Returns:
+        Bytes.
+    """
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def give_back_free_memory() -> bool:
+    """
+    Make the C library give the memory that it holds, but that is free, back to the system.
+
+    glibc keeps freed blocks of up to 32 MB for later (its threshold for asking the system anew
+    follows the largest block freed so far). Where they lie changes from run to run, and RSS with
+    it, by tens of MB in either direction, although nothing is held any more.
+
+    Returns:
+        Whether the C library can be asked; it is glibc that can.
+    """
+    import ctypes
+
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return False
+    trim(ctypes.c_size_t(0))
+    return True
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    documents: Sequence[Document],
+    options: RunOptions,
+    *,
+    rss: Callable[[], int] = resident_bytes,
+    timer: Callable[[], float] = time.perf_counter,
+    on_step: Callable[[], None] = lambda: None,
+    on_run: Callable[[int], None] = lambda number: None,
+) -> Outcome:
+    """
+    Run a pipeline.
+
+    Args:
+        pipeline: What to run.
+        documents: What to run it over.
+        options: How.
+        rss: Gives the resident set size in bytes.
+        timer: Gives monotonic seconds.
+        on_step: Called after each step, also a skipped one, in the thread that ran it.
+        on_run: Called with the number of each run before it starts.
+
+    Returns:
+        What came out, also after Ctrl-C.
+    """
+    return _Engine(pipeline, documents, options, rss, timer, on_step).execute(on_run)
+
+
+class RunRegistry:
+    """
+    What a rule sees of the registry: the class names of its own run, without the run's number.
+
+    Args:
+        registry: The registry.
+        names: Class name in the pipeline file -> class name in the registry.
+    """
+
+    __slots__ = ("_names", "_registry")
+
+    def __init__(self, registry: MethodRegistry, names: Mapping[str, str]) -> None:
+        self._registry = registry
+        self._names = names
+
+    def get_instance(self, class_name: str) -> Any:
+        """
+        Give the instance of a class of the pipeline, which is built if need be.
+
+        Args:
+            class_name: The name in the pipeline file.
+
+        Returns:
+            The instance of this run.
+
+        Raises:
+            MethodRegistryError: It cannot be had.
+        """
+        return self._registry.get_instance(self._names.get(class_name, class_name))
+
+
+@dataclass(slots=True)
+class _Tally:
+    # What one thread counted for one document; merged by the thread that runs the run.
+    calls: int = 0
+    failed: int = 0
+    skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, other: _Tally) -> None:
+        self.calls += other.calls
+        self.failed += other.failed
+        self.skipped += other.skipped
+        self.failures += other.failures[: MAX_FAILURES_KEPT - len(self.failures)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    # One run while it runs: the results of the run steps live as long as this does.
+    number: int
+    names: Mapping[str, str]
+    results: dict[str, Any]
+    broken: set[str]
+
+
+class _Engine:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        documents: Sequence[Document],
+        options: RunOptions,
+        rss: Callable[[], int],
+        timer: Callable[[], float],
+        on_step: Callable[[], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._documents = tuple(documents)
+        self._options = options
+        self._rss = rss
+        self._timer = timer
+        self._on_step = on_step
+        self._run_steps = [step for step in pipeline.steps if not step.per_document]
+        self._document_steps = [step for step in pipeline.steps if step.per_document]
+        # The result of any other step is dropped at once.
+        self._wanted = frozenset().union(*(step.needs for step in pipeline.steps))
+        self._corpus = {
+            "names": [document.name for document in documents],
+            "texts": [document.text for document in documents],
+        }
+        self._stop = threading.Event()
+        self._tally = _Tally()
+        # Bare numbers in memory of their own, made into records at the end. A Python int or float
+        # that is made while a run's instances are alive lies among their objects, and would keep
+        # a whole arena of them (1 MiB) from going back to the system, run after run.
+        self._ledger = array("q")
+        self._seconds = array("d")
+        self._registry = MethodRegistry({}, **pipeline.settings.as_options())
+        # Made once there are classes: an executor over an empty registry is a degraded one.
+        self._names = self._register(1)
+        self._executor = MethodExecutor(method_registry=self._registry)
+
+    def execute(self, on_run: Callable[[int], None]) -> Outcome:
+        ended = "finished"
+        pool = None
+        try:
+            if self._options.workers > 1:
+                # One pool for all runs, so that its threads and their arenas are no growth.
+                pool = ThreadPoolExecutor(self._options.workers, thread_name_prefix="warmset-run")
+            for number in range(1, self._options.runs + 1):
+                on_run(number)
+                self._run(number, pool)
+                if self._stop.is_set():
+                    ended = "stopped"
+                    break
+        except KeyboardInterrupt:
+            ended = "interrupted"
+        finally:
+            # A step that is running cannot be cut short; those that wait are dropped.
+            self._stop.set()
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+            self._registry.close()
+        return Outcome(
+            records=tuple(self._records()),
+            failures=tuple(self._tally.failures),
+            failed=self._tally.failed,
+            skipped=self._tally.skipped,
+            calls=self._tally.calls,
+            ended=ended,
+        )
+
+    def _register(self, number: int) -> Mapping[str, str]:
+        suffix = f"@{number}" if self._options.per_run else ""
+        names = {name: f"{name}{suffix}" for name in self._pipeline.class_paths}
+        seen = RunRegistry(self._registry, names)
+        for name, path in self._pipeline.class_paths.items():
+            self._registry.register_class(names[name], path)
+            if name in self._pipeline.build:
+                rule = _constructor_rule(self._pipeline.build[name])
+            elif name in self._pipeline.rules:
+                rule = _dotted_rule(self._pipeline.rules[name], seen, self._documents)
+            else:
+                continue
+            self._registry.register_instantiation_rule(names[name], rule)
+        return names
+
+    def _run(self, number: int, pool: ThreadPoolExecutor | None) -> None:
+        if self._options.per_run and number > 1:
+            self._names = self._register(number)
+        before = self._registry.get_stats()
+        started = self._timer()
+        tally = self._call_steps(number, pool)
+        seconds = self._timer() - started
+        after = self._registry.get_stats()
+        numbers = self._ledger
+        numbers.append(self._rss())
+        if self._options.clear:
+            self._registry.clear_cache()
+        gc.collect()
+        if self._options.trim:
+            give_back_free_memory()
+        numbers.append(self._rss())
+        numbers.extend(
+            (
+                tally.calls,
+                tally.failed,
+                tally.skipped,
+                after["cache_hits"] - before["cache_hits"],
+                after["cache_misses"] - before["cache_misses"],
+                after["evictions"] - before["evictions"],
+                after["cached_instances"],
+                not self._stop.is_set(),
+            )
+        )
+        self._seconds.append(seconds)
+
+    def _records(self) -> Iterator[RunRecord]:
+        width = 10
+        first = self._ledger[1] if self._ledger else 0
+        for at, seconds in enumerate(self._seconds):
+            row = self._ledger[at * width : (at + 1) * width].tolist()
+            before_clear, rss, calls, failed, skipped, hits, misses, evictions, cached, whole = row
+            yield RunRecord(
+                run=at + 1,
+                complete=bool(whole),
+                seconds=seconds,
+                calls=calls,
+                failed=failed,
+                skipped=skipped,
+                rss_before_clear_bytes=before_clear,
+                rss_bytes=rss,
+                growth_bytes=rss - first,
+                hits=hits,
+                misses=misses,
+                evictions=evictions,
+                cached=cached,
+            )
+
+    def _call_steps(self, number: int, pool: ThreadPoolExecutor | None) -> _Tally:
+        # A function of its own: the results of the run are gone when it returns.
+        run = _Run(number, self._names, {}, set())
+        tally = self._process(run, self._run_steps, None, run.results, run.broken)
+        self._tally.add(tally)
+        work = functools.partial(self._process_document, run)
+        tallies = map(work, self._documents) if pool is None else pool.map(work, self._documents)
+        for part in tallies:
+            tally.add(part)
+            self._tally.add(part)
+        return tally
+
+    def _process_document(self, run: _Run, document: Document) -> _Tally:
+        results, broken = dict(run.results), set(run.broken)
+        return self._process(run, self._document_steps, document, results, broken)
+
+    def _process(
+        self,
+        run: _Run,
+        steps: Sequence[Step],
+        document: Document | None,
+        results: dict[str, Any],
+        broken: set[str],
+    ) -> _Tally:
+        tally = _Tally()
+        for step in steps:
+            if self._stop.is_set():
+                break
+            if not broken.isdisjoint(step.needs):
+                broken.add(step.name)
+                tally.skipped += 1
+                self._on_step()
+                continue
+            tally.calls += 1
+            try:
+                arguments = self._bind(step.arguments, document, results)
+                result = self._executor.execute(
+                    run.names[step.class_name], step.method, **arguments
+                )
+            except (Exception, SystemExit) as error:
+                # SystemExit too: a method that calls `sys.exit` must not take the others along.
+                broken.add(step.name)
+                tally.failed += 1
+                if len(tally.failures) < MAX_FAILURES_KEPT:
+                    tally.failures.append(_failure(run, step, document, error))
+                if self._options.strict:
+                    self._stop.set()
+            else:
+                if step.name in self._wanted:
+                    results[step.name] = result
+                del result
+            self._on_step()
+        return tally
+
+    def _bind(self, value: Any, document: Document | None, results: Mapping[str, Any]) -> Any:
+        # Lists and tables are made anew for each call, so that a method may change its arguments.
+        if isinstance(value, Reference):
+            if value.scope == "steps":
+                return results[value.name]
+            if value.scope == "documents":
+                return list(self._corpus[value.name])
+            return getattr(document, value.name)
+        if isinstance(value, list):
+            return [self._bind(item, document, results) for item in value]
+        if isinstance(value, dict):
+            return {key: self._bind(item, document, results) for key, item in value.items()}
+        return value
+
+
+def _failure(run: _Run, step: Step, document: Document | None, error: BaseException) -> Failure:
+    return Failure(
+        run=run.number,
+        step=step.name,
+        class_name=step.class_name,
+        method=step.method,
+        document=None if document is None else document.name,
+        error=told(error),
+    )
+
+
+def _constructor_rule(arguments: Mapping[str, Any]) -> Callable[[type], Any]:
+    def build(cls: type) -> Any:
+        # A copy for each instance: a constructor may keep what it is given and change it.
+        return cls(**copy.deepcopy(dict(arguments)))
+
+    return build
+
+
+def _dotted_rule(
+    path: str, registry: RunRegistry, documents: Sequence[Document]
+) -> Callable[[type], Any]:
+    def build(cls: type) -> Any:
+        rule = import_dotted(path)
+        offered = {"registry": registry, "documents": documents}
+        taken = inspect.signature(rule).parameters
+        return rule(cls, **{name: offered[name] for name in offered if name in taken})
+
+    return build

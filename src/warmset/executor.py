@@ -1,0 +1,227 @@
+"""
+The executor: call a method by class and method name, with a payload.
+"""
+
+from __future__ import annotations
+
+# Where `collections.abc` takes it from; this module is loaded at start-up, `collections` is not.
+from _collections_abc import Mapping
+
+from ._core import ExecutorCore
+from .errors import ArgumentValidationError, MethodNotFoundError, MethodRegistryError
+from .registry import Registry
+from .routing import compile_plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from .routing import Plan
+
+__all__ = ["LazyInstances", "MethodExecutor"]
+
+
+class LazyInstances(Mapping[str, "Any"]):
+    """
+    The registered names as a read-only mapping; an instance is built when it is asked for.
+
+    Iteration, `len` and ``in`` build nothing. What is given here is not held: see `Registry.use`.
+
+    Args:
+        registry: Where instances come from.
+    """
+
+    __slots__ = ("_registry",)
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def __getitem__(self, class_name: str) -> Any:
+        return self._registry.get_instance(class_name)
+
+    def get(self, class_name: str, default: Any = None) -> Any:
+        """
+        Give an instance, or the default where it cannot be had.
+
+        Args:
+            class_name: A name, registered or not.
+            default: What to give if the name is unknown or its build failed.
+
+        Returns:
+            The instance or the default.
+        """
+        try:
+            return self._registry.get_instance(class_name)
+        except MethodRegistryError:
+            return default
+
+    def __contains__(self, class_name: object) -> bool:
+        return class_name in self._registry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry.class_names())
+
+    def __len__(self) -> int:
+        return len(self._registry)
+
+    def __repr__(self) -> str:
+        return f"<instances of {self._registry!r}>"
+
+
+class MethodExecutor(ExecutorCore):
+    """
+    Executes methods by name, on instances that a registry keeps warm.
+
+    Args:
+        method_registry: The registry. None makes one over the default table; what of it could not
+            be had puts the executor in degraded mode, with the reason, and never raises.
+
+    In degraded mode `execute` of a method that cannot be had returns None with a warning logged.
+    Every method may be called from any thread.
+    """
+
+    _registry_type: type[Registry] = Registry
+
+    def __init__(self, *, method_registry: Registry | None = None) -> None:
+        self.degraded_reasons: list[str] = []
+        if method_registry is None:
+            try:
+                method_registry = self._registry_type()
+            except Exception as error:
+                self._degrade(f"the default class table cannot be had: {error}")
+                method_registry = self._registry_type({})
+            else:
+                if not len(method_registry):
+                    self._degrade(
+                        "no classes are registered: neither WARMSET_CONFIG nor an entry point of "
+                        "the group 'warmset.classes' names any"
+                    )
+        super().__init__(method_registry)
+        self.instances = LazyInstances(method_registry)
+
+    def _degrade(self, reason: str) -> None:
+        self.degraded_reasons.append(reason)
+        _log().warning("degraded mode: %s", reason)
+
+    @property
+    def degraded_mode(self) -> bool:
+        """Whether something was missing when the executor came up: see `degraded_reasons`."""
+        return bool(self.degraded_reasons)
+
+    @property
+    def registry(self) -> Registry:
+        """The registry that the instances come from."""
+        return self._registry  # type: ignore[return-value]
+
+    def has_method(self, class_name: str, method_name: str) -> bool:
+        """
+        Tell whether a method can be expected, without building anything.
+
+        Args:
+            class_name: A name.
+            method_name: A method name.
+
+        Returns:
+            As `Registry.has_method`.
+        """
+        return self.registry.has_method(class_name, method_name)
+
+    def inject_method(
+        self, class_name: str, method_name: str, method: Callable[..., Any]
+    ) -> None:
+        """
+        Give a method from outside; it wins over the class's own.
+
+        Args:
+            class_name: Any name, registered or not.
+            method_name: The name to find it by.
+            method: The callable.
+        """
+        self.registry.inject_method(class_name, method_name, method)
+
+    def clear_instance_cache(self) -> dict[str, int]:
+        """
+        Remove every instance, as between two runs of a pipeline.
+
+        Returns:
+            As `Registry.clear_cache`.
+        """
+        return self.registry.clear_cache()
+
+    def evict_expired_instances(self) -> int:
+        """
+        Evict the instances that have been idle for longer than the TTL.
+
+        Returns:
+            How many left.
+        """
+        return self.registry.evict_expired()
+
+    def get_registry_stats(self) -> dict[str, Any]:
+        """
+        Give the statistics of the registry.
+
+        Returns:
+            As `Registry.get_stats`.
+        """
+        return self.registry.get_stats()
+
+    def get_routing_metrics(self) -> dict[str, Any]:
+        """
+        Tell how payloads fared.
+
+        Returns:
+            total_routes, validation_errors (payloads refused), silent_drops_prevented (arguments
+            in them that the method does not take), and error_rate.
+        """
+        routes, refusals = self._routes, self._refusals
+        return {
+            "total_routes": routes,
+            "validation_errors": refusals,
+            "silent_drops_prevented": self._drops_prevented,
+            "error_rate": refusals / routes if routes else 0.0,
+        }
+
+    def __repr__(self) -> str:
+        state = ", degraded" if self.degraded_mode else ""
+        return f"<{type(self).__name__} of {self.registry!r}{state}>"
+
+    # -- what the core calls ---------------------------------------------------------------------
+
+    def _compile(self, method: Callable[..., Any]) -> Plan:
+        return compile_plan(method)
+
+    def _route(
+        self, plan: Plan, class_name: str, method_name: str, arguments: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            return plan.route(class_name, method_name, arguments)
+        except ArgumentValidationError as error:
+            self._refused(len(error.unexpected))
+            raise
+
+    def _unavailable(self, class_name: str, method_name: str, error: MethodRegistryError) -> Any:
+        if self.degraded_mode:
+            _log().warning(
+                "degraded mode: %s.%s cannot be had, None is returned: %s",
+                class_name,
+                method_name,
+                error,
+            )
+            return None
+        if isinstance(error, AttributeError):
+            raise error
+        raise MethodNotFoundError(
+            f"{class_name}.{method_name} cannot be had: {error}",
+            class_name=class_name,
+            class_path=error.class_path,
+            method_name=method_name,
+        ) from error
+
+
+def _log() -> Any:
+    # Not at import: `logging` would be a third of what importing this package may cost.
+    from logging import getLogger
+
+    return getLogger("warmset.executor")

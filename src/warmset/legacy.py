@@ -1,0 +1,393 @@
+"""
+The private names that the pipeline's own code and tests reach for.
+
+Nothing else in the package knows this module. It adds names to the registry and the executor; a
+look-up does not pass through it.
+
+Wall-clock seconds
+    A `CacheEntry` tells times as `time.time()` does, the core keeps monotonic ones. The difference
+    is read once for each registry, so that an entry does not change while it is only read.
+"""
+
+from __future__ import annotations
+
+from _collections_abc import MutableMapping, MutableSet
+from time import time
+from weakref import ReferenceType
+
+from .errors import BuildError
+from .executor import MethodExecutor as _MethodExecutor
+from .registry import Registry
+from .resolver import check_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ._core import Slot
+
+__all__ = ["CacheEntry", "MethodExecutor", "MethodRegistry"]
+
+_STRONG, _WEAK = 1, 2  # kinds of a slot
+_DISCARDED = 4  # a value of `events.RemovalCause`
+
+
+class CacheEntry:
+    """
+    An instance with its times and its count.
+
+    Args:
+        instance: The instance.
+        created_at: When it was built, in seconds of `time.time()`.
+        last_accessed: When it was last used, likewise.
+        access_count: How often it was used.
+
+    An entry that was read from or written to ``registry._cache`` is live: it shows what the
+    registry knows, and what is assigned to it counts there, until its instance leaves. After that
+    it keeps what it showed last.
+    """
+
+    __slots__ = ("_epoch", "_facts", "_registry", "_slot", "instance")
+
+    def __init__(
+        self, instance: Any, created_at: float, last_accessed: float, access_count: int = 0
+    ) -> None:
+        self.instance = instance
+        self._facts = (created_at, last_accessed, access_count)
+        self._registry: MethodRegistry | None = None
+        self._slot: Slot | None = None
+        self._epoch = 0
+
+    def _attach(self, registry: MethodRegistry, slot: Slot) -> CacheEntry:
+        self._registry, self._slot, self._epoch = registry, slot, slot.epoch
+        return self
+
+    def _read(self) -> tuple[float, float, int]:
+        slot, registry = self._slot, self._registry
+        if slot is not None and registry is not None:
+            offset = registry._wall_offset
+            facts = slot.built_at + offset, slot.last_used + offset, slot.uses
+            if slot.epoch == self._epoch and slot.kind == _STRONG:
+                self._facts = facts
+            else:
+                self._slot = self._registry = None
+        return self._facts
+
+    def _write(self, created_at: float, last_accessed: float, access_count: int) -> None:
+        self._facts = (created_at, last_accessed, access_count)
+        slot, registry = self._slot, self._registry
+        if slot is not None and registry is not None and slot.epoch == self._epoch:
+            offset = registry._wall_offset
+            registry._amend(slot, created_at - offset, last_accessed - offset, access_count)
+
+    @property
+    def created_at(self) -> float:
+        """When the instance was built, in seconds of `time.time()`."""
+        return self._read()[0]
+
+    @created_at.setter
+    def created_at(self, value: float) -> None:
+        _, last_accessed, access_count = self._read()
+        self._write(value, last_accessed, access_count)
+
+    @property
+    def last_accessed(self) -> float:
+        """When the instance was last used, in seconds of `time.time()`."""
+        return self._read()[1]
+
+    @last_accessed.setter
+    def last_accessed(self, value: float) -> None:
+        created_at, _, access_count = self._read()
+        self._write(created_at, value, access_count)
+
+    @property
+    def access_count(self) -> int:
+        """How often the instance was used; its build is the first time."""
+        return self._read()[2]
+
+    @access_count.setter
+    def access_count(self, value: int) -> None:
+        created_at, last_accessed, _ = self._read()
+        self._write(created_at, last_accessed, value)
+
+    def is_expired(self, ttl_seconds: float) -> bool:
+        """
+        Tell whether the instance was idle for longer than a TTL.
+
+        Args:
+            ttl_seconds: The TTL; 0 or less: never.
+
+        Returns:
+            Whether it was.
+        """
+        return ttl_seconds > 0 and time() - self.last_accessed > ttl_seconds
+
+    def touch(self) -> None:
+        """Count a use, now."""
+        created_at, _, access_count = self._read()
+        self._write(created_at, time(), access_count + 1)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CacheEntry):
+            return NotImplemented
+        return bool(self.instance == other.instance) and self._read() == other._read()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        created_at, last_accessed, access_count = self._read()
+        return (
+            f"CacheEntry(instance={self.instance!r}, created_at={created_at!r}, "
+            f"last_accessed={last_accessed!r}, access_count={access_count!r})"
+        )
+
+
+class _Slots(MutableMapping[str, "Any"]):
+    """The slots of one kind as a mapping that can be written to."""
+
+    __slots__ = ("_registry",)
+    _kind = 0
+
+    def __init__(self, registry: MethodRegistry) -> None:
+        self._registry = registry
+
+    def _slot(self, class_name: object) -> Slot | None:
+        slot = self._registry._slots.get(class_name) if type(class_name) is str else None
+        return slot if slot is not None and slot.kind == self._kind else None
+
+    def _slot_to_write(self, class_name: str) -> Slot:
+        class_name = check_name(class_name)
+        slot = self._registry._slots.get(class_name)
+        return self._registry._add_slot(class_name, None) if slot is None else slot
+
+    def __contains__(self, class_name: object) -> bool:
+        return self._slot(class_name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        slots = list(self._registry._slots.values())
+        return iter([slot.name for slot in slots if slot.kind == self._kind])
+
+    def __delitem__(self, class_name: str) -> None:
+        slot = self._slot(class_name)
+        if slot is None:
+            raise KeyError(class_name)
+        self._registry._remove(slot, _DISCARDED)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({dict(self)!r})"
+
+
+class _Cache(_Slots):
+    """The instances that are kept strongly, as `CacheEntry`."""
+
+    __slots__ = ()
+    _kind = _STRONG
+
+    def __getitem__(self, class_name: str) -> CacheEntry:
+        slot = self._slot(class_name)
+        if slot is None:
+            raise KeyError(class_name)
+        entry = CacheEntry(slot.instance, 0.0, 0.0)._attach(self._registry, slot)
+        entry._read()
+        return entry
+
+    def __setitem__(self, class_name: str, entry: CacheEntry) -> None:
+        if not isinstance(entry, CacheEntry):
+            raise TypeError(f"_cache[{class_name!r}] takes a CacheEntry, got {entry!r}")
+        slot = self._slot_to_write(class_name)
+        created_at, last_accessed, access_count = entry._read()
+        offset = self._registry._wall_offset
+        self._registry._insert(
+            slot, entry.instance, created_at - offset, last_accessed - offset, access_count
+        )
+        entry._attach(self._registry, slot)
+
+    def __len__(self) -> int:
+        return self._registry._cached
+
+
+class _WeakCache(_Slots):
+    """The instances that are kept weakly, as weak references, dead ones included."""
+
+    __slots__ = ()
+    _kind = _WEAK
+
+    def __getitem__(self, class_name: str) -> ReferenceType[Any]:
+        slot = self._slot(class_name)
+        if slot is None:
+            raise KeyError(class_name)
+        return slot.instance  # type: ignore[no-any-return]
+
+    def __setitem__(self, class_name: str, reference: ReferenceType[Any]) -> None:
+        # Exactly that type: the core calls it at each look-up, and a subclass may be foreign code.
+        if type(reference) is not ReferenceType:
+            raise TypeError(f"_weakref_cache[{class_name!r}] takes a weakref.ref, got {reference!r}")
+        self._registry._insert_weak(self._slot_to_write(class_name), reference)
+
+    def __len__(self) -> int:
+        return self._registry._weak
+
+
+class _ClassPaths(MutableMapping[str, str]):
+    """The class paths by name."""
+
+    __slots__ = ("_registry",)
+
+    def __init__(self, registry: MethodRegistry) -> None:
+        self._registry = registry
+
+    def __getitem__(self, class_name: str) -> str:
+        slot = self._registry._slots.get(class_name)
+        if slot is None or slot.path is None:
+            raise KeyError(class_name)
+        return slot.path
+
+    def __setitem__(self, class_name: str, class_path: str) -> None:
+        self._registry.register_class(class_name, class_path)
+
+    def __delitem__(self, class_name: str) -> None:
+        if not self._registry.unregister_class(class_name):
+            raise KeyError(class_name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry.class_names())
+
+    def __len__(self) -> int:
+        return len(self._registry)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class _FailedClasses(MutableSet[str]):
+    """The names of the classes whose build failed, as a set."""
+
+    __slots__ = ("_registry",)
+
+    def __init__(self, registry: MethodRegistry) -> None:
+        self._registry = registry
+
+    def __contains__(self, class_name: object) -> bool:
+        return class_name in self._registry._builder.failed()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry._builder.failed())
+
+    def __len__(self) -> int:
+        return len(self._registry._builder.failed())
+
+    def add(self, class_name: str) -> None:
+        if class_name not in self:
+            error = BuildError(f"class {class_name!r} was marked as failed", class_name=class_name)
+            self._registry._builder.remember(class_name, error, seconds=float("inf"))
+
+    def discard(self, class_name: str) -> None:
+        self._registry._builder.forget(class_name)
+
+    def __repr__(self) -> str:
+        return repr(set(self))
+
+
+def _counter(name: str) -> Any:
+    def get(self: MethodRegistry) -> int:
+        return getattr(self, name)  # type: ignore[no-any-return]
+
+    def assign(self: MethodRegistry, value: int) -> None:
+        setattr(self, name, value)
+
+    return property(get, assign)
+
+
+class MethodRegistry(Registry):
+    __doc__ = Registry.__doc__
+
+    @property
+    def _wall_offset(self) -> float:
+        """Wall-clock minus monotonic seconds, from the first time that it is asked for."""
+        kept = self.__dict__
+        return kept.get("_offset") or kept.setdefault("_offset", time() - self._now())  # type: ignore[no-any-return]
+
+    _cache_hits = _counter("_hits")
+    _cache_misses = _counter("_misses")
+    _total_instantiations = _counter("_builds")
+
+    @property
+    def _cache(self) -> _Cache:
+        return _Cache(self)
+
+    @property
+    def _weakref_cache(self) -> _WeakCache:
+        return _WeakCache(self)
+
+    @property
+    def _class_paths(self) -> _ClassPaths:
+        return _ClassPaths(self)
+
+    @property
+    def _failed_classes(self) -> _FailedClasses:
+        return _FailedClasses(self)
+
+    @property
+    def _special_instantiation(self) -> dict[str, Callable[[type], Any]]:
+        return self._rules
+
+    def _get_instance(self, class_name: str) -> Any:
+        return self.get_instance(class_name)
+
+    def _evict_if_full(self) -> None:
+        self._trim()
+
+    def _build(self, class_name: str) -> Any:
+        slot = self._slots.get(class_name)
+        if (slot is None or slot.path is None) and self._loads_itself() and not self._closed:
+            return self._builder.obtain(self, slot or self._add_slot(class_name, None))
+        return super()._build(class_name)
+
+    def _loads_itself(self) -> bool:
+        """Whether `_load_class` was replaced, and may know classes that have no path here."""
+        return (
+            "_load_class" in self.__dict__
+            or type(self)._load_class is not MethodRegistry._load_class
+        )
+
+    # The two hooks: replaced on an instance, or overridden in a subclass.
+
+    def _load_class(self, class_name: str) -> type:
+        return self._resolve(class_name)
+
+    def _instantiate_class(self, class_name: str, cls: type) -> Any:
+        return self._instantiate(class_name, cls)
+
+    def _construct(self, slot: Slot) -> Any:
+        return self._instantiate_class(slot.name, self._load_class(slot.name))
+
+
+class MethodExecutor(_MethodExecutor):
+    __doc__ = _MethodExecutor.__doc__
+
+    _registry_type = MethodRegistry
+
+    def __init__(
+        self,
+        dispatcher: Any = None,
+        signal_registry: Any = None,
+        method_registry: Registry | None = None,
+    ) -> None:
+        # The first two are the pipeline's own; they are kept for it and not used.
+        super().__init__(method_registry=method_registry)
+        self.signal_registry = signal_registry
+
+    @property
+    def _method_registry(self) -> Registry:
+        return self.registry
+
+    def get_routing_metrics(self) -> dict[str, Any]:
+        metrics = super().get_routing_metrics()
+        # The pipeline reports on routes that are special to a method. There are none here.
+        return {
+            **metrics,
+            "special_routes_hit": 0,
+            "special_route_hit_rate": 0.0,
+            "default_routes_hit": metrics["total_routes"],
+        }

@@ -1,0 +1,383 @@
+"""
+The registry: the core's slots, filled by way of resolver and builder.
+"""
+
+from __future__ import annotations
+
+from ._core import RegistryCore
+from .builder import Builder
+from .errors import ClosedError, UnknownClassError
+from .resolver import check_name, check_path, near_names, resolve
+from .settings import RegistrySettings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from typing_extensions import Self
+
+    from ._core import Slot
+    from .stats import RegistryStats
+
+__all__ = ["Registry"]
+
+_WEAK = 2  # a slot's kind
+_CLEARED, _DISCARDED, _REPLACED = 3, 4, 5  # values of `events.RemovalCause`
+
+
+class Registry(RegistryCore):
+    """
+    Builds instances by class name, at first use, and keeps a bounded set of them warm.
+
+    Args:
+        class_paths: Class name -> ``package.module.Class``. None takes the default table: the file
+            that the environment variable ``WARMSET_CONFIG`` names, and the entry points of the
+            group ``warmset.classes``.
+        cache_ttl_seconds: Seconds without use after which an instance is evicted; 0: never.
+        enable_weakref: Keep instances by weak reference only: an instance lives as long as somebody
+            else holds it, and neither TTL nor size bound applies to it. One whose class has no weak
+            references is kept strongly.
+        max_cache_size: How many instances are kept at most; held ones may exceed it.
+        retry_after_seconds: For how long the error of a failed build comes back at once; 0 tries
+            each time, `math.inf` never again.
+        timer: Gives monotonic seconds, for tests; it is read at every look-up. None takes the
+            system's monotonic clock, where the TTL allows it the coarse one (1 to 4 ms).
+
+    Raises:
+        TypeError: A setting or a class name is of the wrong type.
+        ValueError: A setting is out of range, or a class path has not the shape of one.
+
+    Every method may be called from any thread, and from constructors, rules and finalisers. Single
+    calls are atomic; a check followed by an act is two calls.
+    """
+
+    def __init__(
+        self,
+        class_paths: Mapping[str, str] | None = None,
+        cache_ttl_seconds: float = 300.0,
+        enable_weakref: bool = False,
+        max_cache_size: int = 100,
+        *,
+        retry_after_seconds: float = 30.0,
+        timer: Callable[[], float] | None = None,
+    ) -> None:
+        settings = RegistrySettings(
+            cache_ttl_seconds=cache_ttl_seconds,
+            enable_weakref=enable_weakref,
+            max_cache_size=max_cache_size,
+            retry_after_seconds=retry_after_seconds,
+        )
+        if timer is not None and not callable(timer):
+            raise TypeError(f"timer must be a callable that gives seconds, got {timer!r}")
+        super().__init__(
+            cache_ttl_seconds=settings.cache_ttl_seconds,
+            max_cache_size=settings.max_cache_size,
+            enable_weakref=settings.enable_weakref,
+            timer=timer,
+        )
+        self._settings = settings
+        self._closed = False
+        self._registered = 0
+        self._rules: dict[str, Callable[[type], Any]] = {}
+        self._builder = Builder(retry_after_seconds=settings.retry_after_seconds, timer=timer)
+        if class_paths is None:
+            from .sources import default_class_paths
+
+            class_paths = default_class_paths()
+        for class_name, class_path in class_paths.items():
+            self.register_class(class_name, class_path)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """
+        Make a registry from a ``warmset.toml``.
+
+        Args:
+            path: A file with the tables ``[registry]`` and ``[classes]``.
+            options: Override settings of the file, or add `timer`.
+
+        Returns:
+            The registry.
+
+        Raises:
+            SettingsError: The file cannot be read, or has an unknown key or a wrong value; file,
+                table, key, value and what was expected are named.
+        """
+        from .settings import load_settings_file
+
+        loaded = load_settings_file(path)
+        return cls(loaded.class_paths, **{**loaded.settings.as_options(), **options})
+
+    @classmethod
+    def from_settings(
+        cls, settings: RegistrySettings, class_paths: Mapping[str, str] | None = None, **options: Any
+    ) -> Self:
+        """
+        Make a registry from settings, for example one of the presets.
+
+        Args:
+            settings: As `RegistrySettings.long_lived_service()`.
+            class_paths: As for the constructor.
+            options: Override settings, or add `timer`.
+
+        Returns:
+            The registry.
+        """
+        return cls(class_paths, **{**settings.as_options(), **options})
+
+    @property
+    def settings(self) -> RegistrySettings:
+        """The settings that this registry was made with."""
+        return self._settings
+
+    # -- what is registered ----------------------------------------------------------------------
+
+    def register_class(self, class_name: str, class_path: str) -> None:
+        """
+        Register a class, or give a registered one another path.
+
+        Args:
+            class_name: The name to ask for it by.
+            class_path: ``package.module.Class``; it is checked for its shape, and imported at first
+                use. Where it differs from the path that the name had, the instance leaves the
+                cache and a remembered failure is forgotten.
+
+        Raises:
+            TypeError: The name or the path is not a string.
+            ClassPathError: The path has not the shape of one.
+        """
+        class_name = check_name(class_name)
+        class_path = check_path(class_name, class_path)
+        slot = self._slots.get(class_name)
+        before = None if slot is None else slot.path
+        if before == class_path:
+            return
+        slot = self._add_slot(class_name, class_path)
+        if before is None:
+            self._registered += 1
+        else:
+            self._remove(slot, _REPLACED)
+        self._builder.forget(class_name)
+
+    def unregister_class(self, class_name: str) -> bool:
+        """
+        Forget a class; its instance leaves the cache.
+
+        Args:
+            class_name: The name.
+
+        Returns:
+            Whether it was registered.
+        """
+        slot = self._slots.get(check_name(class_name))
+        if slot is None:
+            return False
+        if slot.path is not None:
+            self._registered -= 1
+        self._drop_slot(slot, _DISCARDED)
+        self._builder.forget(slot.name)
+        return slot.path is not None
+
+    def class_names(self) -> list[str]:
+        """
+        Give the registered names, in the order in which they were registered.
+
+        Returns:
+            A new list; O(names).
+        """
+        return [slot.name for slot in list(self._slots.values()) if slot.path is not None]
+
+    def __contains__(self, class_name: object) -> bool:
+        slot = self._slots.get(class_name) if type(class_name) is str else None
+        return slot is not None and slot.path is not None
+
+    def __len__(self) -> int:
+        return self._registered
+
+    def __bool__(self) -> bool:
+        return True  # an empty registry is a registry: `registry or default` must not drop it
+
+    def register_instantiation_rule(
+        self, class_name: str, rule: Callable[[type], Any]
+    ) -> None:
+        """
+        Let a rule build the instances of a class, in place of the bare constructor.
+
+        Args:
+            class_name: The name; it may be registered later.
+            rule: Takes the class and gives the instance. It may ask this registry for others. None
+                is no instance.
+
+        Raises:
+            TypeError: The name is not a string, or the rule is not callable.
+
+        The rule is used from the next build on; a remembered failure of the class is forgotten.
+        """
+        class_name = check_name(class_name)
+        if not callable(rule):
+            raise TypeError(f"the rule of {class_name!r} must be callable, got {rule!r}")
+        self._rules[class_name] = rule
+        self._builder.forget(class_name)
+
+    def has_method(self, class_name: str, method_name: str) -> bool:
+        """
+        Tell whether a method can be expected, without building or importing anything.
+
+        Args:
+            class_name: A name.
+            method_name: A method name.
+
+        Returns:
+            True for an injected method. False for a name that is unknown or whose build failed.
+            For a warm instance, whether it has such a callable. For any other, what the class says
+            if its module is imported already and no rule may build something else; else True.
+        """
+        class_name = check_name(class_name)
+        if self._is_injected(class_name, method_name):
+            return True
+        slot = self._slots.get(class_name)
+        if slot is None or self._builder.failure(class_name) is not None:
+            return False
+        target = self._instance_in(slot)
+        if target is None:
+            if slot.path is None:
+                return False
+            target = self._imported(slot)
+            if target is None or hasattr(target, "__getattr__"):
+                return True
+        return callable(getattr(target, method_name, None))
+
+    # -- removals --------------------------------------------------------------------------------
+
+    def clear_cache(self) -> dict[str, int]:
+        """
+        Remove every instance; a build under way goes to those who wait for it, not into the cache.
+
+        Returns:
+            entries_cleared, weakrefs_cleared, and the counters so far: total_hits, total_misses,
+            total_evictions, total_instantiations. Nothing of it is reset.
+
+        Remembered failures stay: see `forget_failures`. O(cached).
+        """
+        strong, weak = self._clear(_CLEARED)
+        hits, misses, evictions, builds, _, _ = self._counters()
+        return {
+            "entries_cleared": strong,
+            "weakrefs_cleared": weak,
+            "total_hits": hits,
+            "total_misses": misses,
+            "total_evictions": evictions,
+            "total_instantiations": builds,
+        }
+
+    def discard(self, class_name: str) -> bool:
+        """
+        Remove one instance; a build of it that is under way is not cached.
+
+        Args:
+            class_name: A name.
+
+        Returns:
+            Whether there was an instance.
+        """
+        slot = self._slots.get(check_name(class_name))
+        return slot is not None and self._remove(slot, _DISCARDED)
+
+    def forget_failures(self) -> int:
+        """
+        Let classes whose build failed be tried again at once.
+
+        Returns:
+            How many failures were remembered.
+        """
+        return self._builder.forget()
+
+    def close(self) -> None:
+        """
+        Remove every instance and injected method; from now on a look-up raises `ClosedError`.
+
+        Closing twice does nothing.
+        """
+        self._closed = True
+        self._clear(_CLEARED)
+        self._drop_injected()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- seeing inside ---------------------------------------------------------------------------
+
+    def stats(self) -> RegistryStats:
+        """
+        Give an immutable snapshot of the registry; reading it changes nothing.
+
+        Returns:
+            The snapshot. Its counters are of one moment.
+
+        O(cached), and O(names) in weak mode.
+        """
+        from .stats import snapshot
+
+        return snapshot(self)
+
+    def get_stats(self) -> dict[str, Any]:
+        """
+        Give the statistics as plain data, under the names that the pipeline uses.
+
+        Returns:
+            What `stats` gives, as a dict.
+        """
+        return self.stats().as_dict()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__}: {self._registered} classes, {self._cached} of at most "
+            f"{self._settings.max_cache_size} instances warm>"
+        )
+
+    # -- the way of a miss -----------------------------------------------------------------------
+
+    def _build(self, class_name: str) -> Any:
+        slot = self._slots.get(class_name)
+        if self._closed or slot is None or slot.path is None:
+            self._refuse(class_name)
+        return self._builder.obtain(self, slot)  # type: ignore[arg-type]
+
+    def _refuse(self, class_name: str) -> Any:
+        if self._closed:
+            raise ClosedError(
+                f"the registry is closed: {class_name!r} is not built", class_name=class_name
+            )
+        raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
+
+    def _construct(self, slot: Slot) -> Any:
+        """Import and make; the builder calls it, and foreign code runs in it."""
+        return self._instantiate(slot.name, self._resolve(slot.name))
+
+    def _resolve(self, class_name: str) -> type:
+        slot = self._slots.get(class_name)
+        if slot is None or slot.path is None:
+            raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
+        return resolve(class_name, slot.path)
+
+    def _instantiate(self, class_name: str, cls: type) -> Any:
+        rule = self._rules.get(class_name)
+        return cls() if rule is None else rule(cls)
+
+    def _instance_in(self, slot: Slot) -> Any:
+        """The instance that a slot holds, not used by this; None if there is none."""
+        content = slot.instance
+        return content() if slot.kind == _WEAK and content is not None else content
+
+    def _imported(self, slot: Slot) -> type | None:
+        """The class of a slot, if its module is imported and nothing else may build instances."""
+        import sys
+
+        module_name, _, attribute = (slot.path or "").rpartition(".")
+        found = getattr(sys.modules.get(module_name), attribute, None)
+        return found if isinstance(found, type) and slot.name not in self._rules else None

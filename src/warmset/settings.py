@@ -1,0 +1,499 @@
+"""
+The settings of a registry as a value, and `warmset.toml`, the file that they may come from.
+
+Everything here may be called from any number of threads: values do not change once they are made.
+"""
+
+from __future__ import annotations
+
+from .errors import _restore
+from .resolver import PATH_EXPECTED, check_name, check_path, near_names, shown, told
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, NoReturn
+
+    AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class SettingsError(ValueError):
+    """
+    A settings file, a table of it, or an entry point cannot be used.
+
+    Args:
+        message: The whole text: file, table, key, value, and what was expected.
+        file: The file, where it came from one.
+        table: The table in it, or the group of entry points; None for a fault of the whole file.
+        key: The key in the table, where one is to blame.
+
+    The cause, where there is one, is chained as ``__cause__``.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        table: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.file = file
+        self.table = table
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _refusal(setting: str, value: object) -> str:
+    kind = type(value).__name__
+    return f"{setting} must be {_RULES[setting][1]}, got {kind} {shown(value)}"
+
+
+def _seconds(setting: str, value: object) -> float:
+    kind = type(value)
+    if (
+        # By name also numpy's, which would pass for the numbers 0 and 1.
+        kind.__name__ in ("bool", "bool_")
+        or issubclass(kind, (str, bytes, bytearray))
+        or not (hasattr(kind, "__float__") or hasattr(kind, "__index__"))
+    ):
+        raise TypeError(_refusal(setting, value))
+    try:
+        # The sum makes -0.0 plain 0.0.
+        seconds = float(value) + 0.0  # type: ignore[arg-type]
+    except (ValueError, OverflowError) as error:
+        raise ValueError(_refusal(setting, value)) from error
+    except Exception as error:
+        raise TypeError(_refusal(setting, value)) from error
+    # Written so that NaN, which compares false to everything, is refused.
+    if not seconds >= 0.0:
+        raise ValueError(_refusal(setting, value))
+    return seconds
+
+
+def _finite_seconds(setting: str, value: object) -> float:
+    seconds = _seconds(setting, value)
+    if seconds == float("inf"):
+        raise ValueError(_refusal(setting, value))
+    return seconds
+
+
+def _flag(setting: str, value: object) -> bool:
+    if value is True or value is False:
+        return value
+    raise TypeError(_refusal(setting, value))
+
+
+def _count(setting: str, value: object) -> int:
+    import sys
+    from operator import index
+
+    kind = type(value)
+    if kind.__name__ in ("bool", "bool_") or issubclass(kind, (str, bytes, bytearray)):
+        raise TypeError(_refusal(setting, value))
+    try:
+        # `int.__index__` makes an instance of a subclass of int an exact int.
+        count = int.__index__(index(value))  # type: ignore[arg-type]
+    except Exception as error:
+        raise TypeError(_refusal(setting, value)) from error
+    if not 1 <= count <= sys.maxsize:
+        raise ValueError(_refusal(setting, value))
+    return count
+
+
+# Setting -> its check and what the check expects. One table for the constructor and the files.
+_RULES: dict[str, tuple[Callable[[str, object], Any], str]] = {
+    "cache_ttl_seconds": (
+        _finite_seconds,
+        "a finite number of seconds, 0 or more (use 0 to switch expiry off)",
+    ),
+    "enable_weakref": (_flag, "a bool, true or false"),
+    "max_cache_size": (_count, "a whole number, 1 or more"),
+    "retry_after_seconds": (
+        _seconds,
+        "a number of seconds, 0 or more (inf: a failed class is never tried again)",
+    ),
+}
+
+
+def check_setting(setting: str, value: object) -> Any:
+    """
+    Check one setting of a registry.
+
+    Args:
+        setting: The name of a field of `RegistrySettings`.
+        value: What it is to be.
+
+    Returns:
+        The value as an exact float, bool or int.
+
+    Raises:
+        TypeError: The value is not of the right type.
+        ValueError: The value is out of range, or NaN.
+    """
+    return _RULES[setting][0](setting, value)
+
+
+class _Frozen:
+    # What the immutable values below share; a dataclass would cost an import of 5 ms.
+
+    __slots__: tuple[str, ...] = ()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: cannot delete {name!r}")
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).__slots__}
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return self._fields() == other._fields()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self._fields().values()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self._fields().items())
+        return f"{type(self).__name__}({fields})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._fields())
+
+
+def _rebuild(cls: Callable[..., object], fields: dict[str, Any]) -> object:
+    # By keyword and through the constructor: a pickle of an older version lacks what is new.
+    return cls(**fields)
+
+
+class RegistrySettings(_Frozen):
+    """
+    The settings of a `MethodRegistry`, checked and immutable.
+
+    Args:
+        cache_ttl_seconds: Seconds since the last use after which an instance expires; 0 switches
+            expiry off.
+        enable_weakref: Whether instances are kept by weak reference, where their class allows it.
+        max_cache_size: The most instances to keep; at least 1.
+        retry_after_seconds: Seconds after which a class that failed is tried again; inf: never.
+
+    Numbers may be of any type that has `__float__` (seconds; also `__index__`) or `__index__`
+    (size), a bool and a str excepted. Equal settings are equal and hash alike; they can be
+    pickled and copied.
+
+    Raises:
+        TypeError: A value is not of the right type.
+        ValueError: A value is negative, NaN, infinite where it must not be, or a size below 1.
+    """
+
+    __slots__ = ("cache_ttl_seconds", "enable_weakref", "max_cache_size", "retry_after_seconds")
+
+    cache_ttl_seconds: float
+    enable_weakref: bool
+    max_cache_size: int
+    retry_after_seconds: float
+
+    def __init__(
+        self,
+        *,
+        cache_ttl_seconds: float = 300.0,
+        enable_weakref: bool = False,
+        max_cache_size: int = 100,
+        retry_after_seconds: float = 30.0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cache_ttl_seconds", check_setting("cache_ttl_seconds", cache_ttl_seconds))
+        put(self, "enable_weakref", check_setting("enable_weakref", enable_weakref))
+        put(self, "max_cache_size", check_setting("max_cache_size", max_cache_size))
+        put(self, "retry_after_seconds", check_setting("retry_after_seconds", retry_after_seconds))
+
+    @classmethod
+    def long_lived_service(cls, **changes: Any) -> RegistrySettings:
+        """
+        Give settings for a process that serves for days: 10 minutes, 100 instances.
+
+        Args:
+            changes: Settings to have instead of the preset's.
+
+        Returns:
+            New settings.
+
+        Raises:
+            TypeError: As the constructor, also for the name of a setting that does not exist.
+            ValueError: As the constructor.
+        """
+        preset: dict[str, Any] = {"cache_ttl_seconds": 600.0, "max_cache_size": 100}
+        return cls(**{**preset, **changes})
+
+    @classmethod
+    def batch(cls, **changes: Any) -> RegistrySettings:
+        """
+        Give settings for a process that works through its input and ends: no expiry, 200 instances.
+
+        Arguments and errors as for `long_lived_service`.
+        """
+        preset: dict[str, Any] = {"cache_ttl_seconds": 0.0, "max_cache_size": 200}
+        return cls(**{**preset, **changes})
+
+    @classmethod
+    def memory_constrained(cls, **changes: Any) -> RegistrySettings:
+        """
+        Give settings for little memory: 2 minutes, 20 instances, weak references.
+
+        Arguments and errors as for `long_lived_service`.
+        """
+        preset: dict[str, Any] = {"cache_ttl_seconds": 120.0, "max_cache_size": 20}
+        return cls(**{**preset, "enable_weakref": True, **changes})
+
+    @classmethod
+    def from_table(
+        cls, table: object, *, file: str, table_name: str = "registry"
+    ) -> RegistrySettings:
+        """
+        Make settings from a table of a TOML file; what it does not name has its default.
+
+        Args:
+            table: The table, setting -> value.
+            file: The file that it stands in; for the text of the error.
+            table_name: The name of the table; for the text of the error.
+
+        Returns:
+            New settings.
+
+        Raises:
+            SettingsError: It is no table, or has a key or a value that the constructor refuses.
+        """
+        rows = _check_table(table, file=file, table_name=table_name)
+        unknown_keys(rows, _RULES, file=file, table_name=table_name)
+        try:
+            for key, value in rows.items():
+                check_setting(key, value)
+        except (TypeError, ValueError) as error:
+            raise _fault(file, table_name, key, value, _RULES[key][1]) from error
+        return cls(**rows)
+
+    def replace(self, **changes: Any) -> RegistrySettings:
+        """
+        Give a copy in which some settings are other ones.
+
+        Arguments and errors as for `long_lived_service`.
+        """
+        return type(self)(**{**self._fields(), **changes})
+
+    __replace__ = replace
+
+    def as_options(self) -> dict[str, Any]:
+        """Give the keyword arguments for `MethodRegistry`, a new dict."""
+        return self._fields()
+
+
+class SettingsFile(_Frozen):
+    """
+    What a `warmset.toml` says, checked and immutable.
+
+    Args:
+        path: The file.
+        settings: Its table ``[registry]``.
+        class_paths: Its table ``[classes]``, class name -> class path; it is copied.
+    """
+
+    __slots__ = ("class_paths", "path", "settings")
+
+    path: str
+    settings: RegistrySettings
+    class_paths: Mapping[str, str]
+
+    def __init__(
+        self, *, path: str, settings: RegistrySettings, class_paths: Mapping[str, str]
+    ) -> None:
+        from types import MappingProxyType
+
+        put = object.__setattr__
+        put(self, "path", path)
+        put(self, "settings", settings)
+        put(self, "class_paths", MappingProxyType(dict(class_paths)))
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.settings, frozenset(self.class_paths.items())))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A read-only view cannot be pickled.
+        return _rebuild, (type(self), {**self._fields(), "class_paths": dict(self.class_paths)})
+
+
+def _fault(file: str, table: str, key: object, value: object, expected: str) -> SettingsError:
+    return SettingsError(
+        f"{file}: {_place(table)}: {_spelled(key)} = {shown(value)}; expected {expected}",
+        file=file,
+        table=table,
+        key=key if type(key) is str else shown(key),
+    )
+
+
+def _spelled(key: object) -> str:
+    # As it stands in the file, unless it would be nothing or break the line there.
+    return key if type(key) is str and key and key.isprintable() else shown(key)
+
+
+def _place(table_name: str) -> str:
+    return f"[{table_name}]" if table_name else "top level"
+
+
+def _check_table(table: object, *, file: str, table_name: str) -> dict[str, Any]:
+    if isinstance(table, dict):
+        return table
+    raise SettingsError(
+        f"{file}: {_place(table_name)}: {shown(table)}; expected a table",
+        file=file,
+        table=table_name,
+    )
+
+
+def unknown_keys(
+    table: Mapping[str, object], allowed: Iterable[str], *, file: str, table_name: str
+) -> None:
+    """
+    Refuse a table that has keys which mean nothing.
+
+    Args:
+        table: The table, key -> value.
+        allowed: The keys that it may have.
+        file: The file that it stands in; for the text of the error.
+        table_name: The name of the table; empty for the top level of the file.
+
+    Raises:
+        SettingsError: It has. The text names each, with what is nearest; `key` is the first.
+    """
+    known = list(allowed)
+    faults = []
+    first = None
+    for key, value in table.items():
+        if key in known:
+            continue
+        near = near_names(key, known) if type(key) is str else []
+        hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
+        if first is None:
+            first = key if type(key) is str else shown(key)
+        faults.append(f"{_spelled(key)} = {shown(value, 80)}{hint}")
+    if first is not None:
+        expected = ", ".join(known) or "an empty table"
+        raise SettingsError(
+            f"{file}: {_place(table_name)}: unknown {', '.join(faults)}; expected {expected}",
+            file=file,
+            table=table_name,
+            key=first,
+        )
+
+
+def check_classes(table: object, *, file: str, table_name: str = "classes") -> dict[str, str]:
+    """
+    Check a table of class paths; nothing is imported.
+
+    Args:
+        table: The table, class name -> class path.
+        file: The file that it stands in; for the text of the error.
+        table_name: The name of the table; for the text of the error.
+
+    Returns:
+        A new dict of exact str, the paths with dots only.
+
+    Raises:
+        SettingsError: It is no table, a name is empty, or a path does not have the shape
+            ``package.module.Class``.
+    """
+    paths = {}
+    for key, value in _check_table(table, file=file, table_name=table_name).items():
+        try:
+            name = check_name(key)
+        except (TypeError, ValueError) as error:
+            raise _fault(file, table_name, key, value, "a non-empty class name") from error
+        try:
+            paths[name] = check_path(name, value)
+        except (TypeError, ValueError) as error:
+            expected = PATH_EXPECTED
+            if isinstance(value, dict):
+                expected += " (a class name that contains dots must be quoted)"
+            raise _fault(file, table_name, name, value, expected) from error
+    return paths
+
+
+def load_toml(path: AnyPath) -> dict[str, Any]:
+    """
+    Read a TOML file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content, a new dict.
+
+    Raises:
+        TypeError: `path` is not the path of a file.
+        SettingsError: The file cannot be read, is not UTF-8, or is not TOML; with the line.
+    """
+    import os
+    import sys
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
+
+    # Also refuses an int, which `open` would take for a file descriptor.
+    file = os.fsdecode(path)
+    try:
+        with open(file, "rb") as stream:
+            # Some editors put a byte order mark in front, which the parser does not know.
+            raw = stream.read().removeprefix(b"\xef\xbb\xbf")
+    except (OSError, ValueError) as error:
+        # A ValueError is a path with a null character in it.
+        fault = getattr(error, "strerror", None) or told(error)
+        raise SettingsError(
+            f"{file}: cannot be read: {fault}; expected a TOML file", file=file
+        ) from error
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SettingsError(
+            f"{file}: line {line}: {told(error)}; expected a TOML file in UTF-8", file=file
+        ) from error
+    try:
+        content: dict[str, Any] = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Not only the parser's own error: an int of too many digits, tables nested too deeply.
+        raise SettingsError(f"{file}: not valid TOML: {told(error)}", file=file) from error
+    return content
+
+
+def load_settings_file(path: AnyPath) -> SettingsFile:
+    """
+    Read a `warmset.toml`, which has the tables ``[registry]`` and ``[classes]`` and no more.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it says, checked. A table that is not there counts as empty.
+
+    Raises:
+        TypeError: `path` is not the path of a file.
+        SettingsError: The file cannot be read, or something in it is not as expected.
+    """
+    import os
+
+    file = os.fsdecode(path)
+    content = load_toml(file)
+    unknown_keys(content, ("registry", "classes"), file=file, table_name="")
+    return SettingsFile(
+        path=file,
+        settings=RegistrySettings.from_table(content.get("registry", {}), file=file),
+        class_paths=check_classes(content.get("classes", {}), file=file),
+    )

@@ -1,0 +1,169 @@
+"""
+Statistics: one immutable snapshot, and the dict that is made from it.
+
+What counts
+    A *look-up* is a call that asks for an instance: `get_instance`, `get_method`, entering a lease,
+    a handle's call, `execute`. It is a *hit* if a live instance was there, else a *miss*: also when
+    it waited for a build, or failed. An injected method needs no instance, so it is no look-up.
+    A *build* is counted once, for the thread that built. A removal has one cause; those that the
+    registry decided are evictions.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from .events import RemovalCause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .registry import Registry
+
+__all__ = ["EntryStats", "RegistryStats", "snapshot"]
+
+
+class EntryStats(NamedTuple):
+    """
+    One cached instance.
+
+    Seconds are counted back from the moment of the snapshot.
+    """
+
+    class_name: str
+    age_seconds: float
+    idle_seconds: float
+    uses: int
+    build_seconds: float
+    holders: int
+
+
+class RegistryStats(NamedTuple):
+    """
+    A registry at one moment.
+
+    The counters are of one and the same moment; the entries are read just after it.
+    """
+
+    classes_registered: int
+    methods_injected: int
+    cached: int
+    weakly_kept: int
+    held: int
+    hits: int
+    misses: int
+    builds: int
+    build_seconds: float
+    failed_builds: int
+    waits: int
+    evictions: int
+    removals: Mapping[RemovalCause, int]
+    failed_class_names: tuple[str, ...]
+    entries: tuple[EntryStats, ...]
+    cache_ttl_seconds: float
+    max_cache_size: int
+    enable_weakref: bool
+    bytes: int | None = None
+    """Bytes known to be kept; None while nothing measures them."""
+
+    @property
+    def lookups(self) -> int:
+        """Look-ups: hits and misses."""
+        return self.hits + self.misses
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits per look-up; 0.0 before the first."""
+        return self.hits / self.lookups if self.lookups else 0.0
+
+    @property
+    def utilisation(self) -> float:
+        """Cached instances per place."""
+        return self.cached / self.max_cache_size
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the snapshot as `get_stats` does: under the pipeline's names, and plain data."""
+        return {
+            "total_classes_registered": self.classes_registered,
+            "cached_instances": self.cached,
+            "weakref_instances": self.weakly_kept,
+            "failed_classes": len(self.failed_class_names),
+            "direct_methods_injected": self.methods_injected,
+            "cache_hits": self.hits,
+            "cache_misses": self.misses,
+            "cache_hit_rate": self.hit_rate,
+            "evictions": self.evictions,
+            "total_instantiations": self.builds,
+            "cache_ttl_seconds": self.cache_ttl_seconds,
+            "max_cache_size": self.max_cache_size,
+            "enable_weakref": self.enable_weakref,
+            "failed_class_names": list(self.failed_class_names),
+            "cache_entries": [
+                {
+                    "class_name": entry.class_name,
+                    "age_seconds": entry.age_seconds,
+                    "last_accessed_seconds_ago": entry.idle_seconds,
+                    "access_count": entry.uses,
+                    "build_seconds": entry.build_seconds,
+                    "holders": entry.holders,
+                }
+                for entry in self.entries
+            ],
+            "removals": {cause.name.lower(): count for cause, count in self.removals.items()},
+            "total_build_seconds": self.build_seconds,
+            "failed_builds": self.failed_builds,
+            "waits": self.waits,
+            "held_instances": self.held,
+        }
+
+
+def snapshot(registry: Registry) -> RegistryStats:
+    """
+    Take the snapshot of a registry.
+
+    Args:
+        registry: The registry; reading it changes nothing.
+
+    Returns:
+        The snapshot.
+    """
+    hits, misses, evictions, builds, build_seconds, removals = registry._counters()
+    waits, failed_builds = registry._builder.counters()
+    now = registry._now()
+    entries = tuple(
+        EntryStats(
+            name,
+            # The coarse clock may lag behind the one that stamped the entry.
+            max(0.0, now - built_at),
+            max(0.0, now - last_used),
+            uses,
+            seconds,
+            holders,
+        )
+        for name, built_at, last_used, uses, seconds, holders in registry._entries()
+    )
+    settings = registry.settings
+    return RegistryStats(
+        classes_registered=len(registry),
+        methods_injected=sum(len(methods) for methods in list(registry._injected.values())),
+        cached=len(entries),
+        weakly_kept=registry._weak_alive(),
+        held=sum(entry.holders > 0 for entry in entries),
+        hits=hits,
+        misses=misses,
+        builds=builds,
+        build_seconds=build_seconds,
+        failed_builds=failed_builds,
+        waits=waits,
+        evictions=evictions,
+        removals=MappingProxyType(
+            {cause: removals[cause] for cause in RemovalCause}
+        ),
+        failed_class_names=tuple(registry._builder.failed()),
+        entries=entries,
+        cache_ttl_seconds=settings.cache_ttl_seconds,
+        max_cache_size=settings.max_cache_size,
+        enable_weakref=settings.enable_weakref,
+    )
