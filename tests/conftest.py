@@ -8,8 +8,6 @@ late imports inside the package find their own copy.
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -17,33 +15,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import samples as sample_classes
 import structure
+from twins import load, take_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
 TWINS = ("compiled", "pure")
-MODULES = (
-    "builder",
-    "errors",
-    "events",
-    "executor",
-    "legacy",
-    "registry",
-    "resolver",
-    "routing",
-    "settings",
-    "sources",
-    "stats",
-)
-_loaded: dict[str, dict[str, ModuleType]] = {}
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--pure-only",
         action="store_true",
         help="run on the pure core only; without it, a missing extension fails the run",
+    )
+    parser.addoption(
+        "--examples", default="150", help="how many random operation sequences to try"
     )
 
 
@@ -51,33 +37,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "twin" in metafunc.fixturenames:
         twins = ("pure",) if metafunc.config.getoption("--pure-only") else TWINS
         metafunc.parametrize("twin", twins, scope="session", indirect=True)
-
-
-def _ours() -> dict[str, ModuleType]:
-    names = [name for name in sys.modules if name == "warmset" or name.startswith("warmset.")]
-    return {name: sys.modules.pop(name) for name in names}
-
-
-def load(twin: str) -> dict[str, ModuleType]:
-    """Give the modules of one copy of the package."""
-    if twin not in _loaded:
-        before = _ours()
-        switch = os.environ.pop("WARMSET_PURE", None)
-        try:
-            if twin == "pure":
-                os.environ["WARMSET_PURE"] = "1"
-            package = importlib.import_module("warmset")
-            for name in MODULES:
-                importlib.import_module(f"warmset.{name}")
-            assert package.implementation == twin, "the compiled core is not installed"
-            _loaded[twin] = _ours()
-        finally:
-            _ours()
-            sys.modules.update(before)
-            os.environ.pop("WARMSET_PURE", None)
-            if switch is not None:
-                os.environ["WARMSET_PURE"] = switch
-    return _loaded[twin]
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +48,9 @@ def twin(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def ws(twin: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The package on one core; each registry that the test makes is checked after it."""
-    before = _ours()
-    sys.modules.update(load(twin))
+    modules = load(twin)
+    before = take_out()
+    sys.modules.update(modules)
     package = sys.modules["warmset"]
     made: weakref.WeakSet[Any] = weakref.WeakSet()
     initialise = package.registry.Registry.__init__
@@ -105,7 +65,7 @@ def ws(twin: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         for registry in list(made):
             structure.check(registry)
     finally:
-        _ours()
+        take_out()
         sys.modules.update(before)
 
 

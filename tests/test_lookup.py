@@ -52,9 +52,9 @@ def test_evict_expired_takes_the_idle_ones_only(make: Any, timer: Any) -> None:
     registry = make(cache_ttl_seconds=10.0)
     for name in ("Alpha", "Beta", "Gamma"):
         registry.get_instance(name)
-        timer.advance(4)
+        timer.advance(2)
     registry.get_instance("Alpha")
-    timer.advance(7)
+    timer.advance(9)
     assert registry.evict_expired() == 2
     assert registry._ring() == ["Alpha"]
     assert registry.evict_expired() == 0

@@ -840,6 +840,7 @@ cdef class Lease:
 
     cdef RegistryCore _core
     cdef str _class_name
+    cdef object _instance
     cdef Slot _slot
     cdef unsigned int _epoch
     cdef bint _held
@@ -859,17 +860,19 @@ cdef class Lease:
         if slot != NULL:
             self._slot = <Slot>_owned(slot)
         if instance != NULL:
-            self._held = self._kept = True
-            return _owned(instance)
-        result = _build_and_hold(
-            self._core, self._class_name, slot, &self._kept, &self._epoch
-        )
+            self._kept = True
+            self._instance = _owned(instance)
+        else:
+            self._instance = _build_and_hold(
+                self._core, self._class_name, slot, &self._kept, &self._epoch
+            )
         self._held = True
-        return result
+        return self._instance
 
     def __exit__(self, *exception):
         if self._held:
             self._held = False
+            self._instance = None
             if self._kept:
                 self._kept = False
                 _release(self._core, self._slot, self._epoch)

@@ -39,7 +39,7 @@ __all__ = ["ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot"]
 
 EMPTY, STRONG, WEAK = 0, 1, 2
 IDLE, SIZE, COLLECTED = 0, 1, 2  # values of `events.RemovalCause`; these are evictions
-REPLACED = 5
+CLEARED, REPLACED = 3, 5
 CAUSES = 6
 
 
@@ -139,6 +139,11 @@ class RegistryCore:
         root.newer = root.older = root
         self._reset_after_fork()
         _fork.watch(self)
+
+    def __del__(self) -> None:
+        # The ring is a cycle; a dropped registry must not wait for the collector with its instances.
+        if hasattr(self, "_lock"):
+            self._clear(CLEARED)
 
     def _reset_after_fork(self) -> None:
         # Whoever held the lock at the fork does not exist in the child; what it guards is whole,
@@ -279,7 +284,7 @@ class RegistryCore:
                         break
                     self._detach(slot, slot.epoch, IDLE, departed)
                 slot = newer
-        return len(departed)
+        return len(departed) // 2
 
     # -- the ways of a look-up -------------------------------------------------------------------
 
@@ -504,6 +509,11 @@ class RegistryCore:
 
     # -- what the registry calls -----------------------------------------------------------------
 
+    @property
+    def _tick(self) -> float:
+        """Seconds by which the clock may lag; 0.0 where it is precise or injected."""
+        return 0.0
+
     def _add_slot(self, class_name: str, class_path: str | None) -> Slot:
         slot = self._slots.setdefault(class_name, Slot(class_name, class_path))
         slot.path = class_path
@@ -664,11 +674,12 @@ class Lease:
     without being left gives its instance back.
     """
 
-    __slots__ = ("_class_name", "_core", "_epoch", "_held", "_slot")
+    __slots__ = ("_class_name", "_core", "_epoch", "_held", "_instance", "_slot")
 
     def __init__(self, core: RegistryCore, class_name: str) -> None:
         self._core = core
         self._class_name = class_name
+        self._instance: Any = None
         self._slot: Slot | None = None
         self._epoch = -1
         self._held = False
@@ -677,12 +688,14 @@ class Lease:
         if self._held:
             raise RuntimeError(f"this lease already holds {self._class_name!r}")
         instance, self._slot, self._epoch = self._core._obtain(self._class_name, True)
+        self._instance = instance
         self._held = True
         return instance
 
     def __exit__(self, *exception: object) -> None:
         if self._held:
             self._held = False
+            self._instance = None
             self._core._release(self._slot, self._epoch)
 
     def __del__(self) -> None:

@@ -37,7 +37,6 @@ class _Flight:
     """A build under way: who is at it, and how it ended."""
 
     __slots__ = (
-        "class_name",
         "done",
         "error",
         "gate",
@@ -45,24 +44,21 @@ class _Flight:
         "interrupted",
         "outer",
         "owner",
+        "slot",
         "token",
     )
 
-    def __init__(self, class_name: str, owner: int, outer: _Flight | None, token: int) -> None:
-        self.class_name = class_name
+    def __init__(self, slot: Slot, token: int, owner: int, outer: _Flight | None) -> None:
+        self.slot = slot
+        self.token = token  # of the slot, at the beginning: changed by a clear
         self.owner = owner
         self.outer = outer  # the build in whose course this one was asked for
-        self.token = token  # of the slot, at the beginning: changed by a clear
         self.instance: Any = None
         self.error: MethodRegistryError | None = None
         self.interrupted = False
         self.done = False
         self.gate = allocate_lock()
         self.gate.acquire()
-
-    def land(self) -> None:
-        self.done = True
-        self.gate.release()
 
     def wait(self) -> None:
         # Each who comes through opens the gate for the next.
@@ -136,45 +132,53 @@ class Builder:
         """
         me = get_ident()
         while True:
-            mine = _Flight(slot.name, me, self._innermost.get(me), registry._token(slot))
-            flight = self._flights.setdefault(slot.name, mine)
-            if flight is mine:
-                return self._lead(mine, registry, slot)
+            mine = _Flight(slot, registry._token(slot), me, self._innermost.get(me))
+            try:
+                flight = self._flights.setdefault(slot.name, mine)
+                if flight is mine:
+                    return self._lead(mine, registry)
+            finally:
+                # From the very step that enters it on, whatever interrupts this thread.
+                if self._flights.get(slot.name) is mine:
+                    self._land(mine)
             self._wait_for(flight, me)
             # Who came after a clear must not take what was begun before it.
-            if flight.interrupted or flight.token != mine.token:
+            stale = flight.token != mine.token or flight.slot is not slot
+            if stale or flight.interrupted:
                 continue
             if flight.error is not None:
                 raise flight.error._again() from flight.error.__cause__
             return flight.instance
 
-    def _lead(self, flight: _Flight, registry: Registry, slot: Slot) -> Any:
+    def _lead(self, flight: _Flight, registry: Registry) -> Any:
+        slot = flight.slot
         self._innermost[flight.owner] = flight
-        try:
-            # Another build may have ended between the miss and the take-off.
-            warm = registry._peek(slot)
-            if warm is not None:
-                flight.instance = warm[0]
-                return flight.instance
-            remembered = self.failure(slot.name)
-            if remembered is not None:
-                flight.error = remembered
-                raise remembered._again() from remembered.__cause__
-            flight.instance = self._build(flight, registry, slot)
+        # Another build may have ended between the miss and the take-off.
+        warm = registry._peek(slot)
+        if warm is not None:
+            flight.instance = warm[0]
             return flight.instance
-        finally:
-            if flight.instance is None and flight.error is None:
-                # An interrupt is this thread's own; one of those who wait takes over.
-                flight.interrupted = True
-            if flight.outer is None:
-                self._innermost.pop(flight.owner, None)
-            else:
-                self._innermost[flight.owner] = flight.outer
-            if self._flights.get(slot.name) is flight:
-                del self._flights[slot.name]
-            flight.land()
+        remembered = self.failure(slot.name)
+        if remembered is not None:
+            flight.error = remembered
+            raise remembered._again() from remembered.__cause__
+        flight.instance = self._build(flight, registry)
+        return flight.instance
 
-    def _build(self, flight: _Flight, registry: Registry, slot: Slot) -> Any:
+    def _land(self, flight: _Flight) -> None:
+        if flight.instance is None and flight.error is None:
+            # An interrupt is this thread's own; one of those who wait takes over.
+            flight.interrupted = True
+        if flight.outer is None:
+            self._innermost.pop(flight.owner, None)
+        else:
+            self._innermost[flight.owner] = flight.outer
+        del self._flights[flight.slot.name]
+        flight.done = True
+        flight.gate.release()
+
+    def _build(self, flight: _Flight, registry: Registry) -> Any:
+        slot = flight.slot
         began = self._stopwatch()
         try:
             instance = registry._construct(slot)
@@ -206,7 +210,7 @@ class Builder:
             error.__cause__ = cause
         next(self._failed_builds)
         flight.error = error
-        self.remember(flight.class_name, error)
+        self.remember(flight.slot.name, error)
         return error
 
     def _wait_for(self, flight: _Flight, me: int) -> None:
@@ -241,10 +245,10 @@ class Builder:
             names = []
             inner = self._innermost.get(hop.owner)
             while inner is not None and inner is not hop:
-                names.append(inner.class_name)
+                names.append(inner.slot.name)
                 inner = inner.outer
-            chain += [hop.class_name, *reversed(names)]
-        return [*chain, flight.class_name]
+            chain += [hop.slot.name, *reversed(names)]
+        return [*chain, flight.slot.name]
 
     # -- failures --------------------------------------------------------------------------------
 

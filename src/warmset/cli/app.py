@@ -29,15 +29,16 @@ _EPILOG = """
 Exit status:
   0    the growth stayed within its bound, or there was only one run to look at
   1    the growth went past --max-growth-mb
-  2    the pipeline file, an option or an installation is wrong; nothing was run
+  2    the pipeline file, an option or the installation is wrong; or FILE cannot be written
   3    --strict stopped at a failure, or not a single call succeeded
   130  Ctrl-C; the runs that had ended are in the table
 
 RSS is the resident set size of the process after each run, once the cache was cleared (unless
 --no-clear), the garbage collected, and the memory that malloc holds, but that is free, given back
-(unless --no-trim: glibc's reserve changes by tens of MB from run to run). Growth is RSS less that of run 1, so what is loaded once and
-stays (modules, models at module level) does not count. Judged is the largest growth of any run, not
-that of the last: a process that must stay below a limit dies of its largest size. MB is 10^6 bytes.
+(unless --no-trim: glibc's reserve changes by tens of MB from run to run). Growth is RSS less that
+of run 1, so what is loaded once and stays (modules, models at module level) does not count. Judged
+is the largest growth of any run, not that of the last: a process that must stay below a limit dies
+of its largest size. MB is 10^6 bytes.
 
 A step that fails is reported and counted; steps of the same document that need its result are
 skipped, everything else goes on, and the exit status stays that of the growth.
@@ -264,9 +265,7 @@ def _execute(
     for line in report.failure_lines(outcome):
         click.echo(line)
     if outcome.ended == "interrupted":
-        click.echo(
-            f"interrupted in run {len(outcome.records) + 1}; the table has what ended before"
-        )
+        click.echo(f"interrupted in run {len(outcome.records) + 1}, which is not in the table")
     click.echo(verdict.text)
     if json_file is not None:
         data = report.as_data(pipeline, len(documents), run_options, outcome, verdict)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # The rest is counted: failures of every step of every document in every run would be growth.
 MAX_FAILURES_KEPT = 100
+# Numbers of one run in the ledger.
+_LEDGER_WIDTH = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +298,6 @@ class _Engine:
         self._ledger = array("q")
         self._seconds = array("d")
         self._registry = MethodRegistry({}, **pipeline.settings.as_options())
-        # Made once there are classes: an executor over an empty registry is a degraded one.
         self._names = self._register(1)
         self._executor = MethodExecutor(method_registry=self._registry)
 
@@ -376,10 +377,9 @@ class _Engine:
         self._seconds.append(seconds)
 
     def _records(self) -> Iterator[RunRecord]:
-        width = 10
         first = self._ledger[1] if self._ledger else 0
         for at, seconds in enumerate(self._seconds):
-            row = self._ledger[at * width : (at + 1) * width].tolist()
+            row = self._ledger[at * _LEDGER_WIDTH : (at + 1) * _LEDGER_WIDTH].tolist()
             before_clear, rss, calls, failed, skipped, hits, misses, evictions, cached, whole = row
             yield RunRecord(
                 run=at + 1,

@@ -1,0 +1,385 @@
+"""The commands as a user sees them: text, table, JSON, exit status, signals."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+import warmset
+from warmset.cli import app, main, report
+from warmset.cli.pipeline import Failure, Outcome, RunRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Write = Callable[..., Path]
+    Text = Callable[..., str]
+
+MB = 1_000_000
+COUNT = '[[steps]]\nclass = "Counter"\nmethod = "count"\narguments = { text = "$document.text" }\n'
+FAIL = '[[steps]]\nclass = "Sink"\nmethod = "fail"\narguments = { name = "$document.name" }\n'
+LEAK = '[[steps]]\nclass = "Sink"\nmethod = "leak"\neach = "run"\n'
+HEADINGS = "run seconds calls MB MB hits misses rate tions cached"
+
+
+def invoke(*words: str) -> tuple[int, str]:
+    # Through `main`, as the script does: click's own runner would choose the exit status itself.
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        status = main(words)
+    return status, output.getvalue()
+
+
+def record(run: int, rss_mb: float, first_mb: float = 100.0, **changes: Any) -> RunRecord:
+    numbers: dict[str, Any] = {
+        "run": run,
+        "complete": True,
+        "seconds": 1.5,
+        "calls": 10,
+        "failed": 0,
+        "skipped": 0,
+        "rss_before_clear_bytes": round(rss_mb * MB) + MB,
+        "rss_bytes": round(rss_mb * MB),
+        "growth_bytes": round((rss_mb - first_mb) * MB),
+        "hits": 9,
+        "misses": 1,
+        "evictions": 0,
+        "cached": 1,
+    }
+    return RunRecord(**{**numbers, **changes})
+
+
+def outcome(records: Sequence[RunRecord], **changes: Any) -> Outcome:
+    values: dict[str, Any] = {
+        "records": tuple(records),
+        "failures": (),
+        "failed": 0,
+        "skipped": 0,
+        "calls": 10,
+        "ended": "finished",
+    }
+    return Outcome(**{**values, **changes})
+
+
+@pytest.fixture
+def file(write: Write, pipeline_text: Text, fakes: list[object]) -> Callable[..., str]:
+    def make(steps: str = COUNT, **options: Any) -> str:
+        return str(write(pipeline_text(steps, **options)))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bound", "status", "text"),
+    [
+        (
+            (100, 103.1, 102),
+            20,
+            "pass",
+            "PASS: RSS grew by 2.0 MB from run 1 to run 3, at worst +3.1 MB at run 2"
+            " (bound 20.0 MB)",
+        ),
+        ((100, 120, 100), 20, "pass", "at worst +20.0 MB at run 2"),
+        ((100, 120.1, 100), 20, "fail", "FAIL: RSS grew by 0.0 MB from run 1 to run 3"),
+        ((100, 90), 0, "pass", "PASS: RSS shrank by 10.0 MB from run 1 to run 2, at worst -10.0"),
+        ((100,), 20, "none", "NO VERDICT"),
+        ((), 20, "none", "NO VERDICT"),
+    ],
+)
+def test_the_verdict_is_on_the_largest_growth(
+    sizes: tuple[float, ...], bound: float, status: str, text: str
+) -> None:
+    runs = outcome([record(run, size) for run, size in enumerate(sizes, 1)])
+    verdict = report.judge(runs, bound)
+    assert verdict.status == status
+    assert text in verdict.text
+
+
+def test_a_run_that_did_not_complete_is_not_judged() -> None:
+    runs = outcome([record(1, 100), record(2, 101), record(3, 900, complete=False)])
+    verdict = report.judge(runs, 20)
+    assert (verdict.status, verdict.max_growth_run) == ("pass", 2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes", "status"),
+    [
+        ((100, 101), {}, 0),
+        ((100, 200), {}, 1),
+        ((100, 101), {"failed": 9}, 0),
+        ((100, 101), {"failed": 10}, 3),
+        ((100, 200), {"ended": "stopped"}, 3),
+        ((100, 200), {"ended": "interrupted"}, 130),
+        ((), {"calls": 0}, 0),
+    ],
+)
+def test_the_exit_status(sizes: tuple[float, ...], changes: dict[str, Any], status: int) -> None:
+    runs = outcome([record(run, size) for run, size in enumerate(sizes, 1)], **changes)
+    assert report.exit_status(runs, report.judge(runs, 20)) == status
+
+
+def test_failures_are_told_in_full_up_to_a_few() -> None:
+    failures = tuple(Failure(1, "s", "C", "m", f"d{at}", "ValueError: x") for at in range(8))
+    lines = list(report.failure_lines(outcome([], failures=failures, failed=9, skipped=2)))
+    assert lines[0] == "9 of 10 calls failed, 2 skipped for them:"
+    assert lines[1] == "  run 1, step 's', C.m, document 'd0': ValueError: x"
+    assert lines[-1] == f"  and {9 - report.FAILURES_SHOWN} more"
+    assert len(lines) == report.FAILURES_SHOWN + 2
+
+
+def test_a_run_prints_table_and_verdict(file: Callable[..., str]) -> None:
+    status, text = invoke("run", file(), "--runs", "3", "--max-growth-mb", "1000")
+    assert status == 0
+    lines = text.splitlines()
+    assert lines[0].startswith("pipeline.toml: 3 classes, 1 step, 2 documents; warmset ")
+    assert lines[1] == "3 runs, 1 worker, cache cleared after each run, max_cache_size 100"
+    assert lines[3].split() == HEADINGS.split()
+    rows = [line.split() for line in lines[4:7]]
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert {(row[2], *row[5:]) for row in rows} == {("2", "1", "1", "50.0%", "0", "1")}
+    assert rows[0][4] == "-"
+    assert rows[1][4][0] in "+-"
+    assert lines[7].startswith("PASS: RSS ")
+    assert len(lines) == 8
+    assert all(len(line) <= 80 for line in lines[2:7])
+
+
+def test_nothing_is_cut_off_when_it_is_wider_than_the_screen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    big = record(2, 123_456.7, hits=10**12, misses=10**11, evictions=10**11, failed=10**9)
+    report.print_table((record(1, 100), big), sys.stdout)
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.split() == [
+        *["2", "1.50", "10", "123456.7", "+123356.7", "1000000000000", "100000000000", "90.9%"],
+        *["100000000000", "1", "1000000000", "0"],
+    ]
+
+
+def test_growth_past_the_bound_is_exit_status_1(file: Callable[..., str]) -> None:
+    words = ("run", file(LEAK + COUNT), "--runs", "3")
+    status, text = invoke(*words)
+    assert (status, "FAIL: RSS grew by" in text) == (1, True)
+    status, text = invoke(*words, "--max-growth-mb", "500")
+    assert (status, "PASS: RSS grew by" in text) == (0, True)
+
+
+def test_failures_do_not_change_the_status_unless_strict(file: Callable[..., str]) -> None:
+    words = ("run", file(COUNT + FAIL), "--runs", "2", "--max-growth-mb", "1000")
+    status, text = invoke(*words)
+    assert status == 0
+    assert "4 of 8 calls failed:" in text
+    assert "run 1, step 'Sink.fail', Sink.fail, document 'texts/a.txt': ValueError: never" in text
+    assert [line.split()[-2:] for line in text.splitlines()[4:6]] == [["2", "0"]] * 2
+    status, text = invoke(*words, "--strict")
+    assert status == 3
+    assert "1 of 2 calls failed:" in text
+    assert "* not complete" in text
+    assert "NO VERDICT" in text
+
+
+def test_a_pipeline_that_never_works_is_exit_status_3(file: Callable[..., str]) -> None:
+    assert invoke("run", file(FAIL), "--runs", "2", "--max-growth-mb", "1000")[0] == 3
+
+
+def test_options_stand_above_the_file(file: Callable[..., str]) -> None:
+    path = file(extra="[registry]\nmax_cache_size = 5")
+    status, text = invoke(
+        "run", path, "--runs=2", "--workers=2", "--no-clear", "--no-trim", "--per-run",
+        "--max-cache-size=1", "--cache-ttl-seconds=0", "--max-growth-mb=1000",
+    )  # fmt: skip
+    assert status == 0
+    assert text.splitlines()[1] == (
+        "2 runs, 2 workers, cache not cleared, free memory not given back,"
+        " classes registered anew for each run, max_cache_size 1"
+    )
+    assert text.splitlines()[5].split()[-2:] == ["1", "1"]
+
+
+def test_the_report_as_json(file: Callable[..., str], tmp_path: Path) -> None:
+    target = tmp_path / "report.json"
+    path = file(COUNT + FAIL, extra="[registry]\nretry_after_seconds = inf")
+    status, _ = invoke("run", path, "--runs=2", "--json", str(target), "--max-growth-mb", "1000")
+    data = json.loads(target.read_text(encoding="utf-8"))
+    assert status == data["exit_status"] == 0
+    assert data["pipeline"] == path
+    assert data["warmset"] == warmset.__version__
+    assert data["implementation"] == warmset.implementation
+    assert data["classes"]["Counter"] == "fakes.Counter"
+    assert (data["documents"], data["ended"]) == (2, "finished")
+    assert data["options"] == {
+        "runs": 2, "workers": 1, "clear": True, "per_run": False, "strict": False, "trim": True,
+    }  # fmt: skip
+    assert data["registry"]["max_cache_size"] == 100
+    assert data["registry"]["retry_after_seconds"] == "inf"
+    assert (data["calls"], data["failed"], data["skipped"]) == (8, 4, 0)
+    assert data["failures"][0]["error"] == "ValueError: never"
+    first, second = data["runs"]
+    assert set(first) == {*RunRecord.__slots__, "hit_rate"}
+    assert second["growth_bytes"] == second["rss_bytes"] - first["rss_bytes"]
+    assert data["verdict"]["status"] == "pass"
+    assert data["verdict"]["bound_bytes"] == 1000 * MB
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--runs", "0"),
+        ("--workers", "0"),
+        ("--max-growth-mb", "-1"),
+        ("--max-cache-size", "0"),
+        ("--cache-ttl-seconds", "nan"),
+        ("--json", "no/such/directory/report.json"),
+        ("--no-such-option",),
+    ],
+)
+def test_a_bad_option_is_exit_status_2_and_runs_nothing(
+    file: Callable[..., str], fakes: list[object], words: tuple[str, ...]
+) -> None:
+    status, text = invoke("run", file(), *words)
+    assert status == 2
+    assert words[0].strip("-").replace("-", "_") in text.replace("-", "_")
+    assert fakes == []
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[registry]\nmax_cache_size = 0", "max_cache_size = 0"),
+        ('[classes]\nA = "m.A"\n[documents]\nfiles = ["*.md"]\n[[steps]]\nclass = "A"\n'
+         'method = "m"\n', "files = '*.md'"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_one_line_and_exit_status_2(write: Write, text: str, part: str) -> None:
+    path = write(text)
+    status, output = invoke("run", str(path))
+    assert status == 2
+    assert output.startswith(f"warmset: {path}: ")
+    assert part in output
+    assert output.count("\n") == 1
+
+
+def test_version_names_the_core() -> None:
+    status, text = invoke("--version")
+    assert (status, text) == (0, f"warmset {warmset.__version__} ({warmset.implementation})\n")
+
+
+def test_help_tells_the_exit_status() -> None:
+    result = CliRunner().invoke(app.cli, ["run", "--help"])
+    assert result.exit_code == 0
+    for part in ("  1    the growth went past", "  130  Ctrl-C", "--max-growth-mb", "10^6 bytes"):
+        assert part in result.output
+
+
+def test_no_command_shows_the_help() -> None:
+    status, text = invoke()
+    assert status == 2
+    assert "demo" in text
+
+
+# -- in a process of its own ---------------------------------------------------------------------
+
+
+def start(*words: str, modules: Path, **options: Any) -> subprocess.Popen[str]:
+    source = Path(warmset.__file__).parent.parent
+    path = os.pathsep.join([str(modules), str(source)])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "80"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "warmset.cli", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+WAITING = """
+import os, signal, time
+class Waiter:
+    def wait(self, name):
+        if name == "two":
+            Waiter.seen = getattr(Waiter, "seen", 0) + 1
+            if Waiter.seen == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(60)
+def source():
+    return [("one", ""), ("two", "")]
+"""
+
+WAITING_PIPELINE = """
+[classes]
+Waiter = "waiting.Waiter"
+[documents]
+source = "waiting.source"
+[[steps]]
+class = "Waiter"
+method = "wait"
+arguments = { name = "$document.name" }
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX signal")
+def test_ctrl_c_prints_the_table_and_is_exit_status_130(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "waiting.py").write_text(WAITING, encoding="utf-8")
+    path = write(WAITING_PIPELINE)
+    process = start("run", str(path), modules=tmp_path, stderr=subprocess.PIPE)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    lines = output.splitlines()
+    assert [line.split()[0] for line in lines[4:6]] == ["1", "2"]
+    assert lines[6] == "interrupted in run 3, which is not in the table"
+    assert lines[7].startswith("PASS: RSS ")
+    assert errors == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_the_progress_bar_is_on_stderr_and_only_on_a_terminal(write: Write, tmp_path: Path) -> None:
+    import pty
+
+    text = WAITING.replace("Waiter.seen == 3", "False")
+    (tmp_path / "waiting.py").write_text(text, encoding="utf-8")
+    words = ("run", str(write(WAITING_PIPELINE)), "--runs", "2")
+    quiet = start(*words, modules=tmp_path, stderr=subprocess.PIPE)
+    output, errors = quiet.communicate(timeout=60)
+    assert errors == ""
+    assert "\x1b" not in output
+    master, slave = pty.openpty()
+    with open(master, "rb", buffering=0) as screen:
+        process = start(*words, modules=tmp_path, stderr=slave)
+        os.close(slave)
+        output, _ = process.communicate(timeout=60)
+        shown = screen.read(65_536).decode()
+    assert process.returncode == 0
+    assert "4/4" in shown
+    assert "\x1b" not in output
+
+
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_without_the_extra_one_line_says_so(tmp_path: Path, package: str) -> None:
+    # An empty finder's answer is what an import of a package that is not installed ends in.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {package!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Finder())\n",
+        encoding="utf-8",
+    )
+    process = start("--version", modules=tmp_path, stderr=subprocess.PIPE)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert output == ""
+    assert errors == (
+        "warmset: the command line needs the 'cli' extra: pip install \"warmset[cli]\"\n"
+    )

@@ -1,0 +1,75 @@
+"""The demo: its file, its documents, what it says when a package is missing, and the run itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import warmset
+from warmset.cli import app, demo, main
+from warmset.cli.documents import load_documents
+from warmset.cli.pipeline_file import load_pipeline
+
+needs_packages = pytest.mark.skipif(
+    bool(demo.missing_packages()), reason=f"not installed: {', '.join(demo.missing_packages())}"
+)
+
+
+def test_the_shipped_file_is_sound_and_its_documents_are_there() -> None:
+    pipeline = load_pipeline(demo.PIPELINE_FILE)
+    assert len(pipeline.class_paths) >= 6
+    assert {step.class_name for step in pipeline.steps} == set(pipeline.class_paths)
+    assert not any(path.startswith("warmset.") for path in pipeline.class_paths.values())
+    assert all(hasattr(demo, path.rpartition(".")[2]) for path in pipeline.rules.values())
+    assert pipeline.documents is not None
+    documents = load_documents(pipeline.documents, pipeline.file)
+    assert len(documents) > 50
+    assert all(document.text for document in documents)
+
+
+def test_the_file_can_be_shown() -> None:
+    result = CliRunner().invoke(app.cli, ["demo", "--show"])
+    assert result.output == demo.PIPELINE_FILE.read_text(encoding="utf-8")
+
+
+def test_missing_packages_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "_PACKAGES", {"os": "os", "nowhere_to_be_found": "no-where"})
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == (
+        "warmset: the demo needs the 'demo' extra: pip install \"warmset[demo]\""
+        " (not installed: no-where)\n"
+    )
+
+
+def test_variables_that_are_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "3"})
+    demo.prepare_process()
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+
+
+@needs_packages
+def test_the_demo_runs_over_other_documents(tmp_path: Path) -> None:
+    # One short document: fewer than there are dimensions and neighbours to look for.
+    text = "One sentence about cats. Another one, about dogs."
+    (tmp_path / "one.txt").write_text(text, encoding="utf-8")
+    words = ["demo", "--documents", str(tmp_path / "*.txt"), "--runs", "1", "--strict"]
+    source = Path(warmset.__file__).parent.parent
+    # In a process of its own, which the packages may fill with warnings and settings.
+    process = subprocess.run(
+        [sys.executable, "-m", "warmset.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "PYTHONPATH": str(source)},
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "1 document;" in process.stdout
+    assert process.stdout.splitlines()[-1].startswith("NO VERDICT")

@@ -1,0 +1,59 @@
+"""The package, loaded once on each core."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+MODULES = (
+    "builder",
+    "errors",
+    "events",
+    "executor",
+    "legacy",
+    "registry",
+    "resolver",
+    "routing",
+    "settings",
+    "sources",
+    "stats",
+)
+_loaded: dict[str, dict[str, ModuleType]] = {}
+
+
+def take_out() -> dict[str, ModuleType]:
+    """Take the package out of `sys.modules`, whichever copy it is."""
+    names = [name for name in sys.modules if name == "warmset" or name.startswith("warmset.")]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def load(twin: str) -> dict[str, ModuleType]:
+    """
+    Give the modules of one copy of the package.
+
+    The compiled copy is the one that a plain import gives: an extension is initialised only once
+    in a process, and belongs to the modules that it found then.
+    """
+    if twin not in _loaded:
+        before = take_out() if twin == "pure" else {}
+        switch = os.environ.pop("WARMSET_PURE", None)
+        try:
+            if twin == "pure":
+                os.environ["WARMSET_PURE"] = "1"
+            package = importlib.import_module("warmset")
+            for name in MODULES:
+                importlib.import_module(f"warmset.{name}")
+            assert package.implementation == twin, "the compiled core is not installed"
+            _loaded[twin] = take_out()
+            before = before or _loaded[twin]
+        finally:
+            sys.modules.update(before)
+            os.environ.pop("WARMSET_PURE", None)
+            if switch is not None:
+                os.environ["WARMSET_PURE"] = switch
+    return _loaded[twin]

@@ -1,0 +1,343 @@
+"""The executor: routing, checks before the call, holding, degraded mode, metrics."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any, NewType, Protocol, TypedDict
+
+import pytest
+
+
+@pytest.fixture
+def executor(ws: Any, make: Any) -> Any:
+    """An executor over `Typed` and the samples."""
+    names = ("Typed", "Alpha", "Beta", "Broken")
+    return ws.MethodExecutor(method_registry=make({name: f"samples.{name}" for name in names}))
+
+
+def refusal(ws: Any, executor: Any, method: str, **payload: Any) -> Any:
+    """The error of a payload that is refused."""
+    with pytest.raises(ws.ArgumentValidationError) as caught:
+        executor.execute("Typed", method, **payload)
+    assert (caught.value.class_name, caught.value.method_name) == ("Typed", method)
+    assert isinstance(caught.value, ws.ArgRouterError)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("method", "payload", "result"),
+    [
+        ("plain", {"a": 1}, (1, "b")),
+        ("plain", {"b": "x", "a": True}, (True, "x")),
+        ("keyword_only", {"a": 1}, (1, False)),
+        ("keyword_only", {"a": 1.5, "b": True}, (1.5, True)),
+        ("positional", {"a": 1}, (1, 2, 3)),
+        ("positional", {"a": 1, "c": 9}, (1, 2, 9)),
+        ("positional", {"b": 5, "a": 1}, (1, 5, 3)),
+        ("open", {"a": 1, "x": 2, "y": 3}, (1, {"x": 2, "y": 3})),
+        ("many", {}, ((), 1)),
+        ("many", {"a": 2}, ((), 2)),
+        ("unions", {"a": None}, (None, None)),
+        ("unions", {"a": 3, "b": ["x"]}, (3, ["x"])),
+        ("implicit", {"a": None}, None),
+        ("unresolved", {"a": object}, object),
+        ("six", {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}, 21),
+        ("static", {"a": 4}, 4),
+    ],
+)
+def test_payloads_become_arguments(
+    executor: Any, method: str, payload: dict[str, Any], result: Any
+) -> None:
+    """By name, whatever the kind of the parameter; the second time as the first."""
+    assert executor.execute("Typed", method, **payload) == result
+    assert executor.execute("Typed", method, **payload) == result
+
+
+def test_a_class_method_is_routed(executor: Any, samples: Any) -> None:
+    """As any other."""
+    assert executor.execute("Typed", "of_class", a=1) == (samples.Typed, 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "payload", "missing", "unexpected", "mistyped"),
+    [
+        ("plain", {}, {"a"}, set(), set()),
+        ("plain", {"a": 1, "x": 2, "y": 3}, set(), {"x", "y"}, set()),
+        ("plain", {"a": "1"}, set(), set(), {"a"}),
+        ("plain", {"a": 1.0, "b": None}, set(), set(), {"a", "b"}),
+        ("plain", {"x": 1}, {"a"}, {"x"}, set()),
+        ("keyword_only", {"a": "x", "b": 2}, set(), set(), {"a", "b"}),
+        ("positional", {"b": 2}, {"a"}, set(), set()),
+        ("open", {"x": 1}, {"a"}, set(), set()),
+        ("many", {"values": (1,)}, set(), {"values"}, set()),
+        ("unions", {"a": "x", "b": "y"}, set(), set(), {"a", "b"}),
+        ("six", {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}, {"f"}, set(), set()),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_call(
+    ws: Any,
+    executor: Any,
+    method: str,
+    payload: dict[str, Any],
+    missing: set[str],
+    unexpected: set[str],
+    mistyped: set[str],
+) -> None:
+    """All faults at once, by name."""
+    for _ in range(2):
+        error = refusal(ws, executor, method, **payload)
+        assert error.missing == missing
+        assert error.unexpected == unexpected
+        assert set(error.mistyped) == mistyped
+    metrics = executor.get_routing_metrics()
+    assert metrics["validation_errors"] == 2
+    assert metrics["silent_drops_prevented"] == 2 * len(unexpected)
+    assert metrics["total_routes"] == 2
+    assert metrics["error_rate"] == 1.0
+    assert executor.registry.stats().held == 0
+
+
+def test_the_text_of_a_refusal(ws: Any, executor: Any) -> None:
+    """What, where, and what was expected."""
+    error = refusal(ws, executor, "plain", a="1", x=2)
+    assert str(error) == (
+        "arguments do not fit Typed.plain: unexpected x; a expected int, got str"
+    )
+    error = refusal(ws, executor, "unions", b=3)
+    assert "missing a" in str(error)
+    assert "b expected list[str] | None, got int" in str(error)
+
+
+def test_annotations_are_checked_as_far_as_isinstance_can(ws: Any, executor: Any) -> None:
+    """What cannot be checked is let through, never refused by mistake."""
+
+    class Proto(Protocol):
+        def f(self) -> None: ...
+
+    class Shape(TypedDict):
+        a: int
+
+    Name = NewType("Name", str)
+
+    class Real:
+        def __float__(self) -> float:
+            return 1.0
+
+    import numbers
+
+    numbers.Real.register(Real)
+
+    def method(
+        proto=None, shape=None, name="", note=0, number=0.0, anything=None, thing=None, kinds=int
+    ):  # type: ignore[no-untyped-def]
+        return "ran"
+
+    method.__annotations__ = {
+        "proto": Proto,
+        "shape": Shape,
+        "name": Name,
+        "note": Annotated[int, "small"],
+        "number": float,
+        "anything": Any,
+        "thing": object,
+        "kinds": type[int],
+    }
+    executor.inject_method("Free", "method", method)
+    assert executor.execute("Free", "method", proto=1, shape=2, anything=3, thing=4) == "ran"
+    assert executor.execute("Free", "method", name="x", note=1, number=Real(), kinds=bool) == "ran"
+    with pytest.raises(ws.ArgumentValidationError) as caught:
+        executor.execute("Free", "method", name=1, note="x", number="y", kinds=3)
+    assert set(caught.value.mistyped) == {"name", "note", "number", "kinds"}
+
+
+def test_a_callable_without_a_signature_takes_anything(executor: Any) -> None:
+    """There is nothing to check it by."""
+
+    class Opaque:
+        __signature__ = 3
+
+        def __call__(self, **payload: Any) -> Any:
+            return payload
+
+    executor.inject_method("Free", "opaque", Opaque())
+    assert executor.execute("Free", "opaque", a=1) == {"a": 1}
+
+
+def test_names_by_keyword_and_parameters_of_these_names(executor: Any) -> None:
+    """The two names are positional; by keyword they are taken only where they were not given."""
+    assert executor.execute(class_name="Typed", method_name="plain", a=1) == (1, "b")
+    assert executor.execute("Typed", method_name="plain", a=1) == (1, "b")
+    assert executor.execute("Typed", "names", class_name="c") == ("c", "m")
+    assert executor.execute("Typed", "names", class_name="c", method_name="d") == ("c", "d")
+    for call in (
+        lambda: executor.execute(),
+        lambda: executor.execute("Typed"),
+        lambda: executor.execute("Typed", "plain", 1),
+        lambda: executor.execute(3, "plain"),
+        lambda: executor.execute("Typed", 3),
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
+def test_an_injected_method_is_routed_and_checked_too(ws: Any, executor: Any) -> None:
+    """It holds nothing and is no look-up; a later injection replaces it."""
+    executor.inject_method("Virtual", "score", lambda x: x + 1)
+    assert executor.execute("Virtual", "score", x=1) == 2
+    with pytest.raises(ws.ArgumentValidationError):
+        executor.execute("Virtual", "score", y=1)
+    executor.inject_method("Virtual", "score", lambda y: y - 1)
+    assert executor.execute("Virtual", "score", y=1) == 0
+    assert executor.registry.stats().lookups == 0
+
+
+def test_the_signature_follows_the_method(ws: Any, executor: Any, samples: Any) -> None:
+    """Replaced on the instance, on the class, or by a rebuilt instance of another class."""
+    assert executor.execute("Alpha", "echo", text="x") == "x"
+    instance = executor.registry.get_instance("Alpha")
+    instance.echo = lambda other: other * 2
+    assert executor.execute("Alpha", "echo", other="x") == "xx"
+    assert executor.execute("Alpha", "echo", other="y") == "yy"
+    with pytest.raises(ws.ArgumentValidationError):
+        executor.execute("Alpha", "echo", text="x")
+    del instance.echo
+    original = samples.Alpha.echo
+    samples.Alpha.echo = lambda self, third: third
+    try:
+        assert executor.execute("Alpha", "echo", third=1) == 1
+    finally:
+        del samples.Alpha.echo
+    assert samples.Alpha.echo is original
+    executor.registry.register_class("Alpha", "samples.Typed")
+    assert executor.execute("Alpha", "plain", a=1) == (1, "b")
+
+
+def test_builtin_methods_are_routed(ws: Any, make: Any) -> None:
+    """Classes written in C have signatures too, some of them positional-only."""
+    executor = ws.MethodExecutor(
+        method_registry=make({"Counter": "collections.Counter", "D": "collections.OrderedDict"})
+    )
+    executor.execute("D", "setdefault", key="a", default=1)
+    assert executor.execute("D", "get", key="a") == 1
+    assert executor.execute("D", "get", key="a") == 1
+    assert executor.execute("D", "pop", key="b", default=5) == 5
+    assert executor.execute("Counter", "most_common", n=1) == []
+
+
+def test_the_instance_is_held_while_the_method_runs(executor: Any) -> None:
+    """And released whatever happens."""
+    registry = executor.registry
+    seen = []
+    registry.get_instance("Alpha").probe = lambda: seen.append(registry.stats().held)
+    executor.execute("Alpha", "probe")
+    assert seen == [1]
+    with pytest.raises(AttributeError, match="from inside"):
+        executor.execute("Alpha", "fail")
+    assert registry.stats().held == 0
+
+
+def test_a_method_that_cannot_be_had_is_an_attribute_error(ws: Any, executor: Any) -> None:
+    """With the cause chained; an error of the registry from inside a method passes as it is."""
+    for class_name, method_name, cause in (
+        ("Nobody", "x", ws.UnknownClassError),
+        ("Broken", "x", ws.BuildError),
+        ("Alpha", "tga", AttributeError),
+    ):
+        with pytest.raises(AttributeError) as caught:
+            executor.execute(class_name, method_name)
+        assert isinstance(caught.value, ws.MethodRegistryError)
+        assert isinstance(caught.value.__cause__, cause)
+    executor.registry.get_instance("Alpha").nested = lambda: executor.registry.get_instance("No")
+    with pytest.raises(ws.UnknownClassError):
+        executor.execute("Alpha", "nested")
+    assert executor.registry.stats().held == 0
+
+
+def test_instances_is_a_lazy_read_only_mapping(ws: Any, executor: Any, samples: Any) -> None:
+    """Over the registered names; only asking builds."""
+    instances = executor.instances
+    assert list(instances) == ["Typed", "Alpha", "Beta", "Broken"]
+    assert len(instances) == 4
+    assert "Alpha" in instances
+    assert "Nobody" not in instances
+    assert samples.built == []
+    assert instances["Alpha"] is executor.registry.get_instance("Alpha")
+    assert instances.get("Nobody", 3) == 3
+    assert instances.get("Broken") is None
+    with pytest.raises(ws.UnknownClassError):
+        instances["Nobody"]
+    with pytest.raises(TypeError):
+        instances["Alpha"] = 1
+
+
+def test_the_executor_passes_on_to_its_registry(executor: Any) -> None:
+    """The pipeline's names for the registry's doings."""
+    executor.execute("Alpha", "echo")
+    assert executor.has_method("Alpha", "echo")
+    assert executor.evict_expired_instances() == 0
+    assert executor.get_registry_stats()["cached_instances"] == 1
+    assert executor.clear_instance_cache()["entries_cleared"] == 1
+    assert "MethodExecutor" in repr(executor)
+
+
+# -- coming up -----------------------------------------------------------------------------------
+
+
+def test_without_classes_it_comes_up_degraded(
+    ws: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`execute` gives None with a warning; what is injected works."""
+    monkeypatch.delenv("WARMSET_CONFIG", raising=False)
+    executor = ws.MethodExecutor()
+    assert executor.degraded_mode
+    assert "no classes are registered" in executor.degraded_reasons[0]
+    with caplog.at_level(logging.WARNING):
+        assert executor.execute("Tagger", "tag", text="x") is None
+    assert "Tagger.tag cannot be had" in caplog.text
+    executor.inject_method("Tagger", "tag", lambda text: text)
+    assert executor.execute("Tagger", "tag", text="x") == "x"
+    with pytest.raises(ws.ArgumentValidationError):
+        executor.execute("Tagger", "tag", txet="x")
+
+
+def test_an_unreadable_table_is_a_reason(
+    ws: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """It always comes up."""
+    path = tmp_path / "warmset.toml"
+    path.write_text("[classes\n")
+    monkeypatch.setenv("WARMSET_CONFIG", str(path))
+    executor = ws.MethodExecutor()
+    assert executor.degraded_mode
+    assert str(path) in executor.degraded_reasons[0]
+
+
+def test_the_default_table_of_the_environment(
+    ws: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, samples: Any
+) -> None:
+    """The file that WARMSET_CONFIG names, and never one in the working directory."""
+    (tmp_path / "warmset.toml").write_text('[classes]\nAlpha = "samples.Alpha"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WARMSET_CONFIG", raising=False)
+    assert ws.MethodExecutor().degraded_mode
+    monkeypatch.setenv("WARMSET_CONFIG", str(tmp_path / "warmset.toml"))
+    executor = ws.MethodExecutor()
+    assert not executor.degraded_mode
+    assert executor.execute("Alpha", "echo", text="x") == "x"
+
+
+def test_from_file_and_from_settings(ws: Any, tmp_path: Any) -> None:
+    """Both take overrides."""
+    path = tmp_path / "w.toml"
+    path.write_text('[registry]\nmax_cache_size = 7\n[classes]\nA = "samples.Alpha"\n')
+    registry = ws.MethodRegistry.from_file(path, cache_ttl_seconds=5)
+    assert (registry.settings.max_cache_size, registry.settings.cache_ttl_seconds) == (7, 5.0)
+    assert registry.class_names() == ["A"]
+    preset = ws.RegistrySettings.memory_constrained()
+    registry = ws.MethodRegistry.from_settings(preset, {}, max_cache_size=9)
+    stats = registry.get_stats()
+    assert (stats["cache_ttl_seconds"], stats["max_cache_size"]) == (120.0, 9)
+    assert stats["enable_weakref"] is True
+    with pytest.raises(ws.SettingsError, match="max_cache"):
+        path.write_text("[registry]\nmax_cache = 7\n")
+        ws.MethodRegistry.from_file(path)

@@ -1,0 +1,373 @@
+"""The private names that the pipeline's own code and tests reach for."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from typing import Any
+from unittest.mock import Mock, patch
+
+import pytest
+
+PATHS = {"TestClass": "tests.fixtures.TestClass"}
+
+
+def entry(ws: Any, ago: float = 0.0, count: int = 1) -> Any:
+    """An entry that was used some seconds ago."""
+    then = time.time() - ago
+    return ws.CacheEntry(
+        instance=Mock(), created_at=then, last_accessed=then, access_count=count
+    )
+
+
+# -- CacheEntry ----------------------------------------------------------------------------------
+
+
+def test_an_entry_is_a_value(ws: Any) -> None:
+    """Made by position or by name, compared by its fields."""
+    instance = object()
+    made = ws.CacheEntry(instance, 1.0, 2.0)
+    assert (made.instance, made.created_at, made.last_accessed) == (instance, 1.0, 2.0)
+    assert made.access_count == 0
+    assert made == ws.CacheEntry(
+        instance=instance, created_at=1.0, last_accessed=2.0, access_count=0
+    )
+    assert made != ws.CacheEntry(instance, 1.0, 3.0)
+    assert made != 3
+    assert "access_count=0" in repr(made)
+
+
+def test_an_entry_expires_by_its_last_use(ws: Any) -> None:
+    """And never with a TTL of 0."""
+    old = entry(ws, ago=10)
+    assert old.is_expired(5.0) is True
+    assert old.is_expired(15.0) is False
+    assert old.is_expired(0.0) is False
+    assert old.is_expired(-1.0) is False
+
+
+def test_touch_counts_a_use(ws: Any) -> None:
+    """Now."""
+    old = entry(ws, ago=10, count=0)
+    before = old.last_accessed
+    old.touch()
+    assert old.access_count == 1
+    assert old.last_accessed > before
+
+
+# -- _cache --------------------------------------------------------------------------------------
+
+
+def test_a_written_entry_takes_part_in_everything(ws: Any, make: Any) -> None:
+    """Hits, statistics, recency, clears; also for a name that has no path."""
+    registry = make({})
+    registry._cache["Class1"] = entry(ws, ago=3, count=5)
+    assert registry.get_instance("Class1") is registry._cache["Class1"].instance
+    assert registry._cache["Class1"].access_count == 6
+    stats = registry.get_stats()
+    assert stats["total_classes_registered"] == 0
+    assert stats["cached_instances"] == 1
+    assert stats["cache_entries"][0]["class_name"] == "Class1"
+    assert registry.clear_cache()["entries_cleared"] == 1
+    with pytest.raises(ws.UnknownClassError):
+        registry.get_instance("Class1")
+    assert "Class1" not in registry
+
+
+def test_expired_entries_are_evicted_by_hand(ws: Any) -> None:
+    """On the system's clock, as the pipeline's test has it."""
+    registry = ws.MethodRegistry(class_paths={}, cache_ttl_seconds=0.5)
+    registry._cache["Class1"] = entry(ws, ago=1.0)
+    registry._cache["Class2"] = entry(ws, ago=0.1)
+    assert registry.evict_expired() == 1
+    assert "Class1" not in registry._cache
+    assert "Class2" in registry._cache
+    assert registry._evictions == 1
+
+
+def test_writing_does_not_evict_but_evict_if_full_does(ws: Any, make: Any) -> None:
+    """Down to the bound, the least recently used first, wherever it was written."""
+    registry = make({}, cache_ttl_seconds=0.0, max_cache_size=2)
+    registry._cache["Class2"] = entry(ws, ago=2)
+    registry._cache["Class1"] = entry(ws, ago=3)
+    registry._evict_if_full()
+    assert len(registry._cache) == 2
+    registry._cache["Class3"] = entry(ws)
+    assert len(registry._cache) == 3
+    assert registry._ring() == ["Class3", "Class2", "Class1"]
+    registry._evict_if_full()
+    assert set(registry._cache) == {"Class2", "Class3"}
+    assert registry._evictions == 1
+
+
+def test_the_next_build_makes_room_too(ws: Any, make: Any) -> None:
+    """However many were written over the bound."""
+    registry = make(max_cache_size=2)
+    for i in range(5):
+        registry._cache[f"Class{i}"] = entry(ws, ago=10 - i)
+    registry.get_instance("Alpha")
+    assert registry._ring() == ["Alpha", "Class4"]
+
+
+def test_the_mapping_behaves_as_a_dict(ws: Any, make: Any) -> None:
+    """Read, written, deleted from, counted, tested with `in`, iterated, popped, cleared."""
+    registry = make({})
+    cache = registry._cache
+    first = entry(ws)
+    cache["A"] = first
+    cache.update({"B": entry(ws), "C": entry(ws)})
+    assert set(cache) == set(cache.keys()) == {"A", "B", "C"}
+    assert cache["A"] == first
+    assert cache.get("A").instance is first.instance
+    assert cache.get("D") is None
+    assert {name: e.access_count for name, e in cache.items()} == {"A": 1, "B": 1, "C": 1}
+    del cache["A"]
+    assert "A" not in cache
+    assert 3 not in cache
+    for missing in (lambda: cache["A"], lambda: cache.pop("A"), lambda: cache.__delitem__("A")):
+        with pytest.raises(KeyError):
+            missing()
+    cache.pop("B")
+    cache.clear()
+    assert len(cache) == 0
+    assert registry._evictions == 0, "what the caller removes is no eviction"
+    with pytest.raises(TypeError, match="takes a CacheEntry"):
+        cache["A"] = Mock()
+
+
+def test_overwriting_an_entry_replaces_the_instance(ws: Any, make: Any) -> None:
+    """The old one is dropped."""
+    registry = make()
+    gone = weakref.ref(registry.get_instance("Alpha"))
+    registry._cache["Alpha"] = entry(ws)
+    assert gone() is None
+    assert len(registry._cache) == 1
+    assert registry.stats().removals[5] == 1
+
+
+def test_an_entry_that_was_read_is_live(make: Any, timer: Any, samples: Any) -> None:
+    """It shows later uses, and what is assigned to it counts."""
+    registry = make(cache_ttl_seconds=10)
+    registry.get_instance("Alpha")
+    seen = registry._cache["Alpha"]
+    assert seen.access_count == 1
+    registry.get_instance("Alpha")
+    assert seen.access_count == 2
+    registry.get_instance("Beta")
+    seen.last_accessed -= 5
+    assert registry._ring() == ["Beta", "Alpha"]
+    timer.advance(6)
+    registry.get_instance("Beta")
+    assert registry.evict_expired() == 1
+    assert registry._ring() == ["Beta"]
+    last = seen.last_accessed
+    registry.get_instance("Alpha")
+    assert seen.last_accessed == last, "it keeps what it showed last"
+    assert seen.access_count == 2
+
+
+def test_amending_an_entry_moves_it_to_its_place(make: Any) -> None:
+    """Forwards and backwards."""
+    registry = make(cache_ttl_seconds=0)
+    for name in ("Alpha", "Beta", "Gamma"):
+        registry.get_instance(name)
+    registry._cache["Beta"].last_accessed -= 10
+    registry._cache["Alpha"].last_accessed -= 5
+    assert registry._ring() == ["Gamma", "Alpha", "Beta"]
+    registry._cache["Beta"].touch()
+    assert registry._ring()[0] == "Beta"
+    registry._cache["Beta"].created_at -= 100
+    assert registry._cache["Beta"].access_count == 2
+    assert registry.get_stats()["cache_entries"][0]["age_seconds"] >= 100
+
+
+def test_what_was_written_during_a_build_stays(ws: Any, make: Any, samples: Any) -> None:
+    """The build's result goes to its callers and not over it."""
+    registry = make()
+    written = entry(ws)
+
+    def write(_: Any) -> None:
+        registry._cache["Alpha"] = written
+
+    samples.script["Alpha"] = write
+    assert type(registry.get_instance("Alpha")) is samples.Alpha
+    assert registry.get_instance("Alpha") is written.instance
+
+
+# -- _weakref_cache ------------------------------------------------------------------------------
+
+
+def test_weak_references_stand_in_their_own_mapping(make: Any) -> None:
+    """Dead ones included, until they are looked up or cleared."""
+    registry = make(enable_weakref=True)
+    alpha = registry.get_instance("Alpha")
+    assert "Alpha" in registry._weakref_cache
+    assert "Alpha" not in registry._cache
+    assert registry._weakref_cache["Alpha"]() is alpha
+    registry._weakref_cache["Class1"] = weakref.ref(Mock())
+    gc.collect()
+    assert len(registry._weakref_cache) == 2
+    assert registry._weakref_cache["Class1"]() is None
+    del registry._weakref_cache["Alpha"]
+    with pytest.raises(KeyError):
+        registry._weakref_cache["Alpha"]
+    assert registry.clear_cache()["weakrefs_cleared"] == 1
+    assert len(registry._weakref_cache) == 0
+    with pytest.raises(TypeError, match=r"takes a weakref\.ref"):
+        registry._weakref_cache["Alpha"] = alpha
+    kept = Mock()
+    registry._weakref_cache["Beta"] = weakref.ref(kept)
+    assert registry.get_instance("Beta") is kept
+
+
+# -- the hooks -----------------------------------------------------------------------------------
+
+
+def test_hooks_replaced_on_the_instance(ws: Any) -> None:
+    """As the pipeline's tests do it, with a TTL on the system's clock switched off."""
+    registry = ws.MethodRegistry(class_paths=PATHS, cache_ttl_seconds=0.0)
+    made = Mock()
+    with (
+        patch.object(registry, "_load_class") as load,
+        patch.object(registry, "_instantiate_class", return_value=made) as instantiate,
+    ):
+        assert registry._get_instance("TestClass") is made
+        assert (registry._cache_misses, registry._cache_hits) == (1, 0)
+        assert registry._get_instance("TestClass") is made
+        assert (registry._cache_misses, registry._cache_hits) == (1, 1)
+        load.assert_called_once_with("TestClass")
+        instantiate.assert_called_once_with("TestClass", load.return_value)
+
+
+def test_a_replaced_loader_may_know_names_without_a_path(ws: Any) -> None:
+    """The registry does not refuse what the loader was never asked for."""
+    registry = ws.MethodRegistry(class_paths={})
+    with patch.object(registry, "_load_class", return_value=Mock):
+        assert isinstance(registry._get_instance("Anything"), Mock)
+    with pytest.raises(ws.UnknownClassError):
+        registry._get_instance("Other")
+
+
+def test_hooks_overridden_in_a_subclass(ws: Any, samples: Any) -> None:
+    """And they may call the original."""
+
+    class Mine(ws.MethodRegistry):  # type: ignore[misc, name-defined]
+        def _instantiate_class(self, class_name: str, cls: type) -> Any:
+            return [super()._instantiate_class(class_name, cls)]
+
+    registry = Mine({"Alpha": "samples.Alpha"})
+    assert type(registry.get_instance("Alpha")[0]) is samples.Alpha
+
+
+def test_the_original_hooks(ws: Any, make: Any, samples: Any) -> None:
+    """They load, and build by rule or constructor."""
+    registry = make()
+    assert registry._load_class("Alpha") is samples.Alpha
+    assert type(registry._instantiate_class("Alpha", samples.Alpha)) is samples.Alpha
+    registry._special_instantiation["Alpha"] = lambda cls: (cls, "special")
+    assert registry._instantiate_class("Alpha", samples.Alpha) == (samples.Alpha, "special")
+    assert registry.get_instance("Alpha") == (samples.Alpha, "special")
+    with pytest.raises(ws.UnknownClassError):
+        registry._load_class("Nobody")
+
+
+def test_one_build_for_ten_threads_with_a_replaced_hook(ws: Any) -> None:
+    """As the pipeline's test has it."""
+    registry = ws.MethodRegistry(class_paths=PATHS, cache_ttl_seconds=0.0)
+    made, calls, go = Mock(), [], threading.Event()
+
+    def instantiate(class_name: str, cls: type) -> Any:
+        calls.append(class_name)
+        go.wait(10)
+        return made
+
+    results: list[Any] = []
+    with (
+        patch.object(registry, "_load_class"),
+        patch.object(registry, "_instantiate_class", side_effect=instantiate),
+    ):
+        threads = [
+            threading.Thread(target=lambda: results.append(registry._get_instance("TestClass")))
+            for _ in range(10)
+        ]
+        for thread in threads:
+            thread.start()
+        go.set()
+        for thread in threads:
+            thread.join()
+    assert calls == ["TestClass"]
+    assert results == [made] * 10
+
+
+# -- paths, failures, counters -------------------------------------------------------------------
+
+
+def test_class_paths_is_a_live_mapping(ws: Any, make: Any, samples: Any) -> None:
+    """What is written to it is registered."""
+    registry = make()
+    paths = registry._class_paths
+    assert dict(paths)["Alpha"] == "samples.Alpha"
+    paths["New"] = "samples.Beta"
+    assert type(registry.get_instance("New")) is samples.Beta
+    del paths["New"]
+    assert "New" not in registry
+    assert len(paths) == 4
+    with pytest.raises(KeyError):
+        paths["New"]
+    with pytest.raises(KeyError):
+        del paths["New"]
+    with pytest.raises(ws.ClassPathError):
+        paths["New"] = "NoDot"
+
+
+def test_failed_classes_is_a_live_set(ws: Any, make: Any) -> None:
+    """A name that is put in fails at once; one that is taken out is tried again."""
+    registry = make({"Alpha": "samples.Alpha", "Broken": "samples.Broken"})
+    assert registry._failed_classes == set()
+    with pytest.raises(ws.BuildError):
+        registry.get_instance("Broken")
+    assert "Broken" in registry._failed_classes
+    registry._failed_classes.add("Alpha")
+    assert registry._failed_classes == {"Alpha", "Broken"}
+    with pytest.raises(ws.MethodRegistryError, match="marked as failed"):
+        registry.get_instance("Alpha")
+    assert not registry.has_method("Alpha", "echo")
+    registry._failed_classes.discard("Alpha")
+    registry.get_instance("Alpha")
+    registry._failed_classes.clear()
+    assert len(registry._failed_classes) == 0
+
+
+def test_counters_are_read_and_assigned(ws: Any, make: Any) -> None:
+    """And the statistics tell what was assigned."""
+    registry = make({"TestClass": "tests.fixtures.TestClass"}, max_cache_size=50)
+    registry._cache["Class1"] = entry(ws, count=5)
+    registry._cache_hits = 10
+    registry._cache_misses = 5
+    registry._evictions = 2
+    registry._total_instantiations = 5
+    stats = registry.get_stats()
+    assert stats["total_classes_registered"] == 1
+    assert stats["cache_hits"] == 10
+    assert stats["cache_misses"] == 5
+    assert stats["cache_hit_rate"] == 10 / 15
+    assert stats["evictions"] == 2
+    assert stats["total_instantiations"] == 5
+    assert stats["cache_entries"][0]["access_count"] == 5
+    cleared = registry.clear_cache()
+    assert (cleared["total_hits"], cleared["total_misses"]) == (10, 5)
+
+
+def test_the_executor_takes_the_pipelines_arguments(ws: Any, make: Any) -> None:
+    """And reports under the names that its report reads."""
+    registry = make()
+    executor = ws.MethodExecutor(None, "signals", registry)
+    assert executor.signal_registry == "signals"
+    assert executor._method_registry is registry
+    executor.execute("Alpha", "echo")
+    metrics = executor.get_routing_metrics()
+    assert metrics["default_routes_hit"] == metrics["total_routes"] == 1
+    assert metrics["special_routes_hit"] == 0
+    assert metrics["special_route_hit_rate"] == 0.0

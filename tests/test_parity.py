@@ -1,0 +1,111 @@
+"""The two cores are one contract: names, signatures, docstrings, error texts."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+from twins import load
+
+CLASSES = ("RegistryCore", "ExecutorCore", "Lease", "Handle", "Slot")
+
+
+@pytest.fixture(scope="module")
+def cores(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    """Both cores; each is checked in every run, whichever the package has chosen."""
+    if request.config.getoption("--pure-only"):
+        pytest.skip("there is only one core in this run")
+    return load("compiled")["warmset._core_c"], load("pure")["warmset._core_py"]
+
+
+def public(cls: type) -> set[str]:
+    """The names that a user may call."""
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+def shared(made: object) -> set[str]:
+    """The names that the registry and the executor call."""
+    inherited = set(dir(object)) | {"__dict__", "__module__", "__weakref__", "__slots__"}
+    return {
+        name
+        for name in dir(made)
+        if name.startswith("_")
+        and not name.startswith("__")
+        and name not in inherited
+        and callable(getattr(made, name))
+    }
+
+
+def test_both_offer_the_same_names(cores: tuple[Any, Any]) -> None:
+    """Public ones in every class."""
+    compiled, pure = cores
+    assert compiled.__all__ == pure.__all__
+    for name in CLASSES:
+        slots = {"instance", "name", "path", "kind"} if name == "Slot" else set()
+        one, other = public(getattr(compiled, name)), public(getattr(pure, name))
+        assert one - other == set(), name
+        if name != "Slot":  # the pure one's links and routes are C in the other
+            assert other - one == set(), name
+        assert slots <= one
+
+
+def test_the_registry_may_call_the_same_names(cores: tuple[Any, Any]) -> None:
+    """What the compiled core offers to it, the pure one has too."""
+    compiled, pure = cores
+    one, other = compiled.RegistryCore(), pure.RegistryCore()
+    assert shared(one) <= shared(other)
+    assert shared(compiled.ExecutorCore(one)) <= shared(pure.ExecutorCore(other))
+
+
+def test_both_have_the_same_signatures_and_docstrings(cores: tuple[Any, Any]) -> None:
+    """To the letter."""
+    compiled, pure = cores
+    checked = 0
+    for cls in CLASSES:
+        one, other = getattr(compiled, cls), getattr(pure, cls)
+        assert inspect.getdoc(one) == inspect.getdoc(other), cls
+        for name in public(one):
+            mine, reference = getattr(one, name), getattr(other, name)
+            if not callable(reference):
+                continue
+            assert inspect.getdoc(mine) == inspect.getdoc(reference), f"{cls}.{name}"
+            described = [
+                [(p.name, p.kind, p.default) for p in signature.parameters.values()][1:]
+                for signature in (inspect.signature(mine), inspect.signature(reference))
+            ]
+            names = [[name for name, _, _ in parameters] for parameters in described]
+            assert names[0] == names[1], f"{cls}.{name}"
+            assert described[0] == described[1], f"{cls}.{name}"
+            checked += 1
+    assert checked >= 7
+
+
+def test_every_public_docstring_tells_what_it_must(ws: Any) -> None:
+    """Of the classes that a user meets: one sentence, and what is returned and raised."""
+    for cls in (ws.MethodRegistry, ws.MethodExecutor):
+        for name in public(cls):
+            member = inspect.getattr_static(cls, name)
+            doc = inspect.getdoc(getattr(cls, name))
+            assert doc, f"{cls.__name__}.{name}"
+            if not isinstance(member, property):
+                assert doc.split("\n")[0].endswith("."), f"{cls.__name__}.{name}"
+        assert inspect.getdoc(cls)
+
+
+def test_errors_survive_pickling(ws: Any) -> None:
+    """They cross process borders with all their fields."""
+    import pickle
+
+    for error in (
+        ws.MethodRegistryError("m", class_name="A", class_path="a.A"),
+        ws.UnknownClassError("A", ["B"]),
+        ws.ClassImportError("m", class_name="A"),
+        ws.MethodNotFoundError("m", method_name="x", class_name="A"),
+        ws.CycleError(["A", "B", "A"]),
+        ws.ArgumentValidationError("A", "m", missing=["x"], mistyped={"y": "expected int"}),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert str(copy) == str(error)
+        assert vars(copy) == vars(error)
