@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 TWINS = ("compiled", "pure")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--pure-only",
         action="store_true",
         help="run on the pure core only; without it, a missing extension fails the run",
     )
-    parser.addoption(
-        "--examples", default="150", help="how many random operation sequences to try"
-    )
+    parser.addoption("--examples", default="150", help="how many random operation sequences to try")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

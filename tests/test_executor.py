@@ -100,9 +100,7 @@ def test_what_does_not_fit_is_refused_before_the_call(
 def test_the_text_of_a_refusal(ws: Any, executor: Any) -> None:
     """What, where, and what was expected."""
     error = refusal(ws, executor, "plain", a="1", x=2)
-    assert str(error) == (
-        "arguments do not fit Typed.plain: unexpected x; a expected int, got str"
-    )
+    assert str(error) == ("arguments do not fit Typed.plain: unexpected x; a expected int, got str")
     error = refusal(ws, executor, "unions", b=3)
     assert "missing a" in str(error)
     assert "b expected list[str] | None, got int" in str(error)
@@ -338,6 +336,6 @@ def test_from_file_and_from_settings(ws: Any, tmp_path: Any) -> None:
     stats = registry.get_stats()
     assert (stats["cache_ttl_seconds"], stats["max_cache_size"]) == (120.0, 9)
     assert stats["enable_weakref"] is True
+    path.write_text("[registry]\nmax_cache = 7\n")
     with pytest.raises(ws.SettingsError, match="max_cache"):
-        path.write_text("[registry]\nmax_cache = 7\n")
         ws.MethodRegistry.from_file(path)

@@ -1,4 +1,4 @@
-"""Importing: what it loads, which core it takes, and how it says no. Each in a fresh interpreter."""
+"""Importing: what it loads, which core it takes, how it says no; in fresh interpreters."""
 
 from __future__ import annotations
 

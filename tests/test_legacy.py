@@ -17,9 +17,7 @@ PATHS = {"TestClass": "tests.fixtures.TestClass"}
 def entry(ws: Any, ago: float = 0.0, count: int = 1) -> Any:
     """An entry that was used some seconds ago."""
     then = time.time() - ago
-    return ws.CacheEntry(
-        instance=Mock(), created_at=then, last_accessed=then, access_count=count
-    )
+    return ws.CacheEntry(instance=Mock(), created_at=then, last_accessed=then, access_count=count)
 
 
 # -- CacheEntry ----------------------------------------------------------------------------------

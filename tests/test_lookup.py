@@ -394,9 +394,7 @@ def test_bad_settings_are_refused_at_construction(
         ({"": "a.B"}, ValueError),
     ],
 )
-def test_bad_paths_are_refused_at_construction(
-    ws: Any, paths: Any, error: type[Exception]
-) -> None:
+def test_bad_paths_are_refused_at_construction(ws: Any, paths: Any, error: type[Exception]) -> None:
     """Their shape is checked when they are registered, not at first use."""
     with pytest.raises(error):
         ws.MethodRegistry(paths)

@@ -237,9 +237,7 @@ def test_eight_threads_mix_everything(ws: Any, make: Any, samples: Any, timer: A
                         with registry.use("Gamma"):
                             pass
                     case 5:
-                        rng.choice(
-                            (registry.clear_cache, registry.evict_expired, registry.stats)
-                        )()
+                        rng.choice((registry.clear_cache, registry.evict_expired, registry.stats))()
                         continue
                 lookups[index] += 1
         except BaseException as error:

@@ -14,9 +14,9 @@ It is the twin of `_core_py`, which is the reference for behaviour.
       root.newer --> oldest  <->  ...  <->  second newest  <->  newest <-- root.older
         (root is a bare link inside the registry; an empty ring is the root linked to itself)
 
-Links are borrowed C pointers: the dict owns the slots, so a relink touches no reference count, and a
-million slots are torn down by the dict without recursion. A slot unlinks itself when it dies, and
-a registry unlinks all when it dies first, so no pointer outlives what it points at.
+Links are borrowed C pointers: the dict owns the slots, so a relink touches no reference count, and
+a million slots are torn down by the dict without recursion. A slot unlinks itself when it dies,
+and a registry unlinks all when it dies first, so no pointer outlives what it points at.
 
 Why there is no lock
     With the interpreter lock held, only a call into Python can let another thread, a finaliser or a
@@ -466,7 +466,7 @@ cdef class RegistryCore:
             try:
                 content, kind = weak_reference(instance), WEAK
             except TypeError:
-                pass  # its type has no weak references: kept strongly, under TTL and size bound
+                kind = STRONG  # its type has no weak references: under TTL and size bound, then
         departed = []
         self._builds += 1
         self._build_seconds += build_seconds
@@ -1245,7 +1245,6 @@ cdef bint _fits(
     cdef Py_ssize_t i, j, required = 0
     cdef PyObject* found
     cdef PyObject* types
-    cdef Parameter parameter
     if route.parameters is None:
         return False
     for i in range(count):

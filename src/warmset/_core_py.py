@@ -141,7 +141,7 @@ class RegistryCore:
         _fork.watch(self)
 
     def __del__(self) -> None:
-        # The ring is a cycle; a dropped registry must not wait for the collector with its instances.
+        # The ring is a cycle, and a dropped registry's instances must not wait for the collector.
         if hasattr(self, "_lock"):
             self._clear(CLEARED)
 
@@ -233,9 +233,7 @@ class RegistryCore:
             self._refuse(class_name)
         return Handle(self, class_name, method_name)
 
-    def inject_method(
-        self, class_name: str, method_name: str, method: Callable[..., Any]
-    ) -> None:
+    def inject_method(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
         """
         Give a method from outside; it wins over the class's own, and needs no class behind it.
 
@@ -539,7 +537,7 @@ class RegistryCore:
             try:
                 content, kind = weak_reference(instance), WEAK
             except TypeError:
-                pass  # its type has no weak references: kept strongly, under TTL and size bound
+                kind = STRONG  # its type has no weak references: under TTL and size bound, then
         departed: list[Any] = []
         with self._lock:
             self._builds += 1

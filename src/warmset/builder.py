@@ -299,7 +299,7 @@ def _raised(slot: Slot, error: Exception) -> BuildError:
 
 def _clear_locals(error: BaseException | None) -> None:
     """
-    Let go of what the frames of a remembered error hold: a failed constructor's may be half a model.
+    Let go of what the frames of a remembered error hold, which may be half a model.
 
     The traceback itself stays readable.
     """

@@ -10,10 +10,12 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
+
+    _Error = TypeVar("_Error", bound=Exception)
 
 
-def _restore(cls: type[Exception], args: tuple[Any, ...], fields: dict[str, Any]) -> Exception:
+def _restore(cls: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -> _Error:
     # Without the constructor, whose parameters are not those that `args` holds.
     error = cls.__new__(cls, *args)
     error.args = args
@@ -49,7 +51,7 @@ class MethodRegistryError(RuntimeError):
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__)
 
-    def _again(self) -> Exception:
+    def _again(self) -> MethodRegistryError:
         # One exception object must not be raised twice: each raise appends to its traceback, and
         # threads would append to each other's. A waiter and a remembered failure raise a copy.
         copy = _restore(type(self), self.args, self.__dict__)
@@ -190,6 +192,4 @@ class ArgumentValidationError(ArgRouterError, TypeError):
             if names
         ]
         faults += [f"{name} {fault}" for name, fault in sorted(self.mistyped.items())]
-        super().__init__(
-            f"arguments do not fit {class_name}.{method_name}: {'; '.join(faults)}"
-        )
+        super().__init__(f"arguments do not fit {class_name}.{method_name}: {'; '.join(faults)}")

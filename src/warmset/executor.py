@@ -127,9 +127,7 @@ class MethodExecutor(ExecutorCore):
         """
         return self.registry.has_method(class_name, method_name)
 
-    def inject_method(
-        self, class_name: str, method_name: str, method: Callable[..., Any]
-    ) -> None:
+    def inject_method(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
         """
         Give a method from outside; it wins over the class's own.
 

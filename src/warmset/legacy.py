@@ -222,7 +222,9 @@ class _WeakCache(_Slots):
     def __setitem__(self, class_name: str, reference: ReferenceType[Any]) -> None:
         # Exactly that type: the core calls it at each look-up, and a subclass may be foreign code.
         if type(reference) is not ReferenceType:
-            raise TypeError(f"_weakref_cache[{class_name!r}] takes a weakref.ref, got {reference!r}")
+            raise TypeError(
+                f"_weakref_cache[{class_name!r}] takes a weakref.ref, got {reference!r}"
+            )
         self._registry._insert_weak(self._slot_to_write(class_name), reference)
 
     def __len__(self) -> int:

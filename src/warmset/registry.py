@@ -112,7 +112,10 @@ class Registry(RegistryCore):
 
     @classmethod
     def from_settings(
-        cls, settings: RegistrySettings, class_paths: Mapping[str, str] | None = None, **options: Any
+        cls,
+        settings: RegistrySettings,
+        class_paths: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> Self:
         """
         Make a registry from settings, for example one of the presets.
@@ -199,9 +202,7 @@ class Registry(RegistryCore):
     def __bool__(self) -> bool:
         return True  # an empty registry is a registry: `registry or default` must not drop it
 
-    def register_instantiation_rule(
-        self, class_name: str, rule: Callable[[type], Any]
-    ) -> None:
+    def register_instantiation_rule(self, class_name: str, rule: Callable[[type], Any]) -> None:
         """
         Let a rule build the instances of a class, in place of the bare constructor.
 

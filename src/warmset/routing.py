@@ -36,12 +36,15 @@ class _Expected:
         if classes is not None and not self.required and self.default is None:
             classes = (*classes, type(None))
         # `exact`: types known good by identity. `checked`: what isinstance decides the rest by.
-        self.exact, self.checked = (None, None) if classes is None else _widen(classes)
+        self.exact: tuple[type, ...] | None = None
+        self.checked: tuple[type, ...] | None = None
+        if classes is not None:
+            self.exact, self.checked = _widen(classes)
         self.text = _describe(annotation) if classes is not None else ""
 
     def fault(self, value: Any) -> str | None:
         """Say what is wrong with a value, if anything is."""
-        if self.checked is None or type(value) in self.exact:  # type: ignore[operator]
+        if self.exact is None or self.checked is None or type(value) in self.exact:
             return None
         try:
             if isinstance(value, self.checked):
@@ -165,7 +168,7 @@ def _signature(method: Callable[..., Any]) -> Any:
         if sys.version_info < (3, 14):
             return None
     try:
-        from annotationlib import Format
+        from annotationlib import Format  # type: ignore[import-not-found, unused-ignore]
 
         return signature(method, annotation_format=Format.FORWARDREF)
     except Exception:

@@ -158,9 +158,7 @@ def snapshot(registry: Registry) -> RegistryStats:
         failed_builds=failed_builds,
         waits=waits,
         evictions=evictions,
-        removals=MappingProxyType(
-            {cause: removals[cause] for cause in RemovalCause}
-        ),
+        removals=MappingProxyType({cause: removals[cause] for cause in RemovalCause}),
         failed_class_names=tuple(registry._builder.failed()),
         entries=entries,
         cache_ttl_seconds=settings.cache_ttl_seconds,

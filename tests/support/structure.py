@@ -1,4 +1,4 @@
-"""The structural check of a registry: invariant 1 of the design, and what must be left of builds."""
+"""The structural check of a registry: ring and slots agree, and nothing is left of builds."""
 
 from __future__ import annotations
 

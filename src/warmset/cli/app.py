@@ -128,7 +128,8 @@ def _run_options(command: _Command) -> _Command:
             "--trim/--no-trim",
             default=True,
             show_default=True,
-            help="Have the C library give free memory back before RSS is measured (glibc only).",
+            help="Have the C library give free memory back before RSS is measured, and the workers"
+            " share one heap of its, for that (glibc only).",
         ),
         click.option(
             "--max-growth-mb",
@@ -241,6 +242,7 @@ def _execute(
 ) -> int:
     from . import report
     from .documents import load_documents
+    from .memory import share_one_heap
     from .pipeline import RunOptions
 
     run_options = RunOptions(**options)
@@ -257,6 +259,8 @@ def _execute(
     with _bad_input():
         source = pipeline.documents
         documents = load_documents(source, pipeline.file) if source is not None else ()
+    if run_options.trim and run_options.workers > 1:
+        share_one_heap()
     click.echo(report.headline(pipeline, len(documents), run_options))
     outcome = _with_progress(pipeline, documents, run_options)
     verdict = report.judge(outcome, max_growth_mb)

@@ -22,6 +22,7 @@ from warmset import MethodExecutor, MethodRegistry
 from warmset.resolver import told
 
 from .faults import import_dotted
+from .memory import give_back_free_memory, resident_bytes
 from .pipeline_file import Reference
 
 if TYPE_CHECKING:
@@ -148,39 +149,6 @@ class Outcome:
     skipped: int
     calls: int
     ended: str
-
-
-def resident_bytes() -> int:
-    """
-    Measure the resident set size of this process.
-
-    Returns:
-        Bytes.
-    """
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
-
-
-def give_back_free_memory() -> bool:
-    """
-    Make the C library give the memory that it holds, but that is free, back to the system.
-
-    glibc keeps freed blocks of up to 32 MB for later (its threshold for asking the system anew
-    follows the largest block freed so far). Where they lie changes from run to run, and RSS with
-    it, by tens of MB in either direction, although nothing is held any more.
-
-    Returns:
-        Whether the C library can be asked; it is glibc that can.
-    """
-    import ctypes
-
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return False
-    trim(ctypes.c_size_t(0))
-    return True
 
 
 def run_pipeline(

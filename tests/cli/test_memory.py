@@ -1,0 +1,59 @@
+"""Measuring the process, and what may be asked of the C library."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import warmset
+from warmset.cli import memory
+
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+
+
+def test_rss_is_that_of_this_process() -> None:
+    before = memory.resident_bytes()
+    block = b"x" * 50_000_000
+    assert memory.resident_bytes() - before > 40_000_000
+    assert len(block) == 50_000_000
+
+
+@needs_glibc
+def test_free_memory_is_given_back() -> None:
+    assert memory.give_back_free_memory()
+
+
+@needs_glibc
+def test_threads_can_share_one_heap() -> None:
+    # In a process of its own: it is for good.
+    code = (
+        "import sys; from warmset.cli.memory import share_one_heap; sys.exit(not share_one_heap())"
+    )
+    source = str(Path(warmset.__file__).parent.parent)
+    process = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("error", [OSError("none"), TypeError("none")])
+def test_without_glibc_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(name: None) -> object:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    assert not memory.give_back_free_memory()
+    assert not memory.share_one_heap()
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        def mallopt(self, option: int, value: int) -> int:
+            raise AssertionError("asked")
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    assert not memory.give_back_free_memory()
+    assert not memory.share_one_heap()

@@ -1,0 +1,61 @@
+"""Every example in README and docs runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """Line number and text of each block of a language."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        (text.count("\n", 0, match.start()) + 1, match[2])
+        for match in BLOCK.finditer(text)
+        if match[1] == language
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_run(ws: Any, page: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """In the order of the page, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {}
+    for line, text in blocks(page, "python"):
+        exec(compile("\n" * line + text, str(page), "exec"), namespace)
+
+
+def test_there_are_examples() -> None:
+    """A page that lost its blocks would pass without running anything."""
+    assert sum(len(blocks(page, "python")) for page in PAGES) >= 10
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_toml_examples_are_valid(ws: Any, page: Path, tmp_path: Path) -> None:
+    """Settings files load; pipeline files are read by the command's own reader."""
+    for _, text in blocks(page, "toml"):
+        name = text.partition("\n")[0].removeprefix("# ").strip()
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        if "[[steps]]" in text:
+            from warmset.cli.pipeline_file import load_pipeline
+
+            assert load_pipeline(path).steps
+        else:
+            assert len(ws.MethodRegistry.from_file(path)) > 0
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """To files that are there."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            if target == "CHANGELOG.md":
+                continue  # not part of what the suite is given
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
