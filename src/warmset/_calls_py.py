@@ -1,0 +1,224 @@
+"""
+The pure-Python calls: leases, handles, and `execute`.
+
+Each looks an instance up and holds it in one step, runs what is to be run, and gives it back.
+"""
+
+from __future__ import annotations
+
+from types import BuiltinMethodType, MethodType
+
+from ._ring_py import EMPTY, STRONG
+from .errors import MethodNotFoundError, MethodRegistryError
+from .resolver import check_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ._core_py import RegistryCore
+    from ._ring_py import Slot
+
+
+class Injected:
+    """A method that was given from outside, and the route that `execute` compiled for it."""
+
+    __slots__ = ("method", "plan")
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method = method
+        self.plan: Any = None
+
+
+class Lease:
+    """
+    Holds an instance for the time of a ``with`` block; made by `RegistryCore.use`.
+
+    It may be entered again after it was left, but not while it is held. A lease that is dropped
+    without being left gives its instance back.
+    """
+
+    __slots__ = ("_class_name", "_core", "_epoch", "_held", "_instance", "_slot")
+
+    def __init__(self, core: RegistryCore, class_name: str) -> None:
+        self._core = core
+        self._class_name = class_name
+        self._instance: Any = None
+        self._slot: Slot | None = None
+        self._epoch = -1
+        self._held = False
+
+    def __enter__(self) -> Any:
+        if self._held:
+            raise RuntimeError(f"this lease already holds {self._class_name!r}")
+        instance, self._slot, self._epoch = self._core._obtain(self._class_name, True)
+        self._instance = instance
+        self._held = True
+        return instance
+
+    def __exit__(self, *exception: object) -> None:
+        if self._held:
+            self._held = False
+            self._instance = None
+            self._core._release(self._slot, self._epoch)
+
+    def __del__(self) -> None:
+        self.__exit__()
+
+    def __repr__(self) -> str:
+        state = "held" if self._held else "not held"
+        return f"<warmset lease of {self._class_name!r}, {state}>"
+
+
+class Handle:
+    """
+    Calls one method of one class's instance, building it when it is not warm.
+
+    Made by `RegistryCore.bind`. Each call looks the instance up and holds it until the method
+    returns; the arguments go to the method as they are.
+    """
+
+    __slots__ = ("_core", "class_name", "method_name")
+
+    def __init__(self, core: RegistryCore, class_name: str, method_name: str) -> None:
+        self._core = core
+        self.class_name = class_name
+        self.method_name = method_name
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        core = self._core
+        injected = core._find_injected(self.class_name, self.method_name)
+        if injected is not None:
+            return injected.method(*args, **kwargs)
+        instance, slot, epoch = core._obtain(self.class_name, True)
+        try:
+            return core._method_of(instance, self.class_name, self.method_name)(*args, **kwargs)
+        finally:
+            core._release(slot, epoch)
+
+    def __repr__(self) -> str:
+        return f"<warmset handle of {self.class_name}.{self.method_name}>"
+
+
+class ExecutorCore:
+    """
+    The part of an executor that a call on a warm instance runs through.
+
+    Args:
+        registry: Where instances come from.
+    """
+
+    def __init__(self, registry: RegistryCore) -> None:
+        self._registry = registry
+        self._routes = 0
+        self._refusals = 0
+        self._drops_prevented = 0
+
+    def execute(self, class_name: str = "", method_name: str = "", /, **arguments: Any) -> Any:
+        """
+        Call a method by name, its arguments routed by name and checked before it runs.
+
+        Args:
+            class_name: A registered name, or one that a method was injected for. The two names
+                may also be given by keyword, where the method has no parameters of these names.
+            method_name: The method.
+            arguments: The payload, by parameter name. The instance is held while the method runs.
+
+        Returns:
+            What the method returned.
+
+        Raises:
+            ArgumentValidationError: Arguments are missing, unexpected or mistyped; the method did
+                not run.
+            AttributeError: The method cannot be had, with the cause chained. In degraded mode
+                None is returned and a warning logged instead.
+
+        Safe under threads; O(arguments) beyond the method's own cost on a hit.
+        """
+        if class_name == "":
+            class_name = arguments.pop("class_name", "")
+        if method_name == "":
+            method_name = arguments.pop("method_name", "")
+        if class_name == "" or method_name == "":
+            raise TypeError("execute() needs a class name and a method name")
+        if type(method_name) is not str:
+            method_name = check_name(method_name)
+        core = self._registry
+        try:
+            class_name = check_name(class_name)
+            injected = core._find_injected(class_name, method_name)
+            if injected is not None:
+                instance, slot, epoch, method = None, None, -1, injected.method
+            else:
+                instance, slot, epoch = core._obtain(class_name, True)
+        except MethodRegistryError as error:
+            return self._unavailable(class_name, method_name, error)
+        try:
+            if injected is None:
+                try:
+                    method = core._method_of(instance, class_name, method_name)
+                except MethodNotFoundError as error:
+                    return self._unavailable(class_name, method_name, error)
+                plan = self._plan_of(slot, epoch, instance, method_name, method)
+            else:
+                plan = injected.plan
+                if plan is None:
+                    plan = injected.plan = self._compile(method)
+            with core._lock:
+                self._routes += 1
+            args, keywords = self._route(plan, class_name, method_name, arguments)
+            return method(*args, **keywords)
+        finally:
+            core._release(slot, epoch)
+
+    def _plan_of(
+        self, slot: Slot | None, epoch: int, instance: Any, method_name: str, method: Any
+    ) -> Any:
+        """
+        The compiled signature of a method, from the slot where it is still true.
+
+        It is true while the same function answers to the name, so a method that is replaced on the
+        class or on the instance is compiled anew. A slot drops its routes with its instance.
+        """
+        if type(method) is MethodType:
+            token: Any = method.__func__
+        elif type(method) is BuiltinMethodType and method.__self__ is instance:
+            token = type(instance)
+        elif slot is not None and slot.kind == STRONG:
+            token = method  # of the instance, which the slot keeps alive anyhow
+        else:
+            return self._compile(method)
+        routes = None if slot is None else slot.routes
+        if routes is not None:
+            known = routes.get(method_name)
+            if known is not None and known[0] is token:
+                return known[1]
+        plan = self._compile(method)
+        if slot is not None:
+            routes = {} if slot.routes is None else slot.routes
+            routes[method_name] = token, plan
+            with self._registry._lock:
+                if slot.kind != EMPTY and slot.epoch == epoch:
+                    slot.routes = routes
+        return plan
+
+    def _compile(self, method: Any) -> Any:
+        """The executor overrides it."""
+        raise NotImplementedError
+
+    def _route(
+        self, plan: Any, class_name: str, method_name: str, arguments: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The executor overrides it."""
+        raise NotImplementedError
+
+    def _unavailable(self, class_name: str, method_name: str, error: MethodRegistryError) -> Any:
+        """The executor overrides it."""
+        raise error
+
+    def _refused(self, drops: int) -> None:
+        """Count a payload that was refused, and the arguments that nothing would have taken."""
+        with self._registry._lock:
+            self._refusals += 1
+            self._drops_prevented += drops

@@ -1,0 +1,237 @@
+"""
+The pure-Python ring: slots, linked in the order of last use, and every change of them.
+
+Why nothing half done is ever seen
+    Everything that changes a slot happens under one re-entrant lock, so other threads wait. The
+    *same* thread can come back into the middle of a change by two doors: a finaliser run by the
+    garbage collector, and a signal handler. CPython opens both only at a call, a backward jump, or
+    (before 3.12) the creation of a container. So each change below is a straight line of stores
+    without call, loop or new container, and begins by testing that it still applies; where steps
+    are repeated, the loop survives a ring that changed meanwhile. A plain lock would deadlock at
+    the same doors.
+
+Why foreign code never runs under the lock
+    Dropping the last reference to an instance runs its finaliser. What leaves a slot is therefore
+    handed out of the locked block and dropped after it.
+"""
+
+from __future__ import annotations
+
+from _thread import RLock
+
+from . import _fork
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+EMPTY, STRONG, WEAK = 0, 1, 2
+IDLE, SIZE, COLLECTED = 0, 1, 2  # values of `events.RemovalCause`; these are evictions
+CLEARED, REPLACED = 3, 5
+CAUSES = 6
+
+
+class Slot:
+    """
+    The record of one class name; instances move in and out of it.
+
+    `epoch` counts the departures, so that a lease or a build can tell whether the slot still holds
+    what it held when they began.
+    """
+
+    __slots__ = (
+        "build_seconds",
+        "built_at",
+        "epoch",
+        "holds",
+        "instance",
+        "kind",
+        "last_used",
+        "name",
+        "newer",
+        "older",
+        "path",
+        "routes",
+        "uses",
+    )
+
+    def __init__(self, name: str, path: str | None) -> None:
+        self.name = name
+        self.path = path
+        self.instance: Any = None
+        self.newer: Slot | None = None
+        self.older: Slot | None = None
+        self.last_used = 0.0
+        self.built_at = 0.0
+        self.build_seconds = 0.0
+        self.uses = 0
+        self.holds = 0
+        self.epoch = 0
+        self.kind = EMPTY
+        self.routes: dict[str, tuple[Any, Any]] | None = None
+
+    def __repr__(self) -> str:
+        kind = ("empty", "strong", "weak")[self.kind]
+        return f"<slot {self.name!r}: {kind}, {self.uses} uses, {self.holds} holds>"
+
+
+class Ring:
+    """
+    The slots of a registry, and the ring of those that hold a strong instance.
+
+    The lock guards both. `departed` lists are dropped by the caller, after the lock.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+        self._generation = 0
+        self._cached = 0
+        self._weak = 0
+        self._evictions = 0
+        self._removals = [0] * CAUSES
+        # The ring's root: its `older` is the newest slot, its `newer` the oldest.
+        self._root = root = Slot("", None)
+        root.newer = root.older = root
+        self._reset_after_fork()
+        _fork.watch(self)
+
+    def __del__(self) -> None:
+        # The ring is a cycle, and a dropped registry's instances must not wait for the collector.
+        if hasattr(self, "_lock"):
+            self._clear(CLEARED)
+
+    def _reset_after_fork(self) -> None:
+        # Whoever held the lock at the fork does not exist in the child; what it guards is whole,
+        # because a thread is never switched in the middle of a change (see the module's text).
+        self._lock = RLock()
+
+    def _move_to_front(self, slot: Slot) -> None:
+        root = self._root
+        newest, newer, older = root.older, slot.newer, slot.older
+        if newest is slot or newer is None:
+            return
+        newer.older = older
+        older.newer = newer  # type: ignore[union-attr]
+        slot.older = newest
+        slot.newer = root
+        newest.newer = slot  # type: ignore[union-attr]
+        root.older = slot
+
+    def _detach(self, slot: Slot, epoch: int, cause: int, departed: list[Any]) -> None:
+        """
+        Take the instance of this epoch out of its slot and count it, if it is still there.
+
+        It goes to `departed`, which the caller drops after the lock.
+        """
+        if slot.kind == EMPTY or slot.epoch != epoch:
+            return
+        instance, routes = slot.instance, slot.routes
+        newer, older = slot.newer, slot.older
+        if newer is not None:
+            newer.older = older
+            older.newer = newer  # type: ignore[union-attr]
+            slot.newer = slot.older = None
+            self._cached -= 1
+        else:
+            self._weak -= 1
+        slot.kind = EMPTY
+        slot.instance = slot.routes = None
+        slot.holds = 0
+        slot.epoch = epoch + 1
+        self._removals[cause] += 1
+        if cause <= COLLECTED:
+            self._evictions += 1
+        departed.append(instance)
+        departed.append(routes)
+
+    def _attach(
+        self,
+        slot: Slot,
+        content: Any,
+        kind: int,
+        older: Slot | None,
+        built_at: float,
+        last_used: float,
+        uses: int,
+        build_seconds: float,
+    ) -> None:
+        """
+        Put an instance into an empty slot.
+
+        It is linked next to `older`, or as the newest; a weak reference is not linked.
+        """
+        if slot.kind != EMPTY:
+            return
+        slot.built_at = built_at
+        slot.last_used = last_used
+        slot.uses = uses
+        slot.build_seconds = build_seconds
+        slot.instance = content
+        slot.kind = kind
+        if kind == STRONG:
+            if older is None or older.newer is None:
+                older = self._root.older
+            newer = older.newer  # type: ignore[union-attr]
+            slot.older = older
+            slot.newer = newer
+            newer.older = slot  # type: ignore[union-attr]
+            older.newer = slot  # type: ignore[union-attr]
+            self._cached += 1
+        else:
+            self._weak += 1
+
+    def _make_room(self, limit: int, departed: list[Any]) -> None:
+        """Evict the least recent instances that nobody holds until `limit` are cached."""
+        root = self._root
+        slot = root.newer
+        while self._cached > limit and slot is not root:
+            if slot is None:
+                slot = root.newer
+                continue
+            newer = slot.newer
+            if not slot.holds:
+                self._detach(slot, slot.epoch, SIZE, departed)
+            slot = newer
+
+    def _place(self, slot: Slot, last_used: float) -> Slot | None:
+        """The neighbour on the older side that a last use at this time gives to a slot."""
+        root = self._root
+        older = root.older
+        while older is not root:
+            if older is None:
+                older = root.older
+            elif older is slot or older.last_used > last_used:
+                older = older.older
+            else:
+                break
+        return older
+
+    def _vacate(self, slot: Slot, cause: int, departed: list[Any]) -> None:
+        """Empty a slot, and let no build that is under way fill it."""
+        slot.epoch += slot.kind == EMPTY
+        self._detach(slot, slot.epoch, cause, departed)
+
+    def _clear(self, cause: int) -> tuple[int, int]:
+        """Take everything out; how many were kept strongly and how many weakly."""
+        departed: list[Any] = []
+        with self._lock:
+            self._generation += 1
+            root = self._root
+            while (slot := root.newer) is not root and slot is not None:
+                self._detach(slot, slot.epoch, cause, departed)
+            strong = len(departed)
+            if self._weak:
+                for slot in list(self._slots.values()):
+                    if slot.kind == WEAK:
+                        self._detach(slot, slot.epoch, cause, departed)
+        return strong // 2, (len(departed) - strong) // 2
+
+    def _ring(self, *, from_oldest: bool = False) -> list[str]:
+        """The names along one direction of the links, for the structural check."""
+        names = []
+        with self._lock:
+            slot = self._root.newer if from_oldest else self._root.older
+            while slot is not self._root:
+                names.append(slot.name)  # type: ignore[union-attr]
+                slot = slot.newer if from_oldest else slot.older  # type: ignore[union-attr]
+        return names
