@@ -238,6 +238,8 @@ cdef class RegistryCore:
     cdef public long long _evictions
     cdef public long long _builds
     cdef double _build_seconds
+    cdef long long _waits
+    cdef long long _failures
     cdef long long _removals[CAUSES]
 
     def __cinit__(self, *args, **kwargs):
@@ -530,18 +532,30 @@ cdef class RegistryCore:
         departed = []
         _make_room(self, self._max_size, departed)
 
+    def _count_wait(self):
+        """A look-up waits for another thread's build."""
+        self._waits += 1
+
+    def _count_failure(self):
+        """A build failed."""
+        self._failures += 1
+
     def _counters(self):
-        """Hits, misses, evictions, builds, build seconds, removals by cause: of one moment."""
+        """
+        The counters, of one moment.
+
+        Hits, misses, evictions, builds, build seconds, waits, failed builds, removals by cause.
+        """
         # Read before the first object is made for them.
         cdef long long hits = self._hits, misses = self._misses, evictions = self._evictions
-        cdef long long builds = self._builds
+        cdef long long builds = self._builds, waits = self._waits, failures = self._failures
         cdef long long removals[CAUSES]
         cdef double build_seconds = self._build_seconds
         cdef int cause
         for cause in range(CAUSES):
             removals[cause] = self._removals[cause]
         by_cause = tuple([removals[cause] for cause in range(CAUSES)])
-        return hits, misses, evictions, builds, build_seconds, by_cause
+        return hits, misses, evictions, builds, build_seconds, waits, failures, by_cause
 
     def _entries(self):
         """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""

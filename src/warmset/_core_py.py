@@ -56,6 +56,8 @@ class RegistryCore(Ring):
         self._misses = 0
         self._builds = 0
         self._build_seconds = 0.0
+        self._waits = 0
+        self._failures = 0
 
     # -- look-up ---------------------------------------------------------------------------------
 
@@ -398,8 +400,22 @@ class RegistryCore(Ring):
         with self._lock:
             self._make_room(self._max_size, departed)
 
-    def _counters(self) -> tuple[int, int, int, int, float, tuple[int, ...]]:
-        """Hits, misses, evictions, builds, build seconds, removals by cause: of one moment."""
+    def _count_wait(self) -> None:
+        """A look-up waits for another thread's build."""
+        with self._lock:
+            self._waits += 1
+
+    def _count_failure(self) -> None:
+        """A build failed."""
+        with self._lock:
+            self._failures += 1
+
+    def _counters(self) -> tuple[int, int, int, int, float, int, int, tuple[int, ...]]:
+        """
+        The counters, of one moment.
+
+        Hits, misses, evictions, builds, build seconds, waits, failed builds, removals by cause.
+        """
         with self._lock:
             return (
                 self._hits,
@@ -407,6 +423,8 @@ class RegistryCore(Ring):
                 self._evictions,
                 self._builds,
                 self._build_seconds,
+                self._waits,
+                self._failures,
                 tuple(self._removals),
             )
 

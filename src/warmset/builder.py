@@ -14,8 +14,6 @@ owner. So a cycle, within a thread or across several, is seen by the one that wo
 from __future__ import annotations
 
 from _thread import allocate_lock, get_ident
-from copy import copy
-from itertools import count
 from time import monotonic, perf_counter
 
 from . import _fork
@@ -100,8 +98,6 @@ class Builder:
         self._innermost: dict[int, _Flight] = {}
         self._waiting: dict[int, _Flight] = {}
         self._failures: dict[str, _Failure] = {}
-        self._waits = count()
-        self._failed_builds = count()
         _fork.watch(self)
 
     def _reset_after_fork(self) -> None:
@@ -141,7 +137,7 @@ class Builder:
                 # From the very step that enters it on, whatever interrupts this thread.
                 if self._flights.get(slot.name) is mine:
                     self._land(mine)
-            self._wait_for(flight, me)
+            self._wait_for(flight, registry, me)
             # Who came after a clear must not take what was begun before it.
             stale = flight.token != mine.token or flight.slot is not slot
             if stale or flight.interrupted:
@@ -162,7 +158,13 @@ class Builder:
         if remembered is not None:
             flight.error = remembered
             raise remembered._again() from remembered.__cause__
-        flight.instance = self._build(flight, registry)
+        try:
+            flight.instance = self._build(flight, registry)
+        except MethodRegistryError as error:
+            registry._count_failure()
+            flight.error = error
+            self.remember(slot.name, error)
+            raise
         return flight.instance
 
     def _land(self, flight: _Flight) -> None:
@@ -189,38 +191,25 @@ class Builder:
                     class_path=slot.path,
                 )
         except MethodRegistryError as error:
+            # The trouble of another class, which this one asked for, is chained; a cycle is
+            # everybody's.
             if error.stage == "cycle" or error.class_name == slot.name:
-                self._failed(flight, error)
                 raise
-            # The trouble of another class, which this one asked for.
-            raise self._failed(flight, _raised(slot, error), error) from error
+            raise _raised(slot, error) from error
         except Exception as error:
-            raise self._failed(flight, _raised(slot, error), error) from error
+            raise _raised(slot, error) from error
         registry._publish(slot, instance, flight.token, max(0.0, self._stopwatch() - began))
         self._failures.pop(slot.name, None)
         return instance
 
-    def _failed(
-        self,
-        flight: _Flight,
-        error: MethodRegistryError,
-        cause: BaseException | None = None,
-    ) -> MethodRegistryError:
-        if cause is not None:
-            error.__cause__ = cause
-        next(self._failed_builds)
-        flight.error = error
-        self.remember(flight.slot.name, error)
-        return error
-
-    def _wait_for(self, flight: _Flight, me: int) -> None:
+    def _wait_for(self, flight: _Flight, registry: Registry, me: int) -> None:
         before = self._waiting.get(me)  # set where a finaliser or a signal handler came in
         self._waiting[me] = flight
         try:
             chain = self._chain(flight, me)
             if chain is not None:
                 raise CycleError(chain)
-            next(self._waits)
+            registry._count_wait()
             flight.wait()
         finally:
             if before is None:
@@ -282,11 +271,6 @@ class Builder:
         forgotten = len(self.failed())
         self._failures.clear()
         return forgotten
-
-    def counters(self) -> tuple[int, int]:
-        """Give how often a thread waited for another's build, and how many builds failed."""
-        # An `itertools.count` adds up without a lock and shows its value in its copy.
-        return next(copy(self._waits)), next(copy(self._failed_builds))
 
 
 def _raised(slot: Slot, error: Exception) -> BuildError:

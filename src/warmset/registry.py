@@ -263,7 +263,7 @@ class Registry(RegistryCore):
         Remembered failures stay: see `forget_failures`. O(cached).
         """
         strong, weak = self._clear(_CLEARED)
-        hits, misses, evictions, builds, _, _ = self._counters()
+        hits, misses, evictions, builds, *_ = self._counters()
         return {
             "entries_cleared": strong,
             "weakrefs_cleared": weak,

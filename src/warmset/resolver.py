@@ -191,7 +191,7 @@ def resolve(class_name: str, class_path: str) -> type:
     called from any number of threads; runs the foreign code of the imported modules, so that no
     lock may be held. Costs one import the first time, some microseconds after that.
     """
-    from importlib import import_module
+    import sys
 
     path = check_path(class_name, class_path)
     parts = path.split(".")
@@ -201,7 +201,11 @@ def resolve(class_name: str, class_path: str) -> type:
     while True:
         prefix = ".".join(parts[:cut])
         try:
-            target: object = import_module(prefix)
+            # As the statement does it, not `importlib.import_module`: where the module is there
+            # already, no lock of the import system is touched. Before 3.12, that lock deadlocks
+            # where a signal handler asks for a class while its own thread is inside it.
+            __import__(prefix)
+            target: object = sys.modules[prefix]
             break
         except Exception as error:
             cut = _missing(error, prefix).count(".")

@@ -129,8 +129,7 @@ def snapshot(registry: Registry) -> RegistryStats:
     Returns:
         The snapshot.
     """
-    hits, misses, evictions, builds, build_seconds, removals = registry._counters()
-    waits, failed_builds = registry._builder.counters()
+    hits, misses, evictions, builds, build_seconds, waits, failures, removals = registry._counters()
     now = registry._now()
     entries = tuple(
         EntryStats(
@@ -155,7 +154,7 @@ def snapshot(registry: Registry) -> RegistryStats:
         misses=misses,
         builds=builds,
         build_seconds=build_seconds,
-        failed_builds=failed_builds,
+        failed_builds=failures,
         waits=waits,
         evictions=evictions,
         removals=MappingProxyType({cause: removals[cause] for cause in RemovalCause}),
