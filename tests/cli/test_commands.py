@@ -383,3 +383,29 @@ def test_without_the_extra_one_line_says_so(tmp_path: Path, package: str) -> Non
     assert errors == (
         "warmset: the command line needs the 'cli' extra: pip install \"warmset[cli]\"\n"
     )
+
+
+def test_classes_beside_the_pipeline_need_not_be_installed(tmp_path: Path) -> None:
+    """The working directory is on the import path, or the one that --app-dir names."""
+    app_dir = tmp_path / "app"
+    app_dir.mkdir()
+    (app_dir / "mine.py").write_text(
+        "class Words:\n    def count(self, text):\n        return len(text.split())\n"
+        "def texts():\n    yield 'one', 'a b c'\n"
+    )
+    pipeline = app_dir / "pipeline.toml"
+    pipeline.write_text(
+        '[classes]\nWords = "mine.Words"\n[documents]\nsource = "mine.texts"\n'
+        '[[steps]]\nclass = "Words"\nmethod = "count"\narguments = { text = "$document.text" }\n'
+    )
+    code = "import sys; from warmset.cli import main; sys.exit(main(sys.argv[1:]))"
+    for directory, words in ((app_dir, []), (tmp_path, ["--app-dir", "app"])):
+        result = subprocess.run(
+            # Isolated, as an installed script is: it has no working directory on its path.
+            [sys.executable, "-I", "-c", code, "run", str(pipeline), "--runs", "2", *words],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert result.returncode == 0, result.stderr + result.stdout

@@ -162,8 +162,16 @@ def _run_options(command: _Command) -> _Command:
 
 @cli.command(epilog=_EPILOG)
 @click.argument("pipeline_toml", metavar="PIPELINE.toml", type=click.Path(path_type=Path))
+@click.option(
+    "--app-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    metavar="DIR",
+    help="Put first on the import path, for classes that are not installed; by default the working"
+    " directory.",
+)
 @_run_options
-def run(pipeline_toml: Path, **options: Any) -> int:
+def run(pipeline_toml: Path, app_dir: Path, **options: Any) -> int:
     """
     Run the pipeline in a file N times and judge the growth of memory.
 
@@ -174,6 +182,8 @@ def run(pipeline_toml: Path, **options: Any) -> int:
 
     with _bad_input():
         pipeline = load_pipeline(pipeline_toml)
+    # As `python -m` does; the script of an installed command does not.
+    sys.path.insert(0, str(app_dir.resolve()))
     return _execute(pipeline, **options)
 
 
