@@ -91,11 +91,12 @@ def timer() -> Timer:
 @pytest.fixture
 def samples() -> Iterator[Any]:
     """The sample classes, with nothing built yet and nothing in their script."""
-    sample_classes.built.clear()
-    sample_classes.script.clear()
+    noted = (sample_classes.built, sample_classes.closed, sample_classes.script)
+    for notes in noted:
+        notes.clear()
     yield sample_classes
-    sample_classes.built.clear()
-    sample_classes.script.clear()
+    for notes in noted:
+        notes.clear()
 
 
 PATHS = {name: f"samples.{name}" for name in ("Alpha", "Beta", "Gamma", "Delta")}

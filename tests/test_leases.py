@@ -85,8 +85,8 @@ def test_evict_expired_passes_over_held_ones(make: Any, timer: Any) -> None:
 
 @pytest.mark.parametrize("removal", ["clear_cache", "discard", "unregister_class"])
 def test_a_held_instance_that_is_removed_stays_with_its_holder(make: Any, removal: str) -> None:
-    """It is handed to nobody new, and its release touches nothing of its successor."""
-    registry = make()
+    """Without revival it is handed to nobody new; its release touches nothing of its successor."""
+    registry = make(revive=False)
     with registry.use("Alpha") as alpha:
         if removal == "clear_cache":
             registry.clear_cache()

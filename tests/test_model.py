@@ -40,11 +40,15 @@ class Model:
         self.held: dict[str, int] = {}
         self.failed_until = -1.0
         self.hits = self.misses = self.builds = self.evictions = 0
-        self.removals = [0] * 6
+        self.removals = [0] * 7
+        self.leaving: dict[str, int] = {}
+        self.revived = 0
 
     def leave(self, name: str, cause: int) -> None:
         self.order.remove(name)
-        self.held.pop(name, None)
+        holds = self.held.pop(name, 0)
+        if holds:
+            self.leaving[name] = holds
         self.removals[cause] += 1
         self.evictions += cause <= 2
 
@@ -64,6 +68,11 @@ class Model:
         return self.ttl > 0 and not self.held.get(name) and now - self.used[name] > self.ttl
 
     def get(self, name: str, now: float) -> bool:
+        if name in self.leaving:
+            self.held[name] = self.leaving.pop(name)
+            self.order.append(name)
+            self.used[name] = now
+            self.revived += 1
         if name in self.order:
             if not self.expired(name, now):
                 self.hits += 1
@@ -82,6 +91,11 @@ class Model:
         return True
 
     def release(self, name: str, now: float) -> None:
+        if name in self.leaving:
+            self.leaving[name] -= 1
+            if not self.leaving[name]:
+                del self.leaving[name]
+            return
         self.held[name] -= 1
         self.touch(name, now)
         self.shrink(self.size)
@@ -189,11 +203,10 @@ class Both(RuleBasedStateMachine):
     def release(self, data: Any) -> None:
         index = data.draw(st.integers(0, len(self.leases) - 1))
         held, instances, leases = self.leases.pop(index)
-        current = self.registries[0]._slots[held].instance is instances[0]
+        assert not any(instance.is_closed for instance in instances), "closed while held"
         for lease in leases:
             lease.__exit__(None, None, None)
-        if current:
-            self.model.release(held, self.timer.now)
+        self.model.release(held, self.timer.now)
 
     @started
     @rule(seconds=st.sampled_from([0.5, 3.0, 5.0, 6.0]))
@@ -234,6 +247,9 @@ class Both(RuleBasedStateMachine):
                 assert entry.uses == model.uses[entry.class_name]
                 assert entry.idle_seconds == self.timer.now - model.used[entry.class_name]
                 assert entry.holders == model.held.get(entry.class_name, 0)
+            left = stats.closed + stats.left_open + len(model.leaving) + model.revived
+            assert left == sum(model.removals)
+            assert stats.close_failures == 0
             over = stats.cached - model.size
             assert over <= 0 or stats.held >= over
         assert len({repr(registry.stats()) for registry in self.registries}) <= 1

@@ -29,6 +29,8 @@ DEFAULTS = {
     "enable_weakref": False,
     "max_cache_size": 100,
     "retry_after_seconds": 30.0,
+    "build_timeout_seconds": 0.0,
+    "revive": True,
 }
 
 
@@ -112,8 +114,8 @@ def test_defaults(ws: Any) -> None:
     made = ws.settings.RegistrySettings()
     assert made.as_options() == DEFAULTS
     assert repr(made) == (
-        "RegistrySettings(cache_ttl_seconds=300.0, enable_weakref=False, max_cache_size=100,"
-        " retry_after_seconds=30.0)"
+        "RegistrySettings(build_timeout_seconds=0.0, cache_ttl_seconds=300.0,"
+        " enable_weakref=False, max_cache_size=100, retry_after_seconds=30.0, revive=True)"
     )
 
 
@@ -383,7 +385,9 @@ def test_table_with_unknown_keys(ws: Any) -> None:
 @pytest.mark.parametrize("what", ["settings", "classes"])
 def test_table_that_is_none(ws: Any, table: object, what: str) -> None:
     read = (
-        ws.settings.RegistrySettings.from_table if what == "settings" else ws.settings.check_classes
+        ws.settings.RegistrySettings.from_table
+        if what == "settings"
+        else ws.settings_file.check_classes
     )
     with pytest.raises(ws.settings.SettingsError, match="expected a table") as caught:
         read(table, file="f.toml", table_name="t")
@@ -402,7 +406,7 @@ def test_unknown_keys(ws: Any) -> None:
 
 def test_classes(ws: Any) -> None:
     table = {"Tagger": "pkg.mod.Tagger", "any name. at all": "pkg.mod:Outer.Inner"}
-    paths = ws.settings.check_classes(table, file="f.toml")
+    paths = ws.settings_file.check_classes(table, file="f.toml")
     assert paths == {"Tagger": "pkg.mod.Tagger", "any name. at all": "pkg.mod.Outer.Inner"}
     assert paths is not table
 
@@ -420,7 +424,7 @@ def test_classes(ws: Any) -> None:
 )
 def test_classes_with_a_bad_row(ws: Any, name: Any, value: object, told: str) -> None:
     with pytest.raises(ws.settings.SettingsError) as caught:
-        ws.settings.check_classes({"Good": "a.B", name: value}, file="f.toml", table_name="c")
+        ws.settings_file.check_classes({"Good": "a.B", name: value}, file="f.toml", table_name="c")
     error = caught.value
     assert (error.file, error.table, error.key) == ("f.toml", "c", str(name))
     assert str(error).startswith(f"f.toml: [c]: {name or repr(name)} = {value!r}; expected ")
@@ -455,7 +459,7 @@ Tagger = "pkg.mod.Tagger"
 def test_file(ws: Any, write: Any, kind: str) -> None:
     path = write(FULL)
     spelled: Any = {"path": path, "str": str(path), "bytes": str(path).encode()}[kind]
-    got = ws.settings.load_settings_file(spelled)
+    got = ws.settings_file.load_settings_file(spelled)
     assert got.path == str(path)
     assert got.settings == ws.settings.RegistrySettings(
         cache_ttl_seconds=60.0, retry_after_seconds=math.inf
@@ -467,13 +471,13 @@ def test_file(ws: Any, write: Any, kind: str) -> None:
     "content", ["", "# nothing\n", "[classes]\n", "[registry]\n", "\ufeff[classes]\r\n"]
 )
 def test_file_with_nothing_in_it(ws: Any, write: Any, content: str) -> None:
-    got = ws.settings.load_settings_file(write(content))
+    got = ws.settings_file.load_settings_file(write(content))
     assert got.settings == ws.settings.RegistrySettings()
     assert got.class_paths == {}
 
 
 def test_file_value_is_immutable_and_equal_by_content(picklable: Any, write: Any) -> None:
-    load = picklable.settings.load_settings_file
+    load = picklable.settings_file.load_settings_file
     path = write(FULL)
     got = load(path)
     with pytest.raises(AttributeError, match="SettingsFile is immutable"):
@@ -505,7 +509,7 @@ def test_file_with_a_fault(
 ) -> None:
     path = write(content)
     with pytest.raises(ws.settings.SettingsError) as caught:
-        ws.settings.load_settings_file(path)
+        ws.settings_file.load_settings_file(path)
     error = caught.value
     assert (error.file, error.table, error.key) == (str(path), table, key)
     assert str(error).startswith(f"{path}: ")
@@ -529,7 +533,7 @@ def test_file_with_a_fault(
 def test_file_that_is_no_toml(ws: Any, write: Any, content: str | bytes, told: str) -> None:
     path = write(content)
     with pytest.raises(ws.settings.SettingsError) as caught:
-        ws.settings.load_settings_file(path)
+        ws.settings_file.load_settings_file(path)
     assert caught.value.file == str(path)
     assert str(path) in str(caught.value)
     assert told in str(caught.value)
@@ -539,14 +543,14 @@ def test_file_that_is_no_toml(ws: Any, write: Any, content: str | bytes, told: s
 def test_file_that_cannot_be_read(ws: Any, tmp_path: Path) -> None:
     for path in (tmp_path / "absent.toml", tmp_path, f"{tmp_path}/nu\x00ll", "x" * 10_000):
         with pytest.raises(ws.settings.SettingsError, match="cannot be read: ") as caught:
-            ws.settings.load_toml(path)
+            ws.settings_file.load_toml(path)
         assert caught.value.file == str(path)
         assert isinstance(caught.value.__cause__, (OSError, ValueError))
 
 
 @pytest.mark.parametrize("path", [None, 0, 1.5, ["warmset.toml"]])
 def test_file_that_is_no_path(ws: Any, path: object) -> None:
-    for load in (ws.settings.load_toml, ws.settings.load_settings_file):
+    for load in (ws.settings_file.load_toml, ws.settings_file.load_settings_file):
         with pytest.raises(TypeError):
             load(path)
 
@@ -568,11 +572,11 @@ def test_file_that_is_no_path(ws: Any, path: object) -> None:
 def test_any_content_is_read_or_refused(ws: Any, write: Any, content: bytes) -> None:
     path = write(content)
     try:
-        got = ws.settings.load_settings_file(path)
+        got = ws.settings_file.load_settings_file(path)
     except ws.settings.SettingsError as error:
         refusal = error
     else:
-        assert isinstance(got, ws.settings.SettingsFile)
+        assert isinstance(got, ws.settings_file.SettingsFile)
         return
     assert refusal.file == str(path)
     assert str(path) in str(refusal)
@@ -594,8 +598,9 @@ def test_round_trip_through_a_file(
         f"max_cache_size = {size}\nenable_weakref = {str(weak).lower()}\n[classes]\n"
         + "".join(f'"{name}" = "pkg.mod.C{i}"\n' for i, name in enumerate(names))
     )
-    got = ws.settings.load_settings_file(path)
+    got = ws.settings_file.load_settings_file(path)
     assert got.settings.as_options() == {
+        **DEFAULTS,
         "cache_ttl_seconds": ttl,
         "retry_after_seconds": retry,
         "max_cache_size": size,

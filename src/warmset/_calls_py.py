@@ -95,6 +95,7 @@ class Handle:
         try:
             return core._method_of(instance, self.class_name, self.method_name)(*args, **kwargs)
         finally:
+            instance = None  # at the last release, who else refers to it is counted
             core._release(slot, epoch)
 
     def __repr__(self) -> str:
@@ -149,7 +150,8 @@ class ExecutorCore:
             class_name = check_name(class_name)
             injected = core._find_injected(class_name, method_name)
             if injected is not None:
-                instance, slot, epoch, method = None, None, -1, injected.method
+                instance, slot, epoch = None, None, -1
+                method: Any = injected.method
             else:
                 instance, slot, epoch = core._obtain(class_name, True)
         except MethodRegistryError as error:
@@ -170,6 +172,7 @@ class ExecutorCore:
             args, keywords = self._route(plan, class_name, method_name, arguments)
             return method(*args, **keywords)
         finally:
+            instance = method = None  # at the last release, who else refers to it is counted
             core._release(slot, epoch)
 
     def _plan_of(
@@ -196,11 +199,13 @@ class ExecutorCore:
                 return known[1]
         plan = self._compile(method)
         if slot is not None:
-            routes = {} if slot.routes is None else slot.routes
-            routes[method_name] = token, plan
+            route = token, plan
+            fresh: dict[str, tuple[Any, Any]] = {}
             with self._registry._lock:
                 if slot.kind != EMPTY and slot.epoch == epoch:
-                    slot.routes = routes
+                    if slot.routes is None:
+                        slot.routes = fresh
+                    slot.routes[method_name] = route
         return plan
 
     def _compile(self, method: Any) -> Any:

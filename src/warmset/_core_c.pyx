@@ -122,7 +122,10 @@ cdef enum:  # values of `events.RemovalCause`; those up to COLLECTED are evictio
     SIZE = 1
     COLLECTED = 2
     REPLACED = 5
-    CAUSES = 6
+    CAUSES = 7
+
+cdef enum:
+    TALLIES = 6  # names in `_tallies`
 
 cdef enum:
     STACK = 8  # arguments that a call passes on without an allocation
@@ -143,8 +146,9 @@ cdef class Slot:
     """
     The record of one class name; instances move in and out of it.
 
-    `epoch` counts the departures, so that a lease or a build can tell whether the slot still holds
-    what it held when they began.
+    `epoch` names what the slot holds: a lease or a build that remembers it can tell whether this
+    is still there. Each departure gives the slot an epoch that it never had; an instance that is
+    revived brings its own back.
     """
 
     cdef readonly str name
@@ -155,10 +159,13 @@ cdef class Slot:
     cdef readonly double last_used
     cdef readonly double built_at
     cdef readonly double build_seconds
+    cdef list leaving  # taken out while held; closed at their last release
     cdef readonly unsigned int epoch
+    cdef unsigned int departures
     cdef readonly unsigned long long uses
     cdef readonly unsigned int holds
     cdef readonly unsigned char kind
+    cdef bint shared  # whether it was handed out without a lease
 
     def __cinit__(self, str name, path):
         self.name = name
@@ -170,6 +177,34 @@ cdef class Slot:
     def __repr__(self):
         kind = ("empty", "strong", "weak")[self.kind]
         return f"<slot {self.name!r}: {kind}, {self.uses} uses, {self.holds} holds>"
+
+
+@cython.final
+cdef class Departure:
+    """
+    An instance that was taken out of its slot, and why.
+
+    `held` tells whether somebody held it then; in that case it is not closed before `holds`, which
+    are still to be given back, come down to none, and it may be revived until then, unless its
+    class was replaced. `shared` tells whether it was ever handed out without a lease.
+    """
+
+    cdef readonly str class_name
+    cdef public object instance
+    cdef public object routes
+    cdef readonly int cause
+    cdef readonly double built_at
+    cdef readonly double last_used
+    cdef readonly double build_seconds
+    cdef readonly unsigned long long uses
+    cdef readonly unsigned int epoch
+    cdef readonly unsigned int holds
+    cdef readonly bint held
+    cdef readonly bint shared
+    cdef readonly bint weak
+
+    def __repr__(self):
+        return f"<departure of {self.class_name!r}: cause {self.cause}, {self.holds} holds>"
 
 
 @cython.final
@@ -216,6 +251,8 @@ cdef class RegistryCore:
         cache_ttl_seconds: Idle seconds after which an instance leaves; 0 switches it off.
         max_cache_size: How many instances are kept at most.
         enable_weakref: Keep instances by weak reference only.
+        revive: Whether a held instance that was removed is handed out again, and kept, when its
+            name is asked for before its last release; else another one is built.
         timer: Gives monotonic seconds; None takes the clock of the system.
 
     Single calls are safe under threads. A hit costs one dictionary probe and a few stores.
@@ -224,6 +261,7 @@ cdef class RegistryCore:
     cdef double _ttl
     cdef Py_ssize_t _max_size
     cdef bint _weak_mode
+    cdef bint _revives
     cdef bint _coarse
     cdef object _timer
     cdef readonly dict _slots
@@ -238,9 +276,9 @@ cdef class RegistryCore:
     cdef public long long _evictions
     cdef public long long _builds
     cdef double _build_seconds
-    cdef long long _waits
-    cdef long long _failures
     cdef long long _removals[CAUSES]
+    cdef long long _tallies[TALLIES]
+    cdef public object _queue  # of departures to tell of, if any
 
     def __cinit__(self, *args, **kwargs):
         self._slots = {}
@@ -249,11 +287,18 @@ cdef class RegistryCore:
         self._max_size = 1
 
     def __init__(
-        self, *, cache_ttl_seconds=300.0, max_cache_size=100, enable_weakref=False, timer=None
+        self,
+        *,
+        cache_ttl_seconds=300.0,
+        max_cache_size=100,
+        enable_weakref=False,
+        revive=True,
+        timer=None,
     ):
         self._ttl = cache_ttl_seconds
         self._max_size = max_cache_size
         self._weak_mode = enable_weakref
+        self._revives = revive
         self._timer = timer
         self._coarse = self._ttl == 0.0 or warmset_tick() * TICKS_IN_TTL <= self._ttl
 
@@ -281,11 +326,7 @@ cdef class RegistryCore:
         Safe under threads; O(1) on a hit. A miss runs the import and the constructor, and waits if
         another thread is at it.
         """
-        cdef unsigned int epoch
-        cdef PyObject* instance = _hit(self, class_name, False, NULL, &epoch)
-        if instance != NULL:
-            return _owned(instance)
-        return self._build(check_name(class_name))
+        return _get(self, class_name)
 
     def get_method(self, class_name, method_name):
         """
@@ -304,19 +345,13 @@ cdef class RegistryCore:
 
         Safe under threads; O(1) on a hit.
         """
-        cdef unsigned int epoch
-        cdef PyObject* instance
         cdef PyObject* method
         if self._injected:
             class_name = check_name(class_name)
             injected = _find_injected(self, class_name, method_name)
             if injected is not None:
                 return (<Injected>injected).method
-        instance = _hit(self, class_name, False, NULL, &epoch)
-        if instance == NULL:
-            warm = self._build(check_name(class_name))
-        else:
-            warm = _owned(instance)
+        warm = _get(self, class_name)
         method = PyObject_GetAttr(<PyObject*>warm, <PyObject*>method_name)
         if method != NULL and PyCallable_Check(method):
             return _owned(method)
@@ -396,7 +431,6 @@ cdef class RegistryCore:
         cdef Link* link
         cdef Slot slot
         cdef double now
-        cdef Py_ssize_t count = 0
         if self._ttl <= 0.0:
             return 0
         now = _now(self)
@@ -409,14 +443,21 @@ cdef class RegistryCore:
                 if now - slot.last_used <= self._ttl:
                     break
                 _detach(self, slot, slot.epoch, IDLE, departed)
-                count += 1
-        return count
+        if departed:
+            self._departed(departed)
+        return len(departed)
 
     # -- what the registry overrides -------------------------------------------------------------
 
     def _build(self, class_name):
-        """A miss calls up: the registry overrides it."""
-        self._refuse(class_name)
+        """A miss calls up: the registry overrides it, and gives what it built as held."""
+        return self._refuse(class_name), None, -1
+
+    def _departed(self, departed):
+        """Instances left; the registry overrides it. No lock is held."""
+
+    def _let_go(self, departure):
+        """Nobody holds a departed instance any more; the registry overrides it."""
 
     def _refuse(self, class_name):
         raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
@@ -454,15 +495,20 @@ cdef class RegistryCore:
         return <unsigned int>(slot.epoch + self._generation)
 
     def _peek(self, Slot slot):
-        """A warm instance, used but not counted as a look-up: that was counted as a miss."""
+        """A warm instance, held but not counted as a look-up: that was counted as a miss."""
         cdef unsigned int epoch
-        cdef PyObject* instance = _warm(self, slot, _now(self), False, False, &epoch)
+        cdef PyObject* instance = _warm(self, slot, _now(self), True, False, &epoch)
         return None if instance == NULL else (_owned(instance), epoch)
 
     def _publish(self, Slot slot, instance, unsigned int token, double build_seconds):
-        """Cache what was built, unless the slot or the registry was cleared since `token`."""
+        """
+        Cache what was built, unless the slot or the registry was cleared since `token`.
+
+        The epoch under which it is held for the builder, or -1 if it was not cached.
+        """
         cdef double now = _now(self)
         cdef unsigned char kind = STRONG
+        cdef long long held = -1
         content = instance
         if self._weak_mode:
             try:
@@ -475,17 +521,43 @@ cdef class RegistryCore:
         if <unsigned int>(slot.epoch + self._generation) == token and slot.kind == EMPTY:
             if kind == STRONG:
                 _make_room(self, self._max_size - 1, departed)
-            _attach(self, slot, content, kind, self._root.older, now, now, 1)
-            slot.build_seconds = build_seconds
+            if slot.kind == EMPTY:
+                _attach(self, slot, content, kind, self._root.older, now, now, 1)
+                slot.build_seconds = build_seconds
+                slot.holds += 1
+                held = slot.epoch
+        if departed:
+            self._departed(departed)
+        return held
+
+    def _hold(self, Slot slot, instance):
+        """Hold what another thread has built; its epoch, or -1 if it has left already."""
+        cdef unsigned int epoch = slot.epoch
+        kept = slot.instance() if slot.kind == WEAK else slot.instance
+        if slot.kind != EMPTY and kept is instance and slot.epoch == epoch:
+            slot.holds += 1
+            return epoch
+        return -1
 
     def _insert(self, Slot slot, instance, double built_at, double last_used, long long uses):
         """Write an instance into a slot, at the place in the ring that its last use gives it."""
         departed = []
         _vacate(self, slot, REPLACED, departed)
         slot.build_seconds = 0.0
-        _attach(
-            self, slot, instance, STRONG, _place(self, slot, last_used), built_at, last_used, uses
-        )
+        if slot.kind == EMPTY:
+            _attach(
+                self,
+                slot,
+                instance,
+                STRONG,
+                _place(self, slot, last_used),
+                built_at,
+                last_used,
+                uses,
+            )
+            slot.shared = True
+        if departed:
+            self._departed(departed)
 
     def _insert_weak(self, Slot slot, reference):
         """Write a weak reference into a slot."""
@@ -493,7 +565,10 @@ cdef class RegistryCore:
         departed = []
         _vacate(self, slot, REPLACED, departed)
         slot.build_seconds = 0.0
-        _attach(self, slot, reference, WEAK, NULL, now, now, 1)
+        if slot.kind == EMPTY:
+            _attach(self, slot, reference, WEAK, NULL, now, now, 1)
+        if departed:
+            self._departed(departed)
 
     def _amend(self, Slot slot, double built_at, double last_used, long long uses):
         """Rewrite the times and the count of a cached instance, and move it where they put it."""
@@ -509,53 +584,58 @@ cdef class RegistryCore:
     def _remove(self, Slot slot, int cause):
         departed = []
         _vacate(self, slot, cause, departed)
+        if departed:
+            self._departed(departed)
         return bool(departed)
 
     def _clear(self, int cause):
-        """Take everything out; how many were kept strongly and how many weakly."""
+        """Take everything out: how many were kept strongly, how many weakly, and what left."""
         cdef Slot slot
-        cdef Py_ssize_t strong, weak = 0
+        cdef Py_ssize_t strong
         departed = []
-        slots = list(self._slots.values()) if self._weak else ()
         self._generation += 1
-        strong = self._cached
         while self._root.newer != &self._root:
             slot = <Slot>_slot_at(self._root.newer)
             _detach(self, slot, slot.epoch, cause, departed)
-        for slot in slots:
-            if slot.kind == WEAK:
-                _detach(self, slot, slot.epoch, cause, departed)
-                weak += 1
-        return strong, weak
+        strong = len(departed)
+        if self._weak:
+            for slot in list(self._slots.values()):
+                if slot.kind == WEAK:
+                    _detach(self, slot, slot.epoch, cause, departed)
+        return strong, len(departed) - strong, departed
 
     def _trim(self):
         departed = []
         _make_room(self, self._max_size, departed)
+        if departed:
+            self._departed(departed)
 
-    def _count_wait(self):
-        """A look-up waits for another thread's build."""
-        self._waits += 1
-
-    def _count_failure(self):
-        """A build failed."""
-        self._failures += 1
+    def _tally(self, int which):
+        """Count one more of what `_tallies` names."""
+        if not 0 <= which < TALLIES:
+            raise IndexError(which)
+        self._tallies[which] += 1
 
     def _counters(self):
         """
         The counters, of one moment.
 
-        Hits, misses, evictions, builds, build seconds, waits, failed builds, removals by cause.
+        Hits, misses, evictions, builds, build seconds, removals by cause, and the tallies.
         """
         # Read before the first object is made for them.
         cdef long long hits = self._hits, misses = self._misses, evictions = self._evictions
-        cdef long long builds = self._builds, waits = self._waits, failures = self._failures
+        cdef long long builds = self._builds
         cdef long long removals[CAUSES]
+        cdef long long tallies[TALLIES]
         cdef double build_seconds = self._build_seconds
         cdef int cause
         for cause in range(CAUSES):
             removals[cause] = self._removals[cause]
+        for cause in range(TALLIES):
+            tallies[cause] = self._tallies[cause]
         by_cause = tuple([removals[cause] for cause in range(CAUSES)])
-        return hits, misses, evictions, builds, build_seconds, waits, failures, by_cause
+        by_name = tuple([tallies[cause] for cause in range(TALLIES)])
+        return hits, misses, evictions, builds, build_seconds, by_cause, by_name
 
     def _entries(self):
         """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""
@@ -605,24 +685,13 @@ cdef inline double _now(RegistryCore core) except? -1.0:
     return core._timer()
 
 
-cdef inline PyObject* _hit(
-    RegistryCore core, object class_name, bint hold, PyObject** slot, unsigned int* epoch
-) except? NULL:
-    """A new reference to a warm instance; NULL after counting a miss, or on an error."""
-    cdef double now
-    cdef PyObject* found
-    if type(class_name) is not str:
-        class_name = check_name(class_name)
-    now = _now(core)
-    found = PyDict_GetItemWithError(core._slots, class_name)
+cdef inline PyObject* _find(RegistryCore core, object class_name) except? NULL:
+    """The slot of a name, borrowed; NULL after counting a miss. The name is an exact str."""
+    cdef PyObject* found = PyDict_GetItemWithError(core._slots, class_name)
     if found == NULL:
         check_name(class_name)
         core._misses += 1
-        return NULL
-    if slot != NULL:
-        Py_INCREF(<object>found)
-        slot[0] = found
-    return _warm(core, <Slot>found, now, hold, True, epoch)
+    return found
 
 
 cdef inline PyObject* _warm(
@@ -638,6 +707,8 @@ cdef inline PyObject* _warm(
         slot.last_used = now
         slot.uses += count
         slot.holds += hold
+        if not hold:
+            slot.shared = True
         core._hits += count
         epoch[0] = slot.epoch
         if core._root.older != &slot.link:
@@ -647,11 +718,32 @@ cdef inline PyObject* _warm(
     return _warm_or_gone(core, slot, now, hold, count, epoch)
 
 
+cdef inline object _get(RegistryCore core, object class_name):
+    """A look-up without a lease."""
+    cdef unsigned int epoch
+    cdef double now
+    cdef PyObject* found
+    cdef PyObject* instance
+    if type(class_name) is not str:
+        class_name = check_name(class_name)
+    now = _now(core)
+    found = _find(core, class_name)
+    if found != NULL:
+        instance = _warm(core, <Slot>found, now, False, True, &epoch)
+        if instance != NULL:
+            return _owned(instance)
+    return _build_and_share(core, class_name)
+
+
 cdef PyObject* _warm_or_gone(
     RegistryCore core, Slot slot, double now, bint hold, bint count, unsigned int* epoch
 ) except? NULL:
-    cdef unsigned int seen = slot.epoch
-    cdef list departed
+    cdef Slot kept = slot  # the caller's is borrowed, and foreign code may run from here on
+    cdef unsigned int seen
+    cdef list departed = []
+    if kept.leaving and core._revives and _revive(core, slot, now):
+        return _warm(core, slot, now, hold, count, epoch)
+    seen = slot.epoch
     if slot.kind == WEAK:
         instance = slot.instance()
         if instance is not None:
@@ -663,51 +755,55 @@ cdef PyObject* _warm_or_gone(
                 slot.holds += hold
             Py_INCREF(instance)
             return <PyObject*>instance
-        departed = []
         _detach(core, slot, seen, COLLECTED, departed)
     elif slot.kind == STRONG:
-        departed = []
         _detach(core, slot, seen, IDLE, departed)
     core._misses += count
+    if departed:
+        core._departed(departed)
     return NULL
 
 
-cdef object _build_and_hold(
-    RegistryCore core, object class_name, PyObject* found, bint* held, unsigned int* epoch
-):
-    """What follows a miss: held, if it was kept and has not left already."""
+cdef tuple _build_and_hold(RegistryCore core, object class_name, unsigned int* epoch):
+    """What follows a miss: the instance, and the slot where it is held, if it was kept."""
+    cdef long long held
+    instance, slot, held = core._build(class_name)
+    epoch[0] = <unsigned int>held
+    return instance, slot
+
+
+cdef object _build_and_share(RegistryCore core, object class_name):
+    """What follows a miss, where no lease is wanted."""
     cdef Slot slot
-    cdef unsigned int seen
-    instance = core._build(class_name)
-    held[0] = False
-    if found != NULL:
-        slot = <Slot>found
-        seen = slot.epoch
-        kept = slot.instance() if slot.kind == WEAK else slot.instance
-        if slot.kind != EMPTY and kept is instance and slot.epoch == seen:
-            slot.holds += 1
-            epoch[0] = seen
-            held[0] = True
+    cdef long long held
+    # What a build gives is held, so that nobody closes it before it is in its caller's hands.
+    instance, slot, held = core._build(class_name)
+    if slot is not None:
+        if slot.epoch == <unsigned int>held:
+            slot.shared = True
+            slot.holds -= 1
+        else:
+            _give_back(core, slot, <unsigned int>held, slot.last_used, True)
     return instance
 
 
 cdef int _release(RegistryCore core, Slot slot, unsigned int epoch) except -1:
     cdef double now
     if core._timer is None:
-        return _give_back(core, slot, epoch, warmset_clock(core._coarse))
+        return _give_back(core, slot, epoch, warmset_clock(core._coarse), False)
     try:
         now = _now(core)
     except BaseException:
-        _give_back(core, slot, epoch, slot.last_used)
+        _give_back(core, slot, epoch, slot.last_used, False)
         raise
-    return _give_back(core, slot, epoch, now)
+    return _give_back(core, slot, epoch, now, False)
 
 
 cdef inline int _give_back(
-    RegistryCore core, Slot slot, unsigned int epoch, double now
+    RegistryCore core, Slot slot, unsigned int epoch, double now, bint share
 ) except -1:
     if slot.epoch != epoch:
-        return 0
+        return _give_back_departed(core, slot, epoch, share)
     slot.holds -= 1
     slot.last_used = now
     if slot.kind == STRONG:
@@ -715,7 +811,23 @@ cdef inline int _give_back(
             _unlink(&slot.link)
             _link(&slot.link, core._root.older)
         if core._cached > core._max_size:
-            return _make_room(core, core._max_size, [])
+            core._trim()
+    return 0
+
+
+cdef int _give_back_departed(
+    RegistryCore core, Slot slot, unsigned int epoch, bint share
+) except -1:
+    cdef Departure departure
+    if slot.leaving:
+        for departure in slot.leaving:
+            if departure.epoch == epoch:
+                departure.shared |= share
+                departure.holds -= 1
+                if departure.holds == 0:
+                    slot.leaving.remove(departure)
+                    core._let_go(departure)
+                break
     return 0
 
 
@@ -755,11 +867,32 @@ cdef object _find_injected(RegistryCore core, object class_name, object method_n
 cdef int _detach(
     RegistryCore core, Slot slot, unsigned int epoch, int cause, list departed
 ) except -1:
-    """Take the instance of this epoch out of its slot and count it, if it is still there."""
+    """
+    Take the instance of this epoch out of its slot and count it, if it is still there.
+
+    It goes to `departed`, which the caller hands on after the change.
+    """
+    cdef Departure departure
     if slot.kind == EMPTY or slot.epoch != epoch:
         return 0
-    departed.append(slot.instance)
-    departed.append(slot.routes)
+    departure = Departure.__new__(Departure)
+    # Making that may have run the collector: the slot may be another one now.
+    if slot.kind == EMPTY or slot.epoch != epoch:
+        return 0
+    departed.append(departure)
+    departure.class_name = slot.name
+    departure.cause = cause
+    departure.epoch = epoch
+    departure.instance = slot.instance
+    departure.routes = slot.routes
+    departure.built_at = slot.built_at
+    departure.last_used = slot.last_used
+    departure.build_seconds = slot.build_seconds
+    departure.uses = slot.uses
+    departure.holds = slot.holds
+    departure.held = slot.holds > 0
+    departure.shared = slot.shared
+    departure.weak = slot.kind == WEAK
     if slot.kind == STRONG:
         _unlink(&slot.link)
         core._cached -= 1
@@ -769,11 +902,48 @@ cdef int _detach(
     slot.instance = None
     slot.routes = None
     slot.holds = 0
-    slot.epoch += 1
+    slot.shared = False
+    slot.departures += 1
+    slot.epoch = slot.departures
     core._removals[cause] += 1
     if cause <= COLLECTED:
         core._evictions += 1
+    if departure.held and not departure.weak:
+        if slot.leaving is None:
+            slot.leaving = []
+        slot.leaving.append(departure)
+    if core._queue is not None:
+        core._queue.append(departure)
     return 0
+
+
+cdef bint _revive(RegistryCore core, Slot slot, double now) except -1:
+    """Put back what was taken out of a slot last and is still held; it keeps its epoch."""
+    cdef Departure departure
+    if slot.kind != EMPTY or not slot.leaving:
+        return False
+    departure = slot.leaving[len(slot.leaving) - 1]
+    if departure.cause == REPLACED:
+        return False
+    slot.leaving.pop()
+    slot.epoch = departure.epoch
+    slot.holds = departure.holds
+    slot.shared = departure.shared
+    slot.routes = departure.routes
+    slot.build_seconds = departure.build_seconds
+    _attach(
+        core,
+        slot,
+        departure.instance,
+        STRONG,
+        core._root.older,
+        departure.built_at,
+        now,
+        departure.uses,
+    )
+    departure.holds = 0
+    departure.instance = None
+    return True
 
 
 cdef void _attach(
@@ -801,9 +971,15 @@ cdef void _attach(
 
 cdef int _vacate(RegistryCore core, Slot slot, int cause, list departed) except -1:
     """Empty a slot, and let no build that is under way fill it."""
+    cdef Departure departure
     if slot.kind == EMPTY:
-        slot.epoch += 1
-    return _detach(core, slot, slot.epoch, cause, departed)
+        slot.departures += 1
+        slot.epoch = slot.departures
+    _detach(core, slot, slot.epoch, cause, departed)
+    if cause == REPLACED and slot.leaving:
+        for departure in slot.leaving:
+            departure.cause = REPLACED  # of another class now: not revived
+    return 0
 
 
 cdef int _make_room(RegistryCore core, Py_ssize_t limit, list departed) except -1:
@@ -858,38 +1034,37 @@ cdef class Lease:
     cdef Slot _slot
     cdef unsigned int _epoch
     cdef bint _held
-    cdef bint _kept
 
     def __cinit__(self, RegistryCore core, class_name):
         self._core = core
         self._class_name = class_name
 
     def __enter__(self):
-        cdef PyObject* slot = NULL
-        cdef PyObject* instance
+        cdef RegistryCore core = self._core
+        cdef PyObject* found
+        cdef PyObject* instance = NULL
+        cdef double now
         if self._held:
             raise RuntimeError(f"this lease already holds {self._class_name!r}")
-        instance = _hit(self._core, self._class_name, True, &slot, &self._epoch)
-        self._slot = None
-        if slot != NULL:
-            self._slot = <Slot>_owned(slot)
+        now = _now(core)
+        found = _find(core, self._class_name)
+        if found != NULL:
+            self._slot = <Slot>found
+            instance = _warm(core, self._slot, now, True, True, &self._epoch)
         if instance != NULL:
-            self._kept = True
             self._instance = _owned(instance)
         else:
-            self._instance = _build_and_hold(
-                self._core, self._class_name, slot, &self._kept, &self._epoch
-            )
+            self._instance, self._slot = _build_and_hold(core, self._class_name, &self._epoch)
         self._held = True
         return self._instance
 
     def __exit__(self, *exception):
+        cdef Slot slot = self._slot
         if self._held:
             self._held = False
-            self._instance = None
-            if self._kept:
-                self._kept = False
-                _release(self._core, self._slot, self._epoch)
+            self._instance = self._slot = None
+            if slot is not None:
+                _release(self._core, slot, self._epoch)
 
     def __del__(self):
         self.__exit__()
@@ -938,8 +1113,7 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
     cdef Slot slot
     cdef PyObject* instance
     cdef PyObject* result
-    cdef unsigned int epoch
-    cdef bint kept = True
+    cdef unsigned int epoch = 0
     cdef double now = _now(core)
     if handle._layout != core._layout:
         _settle(handle, core)
@@ -950,16 +1124,15 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
             _propagate()
         return _owned(result)
     slot = handle._slot
+    instance = NULL
     if slot is None:
         core._misses += 1
-        warm = core._build(handle.class_name)
-        kept = False
     else:
         instance = _warm(core, slot, now, True, True, &epoch)
-        if instance != NULL:
-            warm = _owned(instance)
-        else:
-            warm = _build_and_hold(core, handle.class_name, <PyObject*>slot, &kept, &epoch)
+    if instance != NULL:
+        warm = _owned(instance)
+    else:
+        warm, slot = _build_and_hold(core, handle.class_name, &epoch)
     try:
         result = _call_method(
             <PyObject*>warm, <PyObject*>handle.method_name, args, nargsf, kwnames
@@ -968,7 +1141,8 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
             _explain(warm, handle.class_name, handle.method_name)
         return _owned(result)
     finally:
-        if kept:
+        warm = None  # at the last release, who else refers to it is counted
+        if slot is not None:
             _release(core, slot, epoch)
 
 
@@ -1110,10 +1284,10 @@ cdef object _execute(
     cdef ExecutorCore executor = <ExecutorCore>self
     cdef RegistryCore core = executor._registry
     cdef Slot slot = None
-    cdef PyObject* found = NULL
-    cdef PyObject* instance
+    cdef PyObject* found
+    cdef PyObject* instance = NULL
     cdef unsigned int epoch = 0
-    cdef bint kept = True
+    cdef double now
     if count != 2:
         return _execute_named(executor, args, count, kwnames)
     class_name = <object>args[0]
@@ -1127,30 +1301,25 @@ cdef object _execute(
             return _execute_injected(
                 executor, <Injected>injected, class_name, method_name, args + 2, kwnames
             )
-    instance = _hit(core, class_name, True, &found, &epoch)
+    if type(class_name) is not str:
+        class_name = check_name(class_name)
+    now = _now(core)
+    found = _find(core, class_name)
     if found != NULL:
-        slot = <Slot>_owned(found)
+        slot = <Slot>found
+        instance = _warm(core, slot, now, True, True, &epoch)
     if instance != NULL:
         warm = _owned(instance)
     else:
-        class_name = check_name(class_name)
         try:
-            warm = _build_and_hold(core, class_name, found, &kept, &epoch)
+            warm, slot = _build_and_hold(core, class_name, &epoch)
         except MethodRegistryError as error:
             return executor._unavailable(class_name, method_name, error)
     try:
-        return _run(
-            executor,
-            slot if kept else None,
-            epoch,
-            warm,
-            class_name,
-            method_name,
-            args + 2,
-            kwnames,
-        )
+        return _run(executor, slot, epoch, warm, class_name, method_name, args + 2, kwnames)
     finally:
-        if kept:
+        warm = None  # at the last release, who else refers to it is counted
+        if slot is not None:
             _release(core, slot, epoch)
 
 

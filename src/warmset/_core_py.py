@@ -12,9 +12,11 @@ from weakref import ReferenceType
 from weakref import ref as weak_reference
 
 from ._calls_py import ExecutorCore, Handle, Injected, Lease
-from ._ring_py import COLLECTED, EMPTY, IDLE, REPLACED, STRONG, WEAK, Ring, Slot
+from ._ring_py import COLLECTED, EMPTY, IDLE, REPLACED, STRONG, WEAK, Departure, Ring, Slot
 from .errors import MethodNotFoundError, MethodRegistryError
 from .resolver import check_name
+
+TALLIES = 6  # names in `_tallies`
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class RegistryCore(Ring):
         cache_ttl_seconds: Idle seconds after which an instance leaves; 0 switches it off.
         max_cache_size: How many instances are kept at most.
         enable_weakref: Keep instances by weak reference only.
+        revive: Whether a held instance that was removed is handed out again, and kept, when its
+            name is asked for before its last release; else another one is built.
         timer: Gives monotonic seconds; None takes the clock of the system.
 
     Single calls are safe under threads. A hit costs one dictionary probe and a few stores.
@@ -43,11 +47,13 @@ class RegistryCore(Ring):
         cache_ttl_seconds: float = 300.0,
         max_cache_size: int = 100,
         enable_weakref: bool = False,
+        revive: bool = True,
         timer: Callable[[], float] | None = None,
     ) -> None:
         self._ttl = cache_ttl_seconds
         self._max_size = max_cache_size
         self._weak_mode = enable_weakref
+        self._revives = revive
         self._timer = timer
         self._now: Callable[[], float] = monotonic if timer is None else timer
         super().__init__()
@@ -56,8 +62,7 @@ class RegistryCore(Ring):
         self._misses = 0
         self._builds = 0
         self._build_seconds = 0.0
-        self._waits = 0
-        self._failures = 0
+        self._tallies = [0] * TALLIES
 
     # -- look-up ---------------------------------------------------------------------------------
 
@@ -177,7 +182,7 @@ class RegistryCore(Ring):
         if ttl <= 0.0:
             return 0
         now = self._now()
-        departed: list[Any] = []
+        departed: list[Departure] = []
         with self._lock:
             root = self._root
             slot = root.newer
@@ -191,29 +196,42 @@ class RegistryCore(Ring):
                         break
                     self._detach(slot, slot.epoch, IDLE, departed)
                 slot = newer
-        return len(departed) // 2
+        if departed:
+            self._departed(departed)
+        return len(departed)
 
     # -- the ways of a look-up -------------------------------------------------------------------
 
     def _obtain(self, class_name: str, hold: bool) -> tuple[Any, Slot | None, int]:
-        """The instance, and where it is held: the slot and its epoch."""
+        """The instance, and where it is held: the slot and its epoch, or no slot."""
         # The time is read first: an injected timer is foreign code.
         now = self._now()
         slot = self._slots.get(class_name)
         if slot is None:
             with self._lock:
                 self._misses += 1
-            return self._build(class_name), None, -1
-        found = self._look_up(slot, now, hold, True)
-        if found is not None:
-            return found[0], slot, found[1]
-        instance = self._build(class_name)
-        return instance, slot, self._hold(slot, instance) if hold else -1
+        else:
+            found = self._look_up(slot, now, hold, True)
+            if found is not None:
+                return found[0], slot, found[1]
+        # What a build gives is held, so that nobody closes it before it is in its caller's hands.
+        instance, slot, epoch = self._build(class_name)
+        if hold or slot is None:
+            return instance, slot, epoch
+        with self._lock:
+            if slot.epoch == epoch:
+                slot.shared = True
+                slot.holds -= 1
+                return instance, None, -1
+        self._give_back(slot, epoch, now, share=True)
+        return instance, None, -1
 
     def _look_up(self, slot: Slot, now: float, hold: bool, count: bool) -> tuple[Any, int] | None:
         """The instance and the epoch of a warm slot; None if there is none, or none any more."""
-        departed: list[Any] = []
+        departed: list[Departure] = []
         with self._lock:
+            if slot.leaving and self._revives:
+                self._revive(slot, now)
             kind, epoch, content = slot.kind, slot.epoch, slot.instance
             if kind == STRONG:
                 ttl = self._ttl
@@ -224,6 +242,8 @@ class RegistryCore(Ring):
                         slot.uses += 1
                     if hold:
                         slot.holds += 1
+                    else:
+                        slot.shared = True
                     self._move_to_front(slot)
                     return content, epoch
                 self._detach(slot, epoch, IDLE, departed)
@@ -240,10 +260,13 @@ class RegistryCore(Ring):
                 self._detach(slot, epoch, COLLECTED, departed)
             if count:
                 self._misses += 1
+        if departed:
+            content = None  # who else refers to what left is counted
+            self._departed(departed)
         return None
 
     def _hold(self, slot: Slot, instance: Any) -> int:
-        """Hold what was just built; the epoch, or -1 if it was not kept or has left already."""
+        """Hold what another thread has built; its epoch, or -1 if it has left already."""
         with self._lock:
             kind, epoch, content = slot.kind, slot.epoch, slot.instance
             kept = content() if kind == WEAK else content
@@ -253,7 +276,7 @@ class RegistryCore(Ring):
         return -1
 
     def _release(self, slot: Slot | None, epoch: int) -> None:
-        if slot is None or epoch < 0:
+        if slot is None:
             return
         try:
             now = self._now()
@@ -262,8 +285,9 @@ class RegistryCore(Ring):
             raise
         self._give_back(slot, epoch, now)
 
-    def _give_back(self, slot: Slot, epoch: int, now: float) -> None:
-        departed: list[Any] = []
+    def _give_back(self, slot: Slot, epoch: int, now: float, *, share: bool = False) -> None:
+        departed: list[Departure] = []
+        last: Departure | None = None
         with self._lock:
             if slot.epoch == epoch:
                 slot.holds -= 1
@@ -272,6 +296,19 @@ class RegistryCore(Ring):
                     self._move_to_front(slot)
                     if self._cached > self._max_size:
                         self._make_room(self._max_size, departed)
+            else:
+                for departure in slot.leaving:
+                    if departure.epoch == epoch:
+                        departure.shared |= share
+                        departure.holds -= 1
+                        if not departure.holds:
+                            last = departure
+                            slot.leaving.remove(departure)
+                        break
+        if departed:
+            self._departed(departed)
+        if last is not None:
+            self._let_go(last)
 
     def _method_of(self, instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
         try:
@@ -304,9 +341,15 @@ class RegistryCore(Ring):
     def _drop_injected(self) -> None:
         self._injected.clear()
 
-    def _build(self, class_name: str) -> Any:
-        """A miss calls up: the registry overrides it."""
-        self._refuse(class_name)
+    def _build(self, class_name: str) -> tuple[Any, Slot | None, int]:
+        """A miss calls up: the registry overrides it, and gives what it built as held."""
+        return self._refuse(class_name), None, -1
+
+    def _departed(self, departed: list[Departure]) -> None:
+        """Instances left; the registry overrides it. No lock is held."""
+
+    def _let_go(self, departure: Departure) -> None:
+        """Nobody holds a departed instance any more; the registry overrides it."""
 
     def _refuse(self, class_name: str) -> Any:
         raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
@@ -332,11 +375,15 @@ class RegistryCore(Ring):
         return slot.epoch + self._generation
 
     def _peek(self, slot: Slot) -> tuple[Any, int] | None:
-        """A warm instance, used but not counted as a look-up: that was counted as a miss."""
-        return self._look_up(slot, self._now(), False, False)
+        """A warm instance, held but not counted as a look-up: that was counted as a miss."""
+        return self._look_up(slot, self._now(), True, False)
 
-    def _publish(self, slot: Slot, instance: Any, token: int, build_seconds: float) -> None:
-        """Cache what was built, unless the slot or the registry was cleared since `token`."""
+    def _publish(self, slot: Slot, instance: Any, token: int, build_seconds: float) -> int:
+        """
+        Cache what was built, unless the slot or the registry was cleared since `token`.
+
+        The epoch under which it is held for the builder, or -1 if it was not cached.
+        """
         now = self._now()
         content, kind = instance, STRONG
         if self._weak_mode:
@@ -344,32 +391,43 @@ class RegistryCore(Ring):
                 content, kind = weak_reference(instance), WEAK
             except TypeError:
                 kind = STRONG  # its type has no weak references: under TTL and size bound, then
-        departed: list[Any] = []
+        departed: list[Departure] = []
+        held = -1
         with self._lock:
             self._builds += 1
             self._build_seconds += build_seconds
-            if slot.epoch + self._generation == token:
+            if slot.epoch + self._generation == token and slot.kind == EMPTY:
                 if kind == STRONG:
                     self._make_room(self._max_size - 1, departed)
-                self._attach(slot, content, kind, None, now, now, 1, build_seconds)
+                if self._attach(slot, content, kind, None, now, now, 1, build_seconds):
+                    slot.holds += 1
+                    held = slot.epoch
+        if departed:
+            self._departed(departed)
+        return held
 
     def _insert(
         self, slot: Slot, instance: Any, built_at: float, last_used: float, uses: int
     ) -> None:
         """Write an instance into a slot, at the place in the ring that its last use gives it."""
-        departed: list[Any] = []
+        departed: list[Departure] = []
         with self._lock:
             self._vacate(slot, REPLACED, departed)
             older = self._place(slot, last_used)
             self._attach(slot, instance, STRONG, older, built_at, last_used, uses, 0.0)
+            slot.shared = True
+        if departed:
+            self._departed(departed)
 
     def _insert_weak(self, slot: Slot, reference: ReferenceType[Any]) -> None:
         """Write a weak reference into a slot."""
         now = self._now()
-        departed: list[Any] = []
+        departed: list[Departure] = []
         with self._lock:
             self._vacate(slot, REPLACED, departed)
             self._attach(slot, reference, WEAK, None, now, now, 1, 0.0)
+        if departed:
+            self._departed(departed)
 
     def _amend(self, slot: Slot, built_at: float, last_used: float, uses: int) -> None:
         """Rewrite the times and the count of a cached instance, and move it where they put it."""
@@ -390,31 +448,32 @@ class RegistryCore(Ring):
             older.newer = slot
 
     def _remove(self, slot: Slot, cause: int) -> bool:
-        departed: list[Any] = []
+        departed: list[Departure] = []
         with self._lock:
             self._vacate(slot, cause, departed)
+        if departed:
+            self._departed(departed)
         return bool(departed)
 
     def _trim(self) -> None:
-        departed: list[Any] = []
+        departed: list[Departure] = []
         with self._lock:
             self._make_room(self._max_size, departed)
+        if departed:
+            self._departed(departed)
 
-    def _count_wait(self) -> None:
-        """A look-up waits for another thread's build."""
+    def _tally(self, which: int) -> None:
+        """Count one more of what `_tallies` names."""
         with self._lock:
-            self._waits += 1
+            self._tallies[which] += 1
 
-    def _count_failure(self) -> None:
-        """A build failed."""
-        with self._lock:
-            self._failures += 1
-
-    def _counters(self) -> tuple[int, int, int, int, float, int, int, tuple[int, ...]]:
+    def _counters(
+        self,
+    ) -> tuple[int, int, int, int, float, tuple[int, ...], tuple[int, ...]]:
         """
         The counters, of one moment.
 
-        Hits, misses, evictions, builds, build seconds, waits, failed builds, removals by cause.
+        Hits, misses, evictions, builds, build seconds, removals by cause, and the tallies.
         """
         with self._lock:
             return (
@@ -423,9 +482,8 @@ class RegistryCore(Ring):
                 self._evictions,
                 self._builds,
                 self._build_seconds,
-                self._waits,
-                self._failures,
                 tuple(self._removals),
+                tuple(self._tallies),
             )
 
     def _entries(self) -> list[tuple[str, float, float, int, float, int]]:

@@ -23,35 +23,40 @@ from . import _fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from typing import Any
 
 EMPTY, STRONG, WEAK = 0, 1, 2
 IDLE, SIZE, COLLECTED = 0, 1, 2  # values of `events.RemovalCause`; these are evictions
-CLEARED, REPLACED = 3, 5
-CAUSES = 6
+CLEARED, REPLACED, SHUTDOWN = 3, 5, 6
+CAUSES = 7
 
 
 class Slot:
     """
     The record of one class name; instances move in and out of it.
 
-    `epoch` counts the departures, so that a lease or a build can tell whether the slot still holds
-    what it held when they began.
+    `epoch` names what the slot holds: a lease or a build that remembers it can tell whether this
+    is still there. Each departure gives the slot an epoch that it never had; an instance that is
+    revived brings its own back.
     """
 
     __slots__ = (
         "build_seconds",
         "built_at",
+        "departures",
         "epoch",
         "holds",
         "instance",
         "kind",
         "last_used",
+        "leaving",
         "name",
         "newer",
         "older",
         "path",
         "routes",
+        "shared",
         "uses",
     )
 
@@ -67,12 +72,59 @@ class Slot:
         self.uses = 0
         self.holds = 0
         self.epoch = 0
+        self.departures = 0
+        self.shared = False  # whether it was handed out without a lease
+        self.leaving: list[Departure] = []  # taken out while held; closed at their last release
         self.kind = EMPTY
         self.routes: dict[str, tuple[Any, Any]] | None = None
 
     def __repr__(self) -> str:
         kind = ("empty", "strong", "weak")[self.kind]
         return f"<slot {self.name!r}: {kind}, {self.uses} uses, {self.holds} holds>"
+
+
+class Departure:
+    """
+    An instance that was taken out of its slot, and why.
+
+    `held` tells whether somebody held it then; in that case it is not closed before `holds`, which
+    are still to be given back, come down to none, and it may be revived until then, unless its
+    class was replaced. `shared` tells whether it was ever handed out without a lease.
+    """
+
+    __slots__ = (
+        "build_seconds",
+        "built_at",
+        "cause",
+        "class_name",
+        "epoch",
+        "held",
+        "holds",
+        "instance",
+        "last_used",
+        "routes",
+        "shared",
+        "uses",
+        "weak",
+    )
+
+    def __init__(self, slot: Slot, cause: int) -> None:
+        self.class_name = slot.name
+        self.cause = cause
+        self.epoch = slot.epoch
+        self.instance = slot.instance
+        self.routes = slot.routes
+        self.built_at = slot.built_at
+        self.last_used = slot.last_used
+        self.build_seconds = slot.build_seconds
+        self.uses = slot.uses
+        self.holds = slot.holds
+        self.held = slot.holds > 0
+        self.shared = slot.shared
+        self.weak = slot.kind == WEAK
+
+    def __repr__(self) -> str:
+        return f"<departure of {self.class_name!r}: cause {self.cause}, {self.holds} holds>"
 
 
 class Ring:
@@ -89,6 +141,7 @@ class Ring:
         self._weak = 0
         self._evictions = 0
         self._removals = [0] * CAUSES
+        self._queue: deque[Departure] | None = None  # of departures to tell of, if any
         # The ring's root: its `older` is the newest slot, its `newer` the oldest.
         self._root = root = Slot("", None)
         root.newer = root.older = root
@@ -117,15 +170,21 @@ class Ring:
         newest.newer = slot  # type: ignore[union-attr]
         root.older = slot
 
-    def _detach(self, slot: Slot, epoch: int, cause: int, departed: list[Any]) -> None:
+    def _detach(self, slot: Slot, epoch: int, cause: int, departed: list[Departure]) -> None:
         """
         Take the instance of this epoch out of its slot and count it, if it is still there.
 
-        It goes to `departed`, which the caller drops after the lock.
+        It goes to `departed`, which the caller hands on after the lock.
         """
-        if slot.kind == EMPTY or slot.epoch != epoch:
+        if slot.kind == EMPTY:
             return
-        instance, routes = slot.instance, slot.routes
+        departure = Departure(slot, cause)
+        # Making that was a call: the slot may be another one now.
+        if slot.kind == EMPTY or slot.epoch != epoch or departure.epoch != epoch:
+            return
+        departure.holds = slot.holds
+        departure.held = slot.holds > 0
+        departure.shared = slot.shared
         newer, older = slot.newer, slot.older
         if newer is not None:
             newer.older = older
@@ -137,12 +196,17 @@ class Ring:
         slot.kind = EMPTY
         slot.instance = slot.routes = None
         slot.holds = 0
-        slot.epoch = epoch + 1
+        slot.shared = False
+        slot.departures += 1
+        slot.epoch = slot.departures
         self._removals[cause] += 1
         if cause <= COLLECTED:
             self._evictions += 1
-        departed.append(instance)
-        departed.append(routes)
+        departed.append(departure)
+        if departure.held and not departure.weak:
+            slot.leaving.append(departure)
+        if self._queue is not None:
+            self._queue.append(departure)
 
     def _attach(
         self,
@@ -154,14 +218,14 @@ class Ring:
         last_used: float,
         uses: int,
         build_seconds: float,
-    ) -> None:
+    ) -> bool:
         """
-        Put an instance into an empty slot.
+        Put an instance into a slot, if it is empty, and tell whether it was.
 
         It is linked next to `older`, or as the newest; a weak reference is not linked.
         """
         if slot.kind != EMPTY:
-            return
+            return False
         slot.built_at = built_at
         slot.last_used = last_used
         slot.uses = uses
@@ -179,8 +243,9 @@ class Ring:
             self._cached += 1
         else:
             self._weak += 1
+        return True
 
-    def _make_room(self, limit: int, departed: list[Any]) -> None:
+    def _make_room(self, limit: int, departed: list[Departure]) -> None:
         """Evict the least recent instances that nobody holds until `limit` are cached."""
         root = self._root
         slot = root.newer
@@ -206,14 +271,42 @@ class Ring:
                 break
         return older
 
-    def _vacate(self, slot: Slot, cause: int, departed: list[Any]) -> None:
-        """Empty a slot, and let no build that is under way fill it."""
-        slot.epoch += slot.kind == EMPTY
-        self._detach(slot, slot.epoch, cause, departed)
+    def _revive(self, slot: Slot, now: float) -> None:
+        """Put back what was taken out of a slot last and is still held; it keeps its epoch."""
+        leaving = slot.leaving
+        if not leaving or slot.kind != EMPTY or leaving[-1].cause == REPLACED:
+            return
+        departure = leaving.pop()
+        slot.epoch = departure.epoch
+        slot.holds = departure.holds
+        slot.shared = departure.shared
+        slot.routes = departure.routes
+        self._attach(
+            slot,
+            departure.instance,
+            STRONG,
+            None,
+            departure.built_at,
+            now,
+            departure.uses,
+            departure.build_seconds,
+        )
+        departure.holds = 0
+        departure.instance = None
 
-    def _clear(self, cause: int) -> tuple[int, int]:
-        """Take everything out; how many were kept strongly and how many weakly."""
-        departed: list[Any] = []
+    def _vacate(self, slot: Slot, cause: int, departed: list[Departure]) -> None:
+        """Empty a slot, and let no build that is under way fill it."""
+        if slot.kind == EMPTY:
+            slot.departures += 1
+            slot.epoch = slot.departures
+        self._detach(slot, slot.epoch, cause, departed)
+        if cause == REPLACED:
+            for departure in slot.leaving:
+                departure.cause = REPLACED  # of another class now: not revived
+
+    def _clear(self, cause: int) -> tuple[int, int, list[Departure]]:
+        """Take everything out: how many were kept strongly, how many weakly, and what left."""
+        departed: list[Departure] = []
         with self._lock:
             self._generation += 1
             root = self._root
@@ -224,7 +317,7 @@ class Ring:
                 for slot in list(self._slots.values()):
                     if slot.kind == WEAK:
                         self._detach(slot, slot.epoch, cause, departed)
-        return strong // 2, (len(departed) - strong) // 2
+        return strong, len(departed) - strong, departed
 
     def _ring(self, *, from_oldest: bool = False) -> list[str]:
         """The names along one direction of the links, for the structural check."""

@@ -13,11 +13,12 @@ owner. So a cycle, within a thread or across several, is seen by the one that wo
 
 from __future__ import annotations
 
-from _thread import allocate_lock, get_ident
+from _thread import TIMEOUT_MAX, allocate_lock, get_ident
 from time import monotonic, perf_counter
 
 from . import _fork
-from .errors import BuildError, CycleError, MethodRegistryError
+from ._tallies import FAILED_BUILDS, WAITS
+from .errors import BuildError, BuildTimeoutError, CycleError, MethodRegistryError
 from .resolver import told
 
 TYPE_CHECKING = False
@@ -35,7 +36,9 @@ class _Flight:
     """A build under way: who is at it, and how it ended."""
 
     __slots__ = (
+        "began",
         "done",
+        "epoch",
         "error",
         "gate",
         "instance",
@@ -52,16 +55,20 @@ class _Flight:
         self.owner = owner
         self.outer = outer  # the build in whose course this one was asked for
         self.instance: Any = None
+        self.epoch = -1  # of the slot, where it was cached
         self.error: MethodRegistryError | None = None
+        self.began = perf_counter()
         self.interrupted = False
         self.done = False
         self.gate = allocate_lock()
         self.gate.acquire()
 
-    def wait(self) -> None:
-        # Each who comes through opens the gate for the next.
-        with self.gate:
-            pass
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has landed, at most for some seconds if not negative; whether it has."""
+        landed = self.gate.acquire(timeout=seconds)
+        if landed:
+            self.gate.release()  # each who comes through opens the gate for the next
+        return landed
 
 
 class _Failure:
@@ -81,6 +88,8 @@ class Builder:
     Args:
         retry_after_seconds: How long a failure comes back at once; 0 tries each time, `inf` never
             tries again.
+        timeout_seconds: How long a thread waits for another's build, by the system's clock; 0: as
+            long as it takes.
         timer: Gives the seconds that builds are timed by and failures expire by; None takes the
             system's clocks.
 
@@ -89,9 +98,15 @@ class Builder:
     """
 
     def __init__(
-        self, *, retry_after_seconds: float, timer: Callable[[], float] | None = None
+        self,
+        *,
+        retry_after_seconds: float,
+        timeout_seconds: float = 0.0,
+        timer: Callable[[], float] | None = None,
     ) -> None:
         self._retry_after = retry_after_seconds
+        # What a lock can wait at most, where that is less.
+        self._timeout = min(timeout_seconds, TIMEOUT_MAX) if timeout_seconds > 0.0 else -1
         self._now = monotonic if timer is None else timer
         self._stopwatch = perf_counter if timer is None else timer
         self._flights: dict[str, _Flight] = {}
@@ -109,7 +124,7 @@ class Builder:
 
     # -- building --------------------------------------------------------------------------------
 
-    def obtain(self, registry: Registry, slot: Slot) -> Any:
+    def obtain(self, registry: Registry, slot: Slot) -> tuple[Any, Slot | None, int]:
         """
         Give the instance of a slot: built here, by another thread meanwhile, or just before.
 
@@ -118,11 +133,13 @@ class Builder:
             slot: A slot whose look-up was counted as a miss.
 
         Returns:
-            The instance.
+            The instance, its slot and the epoch under which it is held there for the caller; no
+            slot, if it was not cached.
 
         Raises:
             MethodRegistryError: The build failed, now or within `retry_after_seconds` before.
             CycleError: This build waits for itself; the chain is named.
+            BuildTimeoutError: Another thread's build took too long.
 
         Safe under threads.
         """
@@ -144,16 +161,24 @@ class Builder:
                 continue
             if flight.error is not None:
                 raise flight.error._again() from flight.error.__cause__
-            return flight.instance
+            if flight.epoch < 0:
+                return flight.instance, None, -1
+            epoch = registry._hold(slot, flight.instance)
+            if epoch >= 0:
+                return flight.instance, slot, epoch
+            # It has left since, and may be closed: look again.
+            found = registry._peek(slot)
+            if found is not None:
+                return found[0], slot, found[1]
 
-    def _lead(self, flight: _Flight, registry: Registry) -> Any:
+    def _lead(self, flight: _Flight, registry: Registry) -> tuple[Any, Slot | None, int]:
         slot = flight.slot
         self._innermost[flight.owner] = flight
         # Another build may have ended between the miss and the take-off.
         warm = registry._peek(slot)
         if warm is not None:
-            flight.instance = warm[0]
-            return flight.instance
+            flight.instance, flight.epoch = warm
+            return flight.instance, slot, flight.epoch
         remembered = self.failure(slot.name)
         if remembered is not None:
             flight.error = remembered
@@ -161,11 +186,11 @@ class Builder:
         try:
             flight.instance = self._build(flight, registry)
         except MethodRegistryError as error:
-            registry._count_failure()
+            registry._tally(FAILED_BUILDS)
             flight.error = error
             self.remember(slot.name, error)
             raise
-        return flight.instance
+        return flight.instance, slot if flight.epoch >= 0 else None, flight.epoch
 
     def _land(self, flight: _Flight) -> None:
         if flight.instance is None and flight.error is None:
@@ -198,7 +223,8 @@ class Builder:
             raise _raised(slot, error) from error
         except Exception as error:
             raise _raised(slot, error) from error
-        registry._publish(slot, instance, flight.token, max(0.0, self._stopwatch() - began))
+        seconds = max(0.0, self._stopwatch() - began)
+        flight.epoch = registry._publish(slot, instance, flight.token, seconds)
         self._failures.pop(slot.name, None)
         return instance
 
@@ -209,8 +235,14 @@ class Builder:
             chain = self._chain(flight, me)
             if chain is not None:
                 raise CycleError(chain)
-            registry._count_wait()
-            flight.wait()
+            registry._tally(WAITS)
+            if not flight.wait(self._timeout):
+                raise BuildTimeoutError(
+                    flight.slot.name,
+                    flight.slot.path,
+                    builder=_thread_name(flight.owner),
+                    seconds=perf_counter() - flight.began,
+                )
         finally:
             if before is None:
                 self._waiting.pop(me, None)
@@ -271,6 +303,15 @@ class Builder:
         forgotten = len(self.failed())
         self._failures.clear()
         return forgotten
+
+
+def _thread_name(ident: int) -> str:
+    import threading
+
+    for thread in threading.enumerate():
+        if thread.ident == ident:
+            return thread.name
+    return f"thread {ident}"
 
 
 def _raised(slot: Slot, error: Exception) -> BuildError:

@@ -147,6 +147,32 @@ class CycleError(MethodRegistryError, RecursionError):
         self.chain = tuple(chain)
 
 
+class BuildTimeoutError(MethodRegistryError, TimeoutError):
+    """
+    Another thread's build of a class took longer than this one would wait.
+
+    Args:
+        class_name: The class that was asked for.
+        class_path: Its path.
+        builder: The name of the thread that builds it.
+        seconds: For how long it has been building.
+    """
+
+    stage = "build"
+
+    def __init__(
+        self, class_name: str, class_path: str | None, *, builder: str, seconds: float
+    ) -> None:
+        super().__init__(
+            f"{class_name!r} ({class_path}) is being built by {builder!r} for {seconds:.1f} s now, "
+            "longer than build_timeout_seconds",
+            class_name=class_name,
+            class_path=class_path,
+        )
+        self.builder = builder
+        self.seconds = seconds
+
+
 class ClosedError(MethodRegistryError):
     """The registry was closed and builds nothing any more."""
 

@@ -1,10 +1,11 @@
 """
-What the registry tells of its own doings: why an instance left.
+What the registry tells of its own doings: that an instance left, and why.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class RemovalCause(IntEnum):
@@ -22,13 +23,34 @@ class RemovalCause(IntEnum):
     COLLECTED = 2
     """A weakly kept instance that nobody held any more."""
     CLEARED = 3
-    """`clear_cache`, or the registry was closed."""
+    """`clear_cache`."""
     DISCARDED = 4
     """`discard`."""
     REPLACED = 5
-    """Another instance was written in its place."""
+    """Its class was given another path, or another instance was written in its place."""
+    SHUTDOWN = 6
+    """The registry was closed."""
 
     @property
     def evicted(self) -> bool:
         """Whether the registry decided, and not the caller."""
         return self <= RemovalCause.COLLECTED
+
+
+class RemovalEvent(NamedTuple):
+    """
+    An instance left the cache.
+
+    Seconds are counted back from the moment of the telling; `held` says that somebody held the
+    instance when it left, so that it is closed later, or revived.
+    """
+
+    class_name: str
+    cause: RemovalCause
+    age_seconds: float
+    idle_seconds: float
+    uses: int
+    build_seconds: float
+    held: bool
+    bytes: int | None = None
+    """Its size, where something measures it."""

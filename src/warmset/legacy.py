@@ -340,7 +340,7 @@ class MethodRegistry(Registry):
     def _evict_if_full(self) -> None:
         self._trim()
 
-    def _build(self, class_name: str) -> Any:
+    def _build(self, class_name: str) -> tuple[Any, Slot | None, int]:
         slot = self._slots.get(class_name)
         if (slot is None or slot.path is None) and self._loads_itself() and not self._closed:
             return self._builder.obtain(self, slot or self._add_slot(class_name, None))

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._core import Slot
+    from .events import RemovalEvent
+    from .lifecycle.listening import Listeners
     from .stats import RegistryStats
 
 __all__ = ["Registry"]
 
 _WEAK = 2  # a slot's kind
-_CLEARED, _DISCARDED, _REPLACED = 3, 4, 5  # values of `events.RemovalCause`
+_CLEARED, _DISCARDED, _REPLACED, _SHUTDOWN = 3, 4, 5, 6  # values of `events.RemovalCause`
 
 
 class Registry(RegistryCore):
@@ -42,6 +44,10 @@ class Registry(RegistryCore):
         max_cache_size: How many instances are kept at most; held ones may exceed it.
         retry_after_seconds: For how long the error of a failed build comes back at once; 0 tries
             each time, `math.inf` never again.
+        build_timeout_seconds: For how long a thread waits for another thread's build before it gets
+            a `BuildTimeoutError`; 0: as long as it takes.
+        revive: A held instance that was removed is handed out again, and kept, if its name is asked
+            for before its last release; False builds another one.
         timer: Gives monotonic seconds, for tests; it is read at every look-up. None takes the
             system's monotonic clock, where the TTL allows it the coarse one (1 to 4 ms).
 
@@ -61,6 +67,8 @@ class Registry(RegistryCore):
         max_cache_size: int = 100,
         *,
         retry_after_seconds: float = 30.0,
+        build_timeout_seconds: float = 0.0,
+        revive: bool = True,
         timer: Callable[[], float] | None = None,
     ) -> None:
         settings = RegistrySettings(
@@ -68,6 +76,8 @@ class Registry(RegistryCore):
             enable_weakref=enable_weakref,
             max_cache_size=max_cache_size,
             retry_after_seconds=retry_after_seconds,
+            build_timeout_seconds=build_timeout_seconds,
+            revive=revive,
         )
         if timer is not None and not callable(timer):
             raise TypeError(f"timer must be a callable that gives seconds, got {timer!r}")
@@ -75,13 +85,27 @@ class Registry(RegistryCore):
             cache_ttl_seconds=settings.cache_ttl_seconds,
             max_cache_size=settings.max_cache_size,
             enable_weakref=settings.enable_weakref,
+            revive=settings.revive,
             timer=timer,
         )
         self._settings = settings
         self._closed = False
         self._registered = 0
+        self._closers: dict[str, Callable[[Any], Any] | None] = {}
+        self._close_regardless: set[str] = set()
+        self._listeners: Listeners | None = None
+        # Here and not where something leaves: a finaliser or a signal handler that comes in while
+        # a module is being imported would find half of it.
+        from .lifecycle.closing import close_departed, watch_exit
+
+        self._close_departed = close_departed
+        watch_exit(self)
         self._rules: dict[str, Callable[[type], Any]] = {}
-        self._builder = Builder(retry_after_seconds=settings.retry_after_seconds, timer=timer)
+        self._builder = Builder(
+            retry_after_seconds=settings.retry_after_seconds,
+            timeout_seconds=settings.build_timeout_seconds,
+            timer=timer,
+        )
         if class_paths is None:
             from .sources import default_class_paths
 
@@ -105,7 +129,7 @@ class Registry(RegistryCore):
             SettingsError: The file cannot be read, or has an unknown key or a wrong value; file,
                 table, key, value and what was expected are named.
         """
-        from .settings import load_settings_file
+        from .settings_file import load_settings_file
 
         loaded = load_settings_file(path)
         return cls(loaded.class_paths, **{**loaded.settings.as_options(), **options})
@@ -137,7 +161,14 @@ class Registry(RegistryCore):
 
     # -- what is registered ----------------------------------------------------------------------
 
-    def register_class(self, class_name: str, class_path: str) -> None:
+    def register_class(
+        self,
+        class_name: str,
+        class_path: str,
+        *,
+        closer: Callable[[Any], Any] | str | None = "auto",
+        close_when_removed: bool = False,
+    ) -> None:
         """
         Register a class, or give a registered one another path.
 
@@ -146,23 +177,38 @@ class Registry(RegistryCore):
             class_path: ``package.module.Class``; it is checked for its shape, and imported at first
                 use. Where it differs from the path that the name had, the instance leaves the
                 cache and a remembered failure is forgotten.
+            closer: How a removed instance is closed: a callable that takes it, None for not at
+                all, or "auto" for its `close()`, else its `__exit__`.
+            close_when_removed: True closes a removed instance even if somebody to whom it was
+                handed without a lease still refers to it.
 
         Raises:
-            TypeError: The name or the path is not a string.
+            TypeError: The name or the path is not a string, or the closer is not callable.
             ClassPathError: The path has not the shape of one.
         """
         class_name = check_name(class_name)
         class_path = check_path(class_name, class_path)
+        if closer is not None and closer != "auto" and not callable(closer):
+            raise TypeError(
+                f"the closer of {class_name!r} must be a callable, None or 'auto', got {closer!r}"
+            )
         slot = self._slots.get(class_name)
         before = None if slot is None else slot.path
-        if before == class_path:
-            return
-        slot = self._add_slot(class_name, class_path)
-        if before is None:
-            self._registered += 1
+        if before != class_path:
+            slot = self._add_slot(class_name, class_path)
+            if before is None:
+                self._registered += 1
+            else:
+                self._remove(slot, _REPLACED)  # closed in the way of its own class
+            self._builder.forget(class_name)
+        if closer == "auto":
+            self._closers.pop(class_name, None)
         else:
-            self._remove(slot, _REPLACED)
-        self._builder.forget(class_name)
+            self._closers[class_name] = closer  # type: ignore[assignment]
+        if close_when_removed:
+            self._close_regardless.add(class_name)
+        else:
+            self._close_regardless.discard(class_name)
 
     def unregister_class(self, class_name: str) -> bool:
         """
@@ -262,7 +308,9 @@ class Registry(RegistryCore):
 
         Remembered failures stay: see `forget_failures`. O(cached).
         """
-        strong, weak = self._clear(_CLEARED)
+        strong, weak, departed = self._clear(_CLEARED)
+        if departed:
+            self._departed(departed)
         hits, misses, evictions, builds, *_ = self._counters()
         return {
             "entries_cleared": strong,
@@ -299,10 +347,14 @@ class Registry(RegistryCore):
         """
         Remove every instance and injected method; from now on a look-up raises `ClosedError`.
 
-        Closing twice does nothing.
+        Instances are closed in the reverse order of their building. Closing twice does nothing; a
+        registry that still lives when the interpreter exits is closed then.
         """
         self._closed = True
-        self._clear(_CLEARED)
+        _, _, departed = self._clear(_SHUTDOWN)
+        # What was built later may use what was built before.
+        departed.sort(key=lambda departure: departure.built_at, reverse=True)
+        self._departed(departed)
         self._drop_injected()
 
     def __enter__(self) -> Self:
@@ -310,6 +362,42 @@ class Registry(RegistryCore):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    # -- listening -------------------------------------------------------------------------------
+
+    def add_listener(self, listener: Callable[[RemovalEvent], Any]) -> None:
+        """
+        Call a listener with a `RemovalEvent` for each instance that leaves from now on.
+
+        Args:
+            listener: A callable. What it raises is logged and counted, and changes nothing.
+
+        Raises:
+            TypeError: It is not callable.
+
+        It is called outside every lock, once for each removal and in the order in which instances
+        left; by the thread that removed, or by one that is telling of another removal just then.
+        """
+        if not callable(listener):
+            raise TypeError(f"a listener must be callable, got {listener!r}")
+        if self._listeners is None:
+            from .lifecycle.listening import Listeners
+
+            self._listeners = Listeners()
+            self._queue = self._listeners.queue
+        self._listeners.add(listener)
+
+    def remove_listener(self, listener: Callable[[RemovalEvent], Any]) -> bool:
+        """
+        Call a listener no more.
+
+        Args:
+            listener: The callable that was added.
+
+        Returns:
+            Whether it was there.
+        """
+        return self._listeners is not None and self._listeners.remove(listener)
 
     # -- seeing inside ---------------------------------------------------------------------------
 
@@ -343,7 +431,7 @@ class Registry(RegistryCore):
 
     # -- the way of a miss -----------------------------------------------------------------------
 
-    def _build(self, class_name: str) -> Any:
+    def _build(self, class_name: str) -> tuple[Any, Slot | None, int]:
         slot = self._slots.get(class_name)
         if self._closed or slot is None or slot.path is None:
             self._refuse(class_name)
@@ -355,6 +443,18 @@ class Registry(RegistryCore):
                 f"the registry is closed: {class_name!r} is not built", class_name=class_name
             )
         raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
+
+    def _departed(self, departed: list[Any]) -> None:
+        """Instances left: tell of it, and close those that nobody holds."""
+        if self._listeners is not None:
+            self._listeners.tell(self)
+        for departure in departed:
+            if not departure.held:
+                self._close_departed(self, departure)
+
+    def _let_go(self, departure: Any) -> None:
+        """Nobody holds a departed instance any more."""
+        self._close_departed(self, departure)
 
     def _construct(self, slot: Slot) -> Any:
         """Import and make; the builder calls it, and foreign code runs in it."""

@@ -5,7 +5,8 @@ The default class table: what a registry knows when it is told nothing.
 from __future__ import annotations
 
 from .resolver import PATH_EXPECTED, check_name, check_path, shown, told
-from .settings import SettingsError, load_settings_file
+from .settings import SettingsError
+from .settings_file import load_settings_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

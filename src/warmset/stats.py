@@ -7,6 +7,8 @@ What counts
     it waited for a build, or failed. An injected method needs no instance, so it is no look-up.
     A *build* is counted once, for the thread that built. A removal has one cause; those that the
     registry decided are evictions.
+    A removed instance that has a closer is closed, or its closer failed, or it was left open,
+    because somebody to whom it was handed without a lease still referred to it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,14 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from ._tallies import (
+    CLOSE_FAILURES,
+    CLOSED,
+    FAILED_BUILDS,
+    LEFT_OPEN,
+    LISTENER_FAILURES,
+    WAITS,
+)
 from .events import RemovalCause
 
 if TYPE_CHECKING:
@@ -58,6 +68,10 @@ class RegistryStats(NamedTuple):
     build_seconds: float
     failed_builds: int
     waits: int
+    closed: int
+    close_failures: int
+    left_open: int
+    listener_failures: int
     evictions: int
     removals: Mapping[RemovalCause, int]
     failed_class_names: tuple[str, ...]
@@ -115,6 +129,10 @@ class RegistryStats(NamedTuple):
             "total_build_seconds": self.build_seconds,
             "failed_builds": self.failed_builds,
             "waits": self.waits,
+            "closed": self.closed,
+            "close_failures": self.close_failures,
+            "left_open": self.left_open,
+            "listener_failures": self.listener_failures,
             "held_instances": self.held,
         }
 
@@ -129,7 +147,7 @@ def snapshot(registry: Registry) -> RegistryStats:
     Returns:
         The snapshot.
     """
-    hits, misses, evictions, builds, build_seconds, waits, failures, removals = registry._counters()
+    hits, misses, evictions, builds, build_seconds, removals, tallies = registry._counters()
     now = registry._now()
     entries = tuple(
         EntryStats(
@@ -154,8 +172,12 @@ def snapshot(registry: Registry) -> RegistryStats:
         misses=misses,
         builds=builds,
         build_seconds=build_seconds,
-        failed_builds=failures,
-        waits=waits,
+        failed_builds=tallies[FAILED_BUILDS],
+        waits=tallies[WAITS],
+        closed=tallies[CLOSED],
+        close_failures=tallies[CLOSE_FAILURES],
+        left_open=tallies[LEFT_OPEN],
+        listener_failures=tallies[LISTENER_FAILURES],
         evictions=evictions,
         removals=MappingProxyType({cause: removals[cause] for cause in RemovalCause}),
         failed_class_names=tuple(registry._builder.failed()),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 built: list[str] = []
+closed: list[str] = []
 script: dict[str, Any] = {}
 """Class name -> what its constructor calls, with the instance."""
 
 
 class Sample:
-    """Notes that it was built, and does what the test has put into `script`."""
+    """Notes that it was built and closed, and does what the test has put into `script`."""
+
+    is_closed = False
 
     def __init__(self) -> None:
         name = type(self).__name__
@@ -18,7 +21,13 @@ class Sample:
         if name in script:
             script[name](self)
 
+    def close(self) -> None:
+        assert not self.is_closed, "closed twice"
+        self.is_closed = True
+        closed.append(type(self).__name__)
+
     def echo(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
+        assert not self.is_closed, "used after it was closed"
         return (text, args, kwargs) if args or kwargs else text
 
     def itself(self) -> Any:

@@ -20,6 +20,7 @@ MODULES = (
     "resolver",
     "routing",
     "settings",
+    "settings_file",
     "sources",
     "stats",
 )

@@ -19,13 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmset.resolver import shown
-from warmset.settings import (
-    RegistrySettings,
-    SettingsError,
-    check_classes,
-    load_toml,
-    unknown_keys,
-)
+from warmset.settings import RegistrySettings, SettingsError, unknown_keys
+from warmset.settings_file import check_classes, load_toml
 
 from .faults import fault
 

@@ -1,0 +1,115 @@
+"""
+Closing what left: at most once, outside every lock, and whatever it raises stays here.
+
+An instance that was only ever leased is closed when nobody holds it any more. One that was handed
+out without a lease may still be in somebody's hands; it is closed only if nobody else refers to it,
+which the interpreter's reference count tells. Otherwise it is left to its own finaliser, and
+counted as left open.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from weakref import WeakSet
+
+from .._tallies import CLOSE_FAILURES, CLOSED, LEFT_OPEN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..registry import Registry
+
+__all__ = ["close_departed", "watch_exit"]
+
+
+def _references(box: list[Any]) -> int:
+    return sys.getrefcount(box[0])
+
+
+# What the count is for an object that only its box refers to. It depends on the interpreter.
+_ALONE = _references([object()])
+
+
+def _referenced(box: list[Any]) -> bool:
+    """Whether anything but the box refers to what is in it, as far as that can be known."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return True  # counts are split between threads there
+    return _references(box) > _ALONE
+
+
+def close_departed(registry: Registry, departure: Any) -> None:
+    """
+    Close an instance that left and that nobody holds.
+
+    Args:
+        registry: Knows how the class is closed, and counts.
+        departure: What left; the instance is taken out of it.
+
+    An exception of the closer is logged with its traceback and counted; an interrupt passes.
+    """
+    box = [departure.instance]
+    departure.instance = departure.routes = None
+    if departure.weak or box[0] is None:
+        return
+    class_name = departure.class_name
+    close = _closer(registry, class_name, box)
+    if close is None:
+        return
+    if departure.shared and class_name not in registry._close_regardless and _referenced(box):
+        registry._tally(LEFT_OPEN)
+        return
+    try:
+        close(box[0])
+    except Exception:
+        from logging import getLogger
+
+        registry._tally(CLOSE_FAILURES)
+        getLogger("warmset.lifecycle").exception(
+            "closing the removed instance of %r failed", class_name
+        )
+    else:
+        registry._tally(CLOSED)
+
+
+def _closer(registry: Registry, class_name: str, box: list[Any]) -> Callable[[Any], Any] | None:
+    """The hook of the class; else its own `close`; else its context manager's exit."""
+    if class_name in registry._closers:
+        return registry._closers[class_name]
+    kind = type(box[0])
+    if callable(getattr(kind, "close", None)) or callable(_own(box, "close")):
+        return _call_close
+    if hasattr(kind, "__exit__") and hasattr(kind, "__enter__"):
+        return _call_exit
+    return None
+
+
+def _own(box: list[Any], name: str) -> Any:
+    # Of the instance itself, without running a `__getattr__` that has an answer to everything.
+    return getattr(box[0], "__dict__", {}).get(name)
+
+
+def _call_close(instance: Any) -> None:
+    instance.close()
+
+
+def _call_exit(instance: Any) -> None:
+    type(instance).__exit__(instance, None, None, None)
+
+
+_open: WeakSet[Registry] = WeakSet()
+
+
+def watch_exit(registry: Registry) -> None:
+    """Close a registry when the interpreter exits, if it still lives then."""
+    _open.add(registry)
+
+
+def _close_all() -> None:
+    for registry in list(_open):
+        registry.close()
+
+
+atexit.register(_close_all)
