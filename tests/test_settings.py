@@ -31,6 +31,7 @@ DEFAULTS = {
     "retry_after_seconds": 30.0,
     "build_timeout_seconds": 0.0,
     "revive": True,
+    "sweep_interval_seconds": 0.0,
 }
 
 
@@ -115,7 +116,8 @@ def test_defaults(ws: Any) -> None:
     assert made.as_options() == DEFAULTS
     assert repr(made) == (
         "RegistrySettings(build_timeout_seconds=0.0, cache_ttl_seconds=300.0,"
-        " enable_weakref=False, max_cache_size=100, retry_after_seconds=30.0, revive=True)"
+        " enable_weakref=False, max_cache_size=100, retry_after_seconds=30.0, revive=True,"
+        " sweep_interval_seconds=0.0)"
     )
 
 

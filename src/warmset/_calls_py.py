@@ -6,7 +6,13 @@ Each looks an instance up and holds it in one step, runs what is to be run, and 
 
 from __future__ import annotations
 
-from types import BuiltinMethodType, MethodType
+from types import (
+    AsyncGeneratorType,
+    BuiltinMethodType,
+    CoroutineType,
+    GeneratorType,
+    MethodType,
+)
 
 from ._ring_py import EMPTY, STRONG
 from .errors import MethodNotFoundError, MethodRegistryError
@@ -19,6 +25,10 @@ if TYPE_CHECKING:
 
     from ._core_py import RegistryCore
     from ._ring_py import Slot
+
+
+# What a method may return that goes on running, and on which its instance is held.
+RUNNING = (GeneratorType, CoroutineType, AsyncGeneratorType)
 
 
 class Injected:
@@ -66,6 +76,9 @@ class Lease:
     def __del__(self) -> None:
         self.__exit__()
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a lease holds something in this process: it cannot be pickled or copied")
+
     def __repr__(self) -> str:
         state = "held" if self._held else "not held"
         return f"<warmset lease of {self._class_name!r}, {state}>"
@@ -76,7 +89,8 @@ class Handle:
     Calls one method of one class's instance, building it when it is not warm.
 
     Made by `RegistryCore.bind`. Each call looks the instance up and holds it until the method
-    returns; the arguments go to the method as they are.
+    returns, or the generator or coroutine that it returned has ended; the arguments go to the
+    method as they are. A handle is pickled by its names, with its registry.
     """
 
     __slots__ = ("_core", "class_name", "method_name")
@@ -93,10 +107,21 @@ class Handle:
             return injected.method(*args, **kwargs)
         instance, slot, epoch = core._obtain(self.class_name, True)
         try:
-            return core._method_of(instance, self.class_name, self.method_name)(*args, **kwargs)
+            method: Any = core._method_of(instance, self.class_name, self.method_name)
+            result = method(*args, **kwargs)
+            if type(result) in RUNNING and slot is not None:
+                held, slot = slot, None
+                return core._prolong(held, epoch, result)
+            return result
         finally:
+            method = None
             instance = None  # at the last release, who else refers to it is counted
             core._release(slot, epoch)
+
+    def __reduce__(self) -> Any:
+        from operator import methodcaller
+
+        return methodcaller("bind", self.class_name, self.method_name), (self._core,)
 
     def __repr__(self) -> str:
         return f"<warmset handle of {self.class_name}.{self.method_name}>"
@@ -127,7 +152,8 @@ class ExecutorCore:
             arguments: The payload, by parameter name. The instance is held while the method runs.
 
         Returns:
-            What the method returned.
+            What the method returned. If that is a generator or a coroutine, the instance is held
+            until it has ended.
 
         Raises:
             ArgumentValidationError: Arguments are missing, unexpected or mistyped; the method did
@@ -170,7 +196,11 @@ class ExecutorCore:
             with core._lock:
                 self._routes += 1
             args, keywords = self._route(plan, class_name, method_name, arguments)
-            return method(*args, **keywords)
+            result = method(*args, **keywords)
+            if type(result) in RUNNING and slot is not None:
+                held, slot = slot, None
+                return core._prolong(held, epoch, result)
+            return result
         finally:
             instance = method = None  # at the last release, who else refers to it is counted
             core._release(slot, epoch)

@@ -102,6 +102,9 @@ cdef extern from "Python.h":
     PyObject* PyObject_GetAttr(PyObject*, PyObject*)
     int PyCallable_Check(PyObject*)
     PyObject* PyErr_NoMemory() noexcept
+    int PyGen_CheckExact(PyObject*)
+    int PyCoro_CheckExact(PyObject*)
+    int PyAsyncGen_CheckExact(PyObject*)
     int PyMethod_Check(PyObject*)
     PyObject* PyMethod_GET_FUNCTION(PyObject*)
     PyObject* PyMethod_GET_SELF(PyObject*)
@@ -455,6 +458,14 @@ cdef class RegistryCore:
 
     def _departed(self, departed):
         """Instances left; the registry overrides it. No lock is held."""
+
+    def _prolong(self, Slot slot, unsigned int epoch, running):
+        """A method returned what goes on running; the registry overrides it."""
+        _release(self, slot, epoch)
+        return running
+
+    def _release(self, Slot slot, unsigned int epoch):
+        _release(self, slot, epoch)
 
     def _let_go(self, departure):
         """Nobody holds a departed instance any more; the registry overrides it."""
@@ -1069,6 +1080,9 @@ cdef class Lease:
     def __del__(self):
         self.__exit__()
 
+    def __reduce__(self):
+        raise TypeError("a lease holds something in this process: it cannot be pickled or copied")
+
     def __repr__(self):
         state = "held" if self._held else "not held"
         return f"<warmset lease of {self._class_name!r}, {state}>"
@@ -1082,7 +1096,8 @@ cdef class Handle:
     Calls one method of one class's instance, building it when it is not warm.
 
     Made by `RegistryCore.bind`. Each call looks the instance up and holds it until the method
-    returns; the arguments go to the method as they are.
+    returns, or the generator or coroutine that it returned has ended; the arguments go to the
+    method as they are. A handle is pickled by its names, with its registry.
     """
 
     cdef void* _vectorcall
@@ -1103,6 +1118,11 @@ cdef class Handle:
     def __call__(self, /, *args, **kwargs):
         return PyVectorcall_Call(self, args, kwargs)
 
+    def __reduce__(self):
+        from operator import methodcaller
+
+        return methodcaller("bind", self.class_name, self.method_name), (self._core,)
+
     def __repr__(self):
         return f"<warmset handle of {self.class_name}.{self.method_name}>"
 
@@ -1113,6 +1133,7 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
     cdef Slot slot
     cdef PyObject* instance
     cdef PyObject* result
+    cdef Slot kept
     cdef unsigned int epoch = 0
     cdef double now = _now(core)
     if handle._layout != core._layout:
@@ -1139,11 +1160,19 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
         )
         if result == NULL:
             _explain(warm, handle.class_name, handle.method_name)
+        if slot is not None and _goes_on(result):
+            kept, slot = slot, None
+            return core._prolong(kept, epoch, _owned(result))
         return _owned(result)
     finally:
         warm = None  # at the last release, who else refers to it is counted
         if slot is not None:
             _release(core, slot, epoch)
+
+
+cdef inline bint _goes_on(PyObject* result) noexcept:
+    """Whether what a method returned goes on running, and needs its instance."""
+    return PyGen_CheckExact(result) or PyCoro_CheckExact(result) or PyAsyncGen_CheckExact(result)
 
 
 cdef int _settle(Handle handle, RegistryCore core) except -1:
@@ -1284,6 +1313,7 @@ cdef object _execute(
     cdef ExecutorCore executor = <ExecutorCore>self
     cdef RegistryCore core = executor._registry
     cdef Slot slot = None
+    cdef Slot kept
     cdef PyObject* found
     cdef PyObject* instance = NULL
     cdef unsigned int epoch = 0
@@ -1316,7 +1346,11 @@ cdef object _execute(
         except MethodRegistryError as error:
             return executor._unavailable(class_name, method_name, error)
     try:
-        return _run(executor, slot, epoch, warm, class_name, method_name, args + 2, kwnames)
+        result = _run(executor, slot, epoch, warm, class_name, method_name, args + 2, kwnames)
+        if slot is not None and _goes_on(<PyObject*>result):
+            kept, slot = slot, None
+            return core._prolong(kept, epoch, result)
+        return result
     finally:
         warm = None  # at the last release, who else refers to it is counted
         if slot is not None:
@@ -1500,7 +1534,8 @@ Args:
     arguments: The payload, by parameter name. The instance is held while the method runs.
 
 Returns:
-    What the method returned.
+    What the method returned. If that is a generator or a coroutine, the instance is held
+    until it has ended.
 
 Raises:
     ArgumentValidationError: Arguments are missing, unexpected or mistyped; the method did

@@ -348,6 +348,11 @@ class RegistryCore(Ring):
     def _departed(self, departed: list[Departure]) -> None:
         """Instances left; the registry overrides it. No lock is held."""
 
+    def _prolong(self, slot: Slot, epoch: int, running: Any) -> Any:
+        """A method returned what goes on running; the registry overrides it."""
+        self._release(slot, epoch)
+        return running
+
     def _let_go(self, departure: Departure) -> None:
         """Nobody holds a departed instance any more; the registry overrides it."""
 
@@ -485,30 +490,3 @@ class RegistryCore(Ring):
                 tuple(self._removals),
                 tuple(self._tallies),
             )
-
-    def _entries(self) -> list[tuple[str, float, float, int, float, int]]:
-        """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""
-        entries = []
-        with self._lock:
-            root = self._root
-            slot = root.older
-            while slot is not root and slot is not None:
-                entries.append(
-                    (
-                        slot.name,
-                        slot.built_at,
-                        slot.last_used,
-                        slot.uses,
-                        slot.build_seconds,
-                        slot.holds,
-                    )
-                )
-                slot = slot.older
-        return entries
-
-    def _weak_alive(self) -> int:
-        """How many weakly kept instances are alive."""
-        if not self._weak:
-            return 0
-        slots = list(self._slots.values())
-        return sum(slot.kind == WEAK and slot.instance() is not None for slot in slots)

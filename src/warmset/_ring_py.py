@@ -319,6 +319,33 @@ class Ring:
                         self._detach(slot, slot.epoch, cause, departed)
         return strong, len(departed) - strong, departed
 
+    def _entries(self) -> list[tuple[str, float, float, int, float, int]]:
+        """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""
+        entries = []
+        with self._lock:
+            root = self._root
+            slot = root.older
+            while slot is not root and slot is not None:
+                entries.append(
+                    (
+                        slot.name,
+                        slot.built_at,
+                        slot.last_used,
+                        slot.uses,
+                        slot.build_seconds,
+                        slot.holds,
+                    )
+                )
+                slot = slot.older
+        return entries
+
+    def _weak_alive(self) -> int:
+        """How many weakly kept instances are alive."""
+        if not self._weak:
+            return 0
+        slots = list(self._slots.values())
+        return sum(slot.kind == WEAK and slot.instance() is not None for slot in slots)
+
     def _ring(self, *, from_oldest: bool = False) -> list[str]:
         """The names along one direction of the links, for the structural check."""
         names = []

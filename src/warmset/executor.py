@@ -181,6 +181,12 @@ class MethodExecutor(ExecutorCore):
             "error_rate": refusals / routes if routes else 0.0,
         }
 
+    def __reduce__(self) -> Any:
+        from functools import partial
+
+        state = {"degraded_reasons": list(self.degraded_reasons)}
+        return partial(type(self), method_registry=self.registry), (), state
+
     def __repr__(self) -> str:
         state = ", degraded" if self.degraded_mode else ""
         return f"<{type(self).__name__} of {self.registry!r}{state}>"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from ._core import RegistryCore
 from .builder import Builder
 from .errors import ClosedError, UnknownClassError
-from .resolver import check_name, check_path, near_names, resolve
+from .resolver import check_name, check_path, imported, near_names, resolve
 from .settings import RegistrySettings
 
 TYPE_CHECKING = False
@@ -48,6 +48,8 @@ class Registry(RegistryCore):
             a `BuildTimeoutError`; 0: as long as it takes.
         revive: A held instance that was removed is handed out again, and kept, if its name is asked
             for before its last release; False builds another one.
+        sweep_interval_seconds: Evict what has expired every so many seconds, by one thread for all
+            registries of the process; 0: only look-ups and `evict_expired` do.
         timer: Gives monotonic seconds, for tests; it is read at every look-up. None takes the
             system's monotonic clock, where the TTL allows it the coarse one (1 to 4 ms).
 
@@ -69,6 +71,7 @@ class Registry(RegistryCore):
         retry_after_seconds: float = 30.0,
         build_timeout_seconds: float = 0.0,
         revive: bool = True,
+        sweep_interval_seconds: float = 0.0,
         timer: Callable[[], float] | None = None,
     ) -> None:
         settings = RegistrySettings(
@@ -78,6 +81,7 @@ class Registry(RegistryCore):
             retry_after_seconds=retry_after_seconds,
             build_timeout_seconds=build_timeout_seconds,
             revive=revive,
+            sweep_interval_seconds=sweep_interval_seconds,
         )
         if timer is not None and not callable(timer):
             raise TypeError(f"timer must be a callable that gives seconds, got {timer!r}")
@@ -96,6 +100,7 @@ class Registry(RegistryCore):
         self._listeners: Listeners | None = None
         # Here and not where something leaves: a finaliser or a signal handler that comes in while
         # a module is being imported would find half of it.
+        from .lifecycle import prolonging  # noqa: F401
         from .lifecycle.closing import close_departed, watch_exit
 
         self._close_departed = close_departed
@@ -112,6 +117,10 @@ class Registry(RegistryCore):
             class_paths = default_class_paths()
         for class_name, class_path in class_paths.items():
             self.register_class(class_name, class_path)
+        if settings.sweep_interval_seconds > 0.0:
+            from .lifecycle.sweeper import sweeper
+
+            sweeper.add(self)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Self:
@@ -291,7 +300,8 @@ class Registry(RegistryCore):
         if target is None:
             if slot.path is None:
                 return False
-            target = self._imported(slot)
+            # A rule may build something else than the class.
+            target = None if class_name in self._rules else imported(slot.path)
             if target is None or hasattr(target, "__getattr__"):
                 return True
         return callable(getattr(target, method_name, None))
@@ -356,6 +366,10 @@ class Registry(RegistryCore):
         departed.sort(key=lambda departure: departure.built_at, reverse=True)
         self._departed(departed)
         self._drop_injected()
+        if self._settings.sweep_interval_seconds > 0.0:
+            from .lifecycle.sweeper import sweeper
+
+            sweeper.remove(self)
 
     def __enter__(self) -> Self:
         return self
@@ -423,6 +437,16 @@ class Registry(RegistryCore):
         """
         return self.stats().as_dict()
 
+    def __reduce__(self) -> Any:
+        # Settings and names; not instances, nor rules and injected methods, which are code, nor
+        # the timer.
+        from functools import partial
+
+        paths = {
+            slot.name: slot.path for slot in list(self._slots.values()) if slot.path is not None
+        }
+        return partial(type(self), paths, **self._settings.as_options()), ()
+
     def __repr__(self) -> str:
         return (
             f"<{type(self).__name__}: {self._registered} classes, {self._cached} of at most "
@@ -452,6 +476,12 @@ class Registry(RegistryCore):
             if not departure.held:
                 self._close_departed(self, departure)
 
+    def _prolong(self, slot: Slot, epoch: int, running: Any) -> Any:
+        """What a method returned goes on running: so does the hold on its instance."""
+        from .lifecycle.prolonging import prolong
+
+        return prolong(self, slot, epoch, running)
+
     def _let_go(self, departure: Any) -> None:
         """Nobody holds a departed instance any more."""
         self._close_departed(self, departure)
@@ -474,11 +504,3 @@ class Registry(RegistryCore):
         """The instance that a slot holds, not used by this; None if there is none."""
         content = slot.instance
         return content() if slot.kind == _WEAK and content is not None else content
-
-    def _imported(self, slot: Slot) -> type | None:
-        """The class of a slot, if its module is imported and nothing else may build instances."""
-        import sys
-
-        module_name, _, attribute = (slot.path or "").rpartition(".")
-        found = getattr(sys.modules.get(module_name), attribute, None)
-        return found if isinstance(found, type) and slot.name not in self._rules else None

@@ -272,6 +272,23 @@ def resolve(class_name: str, class_path: str) -> type:
     )
 
 
+def imported(class_path: str) -> type | None:
+    """
+    Give the class of a path if its module is imported already; nothing is imported.
+
+    Args:
+        class_path: As `check_path` gives it.
+
+    Returns:
+        The class, or None where that cannot be told.
+    """
+    import sys
+
+    module_name, _, attribute = class_path.rpartition(".")
+    found = getattr(sys.modules.get(module_name), "__dict__", {}).get(attribute)
+    return found if issubclass(type(found), type) else None
+
+
 def _missing(error: Exception, prefix: str) -> str:
     # The name of the module that is not there, if it is `prefix` or a parent of it, or "".
     name = error.name if isinstance(error, ModuleNotFoundError) else None

@@ -119,6 +119,10 @@ _RULES: dict[str, tuple[Callable[[str, object], Any], str]] = {
         "a number of seconds, 0 or more (0: those who wait for a build wait as long as it takes)",
     ),
     "revive": (_flag, "a bool, true or false"),
+    "sweep_interval_seconds": (
+        _finite_seconds,
+        "a finite number of seconds, 0 or more (0: no sweeping)",
+    ),
 }
 
 
@@ -189,6 +193,7 @@ class RegistrySettings(_Frozen):
             as it takes.
         revive: Whether a held instance that was removed is kept again if its name is asked for
             before its last release.
+        sweep_interval_seconds: Seconds between sweeps for what has expired, by a thread; 0: none.
 
     Numbers may be of any type that has `__float__` (seconds; also `__index__`) or `__index__`
     (size), a bool and a str excepted. Equal settings are equal and hash alike; they can be
@@ -206,6 +211,7 @@ class RegistrySettings(_Frozen):
         "max_cache_size",
         "retry_after_seconds",
         "revive",
+        "sweep_interval_seconds",
     )
 
     cache_ttl_seconds: float
@@ -214,6 +220,7 @@ class RegistrySettings(_Frozen):
     retry_after_seconds: float
     build_timeout_seconds: float
     revive: bool
+    sweep_interval_seconds: float
 
     def __init__(
         self,
@@ -224,6 +231,7 @@ class RegistrySettings(_Frozen):
         retry_after_seconds: float = 30.0,
         build_timeout_seconds: float = 0.0,
         revive: bool = True,
+        sweep_interval_seconds: float = 0.0,
     ) -> None:
         given = {
             "cache_ttl_seconds": cache_ttl_seconds,
@@ -232,6 +240,7 @@ class RegistrySettings(_Frozen):
             "retry_after_seconds": retry_after_seconds,
             "build_timeout_seconds": build_timeout_seconds,
             "revive": revive,
+            "sweep_interval_seconds": sweep_interval_seconds,
         }
         for setting, value in given.items():
             object.__setattr__(self, setting, check_setting(setting, value))
