@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import weakref
 from typing import Any
 
@@ -172,6 +173,34 @@ def test_weak_mode_leases(make: Any) -> None:
         gc.collect()
         assert registry.get_instance("Alpha") is known() is not None
     gc.collect()
+
+
+def test_holders_tell_who_holds_what_since_when(ws: Any, make: Any, timer: Any) -> None:
+    """Leases, running calls and unfinished generators, the oldest first."""
+    registry = make()
+    executor = ws.MethodExecutor(method_registry=registry)
+    assert registry.holders() == []
+
+    def stream() -> Any:
+        yield registry.holders()
+
+    registry.get_instance("Beta").probe = lambda: registry.holders()
+    registry.get_instance("Gamma").stream = stream
+    me = threading.current_thread().name
+    with registry.use("Alpha"):
+        timer.advance(5)
+        running = executor.execute("Gamma", "stream")
+        timer.advance(2)
+        registry.clear_cache()
+        expected = [("Alpha", me, 7.0), ("Gamma", me, 2.0)]
+        assert registry.holders() == expected
+        registry.get_instance("Beta").probe = lambda: registry.holders()
+        for seen in (registry.bind("Beta", "probe")(), executor.execute("Beta", "probe")):
+            assert seen == [*expected, ("Beta", me, 0.0)]
+        assert next(running) == expected
+        del running
+        assert registry.holders() == expected[:1]
+    assert registry.holders() == []
 
 
 # -- handles -------------------------------------------------------------------------------------

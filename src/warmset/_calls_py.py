@@ -49,7 +49,7 @@ class Lease:
     without being left gives its instance back.
     """
 
-    __slots__ = ("_class_name", "_core", "_epoch", "_held", "_instance", "_slot")
+    __slots__ = ("_class_name", "_core", "_epoch", "_held", "_hold", "_instance", "_slot")
 
     def __init__(self, core: RegistryCore, class_name: str) -> None:
         self._core = core
@@ -58,20 +58,28 @@ class Lease:
         self._slot: Slot | None = None
         self._epoch = -1
         self._held = False
+        self._hold: object = None
 
     def __enter__(self) -> Any:
         if self._held:
             raise RuntimeError(f"this lease already holds {self._class_name!r}")
         instance, self._slot, self._epoch = self._core._obtain(self._class_name, True)
+        self._hold = self._core._enter(self._slot)
         self._instance = instance
         self._held = True
         return instance
+
+    def _adopt(self, slot: Slot, epoch: int) -> Lease:
+        """Take over a hold that somebody else has, to give it back."""
+        self._slot, self._epoch, self._held = slot, epoch, True
+        self._hold = self._core._enter(slot)
+        return self
 
     def __exit__(self, *exception: object) -> None:
         if self._held:
             self._held = False
             self._instance = None
-            self._core._release(self._slot, self._epoch)
+            self._core._release(self._slot, self._epoch, self._hold)
 
     def __del__(self) -> None:
         self.__exit__()
@@ -106,17 +114,20 @@ class Handle:
         if injected is not None:
             return injected.method(*args, **kwargs)
         instance, slot, epoch = core._obtain(self.class_name, True)
+        hold = core._enter(slot)
         try:
             method: Any = core._method_of(instance, self.class_name, self.method_name)
             result = method(*args, **kwargs)
             if type(result) in RUNNING and slot is not None:
-                held, slot = slot, None
-                return core._prolong(held, epoch, result)
+                lease = Lease(core, self.class_name)._adopt(slot, epoch)
+                core._holding.pop(hold, None)
+                slot = None
+                return core._prolong(lease, result)
             return result
         finally:
             method = None
             instance = None  # at the last release, who else refers to it is counted
-            core._release(slot, epoch)
+            core._release(slot, epoch, hold)
 
     def __reduce__(self) -> Any:
         from operator import methodcaller
@@ -182,6 +193,7 @@ class ExecutorCore:
                 instance, slot, epoch = core._obtain(class_name, True)
         except MethodRegistryError as error:
             return self._unavailable(class_name, method_name, error)
+        hold = core._enter(slot)
         try:
             if injected is None:
                 try:
@@ -198,12 +210,14 @@ class ExecutorCore:
             args, keywords = self._route(plan, class_name, method_name, arguments)
             result = method(*args, **keywords)
             if type(result) in RUNNING and slot is not None:
-                held, slot = slot, None
-                return core._prolong(held, epoch, result)
+                lease = Lease(core, class_name)._adopt(slot, epoch)
+                core._holding.pop(hold, None)
+                slot = None
+                return core._prolong(lease, result)
             return result
         finally:
             instance = method = None  # at the last release, who else refers to it is counted
-            core._release(slot, epoch)
+            core._release(slot, epoch, hold)
 
     def _plan_of(
         self, slot: Slot | None, epoch: int, instance: Any, method_name: str, method: Any

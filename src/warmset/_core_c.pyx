@@ -113,6 +113,7 @@ cdef extern from "Python.h":
     PyTypeObject* Py_TYPE(PyObject*)
     object PyDescr_NewMethod(PyTypeObject*, PyMethodDef*)
     void PyType_Modified(PyTypeObject*)
+    unsigned long PyThread_get_thread_ident()
 
 
 cdef enum:
@@ -142,6 +143,14 @@ cdef double TICKS_IN_TTL = 250.0
 cdef struct Link:
     Link* newer
     Link* older
+
+
+cdef struct Hold:  # on the C stack of a running call, or in a lease
+    Hold* newer
+    Hold* older
+    PyObject* slot
+    unsigned long thread
+    double since
 
 
 @cython.final
@@ -270,6 +279,7 @@ cdef class RegistryCore:
     cdef readonly dict _slots
     cdef readonly dict _injected
     cdef Link _root
+    cdef Hold _holds  # the root of the ring of all holds
     cdef Py_ssize_t _layout
     cdef unsigned int _generation
     cdef readonly Py_ssize_t _cached
@@ -287,6 +297,7 @@ cdef class RegistryCore:
         self._slots = {}
         self._injected = {}
         self._root.newer = self._root.older = &self._root
+        self._holds.newer = self._holds.older = &self._holds
         self._max_size = 1
 
     def __init__(
@@ -459,13 +470,10 @@ cdef class RegistryCore:
     def _departed(self, departed):
         """Instances left; the registry overrides it. No lock is held."""
 
-    def _prolong(self, Slot slot, unsigned int epoch, running):
+    def _prolong(self, Lease lease, running):
         """A method returned what goes on running; the registry overrides it."""
-        _release(self, slot, epoch)
+        lease.__exit__()
         return running
-
-    def _release(self, Slot slot, unsigned int epoch):
-        _release(self, slot, epoch)
 
     def _let_go(self, departure):
         """Nobody holds a departed instance any more; the registry overrides it."""
@@ -620,6 +628,33 @@ cdef class RegistryCore:
         _make_room(self, self._max_size, departed)
         if departed:
             self._departed(departed)
+
+    def _holders(self):
+        """Class name, thread and time of each hold, oldest first."""
+        cdef Hold* hold = self._holds.newer
+        cdef Hold* facts
+        cdef Py_ssize_t count = 0, taken = 0, i
+        cdef list slots
+        while hold != &self._holds:
+            count += 1
+            hold = hold.newer
+        # All objects are made outside of the walk: making one may let somebody in.
+        slots = [None] * count
+        facts = <Hold*>PyMem_Malloc((count + 1) * sizeof(Hold))
+        if facts == NULL:
+            raise MemoryError
+        hold = self._holds.newer
+        while hold != &self._holds and taken < count:
+            facts[taken] = hold[0]
+            slots[taken] = <object>hold.slot
+            hold = hold.newer
+            taken += 1
+        try:
+            return [
+                ((<Slot>slots[i]).name, facts[i].thread, facts[i].since) for i in range(taken)
+            ]
+        finally:
+            PyMem_Free(facts)
 
     def _tally(self, int which):
         """Count one more of what `_tallies` names."""
@@ -796,6 +831,24 @@ cdef object _build_and_share(RegistryCore core, object class_name):
         else:
             _give_back(core, slot, <unsigned int>held, slot.last_used, True)
     return instance
+
+
+cdef inline void _enter(RegistryCore core, Hold* hold, PyObject* slot) noexcept:
+    """Note who holds from now on. The slot is borrowed from the holder."""
+    hold.slot = slot
+    hold.thread = PyThread_get_thread_ident()
+    hold.since = (<Slot>slot).last_used
+    hold.newer = &core._holds
+    hold.older = core._holds.older
+    hold.older.newer = hold
+    core._holds.older = hold
+
+
+cdef inline void _leave(Hold* hold) noexcept:
+    if hold.newer != NULL:
+        hold.newer.older = hold.older
+        hold.older.newer = hold.newer
+        hold.newer = hold.older = NULL
 
 
 cdef int _release(RegistryCore core, Slot slot, unsigned int epoch) except -1:
@@ -1043,6 +1096,7 @@ cdef class Lease:
     cdef str _class_name
     cdef object _instance
     cdef Slot _slot
+    cdef Hold _hold
     cdef unsigned int _epoch
     cdef bint _held
 
@@ -1066,13 +1120,19 @@ cdef class Lease:
             self._instance = _owned(instance)
         else:
             self._instance, self._slot = _build_and_hold(core, self._class_name, &self._epoch)
+        if self._slot is not None:
+            _enter(core, &self._hold, <PyObject*>self._slot)
         self._held = True
         return self._instance
+
+    def __dealloc__(self):
+        _leave(&self._hold)
 
     def __exit__(self, *exception):
         cdef Slot slot = self._slot
         if self._held:
             self._held = False
+            _leave(&self._hold)
             self._instance = self._slot = None
             if slot is not None:
                 _release(self._core, slot, self._epoch)
@@ -1086,6 +1146,16 @@ cdef class Lease:
     def __repr__(self):
         state = "held" if self._held else "not held"
         return f"<warmset lease of {self._class_name!r}, {state}>"
+
+
+cdef Lease _adopt(RegistryCore core, object class_name, Slot slot, unsigned int epoch):
+    """A lease that takes over the hold of a call, to give it back."""
+    cdef Lease lease = Lease(core, class_name)
+    lease._slot = slot
+    lease._epoch = epoch
+    lease._held = True
+    _enter(core, &lease._hold, <PyObject*>slot)
+    return lease
 
 
 # -- handles -------------------------------------------------------------------------------------
@@ -1133,7 +1203,7 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
     cdef Slot slot
     cdef PyObject* instance
     cdef PyObject* result
-    cdef Slot kept
+    cdef Hold hold
     cdef unsigned int epoch = 0
     cdef double now = _now(core)
     if handle._layout != core._layout:
@@ -1154,17 +1224,23 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
         warm = _owned(instance)
     else:
         warm, slot = _build_and_hold(core, handle.class_name, &epoch)
+    hold.newer = NULL
+    if slot is not None:
+        _enter(core, &hold, <PyObject*>slot)
     try:
         result = _call_method(
             <PyObject*>warm, <PyObject*>handle.method_name, args, nargsf, kwnames
         )
         if result == NULL:
             _explain(warm, handle.class_name, handle.method_name)
+        outcome = _owned(result)
         if slot is not None and _goes_on(result):
-            kept, slot = slot, None
-            return core._prolong(kept, epoch, _owned(result))
-        return _owned(result)
+            lease = _adopt(core, handle.class_name, slot, epoch)
+            slot = None
+            return core._prolong(lease, outcome)
+        return outcome
     finally:
+        _leave(&hold)
         warm = None  # at the last release, who else refers to it is counted
         if slot is not None:
             _release(core, slot, epoch)
@@ -1313,7 +1389,7 @@ cdef object _execute(
     cdef ExecutorCore executor = <ExecutorCore>self
     cdef RegistryCore core = executor._registry
     cdef Slot slot = None
-    cdef Slot kept
+    cdef Hold hold
     cdef PyObject* found
     cdef PyObject* instance = NULL
     cdef unsigned int epoch = 0
@@ -1345,13 +1421,18 @@ cdef object _execute(
             warm, slot = _build_and_hold(core, class_name, &epoch)
         except MethodRegistryError as error:
             return executor._unavailable(class_name, method_name, error)
+    hold.newer = NULL
+    if slot is not None:
+        _enter(core, &hold, <PyObject*>slot)
     try:
         result = _run(executor, slot, epoch, warm, class_name, method_name, args + 2, kwnames)
         if slot is not None and _goes_on(<PyObject*>result):
-            kept, slot = slot, None
-            return core._prolong(kept, epoch, result)
+            lease = _adopt(core, class_name, slot, epoch)
+            slot = None
+            return core._prolong(lease, result)
         return result
     finally:
+        _leave(&hold)
         warm = None  # at the last release, who else refers to it is counted
         if slot is not None:
             _release(core, slot, epoch)

@@ -7,6 +7,7 @@ the three. `docs/ARCHITECTURE.md` has the drawing.
 
 from __future__ import annotations
 
+from _thread import get_ident
 from time import monotonic
 from weakref import ReferenceType
 from weakref import ref as weak_reference
@@ -63,6 +64,7 @@ class RegistryCore(Ring):
         self._builds = 0
         self._build_seconds = 0.0
         self._tallies = [0] * TALLIES
+        self._holding: dict[object, tuple[str, int, float]] = {}
 
     # -- look-up ---------------------------------------------------------------------------------
 
@@ -275,9 +277,17 @@ class RegistryCore(Ring):
                 return epoch
         return -1
 
-    def _release(self, slot: Slot | None, epoch: int) -> None:
+    def _enter(self, slot: Slot | None) -> object:
+        """Note who holds from now on; what is given goes to `_release`."""
+        hold = object()
+        if slot is not None:
+            self._holding[hold] = slot.name, get_ident(), slot.last_used
+        return hold
+
+    def _release(self, slot: Slot | None, epoch: int, hold: object = None) -> None:
         if slot is None:
             return
+        self._holding.pop(hold, None)
         try:
             now = self._now()
         except BaseException:
@@ -348,9 +358,9 @@ class RegistryCore(Ring):
     def _departed(self, departed: list[Departure]) -> None:
         """Instances left; the registry overrides it. No lock is held."""
 
-    def _prolong(self, slot: Slot, epoch: int, running: Any) -> Any:
+    def _prolong(self, lease: Lease, running: Any) -> Any:
         """A method returned what goes on running; the registry overrides it."""
-        self._release(slot, epoch)
+        lease.__exit__()
         return running
 
     def _let_go(self, departure: Departure) -> None:
@@ -466,6 +476,10 @@ class RegistryCore(Ring):
             self._make_room(self._max_size, departed)
         if departed:
             self._departed(departed)
+
+    def _holders(self) -> list[tuple[str, int, float]]:
+        """Class name, thread and time of each hold, oldest first."""
+        return list(self._holding.values())
 
     def _tally(self, which: int) -> None:
         """Count one more of what `_tallies` names."""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._core import Slot
+    from ._core import Lease, Slot
     from .events import RemovalEvent
     from .lifecycle.listening import Listeners
-    from .stats import RegistryStats
+    from .stats import HolderStats, RegistryStats
 
 __all__ = ["Registry"]
 
@@ -437,6 +437,20 @@ class Registry(RegistryCore):
         """
         return self.stats().as_dict()
 
+    def holders(self) -> list[HolderStats]:
+        """
+        Tell who holds what, since when.
+
+        Returns:
+            One for each lease, running call and unfinished generator or coroutine, the oldest
+            first; also of instances that have been removed and are closed at their release.
+
+        O(holds).
+        """
+        from .stats import holders
+
+        return holders(self)
+
     def __reduce__(self) -> Any:
         # Settings and names; not instances, nor rules and injected methods, which are code, nor
         # the timer.
@@ -476,11 +490,11 @@ class Registry(RegistryCore):
             if not departure.held:
                 self._close_departed(self, departure)
 
-    def _prolong(self, slot: Slot, epoch: int, running: Any) -> Any:
+    def _prolong(self, lease: Lease, running: Any) -> Any:
         """What a method returned goes on running: so does the hold on its instance."""
         from .lifecycle.prolonging import prolong
 
-        return prolong(self, slot, epoch, running)
+        return prolong(lease, running)
 
     def _let_go(self, departure: Any) -> None:
         """Nobody holds a departed instance any more."""

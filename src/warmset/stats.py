@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .registry import Registry
 
-__all__ = ["EntryStats", "RegistryStats", "snapshot"]
+__all__ = ["EntryStats", "HolderStats", "RegistryStats", "holders", "snapshot"]
 
 
 class EntryStats(NamedTuple):
@@ -48,6 +48,18 @@ class EntryStats(NamedTuple):
     uses: int
     build_seconds: float
     holders: int
+
+
+class HolderStats(NamedTuple):
+    """
+    One hold on an instance: a lease, a running call, an unfinished generator or coroutine.
+
+    `thread` is the name of the thread that took it.
+    """
+
+    class_name: str
+    thread: str
+    held_seconds: float
 
 
 class RegistryStats(NamedTuple):
@@ -186,3 +198,23 @@ def snapshot(registry: Registry) -> RegistryStats:
         max_cache_size=settings.max_cache_size,
         enable_weakref=settings.enable_weakref,
     )
+
+
+def holders(registry: Registry) -> list[HolderStats]:
+    """
+    Tell who holds what.
+
+    Args:
+        registry: The registry.
+
+    Returns:
+        One for each hold, the oldest first.
+    """
+    from threading import enumerate as threads
+
+    names = {thread.ident: thread.name for thread in threads()}
+    now = registry._now()
+    return [
+        HolderStats(class_name, names.get(ident, f"thread {ident}"), max(0.0, now - since))
+        for class_name, ident, since in registry._holders()
+    ]

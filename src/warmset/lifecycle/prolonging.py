@@ -8,86 +8,64 @@ remember a helper would be reminded when the instance was closed in the middle o
 
 from __future__ import annotations
 
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import CoroutineType, GeneratorType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .._core import RegistryCore, Slot
+    from .._core import Lease
 
 __all__ = ["prolong"]
 
 
-class _Hold:
-    """Gives back once: when it is left, or dropped."""
-
-    __slots__ = ("_core", "_epoch", "_slot")
-
-    def __init__(self, core: RegistryCore, slot: Slot, epoch: int) -> None:
-        self._core = core
-        self._slot: Slot | None = slot
-        self._epoch = epoch
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *exception: object) -> None:
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            self._core._release(slot, self._epoch)
-
-    def __del__(self) -> None:
-        self.__exit__()
-
-
-def prolong(core: RegistryCore, slot: Slot, epoch: int, running: Any) -> Any:
+def prolong(lease: Lease, running: Any) -> Any:
     """
-    Let a hold last as long as what a method returned.
+    Let a lease last as long as what a method returned.
 
     Args:
-        core: Where to give back.
-        slot: Where the instance is held.
-        epoch: Under which.
+        lease: Holds the instance; one that is dropped gives it back, too.
         running: A generator, a coroutine or an asynchronous generator.
 
     Returns:
-        One of the same kind that does the same, and gives back at its end.
+        One of the same kind that does the same, and leaves the lease at its end.
     """
-    hold = _Hold(core, slot, epoch)
     if type(running) is GeneratorType:
-        return _generator(hold, running)
+        return _generator(lease, running)
     if type(running) is CoroutineType:
-        return _coroutine(hold, running)
-    return _async_generator(hold, running)
+        return _coroutine(lease, running)
+    return _async_generator(lease, running)
 
 
-PROLONGED = (GeneratorType, CoroutineType, AsyncGeneratorType)
-
-
-def _generator(hold: _Hold, inner: Any) -> Any:
-    with hold:
+def _generator(lease: Lease, inner: Any) -> Any:
+    try:
         return (yield from inner)
+    finally:
+        lease.__exit__()
 
 
-async def _coroutine(hold: _Hold, inner: Any) -> Any:
-    with hold:
+async def _coroutine(lease: Lease, inner: Any) -> Any:
+    try:
         return await inner
+    finally:
+        lease.__exit__()
 
 
-async def _async_generator(hold: _Hold, inner: Any) -> Any:
-    with hold:
-        try:
-            item = await inner.__anext__()
-            while True:
-                # What the caller sends or throws goes to the inner one, as `yield from` would do.
-                try:
-                    sent = yield item
-                except GeneratorExit:
-                    await inner.aclose()
-                    raise
-                except BaseException as error:
-                    item = await inner.athrow(error)
-                else:
-                    item = await inner.asend(sent)
-        except StopAsyncIteration:
-            return
+async def _async_generator(lease: Lease, inner: Any) -> Any:
+    try:
+        item = await inner.__anext__()
+        while True:
+            # What the caller sends or throws goes to the inner one, as `yield from` would do.
+            try:
+                sent = yield item
+            except GeneratorExit:
+                await inner.aclose()
+                raise
+            except BaseException as error:
+                item = await inner.athrow(error)
+            else:
+                item = await inner.asend(sent)
+    except StopAsyncIteration:
+        return
+    finally:
+        lease.__exit__()
