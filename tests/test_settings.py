@@ -31,6 +31,8 @@ DEFAULTS = {
     "retry_after_seconds": 30.0,
     "build_timeout_seconds": 0.0,
     "revive": True,
+    "block_when_full": False,
+    "block_timeout_seconds": 30.0,
     "sweep_interval_seconds": 0.0,
 }
 
@@ -115,7 +117,8 @@ def test_defaults(ws: Any) -> None:
     made = ws.settings.RegistrySettings()
     assert made.as_options() == DEFAULTS
     assert repr(made) == (
-        "RegistrySettings(build_timeout_seconds=0.0, cache_ttl_seconds=300.0,"
+        "RegistrySettings(block_timeout_seconds=30.0, block_when_full=False,"
+        " build_timeout_seconds=0.0, cache_ttl_seconds=300.0,"
         " enable_weakref=False, max_cache_size=100, retry_after_seconds=30.0, revive=True,"
         " sweep_interval_seconds=0.0)"
     )

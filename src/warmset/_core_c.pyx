@@ -40,6 +40,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_DECREF
 from types import BuiltinMethodType
 from weakref import ref as weak_reference
 
+from . import _fork
 from .errors import MethodNotFoundError, MethodRegistryError
 from .resolver import check_name
 
@@ -125,6 +126,7 @@ cdef enum:  # values of `events.RemovalCause`; those up to COLLECTED are evictio
     IDLE = 0
     SIZE = 1
     COLLECTED = 2
+    DISCARDED = 4
     REPLACED = 5
     CAUSES = 7
 
@@ -276,6 +278,7 @@ cdef class RegistryCore:
     cdef bint _revives
     cdef bint _coarse
     cdef object _timer
+    cdef object __weakref__
     cdef readonly dict _slots
     cdef readonly dict _injected
     cdef Link _root
@@ -291,6 +294,7 @@ cdef class RegistryCore:
     cdef double _build_seconds
     cdef long long _removals[CAUSES]
     cdef long long _tallies[TALLIES]
+    cdef public Py_ssize_t _blocked  # builds that wait for room
     cdef public object _queue  # of departures to tell of, if any
 
     def __cinit__(self, *args, **kwargs):
@@ -314,6 +318,7 @@ cdef class RegistryCore:
         self._weak_mode = enable_weakref
         self._revives = revive
         self._timer = timer
+        _fork.watch(self)
         self._coarse = self._ttl == 0.0 or warmset_tick() * TICKS_IN_TTL <= self._ttl
 
     def __dealloc__(self):
@@ -656,6 +661,30 @@ cdef class RegistryCore:
         finally:
             PyMem_Free(facts)
 
+    def _has_room(self):
+        """Whether an instance can be added within the bound."""
+        cdef Link* link = self._root.newer
+        if self._cached < self._max_size:
+            return True
+        while link != &self._root:
+            if (<Slot>_slot_at(link)).holds == 0:
+                return True
+            link = link.newer
+        return False
+
+    def _made_room(self):
+        """Something was released while builds wait for that; the registry overrides it."""
+
+    def _abandon(self, Slot slot):
+        """Take an instance out and leave it alone: after a fork it is the parent's."""
+        departed = []
+        _detach(self, slot, slot.epoch, DISCARDED, departed)
+        slot.leaving = None
+        return bool(departed)
+
+    def _reset_after_fork(self):
+        """There is no lock here that another thread could have held."""
+
     def _tally(self, int which):
         """Count one more of what `_tallies` names."""
         if not 0 <= which < TALLIES:
@@ -828,6 +857,8 @@ cdef object _build_and_share(RegistryCore core, object class_name):
         if slot.epoch == <unsigned int>held:
             slot.shared = True
             slot.holds -= 1
+            if core._blocked:
+                core._made_room()
         else:
             _give_back(core, slot, <unsigned int>held, slot.last_used, True)
     return instance
@@ -876,6 +907,8 @@ cdef inline int _give_back(
             _link(&slot.link, core._root.older)
         if core._cached > core._max_size:
             core._trim()
+    if core._blocked:
+        core._made_room()
     return 0
 
 
@@ -892,6 +925,8 @@ cdef int _give_back_departed(
                     slot.leaving.remove(departure)
                     core._let_go(departure)
                 break
+    if core._blocked:
+        core._made_room()
     return 0
 
 

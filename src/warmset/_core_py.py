@@ -13,7 +13,18 @@ from weakref import ReferenceType
 from weakref import ref as weak_reference
 
 from ._calls_py import ExecutorCore, Handle, Injected, Lease
-from ._ring_py import COLLECTED, EMPTY, IDLE, REPLACED, STRONG, WEAK, Departure, Ring, Slot
+from ._ring_py import (
+    COLLECTED,
+    DISCARDED,
+    EMPTY,
+    IDLE,
+    REPLACED,
+    STRONG,
+    WEAK,
+    Departure,
+    Ring,
+    Slot,
+)
 from .errors import MethodNotFoundError, MethodRegistryError
 from .resolver import check_name
 
@@ -64,6 +75,7 @@ class RegistryCore(Ring):
         self._builds = 0
         self._build_seconds = 0.0
         self._tallies = [0] * TALLIES
+        self._blocked = 0  # builds that wait for room
         self._holding: dict[object, tuple[str, int, float]] = {}
 
     # -- look-up ---------------------------------------------------------------------------------
@@ -224,8 +236,11 @@ class RegistryCore(Ring):
             if slot.epoch == epoch:
                 slot.shared = True
                 slot.holds -= 1
-                return instance, None, -1
-        self._give_back(slot, epoch, now, share=True)
+                epoch = -1
+        if epoch >= 0:
+            self._give_back(slot, epoch, now, share=True)
+        elif self._blocked:
+            self._made_room()
         return instance, None, -1
 
     def _look_up(self, slot: Slot, now: float, hold: bool, count: bool) -> tuple[Any, int] | None:
@@ -319,6 +334,8 @@ class RegistryCore(Ring):
             self._departed(departed)
         if last is not None:
             self._let_go(last)
+        if self._blocked:
+            self._made_room()
 
     def _method_of(self, instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
         try:
@@ -480,6 +497,29 @@ class RegistryCore(Ring):
     def _holders(self) -> list[tuple[str, int, float]]:
         """Class name, thread and time of each hold, oldest first."""
         return list(self._holding.values())
+
+    def _has_room(self) -> bool:
+        """Whether an instance can be added within the bound."""
+        with self._lock:
+            if self._cached < self._max_size:
+                return True
+            slot = self._root.newer
+            while slot is not self._root and slot is not None:
+                if not slot.holds:
+                    return True
+                slot = slot.newer
+        return False
+
+    def _made_room(self) -> None:
+        """Something was released while builds wait for that; the registry overrides it."""
+
+    def _abandon(self, slot: Slot) -> bool:
+        """Take an instance out and leave it alone: after a fork it is the parent's."""
+        departed: list[Departure] = []
+        with self._lock:
+            self._detach(slot, slot.epoch, DISCARDED, departed)
+            slot.leaving = []
+        return bool(departed)
 
     def _tally(self, which: int) -> None:
         """Count one more of what `_tallies` names."""

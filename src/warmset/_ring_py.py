@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EMPTY, STRONG, WEAK = 0, 1, 2
 IDLE, SIZE, COLLECTED = 0, 1, 2  # values of `events.RemovalCause`; these are evictions
-CLEARED, REPLACED, SHUTDOWN = 3, 5, 6
+CLEARED, DISCARDED, REPLACED = 3, 4, 5
 CAUSES = 7
 
 
@@ -145,7 +145,7 @@ class Ring:
         # The ring's root: its `older` is the newest slot, its `newer` the oldest.
         self._root = root = Slot("", None)
         root.newer = root.older = root
-        self._reset_after_fork()
+        self._lock = RLock()
         _fork.watch(self)
 
     def __del__(self) -> None:

@@ -16,9 +16,14 @@ from __future__ import annotations
 from _thread import TIMEOUT_MAX, allocate_lock, get_ident
 from time import monotonic, perf_counter
 
-from . import _fork
 from ._tallies import FAILED_BUILDS, WAITS
-from .errors import BuildError, BuildTimeoutError, CycleError, MethodRegistryError
+from .errors import (
+    BuildError,
+    BuildTimeoutError,
+    CapacityError,
+    CycleError,
+    MethodRegistryError,
+)
 from .resolver import told
 
 TYPE_CHECKING = False
@@ -113,7 +118,6 @@ class Builder:
         self._innermost: dict[int, _Flight] = {}
         self._waiting: dict[int, _Flight] = {}
         self._failures: dict[str, _Failure] = {}
-        _fork.watch(self)
 
     def _reset_after_fork(self) -> None:
         # Of the threads only this one is left; what it is building it goes on building.
@@ -184,11 +188,14 @@ class Builder:
             flight.error = remembered
             raise remembered._again() from remembered.__cause__
         try:
+            if registry._room is not None:
+                registry._room.wait(registry, slot)
             flight.instance = self._build(flight, registry)
         except MethodRegistryError as error:
             registry._tally(FAILED_BUILDS)
             flight.error = error
-            self.remember(slot.name, error)
+            if not isinstance(error, CapacityError):  # nothing is wrong with the class
+                self.remember(slot.name, error)
             raise
         return flight.instance, slot if flight.epoch >= 0 else None, flight.epoch
 

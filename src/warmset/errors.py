@@ -173,6 +173,12 @@ class BuildTimeoutError(MethodRegistryError, TimeoutError):
         self.seconds = seconds
 
 
+class CapacityError(MethodRegistryError, TimeoutError):
+    """A build waited in vain for room: everything that is cached is held."""
+
+    stage = "build"
+
+
 class ClosedError(MethodRegistryError):
     """The registry was closed and builds nothing any more."""
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ._core import Lease, Slot
     from .events import RemovalEvent
     from .lifecycle.listening import Listeners
+    from .lifecycle.options import ClassOptions
+    from .lifecycle.room import Room
     from .stats import HolderStats, RegistryStats
 
 __all__ = ["Registry"]
@@ -48,6 +50,9 @@ class Registry(RegistryCore):
             a `BuildTimeoutError`; 0: as long as it takes.
         revive: A held instance that was removed is handed out again, and kept, if its name is asked
             for before its last release; False builds another one.
+        block_when_full: While all that is cached is held, a build waits for room, at most
+            `block_timeout_seconds`, and then raises `CapacityError`; False exceeds the bound.
+        block_timeout_seconds: See `block_when_full`.
         sweep_interval_seconds: Evict what has expired every so many seconds, by one thread for all
             registries of the process; 0: only look-ups and `evict_expired` do.
         timer: Gives monotonic seconds, for tests; it is read at every look-up. None takes the
@@ -71,6 +76,8 @@ class Registry(RegistryCore):
         retry_after_seconds: float = 30.0,
         build_timeout_seconds: float = 0.0,
         revive: bool = True,
+        block_when_full: bool = False,
+        block_timeout_seconds: float = 30.0,
         sweep_interval_seconds: float = 0.0,
         timer: Callable[[], float] | None = None,
     ) -> None:
@@ -81,6 +88,8 @@ class Registry(RegistryCore):
             retry_after_seconds=retry_after_seconds,
             build_timeout_seconds=build_timeout_seconds,
             revive=revive,
+            block_when_full=block_when_full,
+            block_timeout_seconds=block_timeout_seconds,
             sweep_interval_seconds=sweep_interval_seconds,
         )
         if timer is not None and not callable(timer):
@@ -95,9 +104,9 @@ class Registry(RegistryCore):
         self._settings = settings
         self._closed = False
         self._registered = 0
-        self._closers: dict[str, Callable[[Any], Any] | None] = {}
-        self._close_regardless: set[str] = set()
+        self._options: dict[str, ClassOptions] = {}
         self._listeners: Listeners | None = None
+        self._room: Room | None = None
         # Here and not where something leaves: a finaliser or a signal handler that comes in while
         # a module is being imported would find half of it.
         from .lifecycle import prolonging  # noqa: F401
@@ -117,6 +126,10 @@ class Registry(RegistryCore):
             class_paths = default_class_paths()
         for class_name, class_path in class_paths.items():
             self.register_class(class_name, class_path)
+        if settings.block_when_full:
+            from .lifecycle.room import Room
+
+            self._room = Room(settings.block_timeout_seconds)
         if settings.sweep_interval_seconds > 0.0:
             from .lifecycle.sweeper import sweeper
 
@@ -177,6 +190,7 @@ class Registry(RegistryCore):
         *,
         closer: Callable[[Any], Any] | str | None = "auto",
         close_when_removed: bool = False,
+        after_fork: str = "keep",
     ) -> None:
         """
         Register a class, or give a registered one another path.
@@ -190,17 +204,22 @@ class Registry(RegistryCore):
                 all, or "auto" for its `close()`, else its `__exit__`.
             close_when_removed: True closes a removed instance even if somebody to whom it was
                 handed without a lease still refers to it.
+            after_fork: What a forked child does with a warm instance: "keep" it; "drop" it,
+                unclosed, for it is the parent's, and build another at its next use; "rebuild" it
+                at once.
 
         Raises:
             TypeError: The name or the path is not a string, or the closer is not callable.
+            ValueError: `after_fork` is none of the three.
             ClassPathError: The path has not the shape of one.
         """
         class_name = check_name(class_name)
         class_path = check_path(class_name, class_path)
-        if closer is not None and closer != "auto" and not callable(closer):
-            raise TypeError(
-                f"the closer of {class_name!r} must be a callable, None or 'auto', got {closer!r}"
-            )
+        options = None
+        if closer != "auto" or close_when_removed or after_fork != "keep":
+            from .lifecycle.options import ClassOptions
+
+            options = ClassOptions(class_name, closer, close_when_removed, after_fork)
         slot = self._slots.get(class_name)
         before = None if slot is None else slot.path
         if before != class_path:
@@ -210,14 +229,10 @@ class Registry(RegistryCore):
             else:
                 self._remove(slot, _REPLACED)  # closed in the way of its own class
             self._builder.forget(class_name)
-        if closer == "auto":
-            self._closers.pop(class_name, None)
+        if options is None:
+            self._options.pop(class_name, None)
         else:
-            self._closers[class_name] = closer  # type: ignore[assignment]
-        if close_when_removed:
-            self._close_regardless.add(class_name)
-        else:
-            self._close_regardless.discard(class_name)
+            self._options[class_name] = options
 
     def unregister_class(self, class_name: str) -> bool:
         """
@@ -489,6 +504,26 @@ class Registry(RegistryCore):
         for departure in departed:
             if not departure.held:
                 self._close_departed(self, departure)
+        if self._blocked:
+            self._made_room()
+
+    def _made_room(self) -> None:
+        """Something left or was released while builds wait for that."""
+        if self._room is not None:
+            self._room.made()
+
+    def _reset_after_fork(self) -> None:
+        super()._reset_after_fork()
+        self._builder._reset_after_fork()
+        self._blocked = 0
+        if self._room is not None:
+            self._room = type(self._room)(self._settings.block_timeout_seconds)
+        for class_name, options in list(self._options.items()):
+            slot = self._slots.get(class_name)
+            if slot is None or options.after_fork == "keep" or not self._abandon(slot):
+                continue
+            if options.after_fork == "rebuild":
+                self.get_instance(class_name)
 
     def _prolong(self, lease: Lease, running: Any) -> Any:
         """What a method returned goes on running: so does the hold on its instance."""

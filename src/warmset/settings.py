@@ -119,6 +119,8 @@ _RULES: dict[str, tuple[Callable[[str, object], Any], str]] = {
         "a number of seconds, 0 or more (0: those who wait for a build wait as long as it takes)",
     ),
     "revive": (_flag, "a bool, true or false"),
+    "block_when_full": (_flag, "a bool, true or false"),
+    "block_timeout_seconds": (_seconds, "a number of seconds, 0 or more"),
     "sweep_interval_seconds": (
         _finite_seconds,
         "a finite number of seconds, 0 or more (0: no sweeping)",
@@ -193,6 +195,8 @@ class RegistrySettings(_Frozen):
             as it takes.
         revive: Whether a held instance that was removed is kept again if its name is asked for
             before its last release.
+        block_when_full: Whether a build waits for room while all that is cached is held.
+        block_timeout_seconds: For how long it waits.
         sweep_interval_seconds: Seconds between sweeps for what has expired, by a thread; 0: none.
 
     Numbers may be of any type that has `__float__` (seconds; also `__index__`) or `__index__`
@@ -205,6 +209,8 @@ class RegistrySettings(_Frozen):
     """
 
     __slots__ = (
+        "block_timeout_seconds",
+        "block_when_full",
         "build_timeout_seconds",
         "cache_ttl_seconds",
         "enable_weakref",
@@ -220,6 +226,8 @@ class RegistrySettings(_Frozen):
     retry_after_seconds: float
     build_timeout_seconds: float
     revive: bool
+    block_when_full: bool
+    block_timeout_seconds: float
     sweep_interval_seconds: float
 
     def __init__(
@@ -231,6 +239,8 @@ class RegistrySettings(_Frozen):
         retry_after_seconds: float = 30.0,
         build_timeout_seconds: float = 0.0,
         revive: bool = True,
+        block_when_full: bool = False,
+        block_timeout_seconds: float = 30.0,
         sweep_interval_seconds: float = 0.0,
     ) -> None:
         given = {
@@ -240,6 +250,8 @@ class RegistrySettings(_Frozen):
             "retry_after_seconds": retry_after_seconds,
             "build_timeout_seconds": build_timeout_seconds,
             "revive": revive,
+            "block_when_full": block_when_full,
+            "block_timeout_seconds": block_timeout_seconds,
             "sweep_interval_seconds": sweep_interval_seconds,
         }
         for setting, value in given.items():

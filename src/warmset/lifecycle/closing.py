@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..registry import Registry
+    from .options import ClassOptions
 
 __all__ = ["close_departed", "watch_exit"]
 
@@ -55,10 +56,12 @@ def close_departed(registry: Registry, departure: Any) -> None:
     if departure.weak or box[0] is None:
         return
     class_name = departure.class_name
-    close = _closer(registry, class_name, box)
+    options = registry._options.get(class_name)
+    close = _closer(options, box)
     if close is None:
         return
-    if departure.shared and class_name not in registry._close_regardless and _referenced(box):
+    regardless = options is not None and options.close_when_removed
+    if departure.shared and not regardless and _referenced(box):
         registry._tally(LEFT_OPEN)
         return
     try:
@@ -74,10 +77,10 @@ def close_departed(registry: Registry, departure: Any) -> None:
         registry._tally(CLOSED)
 
 
-def _closer(registry: Registry, class_name: str, box: list[Any]) -> Callable[[Any], Any] | None:
+def _closer(options: ClassOptions | None, box: list[Any]) -> Callable[[Any], Any] | None:
     """The hook of the class; else its own `close`; else its context manager's exit."""
-    if class_name in registry._closers:
-        return registry._closers[class_name]
+    if options is not None and options.closer != "auto":
+        return options.closer  # type: ignore[return-value]
     kind = type(box[0])
     if callable(getattr(kind, "close", None)) or callable(_own(box, "close")):
         return _call_close
