@@ -84,7 +84,7 @@ def test_a_million_slots_are_torn_down_without_recursion(twin: str) -> None:
             registry = warmset.MethodRegistry({{}}, max_cache_size={count})
             instance = module.Model()
             for i in range({count}):
-                registry._insert(registry._add_slot(str(i), "models.Model"), instance, 0, 0, 1)
+                registry._insert(registry._add_slot(str(i), "models.Model")[0], instance, 0, 0, 1)
             assert registry._cached == {count}
             before = sys.getrefcount(instance)
             if not drop:

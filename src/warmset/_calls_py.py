@@ -6,6 +6,7 @@ Each looks an instance up and holds it in one step, runs what is to be run, and 
 
 from __future__ import annotations
 
+import sys
 from types import (
     AsyncGeneratorType,
     BuiltinMethodType,
@@ -14,7 +15,7 @@ from types import (
     MethodType,
 )
 
-from ._ring_py import EMPTY, STRONG
+from ._ring_py import EMPTY, STRONG, WEAK
 from .errors import MethodNotFoundError, MethodRegistryError
 from .resolver import check_name
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ._core_py import RegistryCore
     from ._ring_py import Slot
 
+
+FREE, ENTERING, HELD = 0, 1, 2  # states of a lease
 
 # What a method may return that goes on running, and on which its instance is held.
 RUNNING = (GeneratorType, CoroutineType, AsyncGeneratorType)
@@ -49,7 +52,7 @@ class Lease:
     without being left gives its instance back.
     """
 
-    __slots__ = ("_class_name", "_core", "_epoch", "_held", "_hold", "_instance", "_slot")
+    __slots__ = ("_class_name", "_core", "_epoch", "_hold", "_instance", "_slot", "_state")
 
     def __init__(self, core: RegistryCore, class_name: str) -> None:
         self._core = core
@@ -57,38 +60,45 @@ class Lease:
         self._instance: Any = None
         self._slot: Slot | None = None
         self._epoch = -1
-        self._held = False
+        self._state = FREE
         self._hold: object = None
 
     def __enter__(self) -> Any:
-        if self._held:
+        if self._state != FREE:
             raise RuntimeError(f"this lease already holds {self._class_name!r}")
-        instance, self._slot, self._epoch = self._core._obtain(self._class_name, True)
+        self._state = ENTERING  # from here on it is nobody else's, however long a build takes
+        try:
+            instance, self._slot, self._epoch = self._core._obtain(self._class_name, True)
+        except BaseException:
+            self._state = FREE
+            raise
         self._hold = self._core._enter(self._slot)
         self._instance = instance
-        self._held = True
+        self._state = HELD
         return instance
 
     def _adopt(self, slot: Slot, epoch: int) -> Lease:
         """Take over a hold that somebody else has, to give it back."""
-        self._slot, self._epoch, self._held = slot, epoch, True
+        self._slot, self._epoch, self._state = slot, epoch, HELD
         self._hold = self._core._enter(slot)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._held:
-            self._held = False
+        if self._state == HELD:
+            self._state = FREE
             self._instance = None
             self._core._release(self._slot, self._epoch, self._hold)
 
     def __del__(self) -> None:
-        self.__exit__()
+        # At the end of the interpreter a daemon thread may be frozen with the lock.
+        if not sys.is_finalizing():
+            self.__exit__()
 
     def __reduce__(self) -> Any:
         raise TypeError("a lease holds something in this process: it cannot be pickled or copied")
 
     def __repr__(self) -> str:
-        state = "held" if self._held else "not held"
+        state = "held" if self._state == HELD else "not held"
         return f"<warmset lease of {self._class_name!r}, {state}>"
 
 
@@ -136,6 +146,11 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"<warmset handle of {self.class_name}.{self.method_name}>"
+
+
+def _same_builtin(one: Any, other: Any) -> bool:
+    """Whether two routes are of the same method of a class written in C."""
+    return type(one) is tuple and type(other) is tuple and one == other
 
 
 class ExecutorCore:
@@ -230,8 +245,11 @@ class ExecutorCore:
         """
         if type(method) is MethodType:
             token: Any = method.__func__
+            weak = slot is not None and slot.kind == WEAK
+            if weak and getattr(type(instance), method_name, None) is not token:
+                return self._compile(method)  # the instance brought it along: it may refer to it
         elif type(method) is BuiltinMethodType and method.__self__ is instance:
-            token = type(instance)
+            token = (type(instance), method.__name__)
         elif slot is not None and slot.kind == STRONG:
             token = method  # of the instance, which the slot keeps alive anyhow
         else:
@@ -239,7 +257,7 @@ class ExecutorCore:
         routes = None if slot is None else slot.routes
         if routes is not None:
             known = routes.get(method_name)
-            if known is not None and known[0] is token:
+            if known is not None and (known[0] is token or _same_builtin(known[0], token)):
                 return known[1]
         plan = self._compile(method)
         if slot is not None:

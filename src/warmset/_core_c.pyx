@@ -115,6 +115,9 @@ cdef extern from "Python.h":
     object PyDescr_NewMethod(PyTypeObject*, PyMethodDef*)
     void PyType_Modified(PyTypeObject*)
     unsigned long PyThread_get_thread_ident()
+    int Py_EnterRecursiveCall(const char*)
+    void Py_LeaveRecursiveCall()
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject*)
 
 
 cdef enum:
@@ -132,6 +135,11 @@ cdef enum:  # values of `events.RemovalCause`; those up to COLLECTED are evictio
 
 cdef enum:
     TALLIES = 6  # names in `_tallies`
+
+cdef enum:  # states of a lease
+    FREE = 0
+    ENTERING = 1
+    HELD = 2
 
 cdef enum:
     STACK = 8  # arguments that a call passes on without an allocation
@@ -179,6 +187,7 @@ cdef class Slot:
     cdef readonly unsigned long long uses
     cdef readonly unsigned int holds
     cdef readonly unsigned char kind
+    cdef readonly bint alive  # whether it is the slot of its name
     cdef bint shared  # whether it was handed out without a lease
 
     def __cinit__(self, str name, path):
@@ -294,6 +303,8 @@ cdef class RegistryCore:
     cdef double _build_seconds
     cdef long long _removals[CAUSES]
     cdef long long _tallies[TALLIES]
+    cdef readonly Py_ssize_t _registered  # slots with a path
+    cdef bint _sealed
     cdef public Py_ssize_t _blocked  # builds that wait for room
     cdef public object _queue  # of departures to tell of, if any
 
@@ -365,8 +376,10 @@ cdef class RegistryCore:
         Safe under threads; O(1) on a hit.
         """
         cdef PyObject* method
-        if self._injected:
+        if type(class_name) is not str:
             class_name = check_name(class_name)
+        if self._injected:
+            check_name(class_name)
             injected = _find_injected(self, class_name, method_name)
             if injected is not None:
                 return (<Injected>injected).method
@@ -410,7 +423,7 @@ cdef class RegistryCore:
 
         Safe under threads; O(1).
         """
-        class_name = check_name(class_name)
+        class_name, method_name = check_name(class_name), check_name(method_name)
         if class_name not in self._slots and _find_injected(self, class_name, method_name) is None:
             self._refuse(class_name)
         return Handle(self, class_name, method_name)
@@ -504,27 +517,41 @@ cdef class RegistryCore:
         return warmset_tick() if self._coarse and self._timer is None else 0.0
 
     def _add_slot(self, class_name, class_path):
-        cdef Slot slot = self._slots.setdefault(class_name, Slot(class_name, class_path))
+        """The slot of a name, made if need be, with a path; and the path that it had before."""
+        cdef Slot slot = self._slots.setdefault(class_name, Slot(class_name, None))
+        before = slot.path
+        slot.alive = True
         slot.path = class_path
+        self._registered += (class_path is not None) - (before is not None)
         self._layout += 1
-        return slot
+        return slot, before
 
-    def _drop_slot(self, Slot slot, int cause):
-        self._slots.pop(slot.name, None)
+    def _drop_slot(self, Slot slot not None, int cause):
+        """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
+        if not slot.alive:
+            return False
+        slot.alive = False
+        self._registered -= slot.path is not None
+        del self._slots[slot.name]
         self._layout += 1
         self._remove(slot, cause)
+        return True
 
-    def _token(self, Slot slot):
+    def _seal(self):
+        """Put nothing into any slot any more: the registry is being closed."""
+        self._sealed = True
+
+    def _token(self, Slot slot not None):
         """Changes when an instance leaves the slot, or all are cleared: see `_publish`."""
         return <unsigned int>(slot.epoch + self._generation)
 
-    def _peek(self, Slot slot):
+    def _peek(self, Slot slot not None):
         """A warm instance, held but not counted as a look-up: that was counted as a miss."""
         cdef unsigned int epoch
         cdef PyObject* instance = _warm(self, slot, _now(self), True, False, &epoch)
         return None if instance == NULL else (_owned(instance), epoch)
 
-    def _publish(self, Slot slot, instance, unsigned int token, double build_seconds):
+    def _publish(self, Slot slot not None, instance, unsigned int token, double build_seconds):
         """
         Cache what was built, unless the slot or the registry was cleared since `token`.
 
@@ -542,7 +569,12 @@ cdef class RegistryCore:
         departed = []
         self._builds += 1
         self._build_seconds += build_seconds
-        if <unsigned int>(slot.epoch + self._generation) == token and slot.kind == EMPTY:
+        if (
+            slot.alive
+            and not self._sealed
+            and <unsigned int>(slot.epoch + self._generation) == token
+            and slot.kind == EMPTY
+        ):
             if kind == STRONG:
                 _make_room(self, self._max_size - 1, departed)
             if slot.kind == EMPTY:
@@ -554,7 +586,7 @@ cdef class RegistryCore:
             self._departed(departed)
         return held
 
-    def _hold(self, Slot slot, instance):
+    def _hold(self, Slot slot not None, instance):
         """Hold what another thread has built; its epoch, or -1 if it has left already."""
         cdef unsigned int epoch = slot.epoch
         kept = slot.instance() if slot.kind == WEAK else slot.instance
@@ -563,12 +595,20 @@ cdef class RegistryCore:
             return epoch
         return -1
 
-    def _insert(self, Slot slot, instance, double built_at, double last_used, long long uses):
-        """Write an instance into a slot, at the place in the ring that its last use gives it."""
+    def _insert(
+        self, Slot slot not None, instance, double built_at, double last_used, long long uses
+    ):
+        """
+        Write an instance into a slot, at the place in the ring that its last use gives it.
+
+        False if the slot has been forgotten meanwhile, or the registry closed.
+        """
+        cdef bint written = False
         departed = []
         _vacate(self, slot, REPLACED, departed)
         slot.build_seconds = 0.0
-        if slot.kind == EMPTY:
+        if slot.alive and not self._sealed and slot.kind == EMPTY:
+            written = True
             _attach(
                 self,
                 slot,
@@ -582,19 +622,23 @@ cdef class RegistryCore:
             slot.shared = True
         if departed:
             self._departed(departed)
+        return written
 
-    def _insert_weak(self, Slot slot, reference):
-        """Write a weak reference into a slot."""
+    def _insert_weak(self, Slot slot not None, reference):
+        """Write a weak reference into a slot; as `_insert`."""
         cdef double now = _now(self)
+        cdef bint written = False
         departed = []
         _vacate(self, slot, REPLACED, departed)
         slot.build_seconds = 0.0
-        if slot.kind == EMPTY:
+        if slot.alive and not self._sealed and slot.kind == EMPTY:
+            written = True
             _attach(self, slot, reference, WEAK, NULL, now, now, 1)
         if departed:
             self._departed(departed)
+        return written
 
-    def _amend(self, Slot slot, double built_at, double last_used, long long uses):
+    def _amend(self, Slot slot not None, double built_at, double last_used, long long uses):
         """Rewrite the times and the count of a cached instance, and move it where they put it."""
         cdef Link* older
         if slot.kind == STRONG:
@@ -605,7 +649,7 @@ cdef class RegistryCore:
             _unlink(&slot.link)
             _link(&slot.link, older)
 
-    def _remove(self, Slot slot, int cause):
+    def _remove(self, Slot slot not None, int cause):
         departed = []
         _vacate(self, slot, cause, departed)
         if departed:
@@ -675,7 +719,7 @@ cdef class RegistryCore:
     def _made_room(self):
         """Something was released while builds wait for that; the registry overrides it."""
 
-    def _abandon(self, Slot slot):
+    def _abandon(self, Slot slot not None):
         """Take an instance out and leave it alone: after a fork it is the parent's."""
         departed = []
         _detach(self, slot, slot.epoch, DISCARDED, departed)
@@ -1113,6 +1157,7 @@ cdef list _cached_slots(RegistryCore core, bint from_oldest):
         slots[i] = <object>_slot_at(link)
         link = link.newer if from_oldest else link.older
         i += 1
+    del slots[i:]  # making the list may have run the collector, and somebody left
     return slots
 
 
@@ -1133,9 +1178,9 @@ cdef class Lease:
     cdef Slot _slot
     cdef Hold _hold
     cdef unsigned int _epoch
-    cdef bint _held
+    cdef int _state
 
-    def __cinit__(self, RegistryCore core, class_name):
+    def __cinit__(self, RegistryCore core not None, class_name):
         self._core = core
         self._class_name = class_name
 
@@ -1144,20 +1189,28 @@ cdef class Lease:
         cdef PyObject* found
         cdef PyObject* instance = NULL
         cdef double now
-        if self._held:
+        if self._state != FREE:
             raise RuntimeError(f"this lease already holds {self._class_name!r}")
-        now = _now(core)
-        found = _find(core, self._class_name)
-        if found != NULL:
-            self._slot = <Slot>found
-            instance = _warm(core, self._slot, now, True, True, &self._epoch)
-        if instance != NULL:
-            self._instance = _owned(instance)
-        else:
-            self._instance, self._slot = _build_and_hold(core, self._class_name, &self._epoch)
+        self._state = ENTERING  # from here on it is nobody else's, however long a build takes
+        try:
+            now = _now(core)
+            found = _find(core, self._class_name)
+            if found != NULL:
+                self._slot = <Slot>found
+                instance = _warm(core, self._slot, now, True, True, &self._epoch)
+            if instance != NULL:
+                self._instance = _owned(instance)
+            else:
+                self._instance, self._slot = _build_and_hold(
+                    core, self._class_name, &self._epoch
+                )
+        except BaseException:
+            self._slot = None
+            self._state = FREE
+            raise
         if self._slot is not None:
             _enter(core, &self._hold, <PyObject*>self._slot)
-        self._held = True
+        self._state = HELD
         return self._instance
 
     def __dealloc__(self):
@@ -1165,8 +1218,8 @@ cdef class Lease:
 
     def __exit__(self, *exception):
         cdef Slot slot = self._slot
-        if self._held:
-            self._held = False
+        if self._state == HELD:
+            self._state = FREE
             _leave(&self._hold)
             self._instance = self._slot = None
             if slot is not None:
@@ -1179,7 +1232,7 @@ cdef class Lease:
         raise TypeError("a lease holds something in this process: it cannot be pickled or copied")
 
     def __repr__(self):
-        state = "held" if self._held else "not held"
+        state = "held" if self._state == HELD else "not held"
         return f"<warmset lease of {self._class_name!r}, {state}>"
 
 
@@ -1188,7 +1241,7 @@ cdef Lease _adopt(RegistryCore core, object class_name, Slot slot, unsigned int 
     cdef Lease lease = Lease(core, class_name)
     lease._slot = slot
     lease._epoch = epoch
-    lease._held = True
+    lease._state = HELD
     _enter(core, &lease._hold, <PyObject*>slot)
     return lease
 
@@ -1213,7 +1266,7 @@ cdef class Handle:
     cdef readonly str class_name
     cdef readonly str method_name
 
-    def __cinit__(self, RegistryCore core, class_name, method_name):
+    def __cinit__(self, RegistryCore core not None, class_name, method_name):
         self._vectorcall = <void*>_call_handle
         self._core = core
         self.class_name = class_name
@@ -1245,7 +1298,10 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
         _settle(handle, core)
     if handle._injected is not None:
         method = handle._injected
+        if Py_EnterRecursiveCall(b" in a handle's call"):
+            _propagate()
         result = PyObject_Vectorcall(<PyObject*>method, args, nargsf, kwnames)
+        Py_LeaveRecursiveCall()
         if result == NULL:
             _propagate()
         return _owned(result)
@@ -1263,9 +1319,12 @@ cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, P
     if slot is not None:
         _enter(core, &hold, <PyObject*>slot)
     try:
+        if Py_EnterRecursiveCall(b" in a handle's call"):
+            _propagate()
         result = _call_method(
             <PyObject*>warm, <PyObject*>handle.method_name, args, nargsf, kwnames
         )
+        Py_LeaveRecursiveCall()
         if result == NULL:
             _explain(warm, handle.class_name, handle.method_name)
         outcome = _owned(result)
@@ -1288,10 +1347,13 @@ cdef inline bint _goes_on(PyObject* result) noexcept:
 
 cdef int _settle(Handle handle, RegistryCore core) except -1:
     """Find again what the names mean, after a class or a method was added or taken away."""
-    handle._layout = core._layout
     injected = _find_injected(core, handle.class_name, handle.method_name)
+    # The old ones stay in a local until the handle is whole: dropping them may call it.
+    before = handle._injected, handle._slot
+    handle._layout = core._layout
     handle._injected = None if injected is None else (<Injected>injected).method
     handle._slot = core._slots.get(handle.class_name)
+    del before
     return 0
 
 
@@ -1338,11 +1400,16 @@ cdef int _explain(object instance, object class_name, object method_name) except
     cdef PyObject* method
     try:
         return _propagate()
-    except (AttributeError, TypeError):
-        method = PyObject_GetAttr(<PyObject*>instance, <PyObject*>method_name)
-        if method == NULL or not PyCallable_Check(method):
-            _not_found(instance, class_name, method_name, method)
-        Py_XDECREF(method)
+    except (AttributeError, TypeError) as error:
+        # Where the type has such a callable, it was there and ran; an error that has come out of
+        # Python code is the method's own. Else the attribute is looked up once more.
+        trace = error.__traceback__  # begins with this very frame
+        ours = trace is None or trace.tb_next is None
+        if ours and not callable(getattr(type(instance), method_name, None)):
+            method = PyObject_GetAttr(<PyObject*>instance, <PyObject*>method_name)
+            if method == NULL or not PyCallable_Check(method):
+                _not_found(instance, class_name, method_name, method)
+            Py_XDECREF(method)
         raise
 
 
@@ -1369,6 +1436,7 @@ cdef class Route:
     """
 
     cdef object token
+    cdef str label  # of a builtin method, whose type alone does not tell it
     cdef object plan
     cdef dict parameters
     cdef Py_ssize_t required
@@ -1429,21 +1497,26 @@ cdef object _execute(
     cdef PyObject* instance = NULL
     cdef unsigned int epoch = 0
     cdef double now
+    if core is None:
+        raise AttributeError("this executor was not initialised")
     if count != 2:
         return _execute_named(executor, args, count, kwnames)
     class_name = <object>args[0]
     method_name = <object>args[1]
-    if type(method_name) is not str:
-        method_name = check_name(method_name)
-    if core._injected:
+    if type(class_name) is not str and class_name != "":
         class_name = check_name(class_name)
+    if type(method_name) is not str and method_name != "":
+        method_name = check_name(method_name)
+    if not PyUnicode_GET_LENGTH(<PyObject*>class_name) or not PyUnicode_GET_LENGTH(
+        <PyObject*>method_name
+    ):
+        return _execute_named(executor, args, count, kwnames)
+    if core._injected:
         injected = _find_injected(core, class_name, method_name)
         if injected is not None:
             return _execute_injected(
                 executor, <Injected>injected, class_name, method_name, args + 2, kwnames
             )
-    if type(class_name) is not str:
-        class_name = check_name(class_name)
     now = _now(core)
     found = _find(core, class_name)
     if found != NULL:
@@ -1512,19 +1585,31 @@ cdef Route _route_of(
     cdef PyObject* token
     cdef PyObject* known
     cdef Route route
+    cdef str label = None
     if PyMethod_Check(<PyObject*>method):
         token = PyMethod_GET_FUNCTION(<PyObject*>method)
+        if slot is not None and slot.kind == WEAK:
+            own = getattr(type(instance), method_name, None)
+            if <PyObject*>own != token:
+                # The instance brought it along: it may refer to it.
+                return Route(None, executor._compile(method))
     elif type(method) is BuiltinMethodType and method.__self__ is instance:
         token = <PyObject*>Py_TYPE(<PyObject*>instance)
+        label = method.__name__
     elif slot is not None and slot.kind == STRONG:
         token = <PyObject*>method  # of the instance, which the slot keeps alive anyhow
     else:
         return Route(None, executor._compile(method))
     if slot is not None and slot.routes is not None:
         known = PyDict_GetItemWithError(slot.routes, method_name)
-        if known != NULL and <PyObject*>(<Route>known).token == token:
+        if (
+            known != NULL
+            and <PyObject*>(<Route>known).token == token
+            and (label is None or (<Route>known).label == label)
+        ):
             return <Route>known
     route = Route(<object>token, executor._compile(method))
+    route.label = label
     if slot is not None and slot.kind != EMPTY and slot.epoch == epoch:
         if slot.routes is None:
             slot.routes = {}
@@ -1627,11 +1712,16 @@ cdef object _execute_named(
     if kwnames != NULL:
         for i in range(PyTuple_GET_SIZE(kwnames)):
             payload[<object>PyTuple_GET_ITEM(kwnames, i)] = <object>args[count + i]
-    class_name = <object>args[0] if count else payload.pop("class_name", "")
-    method_name = payload.pop("method_name", "")
+    class_name = <object>args[0] if count else ""
+    method_name = <object>args[1] if count > 1 else ""
+    if class_name == "":
+        class_name = payload.pop("class_name", "")
+    if method_name == "":
+        method_name = payload.pop("method_name", "")
     if class_name == "" or method_name == "":
         raise TypeError("execute() needs a class name and a method name")
-    return executor.execute(class_name, method_name, **payload)
+    # Ours, and not one that overrides it and has been passed already.
+    return ExecutorCore.execute(executor, class_name, method_name, **payload)
 
 
 cdef PyMethodDef _execute_def

@@ -76,6 +76,8 @@ class RegistryCore(Ring):
         self._build_seconds = 0.0
         self._tallies = [0] * TALLIES
         self._blocked = 0  # builds that wait for room
+        self._registered = 0  # slots with a path
+        self._sealed = False
         self._holding: dict[object, tuple[str, int, float]] = {}
 
     # -- look-up ---------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ class RegistryCore(Ring):
 
         Safe under threads; O(1).
         """
-        class_name = check_name(class_name)
+        class_name, method_name = check_name(class_name), check_name(method_name)
         if class_name not in self._slots and self._find_injected(class_name, method_name) is None:
             self._refuse(class_name)
         return Handle(self, class_name, method_name)
@@ -393,14 +395,31 @@ class RegistryCore(Ring):
         """Seconds by which the clock may lag; 0.0 where it is precise or injected."""
         return 0.0
 
-    def _add_slot(self, class_name: str, class_path: str | None) -> Slot:
-        slot = self._slots.setdefault(class_name, Slot(class_name, class_path))
-        slot.path = class_path
-        return slot
+    def _add_slot(self, class_name: str, class_path: str | None) -> tuple[Slot, str | None]:
+        """The slot of a name, made if need be, with a path; and the path that it had before."""
+        fresh = Slot(class_name, None)
+        with self._lock:
+            slot = self._slots.setdefault(class_name, fresh)
+            before = slot.path
+            slot.alive = True
+            slot.path = class_path
+            self._registered += (class_path is not None) - (before is not None)
+        return slot, before
 
-    def _drop_slot(self, slot: Slot, cause: int) -> None:
-        self._slots.pop(slot.name, None)
+    def _drop_slot(self, slot: Slot, cause: int) -> bool:
+        """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
+        with self._lock:
+            if not slot.alive:
+                return False
+            slot.alive = False
+            self._registered -= slot.path is not None
+            del self._slots[slot.name]
         self._remove(slot, cause)
+        return True
+
+    def _seal(self) -> None:
+        """Put nothing into any slot any more: the registry is being closed."""
+        self._sealed = True
 
     def _token(self, slot: Slot) -> int:
         """Changes when an instance leaves the slot, or all are cleared: see `_publish`."""
@@ -428,7 +447,8 @@ class RegistryCore(Ring):
         with self._lock:
             self._builds += 1
             self._build_seconds += build_seconds
-            if slot.epoch + self._generation == token and slot.kind == EMPTY:
+            current = slot.alive and not self._sealed
+            if current and slot.epoch + self._generation == token and slot.kind == EMPTY:
                 if kind == STRONG:
                     self._make_room(self._max_size - 1, departed)
                 if self._attach(slot, content, kind, None, now, now, 1, build_seconds):
@@ -440,26 +460,41 @@ class RegistryCore(Ring):
 
     def _insert(
         self, slot: Slot, instance: Any, built_at: float, last_used: float, uses: int
-    ) -> None:
-        """Write an instance into a slot, at the place in the ring that its last use gives it."""
+    ) -> bool:
+        """
+        Write an instance into a slot, at the place in the ring that its last use gives it.
+
+        False if the slot has been forgotten meanwhile, or the registry closed.
+        """
         departed: list[Departure] = []
         with self._lock:
             self._vacate(slot, REPLACED, departed)
             older = self._place(slot, last_used)
-            self._attach(slot, instance, STRONG, older, built_at, last_used, uses, 0.0)
-            slot.shared = True
+            written = (
+                slot.alive
+                and not self._sealed
+                and self._attach(slot, instance, STRONG, older, built_at, last_used, uses, 0.0)
+            )
+            if written:
+                slot.shared = True
         if departed:
             self._departed(departed)
+        return written
 
-    def _insert_weak(self, slot: Slot, reference: ReferenceType[Any]) -> None:
-        """Write a weak reference into a slot."""
+    def _insert_weak(self, slot: Slot, reference: ReferenceType[Any]) -> bool:
+        """Write a weak reference into a slot; as `_insert`."""
         now = self._now()
         departed: list[Departure] = []
         with self._lock:
             self._vacate(slot, REPLACED, departed)
-            self._attach(slot, reference, WEAK, None, now, now, 1, 0.0)
+            written = (
+                slot.alive
+                and not self._sealed
+                and self._attach(slot, reference, WEAK, None, now, now, 1, 0.0)
+            )
         if departed:
             self._departed(departed)
+        return written
 
     def _amend(self, slot: Slot, built_at: float, last_used: float, uses: int) -> None:
         """Rewrite the times and the count of a cached instance, and move it where they put it."""

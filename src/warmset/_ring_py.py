@@ -17,6 +17,7 @@ Why foreign code never runs under the lock
 
 from __future__ import annotations
 
+import sys
 from _thread import RLock
 
 from . import _fork
@@ -42,6 +43,7 @@ class Slot:
     """
 
     __slots__ = (
+        "alive",
         "build_seconds",
         "built_at",
         "departures",
@@ -63,6 +65,7 @@ class Slot:
     def __init__(self, name: str, path: str | None) -> None:
         self.name = name
         self.path = path
+        self.alive = False  # whether it is the slot of its name
         self.instance: Any = None
         self.newer: Slot | None = None
         self.older: Slot | None = None
@@ -150,7 +153,8 @@ class Ring:
 
     def __del__(self) -> None:
         # The ring is a cycle, and a dropped registry's instances must not wait for the collector.
-        if hasattr(self, "_lock"):
+        # At the end of the interpreter a daemon thread may be frozen with the lock.
+        if hasattr(self, "_lock") and not sys.is_finalizing():
             self._clear(CLEARED)
 
     def _reset_after_fork(self) -> None:

@@ -13,6 +13,7 @@ owner. So a cycle, within a thread or across several, is seen by the one that wo
 
 from __future__ import annotations
 
+import sys
 from _thread import TIMEOUT_MAX, allocate_lock, get_ident
 from time import monotonic, perf_counter
 
@@ -128,20 +129,21 @@ class Builder:
 
     # -- building --------------------------------------------------------------------------------
 
-    def obtain(self, registry: Registry, slot: Slot) -> tuple[Any, Slot | None, int]:
+    def obtain(self, registry: Registry, class_name: str) -> tuple[Any, Slot | None, int]:
         """
-        Give the instance of a slot: built here, by another thread meanwhile, or just before.
+        Give the instance of a class: built here, by another thread meanwhile, or just before.
 
         Args:
-            registry: Constructs the instance, and publishes it in the slot.
-            slot: A slot whose look-up was counted as a miss.
+            registry: Constructs the instance, and publishes it in the slot of the name.
+            class_name: A name whose look-up was counted as a miss.
 
         Returns:
             The instance, its slot and the epoch under which it is held there for the caller; no
             slot, if it was not cached.
 
         Raises:
-            MethodRegistryError: The build failed, now or within `retry_after_seconds` before.
+            MethodRegistryError: The name is not registered, the registry is closed, or the build
+                failed, now or within `retry_after_seconds` before.
             CycleError: This build waits for itself; the chain is named.
             BuildTimeoutError: Another thread's build took too long.
 
@@ -149,6 +151,8 @@ class Builder:
         """
         me = get_ident()
         while True:
+            # Anew each time round: the name may mean another slot after a wait, or nothing.
+            slot = registry._slot_to_build(class_name)
             mine = _Flight(slot, registry._token(slot), me, self._innermost.get(me))
             try:
                 flight = self._flights.setdefault(slot.name, mine)
@@ -187,6 +191,7 @@ class Builder:
         if remembered is not None:
             flight.error = remembered
             raise remembered._again() from remembered.__cause__
+        outer = sys.exc_info()[1]
         try:
             if registry._room is not None:
                 registry._room.wait(registry, slot)
@@ -195,7 +200,7 @@ class Builder:
             registry._tally(FAILED_BUILDS)
             flight.error = error
             if not isinstance(error, CapacityError):  # nothing is wrong with the class
-                self.remember(slot.name, error)
+                self.remember(slot.name, error, outer=outer)
             raise
         return flight.instance, slot if flight.epoch >= 0 else None, flight.epoch
 
@@ -293,14 +298,23 @@ class Builder:
         return [name for name, failure in list(self._failures.items()) if now < failure.until]
 
     def remember(
-        self, class_name: str, error: MethodRegistryError, *, seconds: float | None = None
+        self,
+        class_name: str,
+        error: MethodRegistryError,
+        *,
+        seconds: float | None = None,
+        outer: BaseException | None = None,
     ) -> None:
-        """Let an error come back at once for a time, by default `retry_after_seconds`."""
+        """
+        Let an error come back at once for a time, by default `retry_after_seconds`.
+
+        `outer` is what was being handled when the build began.
+        """
+        _clear_locals(error.__cause__, outer)
         seconds = self._retry_after if seconds is None else seconds
         if seconds <= 0.0:
             return
         kept = error._again()
-        _clear_locals(kept.__cause__)
         self._failures[class_name] = _Failure(kept, self._now() + seconds)
 
     def forget(self, class_name: str | None = None) -> int:
@@ -329,17 +343,20 @@ def _raised(slot: Slot, error: Exception) -> BuildError:
     )
 
 
-def _clear_locals(error: BaseException | None) -> None:
+def _clear_locals(error: BaseException | None, outer: BaseException | None) -> None:
     """
-    Let go of what the frames of a remembered error hold, which may be half a model.
+    Let go of what the frames of a failed build hold, which may be half a model.
 
-    The traceback itself stays readable.
+    The tracebacks stay readable. What was being handled when the build began, `outer`, is somebody
+    else's, and so is all behind it.
     """
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    while error is not None and error is not outer and id(error) not in seen:
         seen.add(id(error))
         if error.__traceback__ is not None:
-            from traceback import clear_frames
-
+            try:
+                from traceback import clear_frames
+            except ImportError:  # at the end of the interpreter
+                return
             clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def _restore(cls: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -> _Error:
     # Without the constructor, whose parameters are not those that `args` holds.
-    error = cls.__new__(cls, *args)
+    error: _Error = Exception.__new__(cls, *args)
     error.args = args
     error.__dict__.update(fields)
     return error
@@ -36,6 +36,8 @@ class MethodRegistryError(RuntimeError):
     """
 
     stage = "registry"
+    class_name: str | None = None
+    class_path: str | None = None
 
     def __init__(
         self,

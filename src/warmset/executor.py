@@ -98,6 +98,12 @@ class MethodExecutor(ExecutorCore):
                         "the group 'warmset.classes' names any"
                     )
         super().__init__(method_registry)
+        # What compiling a signature needs. Here and not there: a finaliser or a signal handler
+        # that calls `execute` while a module is being imported would find half of it.
+        import inspect  # noqa: F401
+        import numbers  # noqa: F401
+        import typing  # noqa: F401
+
         self.instances = LazyInstances(method_registry)
 
     def _degrade(self, reason: str) -> None:
@@ -214,14 +220,22 @@ class MethodExecutor(ExecutorCore):
                 error,
             )
             return None
-        if isinstance(error, AttributeError):
-            raise error
-        raise MethodNotFoundError(
+        try:
+            if isinstance(error, AttributeError):
+                raise error
+            raise self._not_had(class_name, method_name, error) from error
+        finally:
+            del error  # it refers to this frame, which would keep all that it holds
+
+    def _not_had(
+        self, class_name: str, method_name: str, error: MethodRegistryError
+    ) -> MethodNotFoundError:
+        return MethodNotFoundError(
             f"{class_name}.{method_name} cannot be had: {error}",
             class_name=class_name,
             class_path=error.class_path,
             method_name=method_name,
-        ) from error
+        )
 
 
 def _log() -> Any:

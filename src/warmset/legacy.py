@@ -15,7 +15,7 @@ from _collections_abc import MutableMapping, MutableSet
 from time import time
 from weakref import ReferenceType
 
-from .errors import BuildError
+from .errors import BuildError, ClosedError
 from .executor import MethodExecutor as _MethodExecutor
 from .registry import Registry
 from .resolver import check_name
@@ -48,13 +48,13 @@ class CacheEntry:
     it keeps what it showed last.
     """
 
-    __slots__ = ("_epoch", "_facts", "_registry", "_slot", "instance")
+    __slots__ = ("_epoch", "_facts", "_instance", "_registry", "_slot")
 
     def __init__(
         self, instance: Any, created_at: float, last_accessed: float, access_count: int = 0
     ) -> None:
-        self.instance = instance
-        self._facts = (created_at, last_accessed, access_count)
+        self._instance = instance
+        self._facts = (created_at, last_accessed, _count(access_count))
         self._registry: MethodRegistry | None = None
         self._slot: Slot | None = None
         self._epoch = 0
@@ -75,11 +75,27 @@ class CacheEntry:
         return self._facts
 
     def _write(self, created_at: float, last_accessed: float, access_count: int) -> None:
-        self._facts = (created_at, last_accessed, access_count)
+        self._facts = (created_at, last_accessed, _count(access_count))
         slot, registry = self._slot, self._registry
         if slot is not None and registry is not None and slot.epoch == self._epoch:
             offset = registry._wall_offset
-            registry._amend(slot, created_at - offset, last_accessed - offset, access_count)
+            # The system's clock may be ahead of the coarse one: nobody was used in the future.
+            last_used = min(last_accessed - offset, registry._now())
+            registry._amend(slot, created_at - offset, last_used, access_count)
+
+    @property
+    def instance(self) -> Any:
+        """The instance; where the entry is live, assigning another one replaces it."""
+        return self._instance
+
+    @instance.setter
+    def instance(self, value: Any) -> None:
+        facts = self._read()
+        slot, registry = self._slot, self._registry
+        self._instance = value
+        if slot is not None and registry is not None:
+            registry._cache[slot.name] = self
+            self._facts = facts
 
     @property
     def created_at(self) -> float:
@@ -143,6 +159,12 @@ class CacheEntry:
         )
 
 
+def _count(value: int) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"access_count must be an int of 0 or more, got {value!r}")
+    return value
+
+
 class _Slots(MutableMapping[str, "Any"]):
     """The slots of one kind as a mapping that can be written to."""
 
@@ -153,13 +175,20 @@ class _Slots(MutableMapping[str, "Any"]):
         self._registry = registry
 
     def _slot(self, class_name: object) -> Slot | None:
-        slot = self._registry._slots.get(class_name) if type(class_name) is str else None
+        slot = self._registry._slots.get(class_name) if isinstance(class_name, str) else None
         return slot if slot is not None and slot.kind == self._kind else None
 
-    def _slot_to_write(self, class_name: str) -> Slot:
+    def _write(self, class_name: str, write: Callable[[Slot], bool]) -> Slot:
+        """Write into the slot of a name, made anew if it is forgotten in the same moment."""
+        registry = self._registry
         class_name = check_name(class_name)
-        slot = self._registry._slots.get(class_name)
-        return self._registry._add_slot(class_name, None) if slot is None else slot
+        while not registry._closed:
+            slot = registry._slots.get(class_name)
+            if slot is None:
+                slot, _ = registry._add_slot(class_name, None)
+            if write(slot):
+                return slot
+        raise ClosedError(f"the registry is closed: {class_name!r} is not kept")
 
     def __contains__(self, class_name: object) -> bool:
         return self._slot(class_name) is not None
@@ -170,9 +199,25 @@ class _Slots(MutableMapping[str, "Any"]):
 
     def __delitem__(self, class_name: str) -> None:
         slot = self._slot(class_name)
-        if slot is None:
+        if slot is None or not self._registry._remove(slot, _DISCARDED):
             raise KeyError(class_name)
-        self._registry._remove(slot, _DISCARDED)
+        if slot.path is None:
+            self._registry._drop_slot(slot, _DISCARDED)
+
+    def pop(self, class_name: str, *default: Any) -> Any:
+        # In place of the mixin's, which does not expect another thread to be quicker.
+        try:
+            found = self[class_name]
+            del self[class_name]
+        except KeyError:
+            if default:
+                return default[0]
+            raise
+        return found
+
+    def clear(self) -> None:
+        for class_name in list(self):
+            self.pop(class_name, None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({dict(self)!r})"
@@ -195,13 +240,21 @@ class _Cache(_Slots):
     def __setitem__(self, class_name: str, entry: CacheEntry) -> None:
         if not isinstance(entry, CacheEntry):
             raise TypeError(f"_cache[{class_name!r}] takes a CacheEntry, got {entry!r}")
-        slot = self._slot_to_write(class_name)
+        registry = self._registry
         created_at, last_accessed, access_count = entry._read()
-        offset = self._registry._wall_offset
-        self._registry._insert(
-            slot, entry.instance, created_at - offset, last_accessed - offset, access_count
+        offset = registry._wall_offset
+        # The system's clock may be ahead of the coarse one: nobody was used in the future.
+        last_used = min(last_accessed - offset, registry._now())
+        slot = self._write(
+            class_name,
+            lambda slot: registry._insert(
+                slot, entry.instance, created_at - offset, last_used, access_count
+            ),
         )
-        entry._attach(self._registry, slot)
+        entry._attach(registry, slot)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry._ring())
 
     def __len__(self) -> int:
         return self._registry._cached
@@ -225,7 +278,7 @@ class _WeakCache(_Slots):
             raise TypeError(
                 f"_weakref_cache[{class_name!r}] takes a weakref.ref, got {reference!r}"
             )
-        self._registry._insert_weak(self._slot_to_write(class_name), reference)
+        self._write(class_name, lambda slot: self._registry._insert_weak(slot, reference))
 
     def __len__(self) -> int:
         return self._registry._weak
@@ -269,6 +322,10 @@ class _FailedClasses(MutableSet[str]):
 
     def __init__(self, registry: MethodRegistry) -> None:
         self._registry = registry
+
+    @classmethod
+    def _from_iterable(cls, names: Any) -> Any:
+        return set(names)  # what an operation on it gives is a plain set
 
     def __contains__(self, class_name: object) -> bool:
         return class_name in self._registry._builder.failed()
@@ -341,10 +398,24 @@ class MethodRegistry(Registry):
         self._trim()
 
     def _build(self, class_name: str) -> tuple[Any, Slot | None, int]:
+        try:
+            return super()._build(class_name)
+        except BaseException:
+            slot = self._slots.get(class_name)
+            if slot is not None and slot.path is None:
+                self._drop_slot(slot, _DISCARDED)  # the loader does not know the name either
+            raise
+
+    def _slot_to_build(self, class_name: str) -> Slot:
         slot = self._slots.get(class_name)
         if (slot is None or slot.path is None) and self._loads_itself() and not self._closed:
-            return self._builder.obtain(self, slot or self._add_slot(class_name, None))
-        return super()._build(class_name)
+            return slot or self._add_slot(class_name, None)[0]
+        return super()._slot_to_build(class_name)
+
+    def has_method(self, class_name: str, method_name: str) -> bool:
+        if self._loads_itself() and check_name(class_name) not in self._slots:
+            return class_name not in self._failed_classes
+        return super().has_method(class_name, method_name)
 
     def _loads_itself(self) -> bool:
         """Whether `_load_class` was replaced, and may know classes that have no path here."""

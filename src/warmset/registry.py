@@ -81,6 +81,8 @@ class Registry(RegistryCore):
         sweep_interval_seconds: float = 0.0,
         timer: Callable[[], float] | None = None,
     ) -> None:
+        if "_settings" in self.__dict__:
+            raise RuntimeError(f"{self!r} was initialised already")
         settings = RegistrySettings(
             cache_ttl_seconds=cache_ttl_seconds,
             enable_weakref=enable_weakref,
@@ -103,7 +105,6 @@ class Registry(RegistryCore):
         )
         self._settings = settings
         self._closed = False
-        self._registered = 0
         self._options: dict[str, ClassOptions] = {}
         self._listeners: Listeners | None = None
         self._room: Room | None = None
@@ -220,13 +221,9 @@ class Registry(RegistryCore):
             from .lifecycle.options import ClassOptions
 
             options = ClassOptions(class_name, closer, close_when_removed, after_fork)
-        slot = self._slots.get(class_name)
-        before = None if slot is None else slot.path
+        slot, before = self._add_slot(class_name, class_path)
         if before != class_path:
-            slot = self._add_slot(class_name, class_path)
-            if before is None:
-                self._registered += 1
-            else:
+            if before is not None:
                 self._remove(slot, _REPLACED)  # closed in the way of its own class
             self._builder.forget(class_name)
         if options is None:
@@ -245,11 +242,8 @@ class Registry(RegistryCore):
             Whether it was registered.
         """
         slot = self._slots.get(check_name(class_name))
-        if slot is None:
+        if slot is None or not self._drop_slot(slot, _DISCARDED):
             return False
-        if slot.path is not None:
-            self._registered -= 1
-        self._drop_slot(slot, _DISCARDED)
         self._builder.forget(slot.name)
         return slot.path is not None
 
@@ -319,6 +313,9 @@ class Registry(RegistryCore):
             target = None if class_name in self._rules else imported(slot.path)
             if target is None or hasattr(target, "__getattr__"):
                 return True
+            # In the class itself: its metaclass's methods are not its instances'.
+            if not any(method_name in vars(base) for base in target.__mro__):
+                return False
         return callable(getattr(target, method_name, None))
 
     # -- removals --------------------------------------------------------------------------------
@@ -376,6 +373,7 @@ class Registry(RegistryCore):
         registry that still lives when the interpreter exits is closed then.
         """
         self._closed = True
+        self._seal()
         _, _, departed = self._clear(_SHUTDOWN)
         # What was built later may use what was built before.
         departed.sort(key=lambda departure: departure.built_at, reverse=True)
@@ -485,10 +483,14 @@ class Registry(RegistryCore):
     # -- the way of a miss -----------------------------------------------------------------------
 
     def _build(self, class_name: str) -> tuple[Any, Slot | None, int]:
+        return self._builder.obtain(self, class_name)
+
+    def _slot_to_build(self, class_name: str) -> Slot:
+        """The slot of a name that may be built; raises if there is none."""
         slot = self._slots.get(class_name)
         if self._closed or slot is None or slot.path is None:
             self._refuse(class_name)
-        return self._builder.obtain(self, slot)  # type: ignore[arg-type]
+        return slot  # type: ignore[return-value]
 
     def _refuse(self, class_name: str) -> Any:
         if self._closed:

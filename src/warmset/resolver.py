@@ -73,7 +73,7 @@ def near_names(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
     from difflib import get_close_matches
     from itertools import islice
 
-    wanted = name.casefold()
+    wanted = name[:100].casefold()
     folded: dict[str, str] = {}
     for candidate in islice(names, 5_000):
         folded.setdefault(candidate.casefold(), candidate)

@@ -9,6 +9,9 @@ How types are read
     (`list[str]` is checked as `list`), `Annotated`, `NewType`. An int will do for a float, numpy's
     numbers for both, and None where the default is None. What cannot be resolved or checked (a
     name that does not exist at run time, a protocol, a type variable) is not checked.
+
+A decorated method is read by the signature that `functools.wraps` shows. A decorator that supplies
+arguments of its own must say so, by a `__signature__` without them.
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ class _Expected:
 
     def fault(self, value: Any) -> str | None:
         """Say what is wrong with a value, if anything is."""
+        if not self.required and value is self.default:
+            return None
         if self.exact is None or self.checked is None or type(value) in self.exact:
             return None
         try:
@@ -201,7 +206,7 @@ def _resolved(annotation: Any, namespace: dict[str, Any]) -> Any:
 def _classes(annotation: Any) -> tuple[type, ...] | None:
     """The classes that an annotation comes down to; None where it cannot be checked."""
     from types import UnionType
-    from typing import Annotated, Union, get_args, get_origin
+    from typing import IO, Annotated, BinaryIO, NewType, TextIO, Union, get_args, get_origin
 
     if annotation is None:
         return (type(None),)
@@ -213,16 +218,15 @@ def _classes(annotation: Any) -> tuple[type, ...] | None:
         return tuple(kind for member in members for kind in member)  # type: ignore[union-attr]
     if origin is Annotated:
         return _classes(get_args(annotation)[0])
-    supertype = getattr(annotation, "__supertype__", None)
-    if supertype is not None:
-        return _classes(supertype)
+    if isinstance(annotation, NewType):
+        return _classes(annotation.__supertype__)
     kind = annotation if origin is None else origin
     if not isinstance(kind, type):
         return None
     from inspect import Parameter
 
-    if kind is object or kind is Parameter.empty:
-        return None
+    if kind in (object, Parameter.empty, IO, TextIO, BinaryIO):
+        return None  # anything; and files, of which none inherits from typing's classes
     try:
         isinstance(None, kind)
     except Exception:  # a protocol, a typed dict
