@@ -460,21 +460,19 @@ cdef class RegistryCore:
 
         Safe under threads; O(evicted + held), it stops at the first live instance.
         """
-        cdef Link* link
+        cdef PyObject* found
         cdef Slot slot
         cdef double now
         if self._ttl <= 0.0:
             return 0
         now = _now(self)
         departed = []
-        link = self._root.newer
-        while link != &self._root:
-            slot = <Slot>_slot_at(link)
-            link = link.newer
-            if slot.holds == 0:
-                if now - slot.last_used <= self._ttl:
-                    break
-                _detach(self, slot, slot.epoch, IDLE, departed)
+        while True:
+            found = _oldest_free(self, None)
+            if found == NULL or now - (<Slot>found).last_used <= self._ttl:
+                break
+            slot = <Slot>found
+            _detach(self, slot, slot.epoch, IDLE, departed)
         if departed:
             self._departed(departed)
         return len(departed)
@@ -576,14 +574,19 @@ cdef class RegistryCore:
             and slot.kind == EMPTY
         ):
             if kind == STRONG:
-                _make_room(self, self._max_size - 1, departed)
+                _make_room(self, self._max_size - 1, departed, None)
             if slot.kind == EMPTY:
                 _attach(self, slot, content, kind, self._root.older, now, now, 1)
                 slot.build_seconds = build_seconds
                 slot.holds += 1
                 held = slot.epoch
         if departed:
-            self._departed(departed)
+            try:
+                self._departed(departed)
+            except BaseException:  # an interrupt in a closer: nobody will give this back
+                if held >= 0:
+                    _give_back(self, slot, <unsigned int>held, now, False)
+                raise
         return held
 
     def _hold(self, Slot slot not None, instance):
@@ -672,9 +675,10 @@ cdef class RegistryCore:
                     _detach(self, slot, slot.epoch, cause, departed)
         return strong, len(departed) - strong, departed
 
-    def _trim(self):
+    def _trim(self, Slot spare=None):
+        """Evict down to the bound; one slot may be spared."""
         departed = []
-        _make_room(self, self._max_size, departed)
+        _make_room(self, self._max_size, departed, spare)
         if departed:
             self._departed(departed)
 
@@ -901,6 +905,8 @@ cdef object _build_and_share(RegistryCore core, object class_name):
         if slot.epoch == <unsigned int>held:
             slot.shared = True
             slot.holds -= 1
+            if core._cached > core._max_size:  # its closers built others while it was held
+                core._trim(slot)
             if core._blocked:
                 core._made_room()
         else:
@@ -1019,8 +1025,12 @@ cdef int _detach(
     if slot.kind == EMPTY or slot.epoch != epoch:
         return 0
     departure = Departure.__new__(Departure)
-    # Making that may have run the collector: the slot may be another one now.
+    if slot.leaving is None and slot.holds > 0:
+        slot.leaving = []
+    # Making these may have run the collector: the slot may be another one now, or held.
     if slot.kind == EMPTY or slot.epoch != epoch:
+        return 0
+    if slot.holds > 0 and (cause <= SIZE or slot.leaving is None):
         return 0
     departed.append(departure)
     departure.class_name = slot.name
@@ -1052,8 +1062,6 @@ cdef int _detach(
     if cause <= COLLECTED:
         core._evictions += 1
     if departure.held and not departure.weak:
-        if slot.leaving is None:
-            slot.leaving = []
         slot.leaving.append(departure)
     if core._queue is not None:
         core._queue.append(departure)
@@ -1125,16 +1133,36 @@ cdef int _vacate(RegistryCore core, Slot slot, int cause, list departed) except 
     return 0
 
 
-cdef int _make_room(RegistryCore core, Py_ssize_t limit, list departed) except -1:
+cdef int _make_room(
+    RegistryCore core, Py_ssize_t limit, list departed, Slot spare
+) except -1:
     """Evict the least recent instances that nobody holds until `limit` are cached."""
-    cdef Link* link = core._root.newer
+    cdef PyObject* found
     cdef Slot slot
-    while core._cached > limit and link != &core._root:
-        slot = <Slot>_slot_at(link)
-        link = link.newer
-        if slot.holds == 0:
-            _detach(core, slot, slot.epoch, SIZE, departed)
+    while core._cached > limit:
+        found = _oldest_free(core, spare)
+        if found == NULL:
+            break
+        slot = <Slot>found
+        _detach(core, slot, slot.epoch, SIZE, departed)
     return 0
+
+
+cdef PyObject* _oldest_free(RegistryCore core, Slot spare) noexcept:
+    """
+    The least recent slot that nobody holds and that is not to be spared, borrowed; or NULL.
+
+    It is looked for anew at each step of a loop: a detachment makes an object, which may run the
+    collector, and what stood next in the ring need not stand there any more.
+    """
+    cdef Link* link = core._root.newer
+    cdef PyObject* slot
+    while link != &core._root:
+        slot = _slot_at(link)
+        if (<Slot>slot).holds == 0 and slot != <PyObject*>spare:
+            return slot
+        link = link.newer
+    return NULL
 
 
 cdef Link* _place(RegistryCore core, Slot slot, double last_used) noexcept:

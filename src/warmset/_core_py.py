@@ -241,8 +241,11 @@ class RegistryCore(Ring):
                 epoch = -1
         if epoch >= 0:
             self._give_back(slot, epoch, now, share=True)
-        elif self._blocked:
-            self._made_room()
+        else:
+            if self._cached > self._max_size:  # its closers built others while it was held
+                self._trim(slot)
+            if self._blocked:
+                self._made_room()
         return instance, None, -1
 
     def _look_up(self, slot: Slot, now: float, hold: bool, count: bool) -> tuple[Any, int] | None:
@@ -332,12 +335,14 @@ class RegistryCore(Ring):
                             last = departure
                             slot.leaving.remove(departure)
                         break
-        if departed:
-            self._departed(departed)
-        if last is not None:
-            self._let_go(last)
-        if self._blocked:
-            self._made_room()
+        try:
+            if departed:
+                self._departed(departed)
+        finally:
+            if last is not None:
+                self._let_go(last)
+            if self._blocked:
+                self._made_room()
 
     def _method_of(self, instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
         try:
@@ -455,7 +460,12 @@ class RegistryCore(Ring):
                     slot.holds += 1
                     held = slot.epoch
         if departed:
-            self._departed(departed)
+            try:
+                self._departed(departed)
+            except BaseException:  # an interrupt in a closer: nobody will give this back
+                if held >= 0:
+                    self._give_back(slot, held, now)
+                raise
         return held
 
     def _insert(
@@ -522,10 +532,11 @@ class RegistryCore(Ring):
             self._departed(departed)
         return bool(departed)
 
-    def _trim(self) -> None:
+    def _trim(self, spare: Slot | None = None) -> None:
+        """Evict down to the bound; one slot may be spared."""
         departed: list[Departure] = []
         with self._lock:
-            self._make_room(self._max_size, departed)
+            self._make_room(self._max_size, departed, spare)
         if departed:
             self._departed(departed)
 

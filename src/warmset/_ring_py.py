@@ -183,8 +183,10 @@ class Ring:
         if slot.kind == EMPTY:
             return
         departure = Departure(slot, cause)
-        # Making that was a call: the slot may be another one now.
+        # Making that was a call: the slot may be another one now, or held.
         if slot.kind == EMPTY or slot.epoch != epoch or departure.epoch != epoch:
+            return
+        if slot.holds and cause <= SIZE:
             return
         departure.holds = slot.holds
         departure.held = slot.holds > 0
@@ -249,7 +251,7 @@ class Ring:
             self._weak += 1
         return True
 
-    def _make_room(self, limit: int, departed: list[Departure]) -> None:
+    def _make_room(self, limit: int, departed: list[Departure], spare: Slot | None = None) -> None:
         """Evict the least recent instances that nobody holds until `limit` are cached."""
         root = self._root
         slot = root.newer
@@ -258,7 +260,7 @@ class Ring:
                 slot = root.newer
                 continue
             newer = slot.newer
-            if not slot.holds:
+            if not slot.holds and slot is not spare:
                 self._detach(slot, slot.epoch, SIZE, departed)
             slot = newer
 

@@ -501,13 +501,23 @@ class Registry(RegistryCore):
 
     def _departed(self, departed: list[Any]) -> None:
         """Instances left: tell of it, and close those that nobody holds."""
-        if self._listeners is not None:
-            self._listeners.tell(self)
-        for departure in departed:
-            if not departure.held:
-                self._close_departed(self, departure)
-        if self._blocked:
-            self._made_room()
+        try:
+            if self._listeners is not None:
+                self._listeners.tell(self)
+        finally:
+            self._close_all([departure for departure in departed if not departure.held])
+            if self._blocked:
+                self._made_room()
+
+    def _close_all(self, departed: list[Any]) -> None:
+        """Close each; an interrupt passes when the others are closed."""
+        departed.reverse()
+        try:
+            while departed:
+                self._close_departed(self, departed.pop())
+        finally:
+            if departed:
+                self._close_all(departed[::-1])
 
     def _made_room(self) -> None:
         """Something left or was released while builds wait for that."""

@@ -1,0 +1,331 @@
+"""
+Faults injected everywhere, and a soak: ``python tests/support/stress.py faults|soak``.
+
+`faults` puts each fault at each site where foreign code runs, at every operation, and counts:
+injected, survived, lost. Lost is a broken invariant, a hang, or a name that cannot be had after it.
+`soak` lets threads mix every operation for a time, and checks the same at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import random
+import sys
+import threading
+import time
+import traceback
+import types
+from typing import TYPE_CHECKING, Any
+
+import structure
+
+import warmset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES = ("Alpha", "Beta", "Gamma")
+HANG_SECONDS = 60.0
+
+
+class World:
+    """One registry with a fault at one site, and what is done to it."""
+
+    def __init__(self, site: str, fault: Callable[[World], None], *, weak: bool = False) -> None:
+        self.site = site
+        self.fault = fault
+        self.injected = 0
+        self.depth = 0
+        self.now = 0.0
+        self.registry = warmset.MethodRegistry(
+            {name: f"stress_subjects.{name}" for name in NAMES},
+            cache_ttl_seconds=5.0,
+            max_cache_size=2,
+            retry_after_seconds=0.0,
+            enable_weakref=weak,
+            timer=self.clock,
+        )
+        for name in NAMES:
+            self.registry.register_class(name, f"stress_subjects.{name}", closer=self.close)
+            self.registry.register_instantiation_rule(name, self.build)
+        self.registry.add_listener(self.listen)
+        self.executor = warmset.MethodExecutor(method_registry=self.registry)
+
+    def at(self, site: str) -> None:
+        """Foreign code runs at a site: do the fault, if it is meant for it, and not in itself."""
+        # A listener that removes at each removal would go on for ever; so would its user's.
+        if site == self.site and self.depth < 2 and self.injected < 30:
+            self.injected += 1
+            self.depth += 1
+            try:
+                self.fault(self)
+            finally:
+                self.depth -= 1
+
+    def clock(self) -> float:
+        if hasattr(self, "executor"):
+            self.at("timer")
+        return self.now
+
+    def build(self, cls: type) -> Any:
+        self.at("rule")
+        instance = cls()
+        instance.world = self
+        return instance
+
+    def close(self, instance: Any) -> None:
+        self.at("closer")
+
+    def listen(self, event: Any) -> None:
+        self.at("listener")
+
+    def operations(self) -> list[Callable[[], Any]]:
+        """Each way in, once."""
+        registry, executor = self.registry, self.executor
+        return [
+            lambda: registry.get_instance("Alpha"),
+            lambda: registry.get_method("Beta", "work")(),
+            lambda: registry.bind("Gamma", "work")(),
+            lambda: executor.execute("Alpha", "work"),
+            lambda: list(executor.execute("Beta", "stream")),
+            self.lease,
+            self.expire,
+            lambda: registry.discard("Alpha"),
+            lambda: registry.get_instance(Name("Gamma")),
+            registry.clear_cache,
+            registry.stats,
+            registry.holders,
+        ]
+
+    def lease(self) -> None:
+        with self.registry.use("Gamma"):
+            self.registry.clear_cache()
+
+    def expire(self) -> None:
+        self.now += 6.0
+        self.registry.evict_expired()
+
+    def sound(self) -> None:
+        """Fail unless the registry is whole and every name can be had."""
+        self.site = "nowhere"
+        gc.collect()
+        for name in NAMES:
+            assert self.registry.get_instance(name) is not None
+        structure.check(self.registry)
+        stats = self.registry.stats()
+        assert stats.held == 0
+        assert self.registry.holders() == []
+        assert stats.cached <= 2
+        assert stats.hits + stats.misses == stats.lookups
+
+
+class Name(str):
+    """A name whose comparison and hash are foreign code; none of it must ever run."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("compared")
+
+    def __hash__(self) -> int:
+        raise AssertionError("hashed")
+
+
+class Subject:
+    """What is built; each of its methods is a site."""
+
+    world: World | None = None
+
+    def at(self, site: str) -> None:
+        if self.world is not None:
+            self.world.at(site)
+
+    def work(self) -> str:
+        self.at("method")
+        return "done"
+
+    def stream(self) -> Any:
+        self.at("method")
+        yield 1
+        self.at("method")
+
+    def __del__(self) -> None:
+        with contextlib.suppress(BaseException):  # the interpreter would only print it
+            self.at("finaliser")
+
+
+subjects = types.ModuleType("stress_subjects")
+for subject in NAMES:
+    setattr(subjects, subject, type(subject, (Subject,), {"__module__": "stress_subjects"}))
+sys.modules["stress_subjects"] = subjects
+
+
+def _raise(world: World) -> None:
+    raise ValueError("injected")
+
+
+def _interrupt(world: World) -> None:
+    raise KeyboardInterrupt
+
+
+def _same(world: World) -> None:
+    for name in NAMES:
+        world.registry.get_instance(name)
+
+
+def _clear(world: World) -> None:
+    world.registry.clear_cache()
+
+
+def _evict(world: World) -> None:
+    world.now += 6.0
+    world.registry.evict_expired()
+
+
+def _register(world: World) -> None:
+    world.registry.unregister_class("Alpha")
+    world.registry.register_class("Alpha", "stress_subjects.Alpha", closer=world.close)
+
+
+def _collect(world: World) -> None:
+    gc.collect()
+
+
+def _block(world: World) -> None:
+    # Another thread works meanwhile, on another name than those that may be in the making.
+    other = threading.Thread(target=world.registry.stats)
+    other.start()
+    other.join(HANG_SECONDS)
+    assert not other.is_alive(), "another thread is stopped"
+
+
+def _fork(world: World) -> None:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            world.site = "nowhere"
+            world.registry.stats()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+FAULTS: dict[str, Callable[[World], None]] = {
+    "raises": _raise,
+    "is interrupted": _interrupt,
+    "re-enters": _same,
+    "clears": _clear,
+    "evicts": _evict,
+    "registers anew": _register,
+    "collects": _collect,
+    "waits for a thread": _block,
+}
+if hasattr(os, "fork"):
+    FAULTS["forks"] = _fork
+SITES = ("rule", "closer", "listener", "finaliser", "method", "timer")
+
+
+def faults(seed: int, rounds: int) -> int:
+    """Run the matrix and print it as a table; the number of those lost."""
+    rng = random.Random(seed)
+    lost = 0
+    print(f"| site | {' | '.join(FAULTS)} |")
+    print(f"| --- |{' --- |' * len(FAULTS)}")
+    for site in SITES:
+        cells = []
+        for kind, fault in FAULTS.items():
+            injected = broken = 0
+            for _ in range(rounds):
+                faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+                world = World(site, fault, weak=rng.random() < 0.2)
+                operations = world.operations() * 2
+                rng.shuffle(operations)
+                try:
+                    for operation in operations:
+                        _attempt(operation)
+                    world.sound()
+                except Exception as error:
+                    broken += 1
+                    print(f"lost: {site} {kind}: {error!r}", file=sys.stderr)
+                    traceback.print_exception(error)
+                injected += world.injected
+            lost += broken
+            cells.append(f"{injected} / {injected if not broken else '?'} / {broken}")
+        print(f"| {site} | {' | '.join(cells)} |", flush=True)
+    faulthandler.cancel_dump_traceback_later()
+    return lost
+
+
+def _attempt(operation: Callable[[], Any]) -> None:
+    """Whatever comes out must be the fault, or an error of ours."""
+    try:
+        operation()
+    except (ValueError, KeyboardInterrupt, warmset.MethodRegistryError):
+        pass
+
+
+def soak(seed: int, seconds: float, threads: int) -> int:
+    """Mix every operation in threads; print figures; 1 if an invariant broke."""
+    world = World("nowhere", _raise)
+    registry = world.registry
+    counts = [0] * threads
+    errors: list[BaseException] = []
+    end = time.monotonic() + seconds
+    sys.setswitchinterval(1e-5)
+
+    def work(index: int) -> None:
+        rng = random.Random(seed * 1000 + index)
+        operations = world.operations()
+        try:
+            while time.monotonic() < end:
+                rng.choice(operations)()
+                counts[index] += 1
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(seconds + HANG_SECONDS)
+        assert not worker.is_alive(), "a thread hangs"
+    import psutil
+
+    stats = registry.stats()
+    print(
+        f"{warmset.implementation}, seed {seed}: {sum(counts)} operations in {seconds:.0f} s by "
+        f"{threads} threads; {stats.lookups} look-ups, {stats.builds} builds, "
+        f"{sum(stats.removals.values())} removals, {stats.closed} closed, {stats.left_open} left "
+        f"open, {stats.close_failures} close failures, {stats.waits} waits; RSS "
+        f"{psutil.Process().memory_info().rss / 1e6:.0f} MB; errors {len(errors)}"
+    )
+    for error in errors:
+        print(repr(error), file=sys.stderr)
+    world.sound()
+    return bool(errors)
+
+
+def main() -> int:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["faults", "soak"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=20, help="of each fault at each site")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--threads", type=int, default=8)
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    if options.what == "faults":
+        return 1 if faults(options.seed, options.rounds) else 0
+    return soak(options.seed, options.seconds, options.threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
