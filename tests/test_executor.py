@@ -97,6 +97,27 @@ def test_what_does_not_fit_is_refused_before_the_call(
     assert executor.registry.stats().held == 0
 
 
+def test_the_same_call_with_other_values_is_checked_anew(ws: Any, executor: Any) -> None:
+    """Each value, each time; a call from one place has one tuple of names."""
+
+    def call(a: Any, b: Any) -> Any:
+        return executor.execute("Typed", "plain", a=a, b=b)
+
+    def fewer(b: Any) -> Any:
+        return executor.execute("Typed", "plain", b=b)
+
+    for _ in range(3):
+        assert call(1, "x") == (1, "x")
+        with pytest.raises(ws.ArgumentValidationError, match="a expected int, got str"):
+            call("1", "x")
+        with pytest.raises(ws.ArgumentValidationError, match="b expected str, got int"):
+            call(1, 2)
+        with pytest.raises(ws.ArgumentValidationError, match="missing a"):
+            fewer("x")
+        payload = {"b": "y", "a": 2}
+        assert executor.execute("Typed", "plain", **payload) == (2, "y")
+
+
 def test_the_text_of_a_refusal(ws: Any, executor: Any) -> None:
     """What, where, and what was expected."""
     error = refusal(ws, executor, "plain", a="1", x=2)

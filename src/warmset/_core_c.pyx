@@ -118,6 +118,8 @@ cdef extern from "Python.h":
     int Py_EnterRecursiveCall(const char*)
     void Py_LeaveRecursiveCall()
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject*)
+    Py_ssize_t Py_REFCNT(PyObject*)
+    PyObject* PyList_GET_ITEM(object, Py_ssize_t)
 
 
 cdef enum:
@@ -1468,6 +1470,10 @@ cdef class Route:
     cdef object plan
     cdef dict parameters
     cdef Py_ssize_t required
+    # The names of the last payload that fitted, a constant of its caller's code, and their
+    # parameters: the next call from there needs no look-up of names.
+    cdef tuple seen
+    cdef list positions
 
     def __cinit__(self, token, plan):
         self.token = token
@@ -1688,26 +1694,44 @@ cdef bint _fits(
     Route route, PyObject* const* values, PyObject* kwnames, Py_ssize_t count
 ) except -1:
     """Whether the payload is known good: all that is required, nothing else, of exact types."""
-    cdef Py_ssize_t i, j, required = 0
+    cdef Py_ssize_t i, required = 0
     cdef PyObject* found
-    cdef PyObject* types
+    cdef list positions
     if route.parameters is None:
         return False
+    if kwnames != NULL and kwnames == <PyObject*>route.seen:
+        for i in range(count):
+            if not _is_of((<Parameter>PyList_GET_ITEM(route.positions, i)).types, values[i]):
+                return False
+        return True
     for i in range(count):
         found = PyDict_GetItemWithError(
             route.parameters, <object>PyTuple_GET_ITEM(kwnames, i)
         )
-        if found == NULL:
+        if found == NULL or not _is_of((<Parameter>found).types, values[i]):
             return False
         required += (<Parameter>found).required
-        types = <PyObject*>(<Parameter>found).types
-        if types != <PyObject*>None:
-            for j in range(PyTuple_GET_SIZE(types)):
-                if <PyObject*>Py_TYPE(values[i]) == PyTuple_GET_ITEM(types, j):
-                    break
-            else:
-                return False
-    return required == route.required
+    if required != route.required:
+        return False
+    if kwnames != NULL and Py_REFCNT(kwnames) > 1:  # else it was made for this one call
+        positions = [
+            route.parameters[<object>PyTuple_GET_ITEM(kwnames, i)] for i in range(count)
+        ]
+        route.seen = None  # at no moment do the two not belong together
+        route.positions = positions
+        route.seen = <tuple>kwnames
+    return True
+
+
+cdef inline bint _is_of(tuple types, PyObject* value) noexcept:
+    """Whether a value is of one of some exact types; None takes any."""
+    cdef Py_ssize_t i
+    if types is None:
+        return True
+    for i in range(PyTuple_GET_SIZE(<PyObject*>types)):
+        if <PyObject*>Py_TYPE(value) == PyTuple_GET_ITEM(<PyObject*>types, i):
+            return True
+    return False
 
 
 cdef object _execute_injected(
