@@ -77,6 +77,59 @@ class Lease:
         self._state = HELD
         return instance
 
+    def _enter_warm(self, count: bool = True) -> bool:
+        """Hold what is warm, and tell whether anything is; else, at most, count a miss."""
+        core = self._core
+        now = core._now()
+        slot = core._slots.get(self._class_name)
+        if slot is None:
+            with core._lock:
+                core._misses += count
+            return False
+        found = core._look_up(slot, now, True, count)
+        if found is None:
+            return False
+        self._take(found[0], slot, found[1])
+        return True
+
+    def _enter_built(self) -> None:
+        """Go on after a miss: hold what is built here, or by another thread."""
+        self._take(*self._core._build(self._class_name))
+
+    def _again(self) -> Lease:
+        """Another lease on what this one holds; it is no look-up."""
+        core, slot = self._core, self._slot
+        if slot is not None:
+            with core._lock:
+                if slot.epoch == self._epoch:
+                    slot.holds += 1
+                else:
+                    for departure in slot.leaving:
+                        if departure.epoch == self._epoch:
+                            departure.holds += 1
+                            break
+        lease = Lease(core, self._class_name)
+        lease._take(self._instance, slot, self._epoch)
+        return lease
+
+    def _share(self) -> None:
+        """From now on somebody else has the instance, too, and holds no lease on it."""
+        slot = self._slot
+        if slot is not None:
+            with self._core._lock:
+                if slot.epoch == self._epoch:
+                    slot.shared = True
+                else:
+                    for departure in slot.leaving:
+                        if departure.epoch == self._epoch:
+                            departure.shared = True
+                            break
+
+    def _take(self, instance: Any, slot: Slot | None, epoch: int) -> None:
+        self._instance, self._slot, self._epoch = instance, slot, epoch
+        self._hold = self._core._enter(slot)
+        self._state = HELD
+
     def _adopt(self, slot: Slot, epoch: int) -> Lease:
         """Take over a hold that somebody else has, to give it back."""
         self._slot, self._epoch, self._state = slot, epoch, HELD
@@ -233,6 +286,23 @@ class ExecutorCore:
         finally:
             instance = method = None  # at the last release, who else refers to it is counted
             core._release(slot, epoch, hold)
+
+    def _prepare(
+        self, source: Lease | Injected, class_name: str, method_name: str, payload: dict[str, Any]
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """What `execute` does up to the call: the method of a held instance, and its arguments."""
+        if isinstance(source, Injected):
+            method = source.method
+            plan = source.plan
+            if plan is None:
+                plan = source.plan = self._compile(method)
+        else:
+            instance = source._instance
+            method = self._registry._method_of(instance, class_name, method_name)
+            plan = self._plan_of(source._slot, source._epoch, instance, method_name, method)
+        with self._registry._lock:
+            self._routes += 1
+        return (method, *self._route(plan, class_name, method_name, payload))
 
     def _plan_of(
         self, slot: Slot | None, epoch: int, instance: Any, method_name: str, method: Any

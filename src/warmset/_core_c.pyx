@@ -964,6 +964,16 @@ cdef inline int _give_back(
     return 0
 
 
+cdef Departure _departure_of(Slot slot, unsigned int epoch):
+    """What was taken out of a slot under this epoch, and is still held."""
+    cdef Departure departure
+    if slot.leaving:
+        for departure in slot.leaving:
+            if departure.epoch == epoch:
+                return departure
+    return None
+
+
 cdef int _give_back_departed(
     RegistryCore core, Slot slot, unsigned int epoch, bint share
 ) except -1:
@@ -1204,7 +1214,7 @@ cdef class Lease:
 
     cdef RegistryCore _core
     cdef str _class_name
-    cdef object _instance
+    cdef readonly object _instance
     cdef Slot _slot
     cdef Hold _hold
     cdef unsigned int _epoch
@@ -1242,6 +1252,58 @@ cdef class Lease:
             _enter(core, &self._hold, <PyObject*>self._slot)
         self._state = HELD
         return self._instance
+
+    def _enter_warm(self, bint count=True):
+        """Hold what is warm, and tell whether anything is; else, at most, count a miss."""
+        cdef RegistryCore core = self._core
+        cdef double now = _now(core)
+        cdef PyObject* instance
+        self._slot = core._slots.get(self._class_name)
+        if self._slot is None:
+            core._misses += count
+            return False
+        instance = _warm(core, self._slot, now, True, count, &self._epoch)
+        if instance == NULL:
+            return False
+        self._instance = _owned(instance)
+        _enter(core, &self._hold, <PyObject*>self._slot)
+        self._state = HELD
+        return True
+
+    def _enter_built(self):
+        """Go on after a miss: hold what is built here, or by another thread."""
+        self._instance, self._slot = _build_and_hold(self._core, self._class_name, &self._epoch)
+        if self._slot is not None:
+            _enter(self._core, &self._hold, <PyObject*>self._slot)
+        self._state = HELD
+
+    def _again(self):
+        """Another lease on what this one holds; it is no look-up."""
+        cdef Lease lease = Lease(self._core, self._class_name)
+        cdef Departure departure
+        lease._instance, lease._slot, lease._epoch = self._instance, self._slot, self._epoch
+        if lease._slot is not None:
+            departure = None
+            if lease._slot.epoch == lease._epoch:
+                lease._slot.holds += 1
+            else:
+                departure = _departure_of(lease._slot, lease._epoch)
+                if departure is not None:
+                    departure.holds += 1
+            _enter(lease._core, &lease._hold, <PyObject*>lease._slot)
+        lease._state = HELD
+        return lease
+
+    def _share(self):
+        """From now on somebody else has the instance, too, and holds no lease on it."""
+        cdef Departure departure
+        if self._slot is not None:
+            if self._slot.epoch == self._epoch:
+                self._slot.shared = True
+            else:
+                departure = _departure_of(self._slot, self._epoch)
+                if departure is not None:
+                    departure.shared = True
 
     def __dealloc__(self):
         _leave(&self._hold)
@@ -1513,6 +1575,29 @@ cdef class ExecutorCore:
     def _unavailable(self, class_name, method_name, error):
         """The executor overrides it."""
         raise error
+
+    def _prepare(self, source, class_name, method_name, payload):
+        """What `execute` does up to the call: the method of a held instance, and its arguments."""
+        cdef Route route
+        cdef Lease lease
+        cdef PyObject* found
+        if type(source) is Injected:
+            method = (<Injected>source).method
+            if (<Injected>source).plan is None:
+                (<Injected>source).plan = Route(None, self._compile(method))
+            route = (<Injected>source).plan
+        else:
+            lease = source
+            found = PyObject_GetAttr(<PyObject*>lease._instance, <PyObject*>method_name)
+            if found == NULL or not PyCallable_Check(found):
+                _not_found(lease._instance, class_name, method_name, found)
+            method = _owned(found)
+            route = _route_of(
+                self, lease._slot, lease._epoch, lease._instance, method_name, method
+            )
+        self._routes += 1
+        args, keywords = self._route(route.plan, class_name, method_name, payload)
+        return method, args, keywords
 
     def _refused(self, long long drops):
         """Count a payload that was refused, and the arguments that nothing would have taken."""

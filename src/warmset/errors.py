@@ -108,6 +108,24 @@ class BuildError(MethodRegistryError):
     stage = "build"
 
 
+class AsyncRuleError(BuildError):
+    """
+    The rule of a class is asynchronous, and the class was asked for synchronously.
+
+    Args:
+        class_name: The class that was asked for.
+        class_path: Its path.
+    """
+
+    def __init__(self, class_name: str, class_path: str | None) -> None:
+        super().__init__(
+            f"the rule of {class_name!r} ({class_path}) is asynchronous, and no event loop waits "
+            "for this build; ask for the class by way of warmset.aio.AsyncMethodExecutor",
+            class_name=class_name,
+            class_path=class_path,
+        )
+
+
 class MethodNotFoundError(MethodRegistryError, AttributeError):
     """
     An instance has no such method, or what it has is not callable.

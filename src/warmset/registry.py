@@ -4,9 +4,11 @@ The registry: the core's slots, filled by way of resolver and builder.
 
 from __future__ import annotations
 
+from _thread import get_ident
+
 from ._core import RegistryCore
 from .builder import Builder
-from .errors import ClosedError, UnknownClassError
+from .errors import AsyncRuleError, ClosedError, UnknownClassError
 from .resolver import check_name, check_path, imported, near_names, resolve
 from .settings import RegistrySettings
 
@@ -116,6 +118,8 @@ class Registry(RegistryCore):
         self._close_departed = close_departed
         watch_exit(self)
         self._rules: dict[str, Callable[[type], Any]] = {}
+        # Thread -> what has an awaitable awaited by an event loop, and gives its result.
+        self._awaiting: dict[int, Callable[[Any], Any]] = {}
         self._builder = Builder(
             retry_after_seconds=settings.retry_after_seconds,
             timeout_seconds=settings.build_timeout_seconds,
@@ -559,7 +563,20 @@ class Registry(RegistryCore):
 
     def _instantiate(self, class_name: str, cls: type) -> Any:
         rule = self._rules.get(class_name)
-        return cls() if rule is None else rule(cls)
+        if rule is None:
+            return cls()
+        made = rule(cls)
+        if not hasattr(type(made), "__await__"):
+            return made
+        if isinstance(cls, type) and isinstance(made, cls):
+            return made  # an instance that can be awaited, too
+        awaited = self._awaiting.get(get_ident())
+        if awaited is not None:
+            return awaited(made)
+        if hasattr(made, "send"):
+            made.close()  # a coroutine that nobody will await
+        slot = self._slots.get(class_name)
+        raise AsyncRuleError(class_name, None if slot is None else slot.path)
 
     def _instance_in(self, slot: Slot) -> Any:
         """The instance that a slot holds, not used by this; None if there is none."""

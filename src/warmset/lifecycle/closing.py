@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+from _thread import get_ident
 from weakref import WeakSet
 
 from .._tallies import CLOSE_FAILURES, CLOSED, LEFT_OPEN
@@ -57,7 +58,8 @@ def close_departed(registry: Registry, departure: Any) -> None:
         return
     class_name = departure.class_name
     options = registry._options.get(class_name)
-    close = _closer(options, box)
+    awaited = registry._awaiting.get(get_ident())
+    close = _closer(options, box, awaited is not None)
     if close is None:
         return
     regardless = options is not None and options.close_when_removed
@@ -65,7 +67,9 @@ def close_departed(registry: Registry, departure: Any) -> None:
         registry._tally(LEFT_OPEN)
         return
     try:
-        close(box[0])
+        result = close(box[0])
+        if hasattr(type(result), "__await__"):
+            _finish(result, awaited)
     except Exception:
         from logging import getLogger
 
@@ -77,11 +81,31 @@ def close_departed(registry: Registry, departure: Any) -> None:
         registry._tally(CLOSED)
 
 
-def _closer(options: ClassOptions | None, box: list[Any]) -> Callable[[Any], Any] | None:
-    """The hook of the class; else its own `close`; else its context manager's exit."""
+def _finish(closing: Any, awaited: Callable[[Any], Any] | None) -> None:
+    if awaited is not None:
+        awaited(closing)
+        return
+    if hasattr(closing, "send"):
+        closing.close()  # a coroutine that nobody will await
+    raise TypeError(
+        "the closer is asynchronous, and no event loop waits for this removal; "
+        "remove by way of warmset.aio.AsyncMethodExecutor"
+    )
+
+
+def _closer(
+    options: ClassOptions | None, box: list[Any], in_loop: bool
+) -> Callable[[Any], Any] | None:
+    """
+    The hook of the class; else its own `close`; else its context manager's exit.
+
+    Before them its `aclose`, where an event loop waits for the removal.
+    """
     if options is not None and options.closer != "auto":
         return options.closer  # type: ignore[return-value]
     kind = type(box[0])
+    if in_loop and callable(getattr(kind, "aclose", None)):
+        return _call_aclose
     if callable(getattr(kind, "close", None)) or callable(_own(box, "close")):
         return _call_close
     if hasattr(kind, "__exit__") and hasattr(kind, "__enter__"):
@@ -94,8 +118,12 @@ def _own(box: list[Any], name: str) -> Any:
     return getattr(box[0], "__dict__", {}).get(name)
 
 
-def _call_close(instance: Any) -> None:
-    instance.close()
+def _call_aclose(instance: Any) -> Any:
+    return instance.aclose()
+
+
+def _call_close(instance: Any) -> Any:
+    return instance.close()
 
 
 def _call_exit(instance: Any) -> None:

@@ -1,0 +1,260 @@
+"""What leaves by way of an event loop is closed, with ``aclose()`` if it has one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import threading
+from typing import Any
+
+import pytest
+from loops import Closable, Gate, Worker, run, until
+
+
+@pytest.fixture
+def aio(ws: Any) -> Any:
+    """The module, on the core under test."""
+    return importlib.import_module("warmset.aio")
+
+
+@pytest.fixture
+def registry(make: Any) -> Any:
+    """The sample classes; a failure is not remembered."""
+    return make(retry_after_seconds=0)
+
+
+@pytest.fixture
+def executor(aio: Any, registry: Any) -> Any:
+    """Over the registry."""
+    return aio.AsyncMethodExecutor(method_registry=registry)
+
+
+def closables(registry: Any, *names: str) -> list[Any]:
+    """Let classes be closed asynchronously; what is noted of it."""
+    closed: list[Any] = []
+    for name in names:
+        registry.register_instantiation_rule(name, lambda _: Closable(closed))
+    return closed
+
+
+@pytest.mark.parametrize(
+    "way", ["clear", "discard", "sweep", "size", "idle", "release", "surplus", "close"]
+)
+def test_what_leaves_by_the_async_api_is_closed_with_aclose(
+    aio: Any, make: Any, timer: Any, way: str
+) -> None:
+    """Once, in the loop that removes, before the call that removed returns."""
+    registry = make(max_cache_size=1, cache_ttl_seconds=10, revive=False)
+    executor = aio.AsyncMethodExecutor(method_registry=registry)
+    closed = closables(registry, "Alpha")
+
+    async def main() -> None:
+        await executor.execute("Alpha", "work")
+        if way == "clear":
+            assert (await executor.clear_instance_cache())["entries_cleared"] == 1
+        elif way == "discard":
+            assert await executor.discard("Alpha")
+            assert not await executor.discard("Alpha")
+        elif way == "sweep":
+            timer.advance(11)
+            assert await executor.evict_expired_instances() == 1
+        elif way == "size":
+            await executor.execute("Beta", "echo")
+        elif way == "idle":
+            timer.advance(11)
+            await executor.execute("Alpha", "work")
+        elif way == "release":
+            async with executor.use("Alpha"):
+                await executor.clear_instance_cache()
+                assert closed == []
+        elif way == "surplus":
+            async with executor.use("Alpha"), executor.use("Beta"):
+                assert closed == []
+            async with executor.use("Beta"):
+                pass
+        else:
+            await executor.aclose()
+            await executor.aclose()
+        assert [loop for _, loop in closed] == [asyncio.get_running_loop()]
+        await executor.aclose()
+
+    run(main())
+    assert len(closed) == (2 if way == "idle" else 1)
+    stats = registry.stats()
+    assert (stats.close_failures, stats.left_open) == (0, 0)
+    assert stats.closed >= len(closed)
+
+
+def test_a_dropped_generator_closes_what_was_removed(aio: Any, make: Any) -> None:
+    """The last hold may end in a finaliser; a worker closes."""
+    registry = make(revive=False)
+    executor = aio.AsyncMethodExecutor(method_registry=registry)
+    closed: list[Any] = []
+
+    class Both(Worker, Closable):
+        pass
+
+    registry.register_instantiation_rule("Alpha", lambda _: Both(closed))
+
+    async def main() -> None:
+        numbers = await executor.execute("Alpha", "acount")
+        await executor.clear_instance_cache()
+        assert closed == []
+        del numbers
+        gc.collect()
+        await until(lambda: closed)
+
+    run(main())
+    assert len(closed) == 1
+
+
+def test_closing_in_reverse_order_and_outside_the_loop(
+    executor: Any, registry: Any, timer: Any
+) -> None:
+    """Each in its own way; a `close` that takes its time does not stop the loop."""
+    closed = closables(registry, "Beta", "Delta")
+    order: list[str] = []
+    gate = Gate()
+
+    def close_gamma(_: Any) -> None:
+        gate()
+        order.append("Gamma")
+
+    async def close_alpha(_: Any) -> None:
+        await asyncio.sleep(0)
+        order.append("Alpha")
+
+    registry.register_class("Gamma", "samples.Gamma", closer=close_gamma)
+    registry.register_class("Alpha", "samples.Alpha", closer=close_alpha)
+
+    async def main() -> None:
+        for name in ("Alpha", "Beta", "Gamma", "Delta"):
+            async with executor.use(name):
+                timer.advance(1)
+        closing = asyncio.create_task(executor.aclose())
+        await until(gate.reached.is_set)
+        assert gate.thread != threading.get_ident()
+        assert len(closed) == 1
+        assert order == []
+        gate.opened.set()
+        await closing
+        assert len(closed) == 2
+        assert order == ["Gamma", "Alpha"]
+
+    run(main())
+    assert registry.stats().closed == 4
+
+
+def test_errors_of_aclose_are_counted(
+    executor: Any, registry: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And logged; the removal goes on."""
+
+    class Bad:
+        async def aclose(self) -> None:
+            raise OSError("no such connection")
+
+    registry.register_instantiation_rule("Alpha", lambda _: Bad())
+    closed = closables(registry, "Beta")
+
+    async def main() -> None:
+        for name in ("Alpha", "Beta"):
+            async with executor.use(name):
+                pass
+        await executor.clear_instance_cache()
+
+    run(main())
+    assert len(closed) == 1
+    assert (registry.stats().closed, registry.stats().close_failures) == (1, 1)
+    assert "no such connection" in caplog.text
+
+
+def test_what_is_in_use_without_a_lease_is_left_open(executor: Any, registry: Any) -> None:
+    """As in the synchronous registry."""
+    closed = closables(registry, "Alpha")
+
+    async def main() -> None:
+        alpha = await executor.get_instance("Alpha")
+        await executor.clear_instance_cache()
+        await alpha.work()
+
+    run(main())
+    assert closed == []
+    assert registry.stats().left_open == 1
+
+
+@pytest.mark.parametrize("method", ["work", "fine", "fail", "itself"])
+def test_no_machinery_refers_to_an_instance(executor: Any, registry: Any, method: str) -> None:
+    """One that was in use without a lease, and is no more, is closed, whatever was called on it."""
+    closed: list[Any] = []
+
+    class Alpha(Closable):
+        async def aclose(self) -> None:
+            self.closed.append("Alpha")
+
+        def fine(self) -> None: ...
+
+        def fail(self) -> None:
+            raise ValueError("mine")
+
+        def itself(self) -> Any:
+            return self
+
+    registry.register_instantiation_rule("Alpha", lambda _: Alpha(closed))
+
+    async def main() -> None:
+        for _ in range(20):
+            await executor.get_instance("Alpha")
+            with contextlib.suppress(ValueError):
+                await executor.execute("Alpha", method)
+            await executor.clear_instance_cache()
+
+    run(main())
+    assert len(closed) == 20
+    assert registry.stats().left_open == 0
+
+
+def test_the_synchronous_api_does_not_await(executor: Any, registry: Any) -> None:
+    """An asynchronous closer fails there and is counted, and nothing is left un-awaited."""
+
+    async def close(_: Any) -> None:
+        raise AssertionError
+
+    closed = closables(registry, "Beta")
+    registry.register_class("Alpha", "samples.Alpha", closer=close)
+    for name in ("Alpha", "Beta"):
+        with registry.use(name):
+            pass
+    registry.clear_cache()
+    gc.collect()
+    assert closed == []
+    assert registry.stats().close_failures == 1
+
+
+def test_cancelling_a_removal_does_not_stop_it(executor: Any, registry: Any) -> None:
+    """What has left is closed, whoever waits."""
+    closed: list[str] = []
+
+    async def main() -> None:
+        begun, event = asyncio.Event(), asyncio.Event()
+
+        class Slow:
+            async def aclose(self) -> None:
+                begun.set()
+                await event.wait()
+                closed.append("Slow")
+
+        registry.register_instantiation_rule("Alpha", lambda _: Slow())
+        async with executor.use("Alpha"):
+            pass
+        removing = asyncio.create_task(executor.clear_instance_cache())
+        await begun.wait()
+        removing.cancel()
+        await asyncio.wait([removing])
+        event.set()
+        await until(lambda: registry.stats().closed == 1)
+
+    run(main())
+    assert closed == ["Slow"]
