@@ -340,6 +340,27 @@ def test_close_goes_in_the_reverse_order_of_building(make: Any, timer: Any, samp
     assert registry.stats().evictions == 0
 
 
+def test_what_was_built_in_the_same_moment_keeps_its_order(make: Any, samples: Any) -> None:
+    """The clock may not tell them apart: the ontology is closed after those that were given it."""
+    with make() as registry:
+        samples.script["Alpha"] = lambda _: registry.get_instance("Beta")
+        registry.get_instance("Alpha")
+        registry.get_instance("Beta")
+    assert samples.closed == ["Alpha", "Beta"]
+
+
+def test_what_has_only_an_aclose_is_left_open(ws: Any) -> None:
+    """And counted: no event loop waits for it here."""
+
+    class Session:
+        async def aclose(self) -> None:
+            raise AssertionError("not awaited here")
+
+    registry = closer_registry(ws, Session())
+    registry.clear_cache()
+    assert registry.stats().left_open == 1
+
+
 def test_open_registries_are_closed_at_exit(twin: str) -> None:
     """Of the interpreter."""
     code = """

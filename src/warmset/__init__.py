@@ -8,6 +8,7 @@ from ._core import Handle, Lease, implementation
 from .errors import (
     ArgRouterError,
     ArgumentValidationError,
+    AsyncRuleError,
     BuildError,
     BuildTimeoutError,
     CapacityError,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgRouterError",
     "ArgumentValidationError",
+    "AsyncRuleError",
     "BuildError",
     "BuildTimeoutError",
     "CacheEntry",

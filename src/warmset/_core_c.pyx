@@ -183,6 +183,7 @@ cdef class Slot:
     cdef readonly double last_used
     cdef readonly double built_at
     cdef readonly double build_seconds
+    cdef unsigned int serial  # of the build: which came before which
     cdef list leaving  # taken out while held; closed at their last release
     cdef readonly unsigned int epoch
     cdef unsigned int departures
@@ -222,6 +223,7 @@ cdef class Departure:
     cdef readonly double last_used
     cdef readonly double build_seconds
     cdef readonly unsigned long long uses
+    cdef readonly unsigned int serial
     cdef readonly unsigned int epoch
     cdef readonly unsigned int holds
     cdef readonly bint held
@@ -580,6 +582,7 @@ cdef class RegistryCore:
             if slot.kind == EMPTY:
                 _attach(self, slot, content, kind, self._root.older, now, now, 1)
                 slot.build_seconds = build_seconds
+                slot.serial = <unsigned int>self._builds
                 slot.holds += 1
                 held = slot.epoch
         if departed:
@@ -624,6 +627,7 @@ cdef class RegistryCore:
                 last_used,
                 uses,
             )
+            slot.serial = <unsigned int>self._builds
             slot.shared = True
         if departed:
             self._departed(departed)
@@ -1054,6 +1058,7 @@ cdef int _detach(
     departure.last_used = slot.last_used
     departure.build_seconds = slot.build_seconds
     departure.uses = slot.uses
+    departure.serial = slot.serial
     departure.holds = slot.holds
     departure.held = slot.holds > 0
     departure.shared = slot.shared
@@ -1093,6 +1098,7 @@ cdef bint _revive(RegistryCore core, Slot slot, double now) except -1:
     slot.holds = departure.holds
     slot.shared = departure.shared
     slot.routes = departure.routes
+    slot.serial = departure.serial
     slot.build_seconds = departure.build_seconds
     _attach(
         core,

@@ -15,7 +15,6 @@ from weakref import ref as weak_reference
 from ._calls_py import ExecutorCore, Handle, Injected, Lease
 from ._ring_py import (
     COLLECTED,
-    DISCARDED,
     EMPTY,
     IDLE,
     REPLACED,
@@ -76,8 +75,6 @@ class RegistryCore(Ring):
         self._build_seconds = 0.0
         self._tallies = [0] * TALLIES
         self._blocked = 0  # builds that wait for room
-        self._registered = 0  # slots with a path
-        self._sealed = False
         self._holding: dict[object, tuple[str, int, float]] = {}
 
     # -- look-up ---------------------------------------------------------------------------------
@@ -379,9 +376,6 @@ class RegistryCore(Ring):
         """A miss calls up: the registry overrides it, and gives what it built as held."""
         return self._refuse(class_name), None, -1
 
-    def _departed(self, departed: list[Departure]) -> None:
-        """Instances left; the registry overrides it. No lock is held."""
-
     def _prolong(self, lease: Lease, running: Any) -> Any:
         """A method returned what goes on running; the registry overrides it."""
         lease.__exit__()
@@ -399,32 +393,6 @@ class RegistryCore(Ring):
     def _tick(self) -> float:
         """Seconds by which the clock may lag; 0.0 where it is precise or injected."""
         return 0.0
-
-    def _add_slot(self, class_name: str, class_path: str | None) -> tuple[Slot, str | None]:
-        """The slot of a name, made if need be, with a path; and the path that it had before."""
-        fresh = Slot(class_name, None)
-        with self._lock:
-            slot = self._slots.setdefault(class_name, fresh)
-            before = slot.path
-            slot.alive = True
-            slot.path = class_path
-            self._registered += (class_path is not None) - (before is not None)
-        return slot, before
-
-    def _drop_slot(self, slot: Slot, cause: int) -> bool:
-        """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
-        with self._lock:
-            if not slot.alive:
-                return False
-            slot.alive = False
-            self._registered -= slot.path is not None
-            del self._slots[slot.name]
-        self._remove(slot, cause)
-        return True
-
-    def _seal(self) -> None:
-        """Put nothing into any slot any more: the registry is being closed."""
-        self._sealed = True
 
     def _token(self, slot: Slot) -> int:
         """Changes when an instance leaves the slot, or all are cleared: see `_publish`."""
@@ -457,6 +425,7 @@ class RegistryCore(Ring):
                 if kind == STRONG:
                     self._make_room(self._max_size - 1, departed)
                 if self._attach(slot, content, kind, None, now, now, 1, build_seconds):
+                    slot.serial = self._builds
                     slot.holds += 1
                     held = slot.epoch
         if departed:
@@ -486,6 +455,7 @@ class RegistryCore(Ring):
                 and self._attach(slot, instance, STRONG, older, built_at, last_used, uses, 0.0)
             )
             if written:
+                slot.serial = self._builds
                 slot.shared = True
         if departed:
             self._departed(departed)
@@ -506,66 +476,12 @@ class RegistryCore(Ring):
             self._departed(departed)
         return written
 
-    def _amend(self, slot: Slot, built_at: float, last_used: float, uses: int) -> None:
-        """Rewrite the times and the count of a cached instance, and move it where they put it."""
-        with self._lock:
-            older = self._place(slot, last_used)
-            newer, own_older = slot.newer, slot.older
-            if newer is None or older is None or older.newer is None:
-                return
-            slot.built_at = built_at
-            slot.last_used = last_used
-            slot.uses = uses
-            newer.older = own_older
-            own_older.newer = newer  # type: ignore[union-attr]
-            newer = older.newer
-            slot.older = older
-            slot.newer = newer
-            newer.older = slot
-            older.newer = slot
-
-    def _remove(self, slot: Slot, cause: int) -> bool:
-        departed: list[Departure] = []
-        with self._lock:
-            self._vacate(slot, cause, departed)
-        if departed:
-            self._departed(departed)
-        return bool(departed)
-
-    def _trim(self, spare: Slot | None = None) -> None:
-        """Evict down to the bound; one slot may be spared."""
-        departed: list[Departure] = []
-        with self._lock:
-            self._make_room(self._max_size, departed, spare)
-        if departed:
-            self._departed(departed)
-
     def _holders(self) -> list[tuple[str, int, float]]:
         """Class name, thread and time of each hold, oldest first."""
         return list(self._holding.values())
 
-    def _has_room(self) -> bool:
-        """Whether an instance can be added within the bound."""
-        with self._lock:
-            if self._cached < self._max_size:
-                return True
-            slot = self._root.newer
-            while slot is not self._root and slot is not None:
-                if not slot.holds:
-                    return True
-                slot = slot.newer
-        return False
-
     def _made_room(self) -> None:
         """Something was released while builds wait for that; the registry overrides it."""
-
-    def _abandon(self, slot: Slot) -> bool:
-        """Take an instance out and leave it alone: after a fork it is the parent's."""
-        departed: list[Departure] = []
-        with self._lock:
-            self._detach(slot, slot.epoch, DISCARDED, departed)
-            slot.leaving = []
-        return bool(departed)
 
     def _tally(self, which: int) -> None:
         """Count one more of what `_tallies` names."""

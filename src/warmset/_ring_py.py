@@ -58,6 +58,7 @@ class Slot:
         "older",
         "path",
         "routes",
+        "serial",
         "shared",
         "uses",
     )
@@ -74,6 +75,7 @@ class Slot:
         self.build_seconds = 0.0
         self.uses = 0
         self.holds = 0
+        self.serial = 0  # of the build: which came before which
         self.epoch = 0
         self.departures = 0
         self.shared = False  # whether it was handed out without a lease
@@ -106,6 +108,7 @@ class Departure:
         "instance",
         "last_used",
         "routes",
+        "serial",
         "shared",
         "uses",
         "weak",
@@ -121,6 +124,7 @@ class Departure:
         self.last_used = slot.last_used
         self.build_seconds = slot.build_seconds
         self.uses = slot.uses
+        self.serial = slot.serial
         self.holds = slot.holds
         self.held = slot.holds > 0
         self.shared = slot.shared
@@ -137,8 +141,12 @@ class Ring:
     The lock guards both. `departed` lists are dropped by the caller, after the lock.
     """
 
+    _max_size: int
+
     def __init__(self) -> None:
         self._slots: dict[str, Slot] = {}
+        self._registered = 0  # slots with a path
+        self._sealed = False
         self._generation = 0
         self._cached = 0
         self._weak = 0
@@ -287,6 +295,7 @@ class Ring:
         slot.holds = departure.holds
         slot.shared = departure.shared
         slot.routes = departure.routes
+        slot.serial = departure.serial
         self._attach(
             slot,
             departure.instance,
@@ -324,6 +333,89 @@ class Ring:
                     if slot.kind == WEAK:
                         self._detach(slot, slot.epoch, cause, departed)
         return strong, len(departed) - strong, departed
+
+    def _has_room(self) -> bool:
+        """Whether an instance can be added within the bound."""
+        with self._lock:
+            if self._cached < self._max_size:
+                return True
+            slot = self._root.newer
+            while slot is not self._root and slot is not None:
+                if not slot.holds:
+                    return True
+                slot = slot.newer
+        return False
+
+    def _add_slot(self, class_name: str, class_path: str | None) -> tuple[Slot, str | None]:
+        """The slot of a name, made if need be, with a path; and the path that it had before."""
+        fresh = Slot(class_name, None)
+        with self._lock:
+            slot = self._slots.setdefault(class_name, fresh)
+            before = slot.path
+            slot.alive = True
+            slot.path = class_path
+            self._registered += (class_path is not None) - (before is not None)
+        return slot, before
+
+    def _drop_slot(self, slot: Slot, cause: int) -> bool:
+        """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
+        with self._lock:
+            if not slot.alive:
+                return False
+            slot.alive = False
+            self._registered -= slot.path is not None
+            del self._slots[slot.name]
+        self._remove(slot, cause)
+        return True
+
+    def _amend(self, slot: Slot, built_at: float, last_used: float, uses: int) -> None:
+        """Rewrite the times and the count of a cached instance, and move it where they put it."""
+        with self._lock:
+            older = self._place(slot, last_used)
+            newer, own_older = slot.newer, slot.older
+            if newer is None or older is None or older.newer is None:
+                return
+            slot.built_at = built_at
+            slot.last_used = last_used
+            slot.uses = uses
+            newer.older = own_older
+            own_older.newer = newer  # type: ignore[union-attr]
+            newer = older.newer
+            slot.older = older
+            slot.newer = newer
+            newer.older = slot
+            older.newer = slot
+
+    def _seal(self) -> None:
+        """Put nothing into any slot any more: the registry is being closed."""
+        self._sealed = True
+
+    def _remove(self, slot: Slot, cause: int) -> bool:
+        departed: list[Departure] = []
+        with self._lock:
+            self._vacate(slot, cause, departed)
+        if departed:
+            self._departed(departed)
+        return bool(departed)
+
+    def _trim(self, spare: Slot | None = None) -> None:
+        """Evict down to the bound; one slot may be spared."""
+        departed: list[Departure] = []
+        with self._lock:
+            self._make_room(self._max_size, departed, spare)
+        if departed:
+            self._departed(departed)
+
+    def _abandon(self, slot: Slot) -> bool:
+        """Take an instance out and leave it alone: after a fork it is the parent's."""
+        departed: list[Departure] = []
+        with self._lock:
+            self._detach(slot, slot.epoch, DISCARDED, departed)
+            slot.leaving = []
+        return bool(departed)
+
+    def _departed(self, departed: list[Departure]) -> None:
+        """Instances left; the registry overrides it. No lock is held."""
 
     def _entries(self) -> list[tuple[str, float, float, int, float, int]]:
         """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from _thread import get_ident
 
-from ._core import RegistryCore
 from .builder import Builder
 from .errors import AsyncRuleError, ClosedError, UnknownClassError
-from .resolver import check_name, check_path, imported, near_names, resolve
+from .registration import Registration
+from .resolver import check_name, near_names, resolve
 from .settings import RegistrySettings
 
 TYPE_CHECKING = False
@@ -29,11 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Registry"]
 
-_WEAK = 2  # a slot's kind
-_CLEARED, _DISCARDED, _REPLACED, _SHUTDOWN = 3, 4, 5, 6  # values of `events.RemovalCause`
+_CLEARED, _DISCARDED, _SHUTDOWN = 3, 4, 6  # values of `events.RemovalCause`
 
 
-class Registry(RegistryCore):
+class Registry(Registration):
     """
     Builds instances by class name, at first use, and keeps a bounded set of them warm.
 
@@ -186,142 +185,6 @@ class Registry(RegistryCore):
         """The settings that this registry was made with."""
         return self._settings
 
-    # -- what is registered ----------------------------------------------------------------------
-
-    def register_class(
-        self,
-        class_name: str,
-        class_path: str,
-        *,
-        closer: Callable[[Any], Any] | str | None = "auto",
-        close_when_removed: bool = False,
-        after_fork: str = "keep",
-    ) -> None:
-        """
-        Register a class, or give a registered one another path.
-
-        Args:
-            class_name: The name to ask for it by.
-            class_path: ``package.module.Class``; it is checked for its shape, and imported at first
-                use. Where it differs from the path that the name had, the instance leaves the
-                cache and a remembered failure is forgotten.
-            closer: How a removed instance is closed: a callable that takes it, None for not at
-                all, or "auto" for its `close()`, else its `__exit__`.
-            close_when_removed: True closes a removed instance even if somebody to whom it was
-                handed without a lease still refers to it.
-            after_fork: What a forked child does with a warm instance: "keep" it; "drop" it,
-                unclosed, for it is the parent's, and build another at its next use; "rebuild" it
-                at once.
-
-        Raises:
-            TypeError: The name or the path is not a string, or the closer is not callable.
-            ValueError: `after_fork` is none of the three.
-            ClassPathError: The path has not the shape of one.
-        """
-        class_name = check_name(class_name)
-        class_path = check_path(class_name, class_path)
-        options = None
-        if closer != "auto" or close_when_removed or after_fork != "keep":
-            from .lifecycle.options import ClassOptions
-
-            options = ClassOptions(class_name, closer, close_when_removed, after_fork)
-        slot, before = self._add_slot(class_name, class_path)
-        if before != class_path:
-            if before is not None:
-                self._remove(slot, _REPLACED)  # closed in the way of its own class
-            self._builder.forget(class_name)
-        if options is None:
-            self._options.pop(class_name, None)
-        else:
-            self._options[class_name] = options
-
-    def unregister_class(self, class_name: str) -> bool:
-        """
-        Forget a class; its instance leaves the cache.
-
-        Args:
-            class_name: The name.
-
-        Returns:
-            Whether it was registered.
-        """
-        slot = self._slots.get(check_name(class_name))
-        if slot is None or not self._drop_slot(slot, _DISCARDED):
-            return False
-        self._builder.forget(slot.name)
-        return slot.path is not None
-
-    def class_names(self) -> list[str]:
-        """
-        Give the registered names, in the order in which they were registered.
-
-        Returns:
-            A new list; O(names).
-        """
-        return [slot.name for slot in list(self._slots.values()) if slot.path is not None]
-
-    def __contains__(self, class_name: object) -> bool:
-        slot = self._slots.get(class_name) if type(class_name) is str else None
-        return slot is not None and slot.path is not None
-
-    def __len__(self) -> int:
-        return self._registered
-
-    def __bool__(self) -> bool:
-        return True  # an empty registry is a registry: `registry or default` must not drop it
-
-    def register_instantiation_rule(self, class_name: str, rule: Callable[[type], Any]) -> None:
-        """
-        Let a rule build the instances of a class, in place of the bare constructor.
-
-        Args:
-            class_name: The name; it may be registered later.
-            rule: Takes the class and gives the instance. It may ask this registry for others. None
-                is no instance.
-
-        Raises:
-            TypeError: The name is not a string, or the rule is not callable.
-
-        The rule is used from the next build on; a remembered failure of the class is forgotten.
-        """
-        class_name = check_name(class_name)
-        if not callable(rule):
-            raise TypeError(f"the rule of {class_name!r} must be callable, got {rule!r}")
-        self._rules[class_name] = rule
-        self._builder.forget(class_name)
-
-    def has_method(self, class_name: str, method_name: str) -> bool:
-        """
-        Tell whether a method can be expected, without building or importing anything.
-
-        Args:
-            class_name: A name.
-            method_name: A method name.
-
-        Returns:
-            True for an injected method. False for a name that is unknown or whose build failed.
-            For a warm instance, whether it has such a callable. For any other, what the class says
-            if its module is imported already and no rule may build something else; else True.
-        """
-        class_name = check_name(class_name)
-        if self._is_injected(class_name, method_name):
-            return True
-        slot = self._slots.get(class_name)
-        if slot is None or self._builder.failure(class_name) is not None:
-            return False
-        target = self._instance_in(slot)
-        if target is None:
-            if slot.path is None:
-                return False
-            # A rule may build something else than the class.
-            target = None if class_name in self._rules else imported(slot.path)
-            if target is None or hasattr(target, "__getattr__"):
-                return True
-            # In the class itself: its metaclass's methods are not its instances'.
-            if not any(method_name in vars(base) for base in target.__mro__):
-                return False
-        return callable(getattr(target, method_name, None))
-
     # -- removals --------------------------------------------------------------------------------
 
     def clear_cache(self) -> dict[str, int]:
@@ -380,7 +243,7 @@ class Registry(RegistryCore):
         self._seal()
         _, _, departed = self._clear(_SHUTDOWN)
         # What was built later may use what was built before.
-        departed.sort(key=lambda departure: departure.built_at, reverse=True)
+        departed.sort(key=lambda departure: departure.serial, reverse=True)
         self._departed(departed)
         self._drop_injected()
         if self._settings.sweep_interval_seconds > 0.0:
@@ -577,8 +440,3 @@ class Registry(RegistryCore):
             made.close()  # a coroutine that nobody will await
         slot = self._slots.get(class_name)
         raise AsyncRuleError(class_name, None if slot is None else slot.path)
-
-    def _instance_in(self, slot: Slot) -> Any:
-        """The instance that a slot holds, not used by this; None if there is none."""
-        content = slot.instance
-        return content() if slot.kind == _WEAK and content is not None else content

@@ -61,6 +61,8 @@ def close_departed(registry: Registry, departure: Any) -> None:
     awaited = registry._awaiting.get(get_ident())
     close = _closer(options, box, awaited is not None)
     if close is None:
+        if hasattr(type(box[0]), "aclose"):
+            registry._tally(LEFT_OPEN)  # it can be closed only where an event loop waits for that
         return
     regardless = options is not None and options.close_when_removed
     if departure.shared and not regardless and _referenced(box):
