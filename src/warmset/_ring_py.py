@@ -449,7 +449,7 @@ class Ring:
         names = []
         with self._lock:
             slot = self._root.newer if from_oldest else self._root.older
-            while slot is not self._root:
-                names.append(slot.name)  # type: ignore[union-attr]
-                slot = slot.newer if from_oldest else slot.older  # type: ignore[union-attr]
+            while slot is not self._root and slot is not None:
+                names.append(slot.name)
+                slot = slot.newer if from_oldest else slot.older
         return names
