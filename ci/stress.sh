@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Faults at every site and a short soak, on both cores, repeatable by a seed: ci/stress.sh [SEED]
+# Faults at every site, interleavings, and a short soak, on both cores, repeatable by a seed: ci/stress.sh [SEED]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -14,6 +14,8 @@ cd "$work"
 for pure in 0 1; do
     say "faults, WARMSET_PURE=$pure, seed $seed: injected / survived / lost"
     WARMSET_PURE=$pure "$work/venv/bin/python" support/stress.py faults --seed "$seed"
+    say "schedules"
+    WARMSET_PURE=$pure "$work/venv/bin/python" support/stress.py schedules --seed "$seed"
     say "soak"
     WARMSET_PURE=$pure "$work/venv/bin/python" support/stress.py soak --seed "$seed" --seconds 20
 done

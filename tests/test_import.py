@@ -173,3 +173,35 @@ def test_a_default_registry_without_a_table(tmp_path: Path, pure: str) -> None:
         WARMSET_PURE=pure,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_subinterpreter_works_or_is_refused(pure: str) -> None:
+    """The pure core works there; the compiled one belongs to the interpreter that loaded it."""
+    result = child(
+        """
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        import warmset
+        code = '''if True:
+            try:
+                import warmset
+                registry = warmset.MethodRegistry({"D": "collections.OrderedDict"})
+                registry.get_instance("D")
+                print("works", flush=True)
+            except ImportError as error:
+                print("refused:", error, flush=True)
+        '''
+        other = interpreters.create()
+        interpreters.run_string(other, code)
+        interpreters.destroy(other)
+        warmset.MethodRegistry({"D": "collections.OrderedDict"}).get_instance("D")
+        """,
+        WARMSET_PURE=pure,
+    )
+    assert result.returncode == 0, result.stderr
+    if pure:
+        assert result.stdout == "works\n"
+    else:
+        assert result.stdout == "works\n" or "interpreter" in result.stdout

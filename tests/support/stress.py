@@ -1,8 +1,9 @@
 """
-Faults injected everywhere, and a soak: ``python tests/support/stress.py faults|soak``.
+Faults, schedules, and a soak: ``python tests/support/stress.py faults|schedules|soak``.
 
 `faults` puts each fault at each site where foreign code runs, at every operation, and counts:
 injected, survived, lost. Lost is a broken invariant, a hang, or a name that cannot be had after it.
+`schedules` runs threads that yield to each other at lines that a seed chooses, thousands of them.
 `soak` lets threads mix every operation for a time, and checks the same at the end.
 """
 
@@ -271,6 +272,61 @@ def _attempt(operation: Callable[[], Any]) -> None:
         pass
 
 
+def schedules(seed: int, count: int, threads: int = 3) -> int:
+    """
+    Explore interleavings: each seed yields at other lines of the package; the number of those lost.
+
+    At each line of the package that a thread comes to, its own seeded dice decide whether it lets
+    the others go on first.
+    """
+    lost = 0
+    package = os.path.dirname(str(warmset.__file__))
+    sys.setswitchinterval(1.0)  # nobody is switched but where the dice say so, or where he waits
+    for number in range(seed, seed + count):
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        world = World("nowhere", _raise, weak=number % 5 == 0)
+        errors: list[BaseException] = []
+
+        def work(
+            index: int, number: int = number, world: World = world, errors: Any = errors
+        ) -> None:
+            dice = random.Random(number * 100 + index)
+
+            def trace(frame: Any, event: str, argument: Any) -> Any:
+                if not frame.f_code.co_filename.startswith(package):
+                    return None
+                if event == "line" and dice.random() < 0.2:
+                    time.sleep(0)
+                return trace
+
+            operations = world.operations()
+            sys.settrace(trace)
+            try:
+                for _ in range(8):
+                    dice.choice(operations)()
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                sys.settrace(None)
+
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        try:
+            if errors:
+                raise errors[0]
+            world.sound()
+        except BaseException as error:
+            lost += 1
+            print(f"lost: schedule {number}: {error!r}", file=sys.stderr)
+            traceback.print_exception(error)
+    faulthandler.cancel_dump_traceback_later()
+    print(f"{warmset.implementation}: {count} schedules of {threads} threads, {lost} lost")
+    return lost
+
+
 def soak(seed: int, seconds: float, threads: int) -> int:
     """Mix every operation in threads; print figures; 1 if an invariant broke."""
     world = World("nowhere", _raise)
@@ -315,15 +371,18 @@ def soak(seed: int, seconds: float, threads: int) -> int:
 def main() -> int:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["faults", "soak"])
+    parser.add_argument("what", choices=["faults", "schedules", "soak"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=20, help="of each fault at each site")
+    parser.add_argument("--count", type=int, default=500, help="of schedules")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=8)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     if options.what == "faults":
         return 1 if faults(options.seed, options.rounds) else 0
+    if options.what == "schedules":
+        return 1 if schedules(options.seed, options.count) else 0
     return soak(options.seed, options.seconds, options.threads)
 
 
