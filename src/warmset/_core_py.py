@@ -381,9 +381,6 @@ class RegistryCore(Ring):
         lease.__exit__()
         return running
 
-    def _let_go(self, departure: Departure) -> None:
-        """Nobody holds a departed instance any more; the registry overrides it."""
-
     def _refuse(self, class_name: str) -> Any:
         raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
 
@@ -479,9 +476,6 @@ class RegistryCore(Ring):
     def _holders(self) -> list[tuple[str, int, float]]:
         """Class name, thread and time of each hold, oldest first."""
         return list(self._holding.values())
-
-    def _made_room(self) -> None:
-        """Something was released while builds wait for that; the registry overrides it."""
 
     def _tally(self, which: int) -> None:
         """Count one more of what `_tallies` names."""

@@ -417,6 +417,12 @@ class Ring:
     def _departed(self, departed: list[Departure]) -> None:
         """Instances left; the registry overrides it. No lock is held."""
 
+    def _let_go(self, departure: Departure) -> None:
+        """Nobody holds a departed instance any more; the registry overrides it."""
+
+    def _made_room(self) -> None:
+        """Something was released while builds wait for that; the registry overrides it."""
+
     def _entries(self) -> list[tuple[str, float, float, int, float, int]]:
         """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""
         entries = []

@@ -314,7 +314,7 @@ class Waiter:
             Waiter.seen = getattr(Waiter, "seen", 0) + 1
             if Waiter.seen == 3:
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(60)
+                time.sleep(60)  # not slept: the signal ends it
 def source():
     return [("one", ""), ("two", "")]
 """

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
-LIMIT = 5.0
+LIMIT = 30.0
 
 
 def run(coroutine: Any) -> Any:
