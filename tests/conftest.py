@@ -35,7 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "twin" in metafunc.fixturenames:
-        twins = ("pure",) if metafunc.config.getoption("--pure-only") else TWINS
+        pure_only = metafunc.config.getoption("--pure-only")
+        pure_only |= metafunc.definition.get_closest_marker("pure_core") is not None
+        twins = ("pure",) if pure_only else TWINS
         metafunc.parametrize("twin", twins, scope="session", indirect=True)
 
 

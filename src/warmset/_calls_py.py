@@ -101,13 +101,7 @@ class Lease:
         core, slot = self._core, self._slot
         if slot is not None:
             with core._lock:
-                if slot.epoch == self._epoch:
-                    slot.holds += 1
-                else:
-                    for departure in slot.leaving:
-                        if departure.epoch == self._epoch:
-                            departure.holds += 1
-                            break
+                core._account(slot, self._epoch, 1, False)
         lease = Lease(core, self._class_name)
         lease._take(self._instance, slot, self._epoch)
         return lease
@@ -117,13 +111,7 @@ class Lease:
         slot = self._slot
         if slot is not None:
             with self._core._lock:
-                if slot.epoch == self._epoch:
-                    slot.shared = True
-                else:
-                    for departure in slot.leaving:
-                        if departure.epoch == self._epoch:
-                            departure.shared = True
-                            break
+                self._core._account(slot, self._epoch, 0, True)
 
     def _take(self, instance: Any, slot: Slot | None, epoch: int) -> None:
         self._instance, self._slot, self._epoch = instance, slot, epoch

@@ -172,7 +172,7 @@ cdef class Slot:
 
     `epoch` names what the slot holds: a lease or a build that remembers it can tell whether this
     is still there. Each departure gives the slot an epoch that it never had; an instance that is
-    revived brings its own back.
+    revived brings its own back. `moves` counts both.
     """
 
     cdef readonly str name
@@ -186,7 +186,7 @@ cdef class Slot:
     cdef unsigned int serial  # of the build: which came before which
     cdef list leaving  # taken out while held; closed at their last release
     cdef readonly unsigned int epoch
-    cdef unsigned int departures
+    cdef unsigned int moves
     cdef readonly unsigned long long uses
     cdef readonly unsigned int holds
     cdef readonly unsigned char kind
@@ -1073,8 +1073,8 @@ cdef int _detach(
     slot.routes = None
     slot.holds = 0
     slot.shared = False
-    slot.departures += 1
-    slot.epoch = slot.departures
+    slot.moves += 1
+    slot.epoch = slot.moves
     core._removals[cause] += 1
     if cause <= COLLECTED:
         core._evictions += 1
@@ -1094,6 +1094,7 @@ cdef bint _revive(RegistryCore core, Slot slot, double now) except -1:
     if departure.cause == REPLACED:
         return False
     slot.leaving.pop()
+    slot.moves += 1
     slot.epoch = departure.epoch
     slot.holds = departure.holds
     slot.shared = departure.shared
@@ -1142,8 +1143,8 @@ cdef int _vacate(RegistryCore core, Slot slot, int cause, list departed) except 
     """Empty a slot, and let no build that is under way fill it."""
     cdef Departure departure
     if slot.kind == EMPTY:
-        slot.departures += 1
-        slot.epoch = slot.departures
+        slot.moves += 1
+        slot.epoch = slot.moves
     _detach(core, slot, slot.epoch, cause, departed)
     if cause == REPLACED and slot.leaving:
         for departure in slot.leaving:

@@ -204,10 +204,11 @@ class RegistryCore(Ring):
                     slot = root.newer
                     continue
                 newer = slot.newer
+                epoch = slot.epoch
                 if not slot.holds:
                     if now - slot.last_used <= ttl:
                         break
-                    self._detach(slot, slot.epoch, IDLE, departed)
+                    self._detach(slot, epoch, IDLE, departed)
                 slot = newer
         if departed:
             self._departed(departed)
@@ -251,36 +252,31 @@ class RegistryCore(Ring):
         with self._lock:
             if slot.leaving and self._revives:
                 self._revive(slot, now)
-            kind, epoch, content = slot.kind, slot.epoch, slot.instance
-            if kind == STRONG:
-                ttl = self._ttl
-                if ttl <= 0.0 or slot.holds or now - slot.last_used <= ttl:
+            while True:
+                kind, epoch, content = slot.kind, slot.epoch, slot.instance
+                if kind == EMPTY:
+                    break
+                if kind == WEAK:
+                    instance = content()
+                    if instance is None:
+                        self._detach(slot, epoch, COLLECTED, departed)
+                        continue
+                else:
+                    instance, ttl = content, self._ttl
+                    if ttl > 0.0 and not slot.holds and now - slot.last_used > ttl:
+                        self._detach(slot, epoch, IDLE, departed)
+                        continue
+                if slot.epoch == epoch and slot.kind == kind:
                     slot.last_used = now
-                    if count:
-                        self._hits += 1
-                        slot.uses += 1
-                    if hold:
-                        slot.holds += 1
-                    else:
-                        slot.shared = True
+                    slot.uses += count
+                    slot.holds += hold
+                    slot.shared |= not hold
+                    self._hits += count
                     self._move_to_front(slot)
-                    return content, epoch
-                self._detach(slot, epoch, IDLE, departed)
-            elif kind == WEAK:
-                instance = content()
-                if instance is not None:
-                    if count:
-                        self._hits += 1
-                    if slot.epoch == epoch:
-                        slot.last_used = now
-                        slot.uses += count
-                        slot.holds += hold
                     return instance, epoch
-                self._detach(slot, epoch, COLLECTED, departed)
-            if count:
-                self._misses += 1
+            self._misses += count
         if departed:
-            content = None  # who else refers to what left is counted
+            instance = content = None  # who else refers to what left is counted
             self._departed(departed)
         return None
 
@@ -314,30 +310,20 @@ class RegistryCore(Ring):
 
     def _give_back(self, slot: Slot, epoch: int, now: float, *, share: bool = False) -> None:
         departed: list[Departure] = []
-        last: Departure | None = None
         with self._lock:
-            if slot.epoch == epoch:
-                slot.holds -= 1
-                slot.last_used = now
-                if slot.kind == STRONG:
+            place = self._account(slot, epoch, -1, share)
+            if place is slot:
+                if slot.epoch == epoch:
+                    slot.last_used = now
                     self._move_to_front(slot)
-                    if self._cached > self._max_size:
-                        self._make_room(self._max_size, departed)
-            else:
-                for departure in slot.leaving:
-                    if departure.epoch == epoch:
-                        departure.shared |= share
-                        departure.holds -= 1
-                        if not departure.holds:
-                            last = departure
-                            slot.leaving.remove(departure)
-                        break
+                if self._cached > self._max_size:
+                    self._make_room(self._max_size, departed)
         try:
             if departed:
                 self._departed(departed)
         finally:
-            if last is not None:
-                self._let_go(last)
+            if isinstance(place, Departure):
+                self._let_go(place)
             if self._blocked:
                 self._made_room()
 
@@ -417,14 +403,14 @@ class RegistryCore(Ring):
         with self._lock:
             self._builds += 1
             self._build_seconds += build_seconds
+            serial = self._builds
             current = slot.alive and not self._sealed
             if current and slot.epoch + self._generation == token and slot.kind == EMPTY:
                 if kind == STRONG:
                     self._make_room(self._max_size - 1, departed)
-                if self._attach(slot, content, kind, None, now, now, 1, build_seconds):
-                    slot.serial = self._builds
-                    slot.holds += 1
-                    held = slot.epoch
+                held = self._attach(
+                    slot, token, content, kind, None, now, now, 1, build_seconds, serial, 1, False
+                )
         if departed:
             try:
                 self._departed(departed)
@@ -445,18 +431,24 @@ class RegistryCore(Ring):
         departed: list[Departure] = []
         with self._lock:
             self._vacate(slot, REPLACED, departed)
-            older = self._place(slot, last_used)
-            written = (
-                slot.alive
-                and not self._sealed
-                and self._attach(slot, instance, STRONG, older, built_at, last_used, uses, 0.0)
+            older, token, serial = self._place(slot, last_used), self._token(slot), self._builds
+            epoch = self._attach(
+                slot,
+                token,
+                instance,
+                STRONG,
+                older,
+                built_at,
+                last_used,
+                uses,
+                0.0,
+                serial,
+                0,
+                True,
             )
-            if written:
-                slot.serial = self._builds
-                slot.shared = True
         if departed:
             self._departed(departed)
-        return written
+        return epoch >= 0
 
     def _insert_weak(self, slot: Slot, reference: ReferenceType[Any]) -> bool:
         """Write a weak reference into a slot; as `_insert`."""
@@ -464,14 +456,13 @@ class RegistryCore(Ring):
         departed: list[Departure] = []
         with self._lock:
             self._vacate(slot, REPLACED, departed)
-            written = (
-                slot.alive
-                and not self._sealed
-                and self._attach(slot, reference, WEAK, None, now, now, 1, 0.0)
+            token, serial = self._token(slot), self._builds
+            epoch = self._attach(
+                slot, token, reference, WEAK, None, now, now, 1, 0.0, serial, 0, False
             )
         if departed:
             self._departed(departed)
-        return written
+        return epoch >= 0
 
     def _holders(self) -> list[tuple[str, int, float]]:
         """Class name, thread and time of each hold, oldest first."""

@@ -4,11 +4,13 @@ The pure-Python ring: slots, linked in the order of last use, and every change o
 Why nothing half done is ever seen
     Everything that changes a slot happens under one re-entrant lock, so other threads wait. The
     *same* thread can come back into the middle of a change by two doors: a finaliser run by the
-    garbage collector, and a signal handler. CPython opens both only at a call, a backward jump, or
-    (before 3.12) the creation of a container. So each change below is a straight line of stores
-    without call, loop or new container, and begins by testing that it still applies; where steps
-    are repeated, the loop survives a ring that changed meanwhile. A plain lock would deadlock at
-    the same doors.
+    garbage collector, and a signal handler. CPython opens both after a call, at a jump that is
+    taken (since 3.11 only at a backward one), and (before 3.12) at the creation of a container.
+    So each change below is a straight line of stores, the body of an `if` whose last test was that
+    the change still applies: a test that holds falls through, without a jump. Within the line
+    there is no other branch, no call but the last thing, and no new container. Where steps are
+    repeated, the loop survives a ring that changed meanwhile. A plain lock would deadlock at the
+    same doors. `tests/test_doors.py` comes in at each of them.
 
 Why foreign code never runs under the lock
     Dropping the last reference to an instance runs its finaliser. What leaves a slot is therefore
@@ -39,20 +41,20 @@ class Slot:
 
     `epoch` names what the slot holds: a lease or a build that remembers it can tell whether this
     is still there. Each departure gives the slot an epoch that it never had; an instance that is
-    revived brings its own back.
+    revived brings its own back. `moves` counts both.
     """
 
     __slots__ = (
         "alive",
         "build_seconds",
         "built_at",
-        "departures",
         "epoch",
         "holds",
         "instance",
         "kind",
         "last_used",
         "leaving",
+        "moves",
         "name",
         "newer",
         "older",
@@ -77,7 +79,7 @@ class Slot:
         self.holds = 0
         self.serial = 0  # of the build: which came before which
         self.epoch = 0
-        self.departures = 0
+        self.moves = 0
         self.shared = False  # whether it was handed out without a lease
         self.leaving: list[Departure] = []  # taken out while held; closed at their last release
         self.kind = EMPTY
@@ -173,14 +175,13 @@ class Ring:
     def _move_to_front(self, slot: Slot) -> None:
         root = self._root
         newest, newer, older = root.older, slot.newer, slot.older
-        if newest is slot or newer is None:
-            return
-        newer.older = older
-        older.newer = newer  # type: ignore[union-attr]
-        slot.older = newest
-        slot.newer = root
-        newest.newer = slot  # type: ignore[union-attr]
-        root.older = slot
+        if newest is not slot and newer is not None:
+            newer.older = older
+            older.newer = newer  # type: ignore[union-attr]
+            slot.older = newest
+            slot.newer = root
+            newest.newer = slot  # type: ignore[union-attr]
+            root.older = slot
 
     def _detach(self, slot: Slot, epoch: int, cause: int, departed: list[Departure]) -> None:
         """
@@ -188,43 +189,41 @@ class Ring:
 
         It goes to `departed`, which the caller hands on after the lock.
         """
-        if slot.kind == EMPTY:
-            return
-        departure = Departure(slot, cause)
-        # Making that was a call: the slot may be another one now, or held.
-        if slot.kind == EMPTY or slot.epoch != epoch or departure.epoch != epoch:
-            return
-        if slot.holds and cause <= SIZE:
-            return
-        departure.holds = slot.holds
-        departure.held = slot.holds > 0
-        departure.shared = slot.shared
-        newer, older = slot.newer, slot.older
-        if newer is not None:
-            newer.older = older
-            older.newer = newer  # type: ignore[union-attr]
-            slot.newer = slot.older = None
-            self._cached -= 1
-        else:
-            self._weak -= 1
-        slot.kind = EMPTY
-        slot.instance = slot.routes = None
-        slot.holds = 0
-        slot.shared = False
-        slot.departures += 1
-        slot.epoch = slot.departures
-        self._removals[cause] += 1
-        if cause <= COLLECTED:
-            self._evictions += 1
-        departed.append(departure)
-        if departure.held and not departure.weak:
-            slot.leaving.append(departure)
-        if self._queue is not None:
-            self._queue.append(departure)
+        while True:
+            moves, holds, kind, leaving = slot.moves, slot.holds, slot.kind, slot.leaving
+            weak = kind == WEAK
+            if kind == EMPTY or slot.epoch != epoch or (holds and cause <= SIZE):
+                return
+            departure = Departure(slot, cause)
+            if holds and not weak:
+                leaving = [*leaving, departure]
+            # Making these were calls: the slot may be another one now, or held.
+            if slot.moves == moves and slot.holds == holds and slot.kind == kind:
+                departure.shared = slot.shared
+                slot.kind = EMPTY
+                slot.instance = slot.routes = None
+                slot.holds = 0
+                slot.shared = False
+                slot.leaving = leaving
+                slot.moves = slot.epoch = moves + 1
+                self._cached -= not weak
+                self._weak -= weak
+                self._removals[cause] += 1
+                self._evictions += cause <= COLLECTED
+                newer, older = slot.newer, slot.older
+                if newer is not None:  # it holds where there is more to do
+                    newer.older = older
+                    older.newer = newer  # type: ignore[union-attr]
+                    slot.newer = slot.older = None
+                departed.append(departure)
+                if self._queue is not None:
+                    self._queue.append(departure)
+                return
 
     def _attach(
         self,
         slot: Slot,
+        token: int,
         content: Any,
         kind: int,
         older: Slot | None,
@@ -232,32 +231,49 @@ class Ring:
         last_used: float,
         uses: int,
         build_seconds: float,
-    ) -> bool:
+        serial: int,
+        holds: int,
+        shared: bool,
+    ) -> int:
         """
-        Put an instance into a slot, if it is empty, and tell whether it was.
+        Put an instance into an empty slot, unless that or the registry was cleared since `token`.
 
-        It is linked next to `older`, or as the newest; a weak reference is not linked.
+        It is linked next to `older`, or as the newest; a weak reference is not linked. What is
+        given is the epoch, or -1.
         """
-        if slot.kind != EMPTY:
-            return False
-        slot.built_at = built_at
-        slot.last_used = last_used
-        slot.uses = uses
-        slot.build_seconds = build_seconds
-        slot.instance = content
-        slot.kind = kind
-        if kind == STRONG:
-            if older is None or older.newer is None:
-                older = self._root.older
+        root = self._root
+        if older is None:
+            older = root.older
+        strong = kind == STRONG
+        epoch = slot.epoch
+        while (
+            slot.alive
+            and not self._sealed
+            and slot.kind == EMPTY
+            and slot.epoch == epoch
+            and epoch + self._generation == token
+        ):
             newer = older.newer  # type: ignore[union-attr]
-            slot.older = older
-            slot.newer = newer
-            newer.older = slot  # type: ignore[union-attr]
-            older.newer = slot  # type: ignore[union-attr]
-            self._cached += 1
-        else:
-            self._weak += 1
-        return True
+            if newer is not None:
+                slot.built_at = built_at
+                slot.last_used = last_used
+                slot.uses = uses
+                slot.build_seconds = build_seconds
+                slot.serial = serial
+                slot.holds = holds
+                slot.shared = shared
+                slot.instance = content
+                slot.kind = kind
+                self._cached += strong
+                self._weak += not strong
+                if strong:  # it holds where there is more to do
+                    slot.older = older
+                    slot.newer = newer
+                    newer.older = slot
+                    older.newer = slot  # type: ignore[union-attr]
+                return epoch
+            older = root.older  # the other one has left meanwhile
+        return -1
 
     def _make_room(self, limit: int, departed: list[Departure], spare: Slot | None = None) -> None:
         """Evict the least recent instances that nobody holds until `limit` are cached."""
@@ -272,7 +288,7 @@ class Ring:
                 self._detach(slot, slot.epoch, SIZE, departed)
             slot = newer
 
-    def _place(self, slot: Slot, last_used: float) -> Slot | None:
+    def _place(self, slot: Slot, last_used: float) -> Slot:
         """The neighbour on the older side that a last use at this time gives to a slot."""
         root = self._root
         older = root.older
@@ -287,33 +303,61 @@ class Ring:
 
     def _revive(self, slot: Slot, now: float) -> None:
         """Put back what was taken out of a slot last and is still held; it keeps its epoch."""
-        leaving = slot.leaving
-        if not leaving or slot.kind != EMPTY or leaving[-1].cause == REPLACED:
-            return
-        departure = leaving.pop()
-        slot.epoch = departure.epoch
-        slot.holds = departure.holds
-        slot.shared = departure.shared
-        slot.routes = departure.routes
-        slot.serial = departure.serial
-        self._attach(
-            slot,
-            departure.instance,
-            STRONG,
-            None,
-            departure.built_at,
-            now,
-            departure.uses,
-            departure.build_seconds,
-        )
-        departure.holds = 0
-        departure.instance = None
+        root, leaving = self._root, slot.leaving
+        if leaving and slot.kind == EMPTY and leaving[-1].cause != REPLACED:
+            departure = leaving[-1]
+            del leaving[-1]
+            slot.epoch = departure.epoch
+            slot.moves += 1
+            slot.holds = departure.holds
+            slot.shared = departure.shared
+            slot.routes = departure.routes
+            slot.serial = departure.serial
+            slot.built_at = departure.built_at
+            slot.last_used = now
+            slot.uses = departure.uses
+            slot.build_seconds = departure.build_seconds
+            slot.instance = departure.instance
+            slot.kind = STRONG
+            departure.holds = 0
+            departure.instance = None
+            self._cached += 1
+            newest = root.older
+            slot.older = newest
+            slot.newer = root
+            newest.newer = slot  # type: ignore[union-attr]
+            root.older = slot
+
+    def _account(self, slot: Slot, epoch: int, holds: int, share: bool) -> Slot | Departure | None:
+        """
+        Add to the holds on what has this epoch, in its slot or on its way out of it.
+
+        What is given is the slot, where it is still there; the departure, where this was its last
+        hold; else nothing.
+        """
+        while True:
+            moves = slot.moves
+            if slot.epoch == epoch:
+                slot.holds += holds
+                slot.shared |= share
+                return slot
+            for departure in slot.leaving:
+                if departure.epoch == epoch and departure.holds:  # it has none once it is revived
+                    departure.holds += holds
+                    departure.shared |= share
+                    if not departure.holds:
+                        slot.moves += 1
+                        slot.leaving.remove(departure)
+                        return departure
+                    return None
+            if slot.moves == moves:
+                return None
 
     def _vacate(self, slot: Slot, cause: int, departed: list[Departure]) -> None:
         """Empty a slot, and let no build that is under way fill it."""
         if slot.kind == EMPTY:
-            slot.departures += 1
-            slot.epoch = slot.departures
+            slot.moves += 1
+            slot.epoch = slot.moves
         self._detach(slot, slot.epoch, cause, departed)
         if cause == REPLACED:
             for departure in slot.leaving:
@@ -360,31 +404,31 @@ class Ring:
     def _drop_slot(self, slot: Slot, cause: int) -> bool:
         """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
         with self._lock:
-            if not slot.alive:
-                return False
-            slot.alive = False
-            self._registered -= slot.path is not None
-            del self._slots[slot.name]
-        self._remove(slot, cause)
-        return True
+            dropped = slot.alive
+            if slot.alive:
+                slot.alive = False
+                self._registered -= slot.path is not None
+                del self._slots[slot.name]
+        if dropped:
+            self._remove(slot, cause)
+        return dropped
 
     def _amend(self, slot: Slot, built_at: float, last_used: float, uses: int) -> None:
         """Rewrite the times and the count of a cached instance, and move it where they put it."""
         with self._lock:
             older = self._place(slot, last_used)
             newer, own_older = slot.newer, slot.older
-            if newer is None or older is None or older.newer is None:
-                return
-            slot.built_at = built_at
-            slot.last_used = last_used
-            slot.uses = uses
-            newer.older = own_older
-            own_older.newer = newer  # type: ignore[union-attr]
-            newer = older.newer
-            slot.older = older
-            slot.newer = newer
-            newer.older = slot
-            older.newer = slot
+            if newer is not None and older.newer is not None and older is not slot:
+                slot.built_at = built_at
+                slot.last_used = last_used
+                slot.uses = uses
+                newer.older = own_older
+                own_older.newer = newer  # type: ignore[union-attr]
+                newer = older.newer
+                slot.older = older
+                slot.newer = newer
+                newer.older = slot
+                older.newer = slot
 
     def _seal(self) -> None:
         """Put nothing into any slot any more: the registry is being closed."""

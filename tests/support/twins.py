@@ -41,7 +41,9 @@ def load(twin: str) -> dict[str, ModuleType]:
     in a process, and belongs to the modules that it found then.
     """
     if twin not in _loaded:
-        before = take_out() if twin == "pure" else {}
+        pure = _loaded.get("pure", {}).get("warmset")
+        in_the_way = twin == "pure" or (pure and sys.modules.get("warmset") is pure)
+        before = take_out() if in_the_way else {}
         switch = os.environ.pop("WARMSET_PURE", None)
         try:
             if twin == "pure":
