@@ -5,7 +5,7 @@ The compiled core: slots, recency ring, idle TTL, counters, leases, handles and 
 
 It is the twin of `_core_py`, which is the reference for behaviour.
 
-    _slots: one dict probe from the class name to the slot
+    _front: from the address of the name to the slot; _slots, a dict, where that does not know it
 
       "Tagger" ---> Slot: instance, last_used, uses, holds, epoch
                      |
@@ -17,6 +17,12 @@ It is the twin of `_core_py`, which is the reference for behaviour.
 Links are borrowed C pointers: the dict owns the slots, so a relink touches no reference count, and
 a million slots are torn down by the dict without recursion. A slot unlinks itself when it dies,
 and a registry unlinks all when it dies first, so no pointer outlives what it points at.
+
+The front is a table of borrowed slots, each at the place that the address of its name gives. A
+slot's name is interned, and so is a name that stands in the code of a caller: mostly they are the
+same object, and the slot is found without hashing, comparing or a call. It is a hint and no more:
+what is found there is used only if its name is that very object, slots push one another out, and a
+slot takes itself out when it dies or is forgotten.
 
 Why there is no lock
     With the interpreter lock held, only a call into Python can let another thread, a finaliser or a
@@ -33,9 +39,9 @@ Why a look-up runs no foreign code
 
 cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_DECREF
+from cpython.ref cimport Py_INCREF, Py_DECREF
 
 from types import BuiltinMethodType
 from weakref import ref as weak_reference
@@ -99,7 +105,10 @@ cdef extern from "Python.h":
     object PyVectorcall_Call(object, object, object)
     Py_ssize_t PyVectorcall_NARGS(size_t)
     PyObject* PyObject_Vectorcall(PyObject*, PyObject* const*, size_t, PyObject*)
-    PyObject* PyObject_VectorcallMethod(PyObject*, PyObject* const*, size_t, PyObject*)
+    int _PyObject_GetMethod(PyObject*, PyObject*, PyObject**)
+    int PyFunction_Check(PyObject*)
+    object PyMethod_New(PyObject*, PyObject*)
+    void PyUnicode_InternInPlace(PyObject**)
     PyObject* PyObject_GetAttr(PyObject*, PyObject*)
     int PyCallable_Check(PyObject*)
     PyObject* PyErr_NoMemory() noexcept
@@ -145,6 +154,8 @@ cdef enum:  # states of a lease
 
 cdef enum:
     STACK = 8  # arguments that a call passes on without an allocation
+    FRONT_AT_FIRST = 64  # places in the front; it grows with the number of slots
+    FRONT_AT_MOST = 16384
 
 # The coarse clock is taken where its tick (1 to 4 ms) is at most this part of the TTL.
 cdef double TICKS_IN_TTL = 250.0
@@ -179,7 +190,9 @@ cdef class Slot:
     cdef readonly object path
     cdef readonly object instance
     cdef dict routes
+    cdef Route recent  # of the routes, the one that was used last
     cdef Link link
+    cdef PyObject** place  # in the front, if it stands there
     cdef readonly double last_used
     cdef readonly double built_at
     cdef readonly double build_seconds
@@ -199,6 +212,7 @@ cdef class Slot:
 
     def __dealloc__(self):
         _unlink(&self.link)
+        _hide(self)
 
     def __repr__(self):
         kind = ("empty", "strong", "weak")[self.kind]
@@ -253,6 +267,13 @@ cdef inline PyObject* _slot_at(Link* link) noexcept:
     return <PyObject*>(<char*>link - LINK_OFFSET)
 
 
+cdef inline void _hide(Slot slot) noexcept:
+    """Take a slot out of the front."""
+    if slot.place != NULL:
+        slot.place[0] = NULL
+        slot.place = NULL
+
+
 cdef inline void _unlink(Link* link) noexcept:
     if link.newer != NULL:
         link.newer.older = link.older
@@ -295,6 +316,8 @@ cdef class RegistryCore:
     cdef readonly dict _slots
     cdef readonly dict _injected
     cdef Link _root
+    cdef PyObject** _front
+    cdef size_t _front_mask
     cdef Hold _holds  # the root of the ring of all holds
     cdef Py_ssize_t _layout
     cdef unsigned int _generation
@@ -318,6 +341,10 @@ cdef class RegistryCore:
         self._root.newer = self._root.older = &self._root
         self._holds.newer = self._holds.older = &self._holds
         self._max_size = 1
+        self._front = <PyObject**>PyMem_Calloc(FRONT_AT_FIRST, sizeof(PyObject*))
+        if self._front == NULL:
+            raise MemoryError
+        self._front_mask = FRONT_AT_FIRST - 1
 
     def __init__(
         self,
@@ -340,6 +367,7 @@ cdef class RegistryCore:
         # Slots may outlive the registry, in the hands of leases; their links must not.
         while self._root.newer != &self._root:
             _unlink(self._root.newer)
+        _drop_front(self)
 
     # -- look-up ---------------------------------------------------------------------------------
 
@@ -520,7 +548,12 @@ cdef class RegistryCore:
 
     def _add_slot(self, class_name, class_path):
         """The slot of a name, made if need be, with a path; and the path that it had before."""
-        cdef Slot slot = self._slots.setdefault(class_name, Slot(class_name, None))
+        cdef Slot slot
+        cdef PyObject* name = <PyObject*>class_name
+        Py_INCREF(class_name)
+        PyUnicode_InternInPlace(&name)
+        class_name = _owned(name)
+        slot = self._slots.setdefault(class_name, Slot(class_name, None))
         before = slot.path
         slot.alive = True
         slot.path = class_path
@@ -533,6 +566,7 @@ cdef class RegistryCore:
         if not slot.alive:
             return False
         slot.alive = False
+        _hide(slot)
         self._registered -= slot.path is not None
         del self._slots[slot.name]
         self._layout += 1
@@ -816,11 +850,49 @@ cdef inline double _now(RegistryCore core) except? -1.0:
 
 cdef inline PyObject* _find(RegistryCore core, object class_name) except? NULL:
     """The slot of a name, borrowed; NULL after counting a miss. The name is an exact str."""
+    cdef PyObject* found = core._front[(<size_t><PyObject*>class_name >> 4) & core._front_mask]
+    if found != NULL and <PyObject*>(<Slot>found).name == <PyObject*>class_name:
+        return found
+    return _find_by_value(core, class_name)
+
+
+cdef PyObject* _find_by_value(RegistryCore core, object class_name) except? NULL:
     cdef PyObject* found = PyDict_GetItemWithError(core._slots, class_name)
     if found == NULL:
         check_name(class_name)
         core._misses += 1
+    elif <PyObject*>(<Slot>found).name == <PyObject*>class_name:
+        _bring_to_front(core, <Slot>found)
     return found
+
+
+cdef void _bring_to_front(RegistryCore core, Slot slot) noexcept:
+    """Let a slot be found by the address of its name, in the place of another one if need be."""
+    cdef size_t size = core._front_mask + 1
+    cdef PyObject** place
+    if size < FRONT_AT_MOST and size < <size_t>len(core._slots):
+        while size < FRONT_AT_MOST and size < <size_t>len(core._slots):
+            size *= 2
+        place = <PyObject**>PyMem_Calloc(size, sizeof(PyObject*))
+        if place != NULL:  # else the old one goes on
+            _drop_front(core)
+            core._front = place
+            core._front_mask = size - 1
+    place = &core._front[(<size_t><PyObject*>slot.name >> 4) & core._front_mask]
+    if place[0] != NULL:
+        (<Slot>place[0]).place = NULL
+    place[0] = <PyObject*>slot
+    slot.place = place
+
+
+cdef void _drop_front(RegistryCore core) noexcept:
+    cdef size_t i
+    if core._front != NULL:
+        for i in range(core._front_mask + 1):
+            if core._front[i] != NULL:
+                (<Slot>core._front[i]).place = NULL
+        PyMem_Free(core._front)
+        core._front = NULL
 
 
 cdef inline PyObject* _warm(
@@ -1071,6 +1143,7 @@ cdef int _detach(
     slot.kind = EMPTY
     slot.instance = None
     slot.routes = None
+    slot.recent = None
     slot.holds = 0
     slot.shared = False
     slot.moves += 1
@@ -1385,58 +1458,56 @@ cdef class Handle:
 
 
 cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames):
-    cdef Handle handle = <Handle>self
-    cdef RegistryCore core = handle._core
+    # The caller holds the handle, and the handle its core: neither is counted here. The slot is,
+    # since a handle is settled anew while its method runs if a name was registered meanwhile.
+    cdef RegistryCore core
     cdef Slot slot
-    cdef PyObject* instance
+    cdef PyObject* instance = NULL
     cdef PyObject* result
     cdef Hold hold
     cdef unsigned int epoch = 0
-    cdef double now = _now(core)
-    if handle._layout != core._layout:
-        _settle(handle, core)
-    if handle._injected is not None:
-        method = handle._injected
-        if Py_EnterRecursiveCall(b" in a handle's call"):
-            _propagate()
-        result = PyObject_Vectorcall(<PyObject*>method, args, nargsf, kwnames)
-        Py_LeaveRecursiveCall()
+    cdef double now = _now((<Handle>self)._core)
+    if (<Handle>self)._layout != (<Handle>self)._core._layout:
+        _settle(<Handle>self, (<Handle>self)._core)
+    if (<Handle>self)._injected is not None:
+        method = (<Handle>self)._injected
+        result = _call(<PyObject*>method, args, nargsf, kwnames)
         if result == NULL:
             _propagate()
         return _owned(result)
-    slot = handle._slot
-    instance = NULL
+    slot = (<Handle>self)._slot
     if slot is None:
-        core._misses += 1
+        (<Handle>self)._core._misses += 1
     else:
-        instance = _warm(core, slot, now, True, True, &epoch)
+        instance = _warm((<Handle>self)._core, slot, now, True, True, &epoch)
     if instance != NULL:
         warm = _owned(instance)
     else:
-        warm, slot = _build_and_hold(core, handle.class_name, &epoch)
+        warm, slot = _build_and_hold((<Handle>self)._core, (<Handle>self).class_name, &epoch)
     hold.newer = NULL
     if slot is not None:
-        _enter(core, &hold, <PyObject*>slot)
+        _enter((<Handle>self)._core, &hold, <PyObject*>slot)
     try:
-        if Py_EnterRecursiveCall(b" in a handle's call"):
-            _propagate()
         result = _call_method(
-            <PyObject*>warm, <PyObject*>handle.method_name, args, nargsf, kwnames
+            <PyObject*>warm,
+            (<Handle>self).class_name,
+            (<Handle>self).method_name,
+            args,
+            nargsf,
+            kwnames,
         )
-        Py_LeaveRecursiveCall()
-        if result == NULL:
-            _explain(warm, handle.class_name, handle.method_name)
+        if not _goes_on(result) or slot is None:
+            return _owned(result)
+        core = (<Handle>self)._core
         outcome = _owned(result)
-        if slot is not None and _goes_on(result):
-            lease = _adopt(core, handle.class_name, slot, epoch)
-            slot = None
-            return core._prolong(lease, outcome)
-        return outcome
+        lease = _adopt(core, (<Handle>self).class_name, slot, epoch)
+        slot = None
+        return core._prolong(lease, outcome)
     finally:
         _leave(&hold)
         warm = None  # at the last release, who else refers to it is counted
         if slot is not None:
-            _release(core, slot, epoch)
+            _release((<Handle>self)._core, slot, epoch)
 
 
 cdef inline bint _goes_on(PyObject* result) noexcept:
@@ -1456,60 +1527,88 @@ cdef int _settle(Handle handle, RegistryCore core) except -1:
     return 0
 
 
+cdef inline PyObject* _call(
+    PyObject* callable, PyObject* const* args, size_t nargsf, PyObject* kwnames
+) noexcept:
+    """
+    Call what is not ours; on an error NULL, with the error set.
+
+    A chain of calls that are all in C ends in a RecursionError.
+    """
+    cdef PyObject* result
+    if PyFunction_Check(callable):  # it counts its own frames
+        return PyObject_Vectorcall(callable, args, nargsf, kwnames)
+    if Py_EnterRecursiveCall(b" in a call of warmset"):
+        return NULL
+    result = PyObject_Vectorcall(callable, args, nargsf, kwnames)
+    Py_LeaveRecursiveCall()
+    return result
+
+
+cdef inline PyObject* _method_of(
+    object instance, object class_name, object method_name, bint* bound
+) except NULL:
+    """
+    A new reference to the method of a name.
+
+    It is bound; or else it is the plain function of the type, to be called with the instance before
+    the arguments, and no object was made to bind the two.
+    """
+    cdef PyObject* method = NULL
+    bound[0] = not _PyObject_GetMethod(
+        <PyObject*>instance, <PyObject*>method_name, &method
+    )
+    if method == NULL or not PyCallable_Check(method):
+        _not_found(instance, class_name, method_name, method)
+    return method
+
+
 cdef PyObject* _call_method(
     PyObject* instance,
-    PyObject* method_name,
+    object class_name,
+    object method_name,
     PyObject* const* args,
     size_t nargsf,
     PyObject* kwnames,
-) noexcept:
-    """Call with the instance before the arguments; on an error NULL, with the error set."""
+) except NULL:
+    """Call the method of a name, with the instance before the arguments where it is not bound."""
     cdef PyObject* small[STACK + 1]
     cdef PyObject** stack
     cdef PyObject* saved
+    cdef PyObject* method
     cdef PyObject* result
+    cdef bint bound = False
     cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
     cdef Py_ssize_t total = count, i
-    if nargsf & PY_VECTORCALL_ARGUMENTS_OFFSET:
+    method = _method_of(<object>instance, class_name, method_name, &bound)
+    if bound:
+        result = _call(method, args, nargsf, kwnames)
+    elif nargsf & PY_VECTORCALL_ARGUMENTS_OFFSET:
         # The caller lends the place before its arguments.
         stack = <PyObject**>args - 1
         saved = stack[0]
         stack[0] = instance
-        result = PyObject_VectorcallMethod(method_name, stack, <size_t>(count + 1), kwnames)
+        result = _call(method, stack, <size_t>(count + 1), kwnames)
         stack[0] = saved
-        return result
-    if kwnames != NULL:
-        total += PyTuple_GET_SIZE(kwnames)
-    stack = small
-    if total > STACK:
-        stack = <PyObject**>PyMem_Malloc((total + 1) * sizeof(PyObject*))
+    else:
+        if kwnames != NULL:
+            total += PyTuple_GET_SIZE(kwnames)
+        stack = small
+        if total > STACK:
+            stack = <PyObject**>PyMem_Malloc((total + 1) * sizeof(PyObject*))
         if stack == NULL:
-            return PyErr_NoMemory()
-    stack[0] = instance
-    for i in range(total):
-        stack[i + 1] = args[i]
-    result = PyObject_VectorcallMethod(method_name, stack, <size_t>(count + 1), kwnames)
-    if stack != small:
-        PyMem_Free(stack)
+            result = PyErr_NoMemory()
+        else:
+            stack[0] = instance
+            for i in range(total):
+                stack[i + 1] = args[i]
+            result = _call(method, stack, <size_t>(count + 1), kwnames)
+            if stack != small:
+                PyMem_Free(stack)
+    Py_DECREF(<object>method)
+    if result == NULL:
+        _propagate()
     return result
-
-
-cdef int _explain(object instance, object class_name, object method_name) except -1:
-    """Raise the error of a call; that there is no such method, if this is why."""
-    cdef PyObject* method
-    try:
-        return _propagate()
-    except (AttributeError, TypeError) as error:
-        # Where the type has such a callable, it was there and ran; an error that has come out of
-        # Python code is the method's own. Else the attribute is looked up once more.
-        trace = error.__traceback__  # begins with this very frame
-        ours = trace is None or trace.tb_next is None
-        if ours and not callable(getattr(type(instance), method_name, None)):
-            method = PyObject_GetAttr(<PyObject*>instance, <PyObject*>method_name)
-            if method == NULL or not PyCallable_Check(method):
-                _not_found(instance, class_name, method_name, method)
-            Py_XDECREF(method)
-        raise
 
 
 # -- execute -------------------------------------------------------------------------------------
@@ -1534,15 +1633,17 @@ cdef class Route:
     It only ever says yes; whatever it cannot decide goes to the plan, which decides and explains.
     """
 
+    cdef object name  # of the method
     cdef object token
     cdef str label  # of a builtin method, whose type alone does not tell it
     cdef object plan
     cdef dict parameters
     cdef Py_ssize_t required
-    # The names of the last payload that fitted, a constant of its caller's code, and their
-    # parameters: the next call from there needs no look-up of names.
+    # The names of a payload that fitted, and their parameters: the next one with the same names, by
+    # identity (those in a caller's code are interned), needs no look-up of them.
     cdef tuple seen
     cdef list positions
+    cdef unsigned int unseen  # payloads with other names since
 
     def __cinit__(self, token, plan):
         self.token = token
@@ -1683,13 +1784,27 @@ cdef object _run(
     PyObject* kwnames,
 ):
     cdef Route route
-    cdef PyObject* found = PyObject_GetAttr(<PyObject*>instance, <PyObject*>method_name)
-    if found == NULL or not PyCallable_Check(found):
-        try:
-            return _not_found(instance, class_name, method_name, found)
-        except MethodNotFoundError as error:
-            return executor._unavailable(class_name, method_name, error)
+    cdef PyObject* found
+    cdef Py_ssize_t count
+    cdef bint bound = False
+    try:
+        found = _method_of(instance, class_name, method_name, &bound)
+    except MethodNotFoundError as error:
+        return executor._unavailable(class_name, method_name, error)
     method = _owned(found)
+    if not bound:
+        if slot is not None:
+            route = slot.recent
+            if (
+                route is not None
+                and <PyObject*>route.name == <PyObject*>method_name
+                and <PyObject*>route.token == found
+            ):
+                count = 0 if kwnames == NULL else PyTuple_GET_SIZE(kwnames)
+                if count <= STACK and _fits(route, values, kwnames, count):
+                    executor._routes += 1
+                    return _call_function(found, <PyObject*>instance, values, count, kwnames)
+        method = PyMethod_New(found, <PyObject*>instance)
     route = _route_of(executor, slot, epoch, instance, method_name, method)
     return _call_routed(executor, route, class_name, method_name, method, values, kwnames)
 
@@ -1733,8 +1848,12 @@ cdef Route _route_of(
             and <PyObject*>(<Route>known).token == token
             and (label is None or (<Route>known).label == label)
         ):
-            return <Route>known
+            route = <Route>known
+            if slot.epoch == epoch:
+                slot.recent = route
+            return route
     route = Route(<object>token, executor._compile(method))
+    route.name = method_name
     route.label = label
     if slot is not None and slot.kind != EMPTY and slot.epoch == epoch:
         if slot.routes is None:
@@ -1752,7 +1871,6 @@ cdef object _call_routed(
     PyObject* const* values,
     PyObject* kwnames,
 ):
-    cdef PyObject* stack[STACK + 2]
     cdef PyObject* result
     cdef Py_ssize_t i, count = 0
     if kwnames != NULL:
@@ -1765,18 +1883,34 @@ cdef object _call_routed(
         args, keywords = executor._route(route.plan, class_name, method_name, payload)
         return method(*args, **keywords)
     if PyMethod_Check(<PyObject*>method) and count <= STACK:
-        # The function itself, with its self before the values: no copy in between.
-        stack[1] = PyMethod_GET_SELF(<PyObject*>method)
-        for i in range(count):
-            stack[i + 2] = values[i]
-        result = PyObject_Vectorcall(
+        return _call_function(
             PyMethod_GET_FUNCTION(<PyObject*>method),
-            stack + 1,
-            1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+            PyMethod_GET_SELF(<PyObject*>method),
+            values,
+            count,
             kwnames,
         )
-    else:
-        result = PyObject_Vectorcall(<PyObject*>method, values, 0, kwnames)
+    result = _call(<PyObject*>method, values, 0, kwnames)
+    if result == NULL:
+        _propagate()
+    return _owned(result)
+
+
+cdef object _call_function(
+    PyObject* function,
+    PyObject* instance,
+    PyObject* const* values,
+    Py_ssize_t count,
+    PyObject* kwnames,
+):
+    """The function itself, with its self before the values: nothing is made to bind the two."""
+    cdef PyObject* stack[STACK + 2]
+    cdef PyObject* result
+    cdef Py_ssize_t i
+    stack[1] = instance
+    for i in range(count):
+        stack[i + 2] = values[i]
+    result = _call(function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames)
     if result == NULL:
         _propagate()
     return _owned(result)
@@ -1791,9 +1925,10 @@ cdef bint _fits(
     cdef list positions
     if route.parameters is None:
         return False
-    if kwnames != NULL and kwnames == <PyObject*>route.seen:
+    if _has_seen(route, kwnames, count):
         for i in range(count):
-            if not _is_of((<Parameter>PyList_GET_ITEM(route.positions, i)).types, values[i]):
+            found = PyList_GET_ITEM(route.positions, i)
+            if not _is_of((<Parameter>found).types, values[i]):
                 return False
         return True
     for i in range(count):
@@ -1805,20 +1940,35 @@ cdef bint _fits(
         required += (<Parameter>found).required
     if required != route.required:
         return False
-    if kwnames != NULL and Py_REFCNT(kwnames) > 1:  # else it was made for this one call
+    # Callers with different names take turns at being seen, not at each call.
+    if count and (route.seen is None or route.unseen >= 16):
         positions = [
             route.parameters[<object>PyTuple_GET_ITEM(kwnames, i)] for i in range(count)
         ]
         route.seen = None  # at no moment do the two not belong together
         route.positions = positions
         route.seen = <tuple>kwnames
+        route.unseen = 0
+    route.unseen += 1
+    return True
+
+
+cdef inline bint _has_seen(Route route, PyObject* kwnames, Py_ssize_t count) noexcept:
+    cdef PyObject* seen = <PyObject*>route.seen
+    cdef Py_ssize_t i
+    if seen == <PyObject*>None or PyTuple_GET_SIZE(seen) != count:
+        return False
+    if seen != kwnames:
+        for i in range(count):
+            if PyTuple_GET_ITEM(seen, i) != PyTuple_GET_ITEM(kwnames, i):
+                return False
     return True
 
 
 cdef inline bint _is_of(tuple types, PyObject* value) noexcept:
     """Whether a value is of one of some exact types; None takes any."""
     cdef Py_ssize_t i
-    if types is None:
+    if <PyObject*>types == <PyObject*>None:
         return True
     for i in range(PyTuple_GET_SIZE(<PyObject*>types)):
         if <PyObject*>Py_TYPE(value) == PyTuple_GET_ITEM(<PyObject*>types, i):
