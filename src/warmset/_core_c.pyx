@@ -1389,16 +1389,10 @@ cdef class Lease:
         _leave(&self._hold)
 
     def __exit__(self, *exception):
-        cdef Slot slot = self._slot
-        if self._state == HELD:
-            self._state = FREE
-            _leave(&self._hold)
-            self._instance = self._slot = None
-            if slot is not None:
-                _release(self._core, slot, self._epoch)
+        _end(self)
 
     def __del__(self):
-        self.__exit__()
+        _end(self)
 
     def __reduce__(self):
         raise TypeError("a lease holds something in this process: it cannot be pickled or copied")
@@ -1406,6 +1400,19 @@ cdef class Lease:
     def __repr__(self):
         state = "held" if self._state == HELD else "not held"
         return f"<warmset lease of {self._class_name!r}, {state}>"
+
+
+cdef int _end(Lease lease) except -1:
+    """Give back what a lease holds, if it holds anything."""
+    cdef Slot slot
+    if lease._state == HELD:
+        lease._state = FREE
+        slot = lease._slot
+        _leave(&lease._hold)
+        lease._instance = lease._slot = None
+        if slot is not None:
+            _release(lease._core, slot, lease._epoch)
+    return 0
 
 
 cdef Lease _adopt(RegistryCore core, object class_name, Slot slot, unsigned int epoch):

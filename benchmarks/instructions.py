@@ -1,0 +1,191 @@
+"""
+How many machine instructions a hit takes, counted by callgrind: what noise cannot change.
+
+    python -m benchmarks.instructions            compare with what is stored, and fail past 3 %
+    python -m benchmarks.instructions --store    store what is counted now
+
+Each figure is the difference between two runs of different length, divided by the calls between
+them, less that of an empty loop: start-up, imports and the first calls are in both and fall out.
+Stored figures belong to one version of Python and one compiler, which are stored beside them;
+elsewhere the baseline is a `dict.get` loop of the same run, and the ratios to it are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+STORED = Path(__file__).with_name("instructions.json")
+MARGIN = 0.03
+SHORT, LONG = 2_000, 22_000
+
+# What is called, by name; the first is the loop, and the second what others are measured by.
+CALLS = {
+    "loop": "None",
+    "dict.get": "get('Tagger')",
+    "get_instance": "get_instance('Tagger')",
+    "get_method": "get_method('Tagger', 'tag')",
+    "handle": "handle('x')",
+    "use": "with use('Tagger'): pass",
+    "execute, 0 arguments": "execute('Tagger', 'ping')",
+    "execute, 2 arguments": "execute('Tagger', 'score', text='x', limit=3)",
+}
+
+_PROGRAM = """
+import sys, types
+import warmset
+
+class Tagger:
+    def tag(self, text): return text
+    def ping(self): return None
+    def score(self, text: str, limit: int): return text
+
+module = sys.modules["subject"] = types.ModuleType("subject")
+module.Tagger = Tagger
+assert warmset.implementation == "compiled"
+registry = warmset.MethodRegistry({"Tagger": "subject.Tagger"})
+executor = warmset.MethodExecutor(method_registry=registry)
+names = {
+    "get": {"Tagger": Tagger()}.get,
+    "get_instance": registry.get_instance,
+    "get_method": registry.get_method,
+    "handle": registry.bind("Tagger", "tag"),
+    "use": registry.use,
+    "execute": executor.execute,
+}
+registry.get_instance("Tagger")
+source = "def run(times, " + ", ".join(names) + "):\\n    for _ in range(times):\\n"
+source += "".join("        " + sys.argv[1] + "\\n" for _ in range(10))
+space = {}
+exec(source, space)
+space["run"](int(sys.argv[2]) // 10, **names)
+"""
+
+
+def count(statement: str, times: int) -> int:
+    """
+    Count the instructions of a whole process that runs a statement.
+
+    Args:
+        statement: Of the names in `_PROGRAM`.
+        times: How often.
+
+    Returns:
+        Instructions, with a fixed hash seed.
+
+    Raises:
+        RuntimeError: The process failed; its output is in the message.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            "valgrind",
+            "--tool=callgrind",
+            f"--callgrind-out-file={folder}/out",
+            sys.executable,
+            "-c",
+            _PROGRAM,
+            statement,
+            str(times),
+        ]
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "WARMSET_REQUIRE_COMPILED": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode or not found:
+        raise RuntimeError(f"callgrind failed on {statement!r}:\n{done.stderr}")
+    return int(found[1])
+
+
+def counted() -> dict[str, float]:
+    """Instructions of one call, net of the loop, by name."""
+    per_call = {
+        name: (count(statement, LONG) - count(statement, SHORT)) / (LONG - SHORT)
+        for name, statement in CALLS.items()
+    }
+    loop = per_call.pop("loop")
+    return {name: round(figure - loop, 1) for name, figure in per_call.items()}
+
+
+def here() -> str:
+    """What the figures depend on."""
+    libc = " ".join(platform.libc_ver())
+    return (
+        f"{platform.python_implementation()} {platform.python_version()}, "
+        f"{platform.python_compiler()}, {libc}, {platform.machine()}"
+    )
+
+
+def compare(
+    before: dict[str, float], now: dict[str, float], *, same_place: bool
+) -> tuple[list[str], list[str]]:
+    """
+    Hold counts against stored ones.
+
+    Args:
+        before: Stored counts by name.
+        now: Counts of this run.
+        same_place: Whether both are of one interpreter; else each is taken relative to `dict.get`.
+
+    Returns:
+        The lines of a table, and the names of those that grew by more than the margin.
+    """
+    scale = 1.0 if same_place else now["dict.get"] / before["dict.get"]
+    lines = [f"{'':24}{'stored':>10}{'now':>10}{'change':>10}"]
+    grown = []
+    for name, figure in now.items():
+        stored = before.get(name)
+        if stored is None:
+            lines.append(f"{name:24}{'-':>10}{figure:10.0f}{'new':>10}")
+            continue
+        change = figure / (stored * scale) - 1.0
+        late = name != "dict.get" and change > MARGIN
+        if late:
+            grown.append(name)
+        lines.append(
+            f"{name:24}{stored * scale:10.0f}{figure:10.0f}{change:+10.1%}{'  <--' * late}"
+        )
+    return lines, grown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Count, and compare or store; status 1 if a hit takes more instructions than the margin."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.instructions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--store", action="store_true", help=f"write {STORED.name}")
+    options = parser.parse_args(arguments)
+    if shutil.which("valgrind") is None:
+        print("valgrind is not installed: the instructions of a hit were not counted")
+        return 0
+    place, now = here(), counted()
+    stored = json.loads(STORED.read_text()) if STORED.exists() else {}
+    if options.store:
+        stored[place] = now
+        STORED.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n")
+    if not stored:
+        print(f"nothing is stored in {STORED.name}: run with --store")
+        return 1
+    same_place = place in stored
+    from_where = place if same_place else sorted(stored)[0]
+    lines, grown = compare(stored[from_where], now, same_place=same_place)
+    print(f"instructions of one call, net of the loop; here: {place}")
+    if not same_place:
+        print(f"stored: {from_where}; relative to dict.get, and not judged")
+    print("\n".join(lines))
+    if grown and same_place:
+        print(f"more than {MARGIN:.0%} above what is stored: {', '.join(grown)}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
