@@ -130,7 +130,7 @@ def _undisturbed(table: Mapping[str, Row]) -> Verdict:
 
 def _threads(table: Mapping[str, Row], free_threaded: bool) -> Verdict:
     work = "throughput of 1 to 4 threads"
-    budget = ">= 0.6 x a shared `dict.get`, and never below one thread's"
+    budget = ">= 0.6 x a shared `dict.get`; never below one thread's"
     shares, growth = [], []
     for name, row in table.items():
         if not name.startswith("threads-"):
@@ -144,7 +144,7 @@ def _threads(table: Mapping[str, Row], free_threaded: bool) -> Verdict:
             growth.append(single / ours)
     if not shares:
         return Verdict(work, budget, "not measured", None)
-    measured = f"{min(shares):.2f} x; {min(growth):.2f} x one thread's at least"
+    measured = f"{min(shares):.2f} x; {min(growth):.2f} x one thread's"
     if not free_threaded:
         return Verdict(work, budget, f"{measured} (with the interpreter lock)", None)
     return Verdict(work, budget, measured, min(shares) >= 0.6 and min(growth) >= 1.0)

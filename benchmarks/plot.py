@@ -17,13 +17,19 @@ PANELS = (
     "hit-one",
     "get-method",
     "handle",
-    "execute-2",
     "evict-100000",
     "latency-build",
     "bytes-rss",
+    "execute-2",
     "import",
 )
 OURS, TWIN, FLOOR, OTHERS = "#c2410c", "#f2a977", "#475569", "#b6c2d1"
+LEGEND = (
+    (OURS, "warmset, compiled core"),
+    (TWIN, "warmset, pure core"),
+    (FLOOR, "what the work is made of"),
+    (OTHERS, "others"),
+)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -38,6 +44,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.patches import Patch
 
     table = {row.name: row for row in rows}
     panels = [table[name] for name in PANELS if name in table] or list(rows)[:1]
@@ -54,9 +61,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     )
     for line, pair in zip(axes, pairs, strict=True):
         for axis, row in zip(line, pair, strict=False):
-            _panel(axis, row)
+            _panel(axis, row, max(_bars(each) for each in pair))
         for axis in line[len(pair) :]:
             axis.remove()
+    figure.legend(
+        handles=[Patch(color=colour, label=label) for colour, label in LEGEND],
+        loc="outside upper center",
+        ncols=len(LEGEND),
+        frameon=False,
+    )
     # No date and no version of the tool: the same figures give the same file.
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
@@ -66,7 +79,11 @@ def _bars(row: Row) -> int:
     return sum(isinstance(cell, Figure) for cell in row.cells.values())
 
 
-def _panel(axis: Any, row: Row) -> None:
+def _label(value: float, unit: str) -> str:
+    return f"{number(value / 1e6)} ms" if unit == "ns" and value >= 1e6 else number(value)
+
+
+def _panel(axis: Any, row: Row, places: int) -> None:
     cells = [(name, cell) for name, cell in row.cells.items() if isinstance(cell, Figure)]
     cells.sort(key=lambda item: item[1].median)
     names = [name for name, _ in cells]
@@ -76,10 +93,11 @@ def _panel(axis: Any, row: Row) -> None:
         for name in names
     ]
     bars = axis.barh(names, values, color=colours, height=0.72)
-    axis.bar_label(bars, [number(value) for value in values], padding=4, fontsize=8.5)
-    axis.invert_yaxis()
+    axis.bar_label(bars, [_label(value, row.unit) for value in values], padding=4, fontsize=8.5)
+    axis.set_ylim(places - 0.4, -0.6)  # bars of one thickness, the shortest on top
     axis.set_xscale("log")
-    axis.set_xlim(min(values) / 2.0, max(values) * 4.0)
+    span = max(max(values) / min(values), 10.0)
+    axis.set_xlim(min(values) / span**0.1, max(values) * span**0.2)  # room for the labels
     axis.set_title(f"{row.title}, {row.unit}".replace("`", ""), loc="left", fontsize=11)
     axis.grid(axis="x", color="#e5e7eb", linewidth=0.8)
     axis.set_axisbelow(True)

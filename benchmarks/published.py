@@ -10,7 +10,8 @@ def main() -> None:
     """Run pyperf over the hits on both cores, and over the floors."""
     import pyperf
 
-    runner = pyperf.Runner()
+    # The workers are started in the same way, so that relative imports work in them.
+    runner = pyperf.Runner(program_args=("-m", "benchmarks.published"))
     runner.metadata["description"] = "hits of warmset on both cores, and what they are made of"
     for name in HITS:
         for subject in ("floor", *CORES):

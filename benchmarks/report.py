@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Hits": ("hit-one", "hit-64", "hit-zipf"),
     "Weak mode": ("weak",),
-    "Methods and calls": ("get-method", "handle"),
+    "Methods": ("get-method",),
+    "Handles": ("handle",),
     "`execute`": ("execute-",),
     "Misses": ("miss",),
     "Build and evict, by capacity": ("evict-",),
@@ -65,11 +66,11 @@ def text(rows: Iterable[Row], verdicts: Iterable[Verdict], machine: Mapping[str,
                 f"{_times(row.ratio(subject, row.floor)):>12}"
                 f"{_times(row.ratio(subject, COMPILED)):>12}"
             )
-    lines += ["", f"{'budgets':50}{'':42}{'measured':40}"]
+    lines += ["", f"{'budgets':50}{'':54}{'measured'}"]
     for verdict in verdicts:
         budget = verdict.budget.replace("`", "")
         lines.append(
-            f"  {verdict.work.replace('`', ''):48}{budget:42}{verdict.measured:40}  {verdict.word}"
+            f"  {verdict.work.replace('`', ''):48}{budget:54}{verdict.measured:66}  {verdict.word}"
         )
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

@@ -15,10 +15,15 @@ UNROLLED = 10
 
 
 class Scale(NamedTuple):
-    """How much is done: rounds, seconds for one sample of a loop, and the sizes of the big rows."""
+    """
+    How much is done: rounds, seconds for one sample of a loop, and the sizes of the big rows.
+
+    `few_rounds` are for what takes longer, and `slow_rounds` for what takes seconds.
+    """
 
     rounds: int
     few_rounds: int
+    slow_rounds: int
     sample_seconds: float
     capacities: tuple[int, ...]
     expiring: tuple[int, int]
@@ -26,8 +31,8 @@ class Scale(NamedTuple):
     build_seconds: float
 
 
-FULL = Scale(21, 5, 0.01, (10**3, 10**5, 10**6), (10**5, 10**6), 10**5, 1.0)
-QUICK = Scale(9, 3, 0.003, (10**3, 10**4), (10**3, 10**4), 10**4, 0.2)
+FULL = Scale(21, 7, 3, 0.01, (10**3, 10**5, 10**6), (10**5, 10**6), 10**5, 1.0)
+QUICK = Scale(9, 3, 1, 0.003, (10**3, 10**4), (10**3, 10**4), 10**4, 0.2)
 
 
 def loop(expression: str, names: Mapping[str, Any]) -> Callable[[int], float]:

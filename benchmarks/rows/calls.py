@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..subjects import DICT, OURS, PIPELINE
+from ..subjects import OURS, PIPELINE
 from ..timing import loop
 from ..workload import CALLS, NAME, Tagger, work
 from .common import present, timed_row
@@ -75,7 +75,7 @@ def execute(scale: Scale) -> list[Row]:
         source = "execute({name}, {method}, {arguments})"
         sources = {
             floor: (f"tagger.{method}({arguments})", {"tagger": tagger}),
-            f"{DICT.name}, getattr, **arguments": (
+            "dict, getattr, keywords": (
                 source.format(name=repr(NAME), method=repr(method), arguments=arguments),
                 least,
             ),

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from ..results import Figure
     from ..subjects import Kept, Subject
     from ..timing import Scale
+    from ..workload import Work
 
 MISSES = 1000
 EVICTIONS = 1000
-FILL_SECONDS = 40.0  # a cache that takes longer to fill is left out at that capacity
-EVICT_SECONDS = 0.5  # for one sample
+FILL_SECONDS = 60.0  # a cache that takes longer to fill is left out at that capacity
+EVICT_SECONDS = 0.3  # for one sample
+TOO_SLOW = f"filling it would take more than {FILL_SECONDS:.0f} s"
 
 
 def miss(scale: Scale) -> list[Row]:
@@ -63,8 +65,10 @@ def evict(scale: Scale) -> list[Row]:
     """
     there, absent = present([subject for subject in SUBJECTS if subject.bounded])
     cells: dict[int, dict[str, Figure | Absent]] = {capacity: {} for capacity in scale.capacities}
+    extra = EVICTIONS * (scale.few_rounds + 1)
+    given = {capacity: work(numbered(capacity + extra)) for capacity in scale.capacities}
     for subject in there:
-        for capacity, cell in _evict_one(subject, scale).items():
+        for capacity, cell in _evict_one(subject, given, scale.few_rounds).items():
             cells[capacity][subject.name] = cell
     rows = []
     for capacity, figures in cells.items():
@@ -73,21 +77,24 @@ def evict(scale: Scale) -> list[Row]:
     return rows
 
 
-def _evict_one(subject: Subject, scale: Scale) -> dict[int, Figure | Absent]:
+def _evict_one(subject: Subject, given: dict[int, Work], rounds: int) -> dict[int, Figure | Absent]:
     cells: dict[int, Figure | Absent] = {}
     cases: dict[str, Callable[[], float]] = {}
-    for capacity in scale.capacities:
-        names = numbered(capacity + EVICTIONS * (scale.few_rounds + 1))
-        kept = subject.make(work(names), capacity)
+    for capacity, names_given in given.items():
+        names = list(names_given.classes)
+        if any(isinstance(cell, Absent) for cell in cells.values()):
+            cells[capacity] = Absent(TOO_SLOW)
+            continue
+        kept = subject.make(names_given, capacity)
         if not _filled(kept.fetch, names[:capacity]):
-            cells[capacity] = Absent(f"filling it would take more than {FILL_SECONDS:.0f} s")
+            cells[capacity] = Absent(TOO_SLOW)
             continue
         fresh = iter(names[capacity:])
         # What exceeds its bound by one evicts from here on; and the cost of one is known.
         once = max(_fetch_all(kept.fetch, [next(fresh)]) for _ in range(3))
         count = max(1, min(EVICTIONS - 3, int(EVICT_SECONDS / once)))
         cases[str(capacity)] = functools.partial(_evict_some, kept, fresh, count)
-    samples = turns(cases, scale.few_rounds)
+    samples = turns(cases, rounds)
     cells.update({int(name): figure(values, NANOSECONDS) for name, values in samples.items()})
     return cells
 
@@ -100,7 +107,7 @@ def _filled(fetch: Callable[[str], Any], names: Sequence[str]) -> bool:
             fetch(name)
             if number % 1000 == 0 and number < len(names):
                 expected = (time.perf_counter() - began) * len(names) / number
-                if expected > FILL_SECONDS and number > len(names) // 50:
+                if expected > FILL_SECONDS and number >= 2000:
                     return False
     return True
 

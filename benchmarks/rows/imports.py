@@ -44,7 +44,7 @@ def imports(scale: Scale) -> list[Row]:
         cases[subject] = functools.partial(_seconds, module, environment)
     for run in cases.values():
         run()  # compiles what has no bytecode yet
-    samples = turns(cases, scale.rounds)
+    samples = turns(cases, max(9, scale.few_rounds))
     figures = {name: figure(values, 1e3) for name, values in samples.items()}
     return [Row("import", "import, beyond bare Python", "ms", None, {**figures, **cells})]
 

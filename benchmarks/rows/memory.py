@@ -43,7 +43,7 @@ def bytes_kept(scale: Scale) -> list[Row]:
     cases = {
         subject.name: functools.partial(_grown, subject.name, scale.names) for subject in there
     }
-    samples = turns(cases, scale.few_rounds)
+    samples = turns(cases, scale.slow_rounds)
     grown = {name: figure(values, 1.0 / scale.names) for name, values in samples.items()}
     return [
         Row("bytes-slot", "bytes of a slot, `sys.getsizeof`", "bytes", None, slots),

@@ -60,12 +60,12 @@ def latency(scale: Scale) -> list[Row]:
     Slow.seconds = scale.build_seconds
     quiet: dict[str, list[float]] = {subject.name: [] for subject in there}
     busy: dict[str, list[float]] = {subject.name: [] for subject in there}
-    for _ in range(scale.few_rounds):
+    for _ in range(scale.slow_rounds):
         for subject in there:
             kept = subject.make(work((NAME,), Slow=Slow), 100)
             kept.fetch(NAME)
             hit = eval(f"lambda: {kept.look_up(repr(NAME))}", dict(kept.names))
-            until = time.monotonic() + scale.build_seconds / 4
+            until = time.monotonic() + scale.build_seconds / 5
             quiet[subject.name].append(_percentile(hit, lambda end=until: time.monotonic() < end))  # type: ignore[misc]
             builder = threading.Thread(target=kept.fetch, args=("Slow",))
             builder.start()
