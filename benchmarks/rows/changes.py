@@ -132,15 +132,16 @@ TTL_SECONDS = 100.0
 def expired(scale: Scale) -> list[Row]:
     """Evict the tenth of a big cache that has expired; the clock is injected."""
     expiring, total = scale.expiring
+    names = numbered(total)
+    given = work(names)
     rounds = max(2, min(scale.few_rounds, total // expiring - 1))
     makers: dict[str, Callable[[], tuple[Callable[[str], Any], Callable[[], Any], Clock]]] = {
-        COMPILED: functools.partial(_our_expiry, "compiled", total),
-        PURE: functools.partial(_our_expiry, "pure", total),
-        PIPELINE.name: functools.partial(_former_expiry, total),
+        COMPILED: functools.partial(_our_expiry, "compiled", given),
+        PURE: functools.partial(_our_expiry, "pure", given),
+        PIPELINE.name: functools.partial(_former_expiry, given),
         "cachetools TTLCache": functools.partial(_cachetools_expiry, total),
         "`del` in a dict": _dict_expiry,
     }
-    names = numbered(total)
     cells: dict[str, Figure | Absent] = {}
     for subject, make in makers.items():
         try:
@@ -172,20 +173,20 @@ def expired(scale: Scale) -> list[Row]:
     return [Row("expired", f"{title}, each", "ns", "`del` in a dict", cells)]
 
 
-def _our_expiry(core: str, total: int) -> Any:
+def _our_expiry(core: str, given: Work) -> Any:
     clock = Clock()
     registry = load(core).MethodRegistry(
-        work(numbered(total)).paths,
+        given.paths,
         cache_ttl_seconds=TTL_SECONDS,
-        max_cache_size=total,
+        max_cache_size=len(given.paths),
         timer=clock,
     )
     return registry.get_instance, registry.evict_expired, clock
 
 
-def _former_expiry(total: int) -> Any:
+def _former_expiry(given: Work) -> Any:
     clock = Clock()
-    registry = PipelineRegistry(work(numbered(total)).paths, TTL_SECONDS, False, total, clock)
+    registry = PipelineRegistry(given.paths, TTL_SECONDS, False, len(given.paths), clock)
     return registry.get_instance, registry.evict_expired, clock
 
 

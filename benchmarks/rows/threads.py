@@ -145,7 +145,7 @@ def throughput(scale: Scale) -> list[Row]:
                 asked = names[:count] if kind == "different" else names[:1] * count
                 loops = [loop(kept.look_up(repr(name)), kept.names) for name in asked]
                 once = max(min(loops[0](200) for _ in range(3)), 1e-9)
-                times = max(100, int(4 * scale.sample_seconds / once))
+                times = max(100, int(4 * scale.sample_seconds / once / count))
                 cases[subject.name] = functools.partial(together, loops, times)
             samples = turns(cases, scale.few_rounds)
             figures = {name: figure(values, NANOSECONDS) for name, values in samples.items()}
