@@ -59,7 +59,22 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def measure(names: Iterable[str], scale: Scale) -> list[Row]:
+def ordered(names: Iterable[str], without_lock: bool) -> list[str]:
+    """
+    Put measurements into the order in which they are taken.
+
+    Args:
+        names: Of measurements.
+        without_lock: Whether the interpreter runs without its lock.
+
+    Returns:
+        The names; without the lock, threads come first, because an extension of a peer may turn the
+        lock on for the rest of the process.
+    """
+    return sorted(names, key=lambda name: name != "threads") if without_lock else list(names)
+
+
+def measure(names: Iterable[str], scale: Scale) -> tuple[list[Row], bool]:
     """
     Measure, and tell on standard error how far it is.
 
@@ -68,15 +83,18 @@ def measure(names: Iterable[str], scale: Scale) -> list[Row]:
         scale: How much to do.
 
     Returns:
-        All rows.
+        All rows, and whether threads were measured without the interpreter lock.
     """
     rows: list[Row] = []
+    without_lock = False
     for name in names:
         began = time.perf_counter()
         print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
         rows += MEASUREMENTS[name](scale)
         print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
-    return rows
+        if name == "threads":
+            without_lock = free_threaded()  # also at the end: our own core may turn it on
+    return rows, without_lock
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = None if options.no_write else options.output or (None if partial else DOCS)
     if directory is not None and importlib.util.find_spec("matplotlib") is None:
         command.error("matplotlib is missing: pip install -e '.[bench]', or give --no-write")
-    rows = measure(options.only or MEASUREMENTS, QUICK if options.quick else FULL)
-    verdicts = judge(rows, free_threaded())
+    names = ordered(options.only or MEASUREMENTS, free_threaded())
+    rows, without_lock = measure(names, QUICK if options.quick else FULL)
+    verdicts = judge(rows, without_lock)
     facts = machine.describe()
     print(report.text(rows, verdicts, facts))
     if directory is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from benchmarks import check_ratio, report
-from benchmarks.__main__ import parser, status
+from benchmarks.__main__ import ordered, parser, status
 from benchmarks.budgets import judge, twin_ratio
 from benchmarks.results import COMPILED, PURE, Absent, Figure, Row, figure
 from benchmarks.rows import threads
@@ -199,6 +199,12 @@ def test_the_command_measures_and_judges() -> None:
     assert "hit-one: hit, one name, ns" in result.stdout
     for subject in ("dict.get (floor)", PURE, "cachebox TTLCache", "moka-py tti"):
         assert subject in result.stdout
+
+
+def test_threads_come_first_where_there_is_no_interpreter_lock() -> None:
+    """A peer's extension may turn it on."""
+    assert ordered(["hit-one", "threads", "import"], False) == ["hit-one", "threads", "import"]
+    assert ordered(["hit-one", "threads", "import"], True) == ["threads", "hit-one", "import"]
 
 
 def test_unknown_rows_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
