@@ -13,7 +13,7 @@ from ..subjects import DICT, PIPELINE, SUBJECTS
 from ..subjects.pipeline import PipelineRegistry
 from ..timing import turns, without_collector
 from ..workload import Tagger, numbered, work
-from .common import NANOSECONDS, present
+from .common import NANOSECONDS, TOO_SLOW, filled, present
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 MISSES = 1000
 EVICTIONS = 1000
-FILL_SECONDS = 60.0  # a cache that takes longer to fill is left out at that capacity
 EVICT_SECONDS = 0.3  # for one sample
-TOO_SLOW = f"filling it would take more than {FILL_SECONDS:.0f} s"
 
 
 def miss(scale: Scale) -> list[Row]:
@@ -86,7 +84,7 @@ def _evict_one(subject: Subject, given: dict[int, Work], rounds: int) -> dict[in
             cells[capacity] = Absent(TOO_SLOW)
             continue
         kept = subject.make(names_given, capacity)
-        if not _filled(kept.fetch, names[:capacity]):
+        if not filled(kept.fetch, names[:capacity]):
             cells[capacity] = Absent(TOO_SLOW)
             continue
         fresh = iter(names[capacity:])
@@ -97,19 +95,6 @@ def _evict_one(subject: Subject, given: dict[int, Work], rounds: int) -> dict[in
     samples = turns(cases, rounds)
     cells.update({int(name): figure(values, NANOSECONDS) for name, values in samples.items()})
     return cells
-
-
-def _filled(fetch: Callable[[str], Any], names: Sequence[str]) -> bool:
-    """Fill a cache; False as soon as it is plain that this takes too long."""
-    began = time.perf_counter()
-    with without_collector():
-        for number, name in enumerate(names, 1):
-            fetch(name)
-            if number % 1000 == 0 and number < len(names):
-                expected = (time.perf_counter() - began) * len(names) / number
-                if expected > FILL_SECONDS and number >= 2000:
-                    return False
-    return True
 
 
 def _evict_some(kept: Kept, fresh: Any, count: int) -> float:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from ..results import Absent, Row, figure
 from ..subjects import SUBJECTS, absence
-from ..timing import calibrated, turns
+from ..timing import calibrated, turns, without_collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ..results import Figure
     from ..subjects import Subject
     from ..timing import Scale
 
 NANOSECONDS = 1e9
+FILL_SECONDS = 60.0  # a cache that takes longer to fill is left out at that capacity
+TOO_SLOW = f"filling it would take more than {FILL_SECONDS:.0f} s"
 
 
 def present(
@@ -70,3 +73,25 @@ def timed_row(
     samples = turns(cases, scale.rounds, nothing)
     figures = {subject: figure(values, NANOSECONDS) for subject, values in samples.items()}
     return Row(name, title, "ns", floor, {**figures, **cells})
+
+
+def filled(fetch: Callable[[str], Any], names: Sequence[str]) -> bool:
+    """
+    Fill a cache, unless it is plain that this would take too long.
+
+    Args:
+        fetch: Builds and stores the instance of a name.
+        names: The names.
+
+    Returns:
+        Whether it was filled.
+    """
+    began = time.perf_counter()
+    with without_collector():
+        for number, name in enumerate(names, 1):
+            fetch(name)
+            if number % 1000 == 0 and number < len(names):
+                expected = (time.perf_counter() - began) * len(names) / number
+                if expected > FILL_SECONDS and number >= 2000:
+                    return False
+    return True

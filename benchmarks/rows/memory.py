@@ -15,9 +15,11 @@ from ..results import COMPILED, PURE, Absent, Figure, Row, figure
 from ..subjects import DICT, SUBJECTS
 from ..timing import turns
 from ..workload import NAME, Shared, numbered, work
-from .common import present
+from .common import TOO_SLOW, filled, present
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..timing import Scale
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +42,12 @@ def bytes_kept(scale: Scale) -> list[Row]:
         # `getsizeof` adds the header of the garbage collector.
         slots[subject] = Figure(float(sys.getsizeof(registry._slots[NAME])))
     there, cells = present()
-    cases = {
-        subject.name: functools.partial(_grown, subject.name, scale.names) for subject in there
-    }
+    cases: dict[str, Callable[[], float]] = {}
+    for subject in there:
+        if _grown(subject.name, scale.names) is None:
+            cells[subject.name] = Absent(TOO_SLOW)
+        else:
+            cases[subject.name] = functools.partial(_grown, subject.name, scale.names)  # type: ignore[arg-type]
     samples = turns(cases, scale.slow_rounds)
     grown = {name: figure(values, 1.0 / scale.names) for name, values in samples.items()}
     return [
@@ -51,8 +56,9 @@ def bytes_kept(scale: Scale) -> list[Row]:
     ]
 
 
-def _grown(subject: str, names: int) -> float:
-    return float(fresh("-m", "benchmarks.rows.memory", subject, str(names)))
+def _grown(subject: str, names: int) -> float | None:
+    grown = json.loads(fresh("-m", "benchmarks.rows.memory", subject, str(names)))
+    return None if grown is None else float(grown)
 
 
 def fresh(*arguments: str, **environment: str) -> str:
@@ -79,7 +85,7 @@ def fresh(*arguments: str, **environment: str) -> str:
 
 
 def main(subject_name: str, count: int) -> None:
-    """Print by how many bytes RSS grew over so many names."""
+    """Print by how many bytes RSS grew over so many names; null if they would take too long."""
     import gc
 
     import psutil
@@ -93,10 +99,9 @@ def main(subject_name: str, count: int) -> None:
     gc.collect()
     before = process.memory_info().rss
     kept = subject.make(given, count)
-    for name in names:
-        kept.fetch(name)
+    done = filled(kept.fetch, names)
     gc.collect()
-    print(json.dumps(process.memory_info().rss - before))
+    print(json.dumps(process.memory_info().rss - before if done else None))
 
 
 if __name__ == "__main__":
