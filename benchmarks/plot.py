@@ -96,6 +96,7 @@ def _panel(axis: Any, row: Row, places: int) -> None:
     axis.bar_label(bars, [_label(value, row.unit) for value in values], padding=4, fontsize=8.5)
     axis.set_ylim(places - 0.4, -0.6)  # bars of one thickness, the shortest on top
     axis.set_xscale("log")
+    axis.xaxis.set_minor_formatter("")
     span = max(max(values) / min(values), 10.0)
     axis.set_xlim(min(values) / span**0.1, max(values) * span**0.2)  # room for the labels
     axis.set_title(f"{row.title}, {row.unit}".replace("`", ""), loc="left", fontsize=11)

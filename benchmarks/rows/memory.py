@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..timing import Scale
 
+CHILD = "import sys; from benchmarks.rows.memory import main; main(sys.argv[1], int(sys.argv[2]))"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -57,7 +58,7 @@ def bytes_kept(scale: Scale) -> list[Row]:
 
 
 def _grown(subject: str, names: int) -> float | None:
-    grown = json.loads(fresh("-m", "benchmarks.rows.memory", subject, str(names)))
+    grown = json.loads(fresh("-c", CHILD, subject, str(names)))
     return None if grown is None else float(grown)
 
 
@@ -102,7 +103,3 @@ def main(subject_name: str, count: int) -> None:
     done = filled(kept.fetch, names)
     gc.collect()
     print(json.dumps(process.memory_info().rss - before if done else None))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
