@@ -24,6 +24,6 @@ install() {
 # can be what is tested.
 suite() {
     mkdir -p "$1"
-    cp -r "$root/tests" "$root/docs" "$root/README.md" "$root/pyproject.toml" "$1/"
+    cp -r "$root/tests" "$root/docs" "$root/benchmarks" "$root/README.md" "$root/pyproject.toml" "$1/"
     find "$1" -name __pycache__ -prune -exec rm -rf {} +
 }
