@@ -250,9 +250,10 @@ def _execute(
     json_file: Path | None,
     **options: Any,
 ) -> int:
+    from warmset._process_memory import share_one_heap
+
     from . import report
     from .documents import load_documents
-    from .memory import share_one_heap
     from .pipeline import RunOptions
 
     run_options = RunOptions(**options)

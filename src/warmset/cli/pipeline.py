@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from warmset import MethodExecutor, MethodRegistry
+from warmset._process_memory import give_back_free_memory, resident_bytes
 from warmset.resolver import told
 
 from .faults import import_dotted
-from .memory import give_back_free_memory, resident_bytes
 from .pipeline_file import Reference
 
 if TYPE_CHECKING:
