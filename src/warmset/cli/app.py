@@ -327,7 +327,9 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _Refused(f"--report: cannot write {str(target)!r}: {error.strerror}") from error
+        raise _Refused(
+            f"--report: cannot write {str(target)!r}: {error.strerror or error}"
+        ) from error
 
 
 def _with_progress(

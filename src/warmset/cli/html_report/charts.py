@@ -17,7 +17,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .svg import COLOURS, embedded_svg
-from .wording import MB, cause_name, clean, seconds_text
+from .wording import MB, cause_name, clean, megabytes, seconds_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,13 +164,18 @@ def _draw_rss(canvas: _Canvas, numbers: Numbers) -> None:
     marker = "o" if len(rows) <= _MOST_MARKS else None
     before = [row.rss_before_clear_bytes / MB for row in rows]
     after = [row.rss_bytes / MB for row in rows]
-    axes.plot(across, before, color=COLOURS["peak"], lw=1.5, ls=(0, (1, 2)), marker=marker, ms=3,
+    axes.plot(across, before, color=COLOURS["peak"], lw=1.5, ls=(0, (2, 1.5)), marker=marker, ms=3,
               label="at the end of the run")  # fmt: skip
     axes.plot(across, after, color=COLOURS["rss"], marker=marker, ms=5,
               label="after clearing and collecting")  # fmt: skip
-    assert numbers.bound_bytes is not None
-    bound = numbers.bound_bytes / MB
-    axes.axhline(bound, color=COLOURS["bound"], lw=1.5, ls=(0, (6, 3)), label="bound")
+    bound = (numbers.first_rss_bytes + numbers.bound_growth_bytes) / MB
+    axes.axhline(
+        bound,
+        color=COLOURS["bound"],
+        lw=1.5,
+        ls=(0, (6, 3)),
+        label=f"bound: run 1 + {megabytes(numbers.bound_growth_bytes)} MB",
+    )
     low, high = min(*before, *after, bound), max(*before, *after, bound)
     room = max((high - low) * 0.08, 1.0)
     axes.set_ylim(max(0.0, low - room), high + room)
@@ -210,7 +215,9 @@ def _draw_removals(canvas: _Canvas, numbers: Numbers) -> None:
 
 
 def _widths(rows: Sequence[Any]) -> list[float]:
-    return [0.72 * (row.last - row.first + 1) for row in rows]
+    # Without gaps where they would be less than a pixel.
+    part = 0.62 if len(rows) <= _MOST_MARKS else 1.0
+    return [part * (row.last - row.first + 1) for row in rows]
 
 
 def _runs_across(canvas: _Canvas, numbers: Numbers) -> None:
@@ -240,9 +247,10 @@ def _draw_builds(canvas: _Canvas, numbers: Numbers) -> None:
     means = [row.mean_build_seconds for row in rows]
     longest = [row.tally.longest_build_seconds for row in rows]
     axes.barh(range(len(rows)), means, 0.62, color=COLOURS["build"])
-    # From the mean to the longest, where they are not the same.
-    axes.hlines(range(len(rows)), means, longest, color=COLOURS["ink"], lw=1.5)
-    axes.plot(longest, range(len(rows)), "|", color=COLOURS["ink"], ms=9, mew=1.5)
+    for at in range(len(rows)):
+        if longest[at] > 1.02 * means[at]:
+            axes.plot([means[at], longest[at]], [at, at], color=COLOURS["ink"], lw=1.5)
+            axes.plot(longest[at], at, "|", color=COLOURS["ink"], ms=9, mew=1.5)
     widest = max(longest) or 1e-6
     for at, row in enumerate(rows):
         text = seconds_text(row.mean_build_seconds)

@@ -102,7 +102,8 @@ class Numbers:
         run_begins: When each run began that has a line in the timeline, in seconds since the first.
         run_numbers: Their numbers.
         seconds: The length of the timeline.
-        bound_bytes: The size that is not to be passed; None where there is no run.
+        first_rss_bytes: Resident set size after run 1; 0 where there is no run.
+        bound_growth_bytes: The growth since then that passes.
     """
 
     run_rows: tuple[RunRow, ...]
@@ -116,7 +117,8 @@ class Numbers:
     run_begins: tuple[float, ...]
     run_numbers: tuple[int, ...]
     seconds: float
-    bound_bytes: int | None
+    first_rss_bytes: int
+    bound_growth_bytes: int
 
     @property
     def causes(self) -> list[int]:
@@ -170,7 +172,8 @@ def collect_numbers(
         run_begins=tuple(begins[::stride]),
         run_numbers=tuple(range(1, len(begins) + 1, stride)),
         seconds=recorder.seconds(),
-        bound_bytes=records[0].rss_bytes + verdict.bound_bytes if records else None,
+        first_rss_bytes=records[0].rss_bytes if records else 0,
+        bound_growth_bytes=verdict.bound_bytes,
     )
 
 

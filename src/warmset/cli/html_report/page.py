@@ -62,7 +62,7 @@ def make_page(
         HTML that needs nothing but itself.
     """
     numbers = collect_numbers(pipeline, outcome, verdict, recorder)
-    descriptions = _descriptions(pipeline, options, verdict, numbers)
+    descriptions = _descriptions(pipeline, options, numbers)
     plots = {
         name: {
             # The class is put in here: it belongs to the style sheet, not to the drawing.
@@ -150,10 +150,10 @@ def _failure_summary(outcome: Outcome) -> str:
 
 
 def _descriptions(
-    pipeline: Pipeline, options: RunOptions, verdict: Verdict, numbers: Numbers
+    pipeline: Pipeline, options: RunOptions, numbers: Numbers
 ) -> dict[str, tuple[str, str]]:
     return {
-        "rss": ("Resident memory over runs", _rss_text(options, verdict, numbers)),
+        "rss": ("Resident memory over runs", _rss_text(options, numbers)),
         "hits": ("Hit rate of each run", _hits_text(numbers)),
         "removals": ("Removals by cause", _removals_text(numbers)),
         "builds": ("Build time of each class", _builds_text(numbers)),
@@ -161,13 +161,14 @@ def _descriptions(
     }
 
 
-def _rss_text(options: RunOptions, verdict: Verdict, numbers: Numbers) -> str:
+def _rss_text(options: RunOptions, numbers: Numbers) -> str:
     if not numbers.run_rows:
         return ""
     sizes = [row.rss_bytes for row in numbers.run_rows]
     text = (
-        f"RSS after each run was between {megabytes(min(sizes))} and {megabytes(max(sizes))} MB;"
-        f" the bound is that of run 1 and {megabytes(verdict.bound_bytes)} MB."
+        f"RSS after each run was between {megabytes(min(sizes))} and {megabytes(max(sizes))} MB."
+        f" The bound is {megabytes(numbers.first_rss_bytes + numbers.bound_growth_bytes)} MB, which"
+        f" is that of run 1 and {megabytes(numbers.bound_growth_bytes)} MB."
     )
     if not options.clear:
         text += " The cache was not cleared between runs."
@@ -201,8 +202,8 @@ def _builds_text(numbers: Numbers) -> str:
     if not rows:
         return "Nothing was built."
     text = (
-        "The mean of each class's builds, and a line to the longest; the building of what a class"
-        " asks the registry for is in its time, too."
+        "The mean of each class's builds, and a line to the longest, ordered by the sum of all; the"
+        " building of what a class asks the registry for is in its time, too."
     )
     if numbers.others is not None:
         text += (

@@ -130,7 +130,7 @@ class Recorder:
         begin = now - event.age_seconds
         self._ended = now
         self._class_removals[at * len(CAUSES) + event.cause] += 1
-        self._run_removals[event.cause - len(CAUSES)] += 1
+        self._run_removals[event.cause - len(CAUSES)] += 1  # counted from the end: of this run
         known = self._held.pop(name, None)
         if event.held:
             self._held[name] = begin
