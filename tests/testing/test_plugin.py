@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
 SOURCE = str(Path(warmset.__file__).parent.parent)
 
 
+def pytest_in(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests of a directory in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": SOURCE, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
     """Run a test module in a process of its own."""
@@ -28,14 +41,7 @@ def suite(tmp_path: Path) -> Suite:
     def run(text: str, *words: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "conftest.py").write_text('pytest_plugins = ["warmset.testing.plugin"]\n')
         (tmp_path / "test_user.py").write_text(dedent(text))
-        return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": SOURCE, "PYTEST_ADDOPTS": ""},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return pytest_in(tmp_path, *words)
 
     return run
 
@@ -128,6 +134,18 @@ def test_damage_is_an_error_of_the_test(suite: Suite) -> None:
     assert result.returncode == 1
     assert "1 passed, 1 error" in result.stdout
     assert "threads that wait for a build: 1, expected 0" in result.stdout
+
+
+def test_the_page_of_the_docs_runs(tmp_path: Path) -> None:
+    """Its fixtures' examples, as the files that they say they are."""
+    page = Path(__file__).parents[2] / "docs" / "testing.md"
+    blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```", page.read_text(), re.M | re.S)
+    assert [name for name, _ in blocks] == ["conftest.py", "test_models.py"]
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+    result = pytest_in(tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "2 passed" in result.stdout
 
 
 def test_it_is_not_loaded_unless_asked_for(suite: Suite) -> None:

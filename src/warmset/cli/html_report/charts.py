@@ -78,12 +78,10 @@ class Plot:
     One plot.
 
     Args:
-        name: Which it is; the template puts it where it belongs.
         wide: Its SVG for a wide page.
         narrow: The same for a narrow one.
     """
 
-    name: str
     wide: str
     narrow: str
 
@@ -130,7 +128,7 @@ def draw_plots(numbers: Numbers, descriptions: dict[str, tuple[str, str]]) -> di
                     _drawn(draw, numbers, name, title, description, width, height)
                     for width in (_WIDE, _NARROW)
                 ]
-                plots[name] = Plot(name, *svgs)
+                plots[name] = Plot(*svgs)
     return plots
 
 
@@ -147,8 +145,7 @@ def _drawn(
     FigureCanvasSVG(figure)
     canvas = _Canvas(figure, figure.add_subplot(), width == _NARROW)
     draw(canvas, numbers)
-    identifier = f"{name}-{'narrow' if canvas.narrow else 'wide'}"
-    return embedded_svg(figure, identifier, title, description)
+    return embedded_svg(figure, name, "narrow" if canvas.narrow else "wide", title, description)
 
 
 def _rows_height(rows: int) -> int:

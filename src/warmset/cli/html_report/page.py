@@ -65,16 +65,17 @@ def make_page(
     descriptions = _descriptions(pipeline, options, numbers)
     plots = {
         name: {
-            # The class is put in here: it belongs to the style sheet, not to the drawing.
-            width: Markup(svg.replace("<svg ", f'<svg class="{width}" ', 1))
+            # Ours, and escaped where it was drawn.
+            width: Markup(svg)
             for width, svg in (("wide", plot.wide), ("narrow", plot.narrow))
         }
         for name, plot in draw_plots(numbers, descriptions).items()
     }
     file = os.path.basename(pipeline.file)
+    how_it_ran = headline(pipeline, documents, options).removeprefix(f"{file}: ")
     return _environment().get_template("page.html.j2").render(
         title=file,
-        how_it_ran=headline(pipeline, documents, options).replace("\n", "; ").partition(": ")[2],
+        how_it_ran=how_it_ran.replace("\n", "; "),
         verdict={
             "status": verdict.status,
             "word": _WORDS[verdict.status],
@@ -168,7 +169,7 @@ def _rss_text(options: RunOptions, numbers: Numbers) -> str:
     text = (
         f"RSS after each run was between {megabytes(min(sizes))} and {megabytes(max(sizes))} MB."
         f" The bound is {megabytes(numbers.first_rss_bytes + numbers.bound_growth_bytes)} MB, which"
-        f" is that of run 1 and {megabytes(numbers.bound_growth_bytes)} MB."
+        f" is that of run 1 plus {megabytes(numbers.bound_growth_bytes)} MB."
     )
     if not options.clear:
         text += " The cache was not cleared between runs."

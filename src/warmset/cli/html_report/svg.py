@@ -30,19 +30,21 @@ _FAMILY = re.compile(r"font-family:[^;]*;?\s*")
 _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
-def embedded_svg(figure: Figure, name: str, title: str, description: str) -> str:
+def embedded_svg(figure: Figure, plot: str, width: str, title: str, description: str) -> str:
     """
     Give a figure as an ``<svg>`` element.
 
     Args:
         figure: The figure, drawn in `COLOURS`.
-        name: Goes before the ids in it; unique in the page.
+        plot: What it shows; goes before the ids in it.
+        width: Likewise, and is its class: the two together are unique in the page.
         title: Its accessible name.
         description: What is to be seen, in words.
 
     Returns:
         The element, without declarations, styles of its own, or a reference to anything outside it.
     """
+    name = f"{plot}-{width}"
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     # Its own entities and declarations only: it is matplotlib that wrote it.
@@ -71,6 +73,7 @@ def embedded_svg(figure: Figure, name: str, title: str, description: str) -> str
             if value
         }
     root.attrib = {
+        "class": width,
         "viewBox": root.attrib["viewBox"],
         "role": "img",
         "aria-labelledby": f"{name}-title {name}-description",
