@@ -4,7 +4,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 environment "$work/venv"
-install "$work/venv" "$root[lint,cli]"
+install "$work/venv" "$root[lint,test]"
 cd "$root"
 export PATH="$work/venv/bin:$PATH" RUFF_CACHE_DIR=$work/ruff
 say "ruff"

@@ -17,6 +17,8 @@ import samples as sample_classes
 import structure
 from twins import load, take_out
 
+from warmset.testing import FakeTimer
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
@@ -71,23 +73,10 @@ def ws(twin: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         sys.modules.update(before)
 
 
-class Timer:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @pytest.fixture
-def timer() -> Timer:
+def timer() -> FakeTimer:
     """A clock that is moved by hand."""
-    return Timer()
+    return FakeTimer()
 
 
 @pytest.fixture
@@ -105,7 +94,7 @@ PATHS = {name: f"samples.{name}" for name in ("Alpha", "Beta", "Gamma", "Delta")
 
 
 @pytest.fixture
-def make(ws: Any, samples: Any, timer: Timer) -> Any:
+def make(ws: Any, samples: Any, timer: FakeTimer) -> Any:
     """Make a registry over the four sample classes, with the test's timer."""
 
     def make(paths: dict[str, str] | None = None, **options: Any) -> Any:

@@ -156,7 +156,16 @@ def test_a_module_missing_inside_the_extension_raises() -> None:
 
 def test_modules_can_be_imported_alone(pure: str) -> None:
     """In any order: no cycle is hidden by the package's own order."""
-    for name in ("errors", "resolver", "settings", "stats", "builder", "registry", "executor"):
+    for name in (
+        "errors",
+        "resolver",
+        "settings",
+        "stats",
+        "builder",
+        "registry",
+        "executor",
+        "testing",
+    ):
         result = child(f"import warmset.{name}", WARMSET_PURE=pure)
         assert result.returncode == 0, result.stderr
 

@@ -17,16 +17,10 @@ from hypothesis.stateful import (
 )
 from twins import load
 
+from warmset.testing import FakeTimer
+
 NAMES = ("Alpha", "Beta", "Gamma", "Delta", "Broken")
 name = st.sampled_from(NAMES)
-
-
-class Timer:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Model:
@@ -126,7 +120,7 @@ class Both(RuleBasedStateMachine):
     @rule(ttl=st.sampled_from([0.0, 5.0]), size=st.integers(1, 4))
     @precondition(lambda self: not self.registries)
     def start(self, ttl: float, size: int) -> None:
-        self.timer = Timer()
+        self.timer = FakeTimer()
         self.model = Model(ttl, size)
         paths = {name: f"samples.{name}" for name in NAMES}
         self.executors = []
@@ -211,7 +205,7 @@ class Both(RuleBasedStateMachine):
     @started
     @rule(seconds=st.sampled_from([0.5, 3.0, 5.0, 6.0]))
     def wait(self, seconds: float) -> None:
-        self.timer.now += seconds
+        self.timer.advance(seconds)
 
     @started
     @rule()

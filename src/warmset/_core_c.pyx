@@ -437,7 +437,9 @@ cdef class RegistryCore:
 
         Safe under threads; O(1) on a hit.
         """
-        return Lease(self, check_name(class_name))
+        if type(class_name) is not str or not PyUnicode_GET_LENGTH(<PyObject*>class_name):
+            class_name = check_name(class_name)
+        return Lease(self, class_name)
 
     def bind(self, class_name, method_name):
         """

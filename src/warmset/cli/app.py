@@ -19,6 +19,7 @@ from .report import BAD_FILE, INTERRUPTED, version_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .html_report import Recorder
     from .pipeline import Outcome, RunOptions
     from .pipeline_file import Pipeline
 
@@ -154,6 +155,13 @@ def _run_options(command: _Command) -> _Command:
             metavar="FILE",
             help="Write the report as JSON, too.",
         ),
+        click.option(
+            "--report",
+            "report_file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE.html",
+            help="Write the report as one HTML page with plots, too; needs the extra 'report'.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -248,11 +256,13 @@ def _execute(
     max_cache_size: int | None,
     cache_ttl_seconds: float | None,
     json_file: Path | None,
+    report_file: Path | None,
     **options: Any,
 ) -> int:
+    from warmset._process_memory import share_one_heap
+
     from . import report
     from .documents import load_documents
-    from .memory import share_one_heap
     from .pipeline import RunOptions
 
     run_options = RunOptions(**options)
@@ -266,13 +276,14 @@ def _execute(
     if json_file is not None and not json_file.parent.is_dir():
         # Known before the runs, not after them.
         raise click.UsageError(f"--json: no directory {str(json_file.parent)!r}")
+    recorder = None if report_file is None else _page_recorder(report_file, pipeline, run_options)
     with _bad_input():
         source = pipeline.documents
         documents = load_documents(source, pipeline.file) if source is not None else ()
     if run_options.trim and run_options.workers > 1:
         share_one_heap()
     click.echo(report.headline(pipeline, len(documents), run_options))
-    outcome = _with_progress(pipeline, documents, run_options)
+    outcome = _with_progress(pipeline, documents, run_options, recorder)
     verdict = report.judge(outcome, max_growth_mb)
     if outcome.records:
         report.print_table(outcome.records, sys.stdout)
@@ -287,17 +298,53 @@ def _execute(
             json_file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise _Refused(f"--json: cannot write {str(json_file)!r}: {error.strerror}") from error
+    if report_file is not None and recorder is not None:
+        from .html_report import write_report
+
+        arguments = (pipeline, len(documents), run_options, outcome, verdict, recorder)
+        with _writing(report_file):
+            write_report(report_file, *arguments)
     return report.exit_status(outcome, verdict)
 
 
-def _with_progress(pipeline: Pipeline, documents: Sequence[Any], options: RunOptions) -> Outcome:
+def _page_recorder(target: Path, pipeline: Pipeline, options: RunOptions) -> Recorder:
+    # Whatever would keep the page from being written is known before the runs, not after them.
+    from .html_report import Recorder, check_target, missing_packages
+
+    missing = missing_packages()
+    if missing:
+        raise _Refused(
+            f"--report needs the 'report' extra: pip install \"warmset[report]\""
+            f" (not installed: {', '.join(missing)})"
+        )
+    with _writing(target):
+        check_target(target)
+    return Recorder(list(pipeline.class_paths), per_run=options.per_run)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _Refused(
+            f"--report: cannot write {str(target)!r}: {error.strerror or error}"
+        ) from error
+
+
+def _with_progress(
+    pipeline: Pipeline, documents: Sequence[Any], options: RunOptions, recorder: Recorder | None
+) -> Outcome:
     from rich.console import Console
 
     from .pipeline import run_pipeline
 
+    watching: dict[str, Any] = {}
+    if recorder is not None:
+        watching = {"watch": recorder.watch, "on_run": recorder.on_run}
     console = Console(stderr=True)
     if not console.is_terminal:
-        return run_pipeline(pipeline, documents, options)
+        return run_pipeline(pipeline, documents, options, **watching)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     steps = sum(len(documents) if step.per_document else 1 for step in pipeline.steps)
@@ -309,10 +356,16 @@ def _with_progress(pipeline: Pipeline, documents: Sequence[Any], options: RunOpt
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("run 1", total=steps * options.runs)
+
+        def on_run(number: int) -> None:
+            progress.update(task, description=f"run {number}")
+            if recorder is not None:
+                recorder.on_run(number)
+
         return run_pipeline(
             pipeline,
             documents,
             options,
+            **{**watching, "on_run": on_run},
             on_step=lambda: progress.advance(task),
-            on_run=lambda number: progress.update(task, description=f"run {number}"),
         )

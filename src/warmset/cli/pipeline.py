@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from warmset import MethodExecutor, MethodRegistry
+from warmset._process_memory import give_back_free_memory, resident_bytes
 from warmset.resolver import told
 
 from .faults import import_dotted
-from .memory import give_back_free_memory, resident_bytes
 from .pipeline_file import Reference
 
 if TYPE_CHECKING:
@@ -160,6 +160,7 @@ def run_pipeline(
     timer: Callable[[], float] = time.perf_counter,
     on_step: Callable[[], None] = lambda: None,
     on_run: Callable[[int], None] = lambda number: None,
+    watch: Callable[[MethodRegistry], None] = lambda registry: None,
 ) -> Outcome:
     """
     Run a pipeline.
@@ -172,11 +173,15 @@ def run_pipeline(
         timer: Gives monotonic seconds.
         on_step: Called after each step, also a skipped one, in the thread that ran it.
         on_run: Called with the number of each run before it starts.
+        watch: Called with the registry before the first run, for example to add a listener; the
+            registry is closed when this function returns.
 
     Returns:
         What came out, also after Ctrl-C.
     """
-    return _Engine(pipeline, documents, options, rss, timer, on_step).execute(on_run)
+    engine = _Engine(pipeline, documents, options, rss, timer, on_step)
+    watch(engine.registry)
+    return engine.execute(on_run)
 
 
 class RunRegistry:
@@ -265,9 +270,9 @@ class _Engine:
         # a whole arena of them (1 MiB) from going back to the system, run after run.
         self._ledger = array("q")
         self._seconds = array("d")
-        self._registry = MethodRegistry({}, **pipeline.settings.as_options())
+        self.registry = MethodRegistry({}, **pipeline.settings.as_options())
         self._names = self._register(1)
-        self._executor = MethodExecutor(method_registry=self._registry)
+        self._executor = MethodExecutor(method_registry=self.registry)
 
     def execute(self, on_run: Callable[[int], None]) -> Outcome:
         ended = "finished"
@@ -289,7 +294,7 @@ class _Engine:
             self._stop.set()
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
-            self._registry.close()
+            self.registry.close()
         return Outcome(
             records=tuple(self._records()),
             failures=tuple(self._tally.failures),
@@ -302,30 +307,30 @@ class _Engine:
     def _register(self, number: int) -> Mapping[str, str]:
         suffix = f"@{number}" if self._options.per_run else ""
         names = {name: f"{name}{suffix}" for name in self._pipeline.class_paths}
-        seen = RunRegistry(self._registry, names)
+        seen = RunRegistry(self.registry, names)
         for name, path in self._pipeline.class_paths.items():
-            self._registry.register_class(names[name], path)
+            self.registry.register_class(names[name], path)
             if name in self._pipeline.build:
                 rule = _constructor_rule(self._pipeline.build[name])
             elif name in self._pipeline.rules:
                 rule = _dotted_rule(self._pipeline.rules[name], seen, self._documents)
             else:
                 continue
-            self._registry.register_instantiation_rule(names[name], rule)
+            self.registry.register_instantiation_rule(names[name], rule)
         return names
 
     def _run(self, number: int, pool: ThreadPoolExecutor | None) -> None:
         if self._options.per_run and number > 1:
             self._names = self._register(number)
-        before = self._registry.get_stats()
+        before = self.registry.get_stats()
         started = self._timer()
         tally = self._call_steps(number, pool)
         seconds = self._timer() - started
-        after = self._registry.get_stats()
+        after = self.registry.get_stats()
         numbers = self._ledger
         numbers.append(self._rss())
         if self._options.clear:
-            self._registry.clear_cache()
+            self.registry.clear_cache()
         gc.collect()
         if self._options.trim:
             give_back_free_memory()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import warmset
-from warmset.cli import memory
+from warmset import _process_memory as memory
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
@@ -32,7 +32,9 @@ def test_free_memory_is_given_back() -> None:
 def test_threads_can_share_one_heap() -> None:
     # In a process of its own: it is for good.
     code = (
-        "import sys; from warmset.cli.memory import share_one_heap; sys.exit(not share_one_heap())"
+        "import sys\n"
+        "from warmset._process_memory import share_one_heap\n"
+        "sys.exit(not share_one_heap())"
     )
     source = str(Path(warmset.__file__).parent.parent)
     process = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": source}, timeout=60)
