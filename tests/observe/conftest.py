@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import shutil
 import socket
-import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +24,6 @@ def until(condition: Callable[[], object]) -> None:
             return
         pause.wait(0.001)
     raise AssertionError("it never came to be")
-
-
-@pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The private directory; its path is short, as the path of a socket must be."""
-    above = tempfile.mkdtemp(prefix="warmset-", dir="/tmp")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", above)
-    yield os.path.join(above, "warmset")
-    shutil.rmtree(above)
 
 
 @pytest.fixture

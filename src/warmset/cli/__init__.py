@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the command's name; None takes those of the process.
 
     Returns:
-        The exit status; ``warmset run --help`` lists them.
+        The exit status; `exit_codes` lists them.
     """
     try:
         import click  # noqa: F401

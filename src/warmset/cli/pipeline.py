@@ -160,6 +160,7 @@ def run_pipeline(
     timer: Callable[[], float] = time.perf_counter,
     on_step: Callable[[], None] = lambda: None,
     on_run: Callable[[int], None] = lambda number: None,
+    on_registry: Callable[[MethodRegistry], None] | None = None,
 ) -> Outcome:
     """
     Run a pipeline.
@@ -172,11 +173,15 @@ def run_pipeline(
         timer: Gives monotonic seconds.
         on_step: Called after each step, also a skipped one, in the thread that ran it.
         on_run: Called with the number of each run before it starts.
+        on_registry: Called once with the registry, before the first run.
 
     Returns:
         What came out, also after Ctrl-C.
     """
-    return _Engine(pipeline, documents, options, rss, timer, on_step).execute(on_run)
+    engine = _Engine(pipeline, documents, options, rss, timer, on_step)
+    if on_registry is not None:
+        on_registry(engine.registry)
+    return engine.execute(on_run)
 
 
 class RunRegistry:
@@ -268,6 +273,10 @@ class _Engine:
         self._registry = MethodRegistry({}, **pipeline.settings.as_options())
         self._names = self._register(1)
         self._executor = MethodExecutor(method_registry=self._registry)
+
+    @property
+    def registry(self) -> MethodRegistry:
+        return self._registry
 
     def execute(self, on_run: Callable[[int], None]) -> Outcome:
         ended = "finished"

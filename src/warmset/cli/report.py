@@ -16,6 +16,8 @@ from rich.table import Table
 
 import warmset
 
+from .exit_codes import FAILED, GREW, INTERRUPTED, PASSED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,12 +26,6 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 FAILURES_SHOWN = 5
-
-PASSED = 0
-GREW = 1
-BAD_FILE = 2
-FAILED = 3
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)

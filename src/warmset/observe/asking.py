@@ -92,6 +92,11 @@ class Connection:
         """Hang up."""
         self._socket.close()
 
+    def abort(self) -> None:
+        """Have whoever waits for an answer wait no longer; from any thread."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def __enter__(self) -> Connection:
         return self
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import inf, isfinite
 from threading import enumerate as threads
 
+from ..resolver import told
 from .protocol import MAX_CLASSES
 
 TYPE_CHECKING = False
@@ -79,7 +80,7 @@ def describe(
 
 def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
     """One row for each class: the cached ones, the newest first, then the others."""
-    told: set[str] = set()
+    told_of: set[str] = set()
     holds = _oldest_holds(registry)
     building = {build[0]: build[1:] for build in registry._builder.under_way()}
     failed = {failure[0]: failure[1:] for failure in registry._builder.failures()}
@@ -87,7 +88,7 @@ def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
     paths = {slot.name: slot.path for slot in list(registry._slots.values())}
 
     def row(class_name: str, state: str, **known: Any) -> Row:
-        told.add(class_name)
+        told_of.add(class_name)
         count, held_seconds = holds.get(class_name, (0, None))
         return {
             "class_name": class_name,
@@ -123,7 +124,11 @@ def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
         )
     now = registry._now()
     for slot in list(registry._slots.values()):
-        if slot.kind == _WEAK and slot.name not in told and registry._instance_in(slot) is not None:
+        if (
+            slot.kind == _WEAK
+            and slot.name not in told_of
+            and registry._instance_in(slot) is not None
+        ):
             yield row(
                 slot.name,
                 "weak",
@@ -132,10 +137,10 @@ def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
                 uses=slot.uses,
                 build_seconds=slot.build_seconds,
                 holders=slot.holds,
-                leaves="when nobody else holds it",
+                leaves="when let go",
             )
     for class_name, (thread, seconds, waiting) in building.items():
-        if class_name not in told:
+        if class_name not in told_of:
             who = names.get(thread, f"thread {thread}")
             others = f", {waiting} waiting" if waiting else ""
             yield row(
@@ -145,14 +150,15 @@ def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
                 detail=f"for {span(seconds)} in {who}{others}",
             )
     for class_name, (error, seconds) in failed.items():
-        if class_name not in told:
-            again = "not tried again" if seconds == inf else f"tried again after {span(seconds)}"
-            yield row(class_name, "failed", detail=f"{again}: {error}")
+        if class_name not in told_of:
+            again = "never again" if seconds == inf else f"again in {span(seconds)}"
+            cause = str(error) if error.__cause__ is None else told(error.__cause__)
+            yield row(class_name, "failed", detail=f"{again}: {cause}")
     for class_name in holds:
-        if class_name not in told:
-            yield row(class_name, "leaving", leaves="closed at its last release")
+        if class_name not in told_of:
+            yield row(class_name, "leaving", leaves="at its release")
     for class_name, path in paths.items():
-        if path is not None and class_name not in told:
+        if path is not None and class_name not in told_of:
             yield row(class_name, "cold")
 
 
@@ -166,13 +172,13 @@ def _departures(
     before = stats.cached - stats.held
     for entry in stats.entries:
         if entry.holders:
-            yield entry, "held: not before its release", None
+            yield entry, "at its release", None
             continue
         before -= 1
         left = ttl - entry.idle_seconds
         causes = []
         if ttl > 0.0 and left <= 0.0:
-            causes.append("expired: at next look-up or sweep")
+            causes.append("expired: next look-up")
         elif ttl > 0.0:
             causes.append(f"idle in {span(left)}")
         if registered > stats.max_cache_size:
@@ -194,7 +200,7 @@ def _oldest_holds(registry: Registry) -> dict[str, tuple[int, float]]:
 
 
 def span(seconds: float) -> str:
-    """Write a number of seconds in at most five characters, below a thousand days."""
+    """Write a number of seconds in at most four characters, below a thousand days."""
     if seconds < 0.0995:
         return f"{seconds * 1000:.0f}ms"
     if seconds < 9.95:
