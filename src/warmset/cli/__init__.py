@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from .exit_codes import BAD_FILE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "warmset: the command line needs the 'cli' extra: pip install \"warmset[cli]\"",
             file=sys.stderr,
         )
-        return 2
+        return BAD_FILE
     from .app import run_app
 
     return run_app(arguments)

@@ -80,9 +80,9 @@ def run_app(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("warmset: interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone, as in `warmset demo | head`. What is left in the buffer goes to
-        # nowhere, or the interpreter would complain when it flushes at exit.
+    except (BrokenPipeError, _ReaderGoneError):
+        # As in `warmset demo | head`. What is left in the buffer goes to nowhere, or the
+        # interpreter would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     return status if isinstance(status, int) else PASSED
@@ -94,7 +94,18 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         context.exit()
 
 
+class _ReaderGoneError(Exception):
+    # In place of BrokenPipeError, which click would make exit status 1 of: here, that is growth.
+    pass
+
+
 class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error
+
     # In the order in which one needs them, not in that of the alphabet.
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
@@ -236,7 +247,7 @@ def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
 
     if show:
         click.echo(PIPELINE_FILE.read_text(encoding="utf-8"), nl=False)
-        return 0
+        return PASSED
     missing = missing_packages()
     if missing:
         raise _Refused(

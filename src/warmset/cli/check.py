@@ -203,7 +203,8 @@ class _Checker:
                 )
             for name, text in error.mistyped.items():
                 if not _is_put_in(arguments[name]):
-                    self._fault(table, f"arguments.{name}", arguments[name], text)
+                    expected = text.removeprefix("expected ")
+                    self._fault(table, f"arguments.{name}", arguments[name], expected)
 
 
 class _Bound:

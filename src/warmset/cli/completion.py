@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from .exit_codes import PASSED
 from .refused import Refused
 
 _EPILOG = """
@@ -29,4 +30,4 @@ def completion(context: click.Context, shell: str) -> int:
     if kind is None:
         raise Refused(f"click does not know how to complete in {shell}")
     click.echo(kind(context.find_root().command, {}, "warmset", "_WARMSET_COMPLETE").source())
-    return 0
+    return PASSED

@@ -90,6 +90,9 @@ def _print_classes(registry: dict[str, Any]) -> None:
     console = Console(file=sys.stdout, highlight=False, markup=False)
     # Wider than the terminal is better than cut off: this is also read in a log.
     console.width = max(console.width, Console(width=10_000).measure(table).maximum)
-    console.print(table)
+    # Not by rich itself, which would end the process if the reader has gone.
+    with console.capture() as captured:
+        console.print(table)
+    click.echo(captured.get(), nl=False)
     if registry["classes_left_out"]:
         click.echo(f"and {registry['classes_left_out']} more classes")

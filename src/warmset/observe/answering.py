@@ -135,7 +135,7 @@ class Answerer:
         return {
             "protocol": PROTOCOL,
             "pid": os.getpid(),
-            "program": os.path.basename(sys.argv[0] if sys.argv else "") or "python",
+            "program": _program(),
             "warmset": warmset.__version__,
             "implementation": warmset.implementation,
             "rss_bytes": _resident_bytes(),
@@ -192,6 +192,14 @@ def _offers(served: Served, registry: Registry) -> list[str]:
         for command in CHANGES
         if command not in ("pin", "unpin") or callable(getattr(registry, command, None))
     ]
+
+
+def _program() -> str:
+    """What the process was started as: a script's name, or `-m` and a module's."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None:
+        return f"-m {spec.name.removesuffix('.__main__')}"
+    return os.path.basename(sys.argv[0] if sys.argv else "") or "python"
 
 
 def _resident_bytes() -> int | None:
