@@ -10,7 +10,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.message import Message
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Footer, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -171,12 +171,17 @@ class Top(App[None]):
         else:
             self.push_screen(_Choice(self._processes), self._begin)
 
+    @property
+    def _base(self) -> Screen[Any]:
+        """The screen with the table, whatever question lies over it."""
+        return self.screen_stack[0]
+
     def _begin(self, process: Process | None) -> None:
         if process is None:
             self.exit()
             return
         self._look = Look(process)
-        self.query_one(DataTable).focus()
+        self._base.query_one(DataTable).focus()
         self.set_interval(self._interval, self._tick)
         self._tick()
 
@@ -260,7 +265,7 @@ class Top(App[None]):
         self.call_after_refresh(self._show)
 
     def _show(self) -> None:
-        figures, table = self.query_one("#figures", Static), self.query_one(DataTable)
+        figures, table = self._base.query_one("#figures", Static), self._base.query_one(DataTable)
         figures.set_class(bool(self._fault), "gone")
         registry = self._current()
         if self._answer is None or registry is None:
@@ -319,7 +324,7 @@ class Top(App[None]):
         return "   ".join(parts)
 
     def _selected(self) -> str | None:
-        table = self.query_one(DataTable)
+        table = self._base.query_one(DataTable)
         if not table.row_count:
             return None
         key = table.coordinate_to_cell_key(table.cursor_coordinate).row_key
@@ -362,14 +367,14 @@ class Top(App[None]):
             self.refresh_bindings()
 
     def action_filter(self) -> None:
-        line = self.query_one("#filter", Input)
+        line = self._base.query_one("#filter", Input)
         line.value = self._matching
         line.display = True
         line.focus()
 
     def action_end_filter(self) -> None:
         """Escape takes the filter away."""
-        if self._matching or self.query_one("#filter", Input).display:
+        if self._matching or self._base.query_one("#filter", Input).display:
             self._filter_by("")
 
     def on_input_submitted(self, line: Input.Submitted) -> None:
@@ -377,8 +382,8 @@ class Top(App[None]):
 
     def _filter_by(self, text: str) -> None:
         self._matching = text
-        self.query_one("#filter", Input).display = False
-        self.query_one(DataTable).focus()
+        self._base.query_one("#filter", Input).display = False
+        self._base.query_one(DataTable).focus()
         self._said = ""
         self._refresh()
         self._show()
