@@ -10,6 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 pytest.importorskip("pty")
@@ -145,13 +146,11 @@ def test_the_reader_goes_away(served: Served) -> None:
 
 def test_completion_of_live_names(served: Served) -> None:
     """Numbers and names, with what they are."""
-    command = app.cli.commands["top"]
-    parameter = command.params[0]
-    with command.make_context("top", [], resilient_parsing=True) as context:
-        found = {item.value: item.help for item in live.complete_target(context, parameter, "")}
+    completer = ShellComplete(app.cli, {}, "warmset", "_WARMSET_COMPLETE")
+    for command in ("top", "stats"):
+        found = {item.value: item.help for item in completer.get_completions([command], "")}
         assert found == {str(served.pid): "-c: main", "main": f"process {served.pid}"}
-        names = [item.value for item in live.complete_target(context, parameter, "ma")]
-        assert names == ["main"]
+        assert [item.value for item in completer.get_completions([command], "ma")] == ["main"]
 
 
 @pytest.mark.parametrize(
