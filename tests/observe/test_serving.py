@@ -40,7 +40,8 @@ def test_it_is_reached_by_the_package(ws: Any, make: Any, serving: Any) -> None:
     assert "serve" in dir(observe)
     with pytest.raises(AttributeError, match="no attribute 'surf'"):
         observe.surf  # noqa: B018
-    with observe.serve(make(), name="here") as served:
+    registry = make()
+    with observe.serve(registry, name="here") as served:
         assert served.path is not None
     assert repr(served) == "<served registry 'here'>"
 
