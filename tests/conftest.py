@@ -8,7 +8,10 @@ late imports inside the package find their own copy.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -101,3 +104,12 @@ def make(ws: Any, samples: Any, timer: FakeTimer) -> Any:
         return ws.MethodRegistry(PATHS if paths is None else paths, **{"timer": timer, **options})
 
     return make
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The private directory; its path is short, as the path of a socket must be."""
+    above = tempfile.mkdtemp(prefix="warmset-", dir="/tmp")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", above)
+    yield os.path.join(above, "warmset")
+    shutil.rmtree(above)

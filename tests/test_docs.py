@@ -24,7 +24,9 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_examples_run(ws: Any, page: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_python_examples_run(
+    ws: Any, page: Path, tmp_path: Path, place: str, monkeypatch: Any
+) -> None:
     """In the order of the page, in one namespace."""
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}

@@ -34,6 +34,8 @@ DEFAULTS = {
     "block_when_full": False,
     "block_timeout_seconds": 30.0,
     "sweep_interval_seconds": 0.0,
+    "observe_socket": False,
+    "observe_changes": False,
 }
 
 
@@ -119,7 +121,8 @@ def test_defaults(ws: Any) -> None:
     assert repr(made) == (
         "RegistrySettings(block_timeout_seconds=30.0, block_when_full=False,"
         " build_timeout_seconds=0.0, cache_ttl_seconds=300.0,"
-        " enable_weakref=False, max_cache_size=100, retry_after_seconds=30.0, revive=True,"
+        " enable_weakref=False, max_cache_size=100, observe_changes=False, observe_socket=False,"
+        " retry_after_seconds=30.0, revive=True,"
         " sweep_interval_seconds=0.0)"
     )
 

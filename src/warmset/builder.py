@@ -283,6 +283,17 @@ class Builder:
             chain += [hop.slot.name, *reversed(names)]
         return [*chain, flight.slot.name]
 
+    # -- seeing inside ---------------------------------------------------------------------------
+
+    def under_way(self) -> list[tuple[str, int, float, int]]:
+        """Give name, thread, seconds so far, and how many wait, of each build that is going on."""
+        now = perf_counter()
+        waiting = list(self._waiting.values())
+        return [
+            (name, flight.owner, max(0.0, now - flight.began), waiting.count(flight))
+            for name, flight in list(self._flights.items())
+        ]
+
     # -- failures --------------------------------------------------------------------------------
 
     def failure(self, class_name: str) -> MethodRegistryError | None:
@@ -296,6 +307,15 @@ class Builder:
             return []
         now = self._now()
         return [name for name, failure in list(self._failures.items()) if now < failure.until]
+
+    def failures(self) -> list[tuple[str, MethodRegistryError, float]]:
+        """Give name, error, and seconds until the next try (or inf) of what is remembered."""
+        now = self._now()
+        return [
+            (name, failure.error, failure.until - now)
+            for name, failure in list(self._failures.items())
+            if now < failure.until
+        ]
 
     def remember(
         self,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .lifecycle.listening import Listeners
     from .lifecycle.options import ClassOptions
     from .lifecycle.room import Room
+    from .observe.serving import Served
     from .stats import HolderStats, RegistryStats
 
 __all__ = ["Registry"]
@@ -56,6 +57,9 @@ class Registry(Registration):
         block_timeout_seconds: See `block_when_full`.
         sweep_interval_seconds: Evict what has expired every so many seconds, by one thread for all
             registries of the process; 0: only look-ups and `evict_expired` do.
+        observe_socket: Let `warmset top` and `warmset stats` of the same user look at this
+            registry, over a private Unix socket; see `warmset.observe.serve`.
+        observe_changes: Let them also evict and clear.
         timer: Gives monotonic seconds, for tests; it is read at every look-up. None takes the
             system's monotonic clock, where the TTL allows it the coarse one (1 to 4 ms).
 
@@ -80,6 +84,8 @@ class Registry(Registration):
         block_when_full: bool = False,
         block_timeout_seconds: float = 30.0,
         sweep_interval_seconds: float = 0.0,
+        observe_socket: bool = False,
+        observe_changes: bool = False,
         timer: Callable[[], float] | None = None,
     ) -> None:
         if "_settings" in self.__dict__:
@@ -94,6 +100,8 @@ class Registry(Registration):
             block_when_full=block_when_full,
             block_timeout_seconds=block_timeout_seconds,
             sweep_interval_seconds=sweep_interval_seconds,
+            observe_socket=observe_socket,
+            observe_changes=observe_changes,
         )
         if timer is not None and not callable(timer):
             raise TypeError(f"timer must be a callable that gives seconds, got {timer!r}")
@@ -109,6 +117,7 @@ class Registry(Registration):
         self._options: dict[str, ClassOptions] = {}
         self._listeners: Listeners | None = None
         self._room: Room | None = None
+        self._live_view: Served | None = None
         # Here and not where something leaves: a finaliser or a signal handler that comes in while
         # a module is being imported would find half of it.
         from .lifecycle import prolonging  # noqa: F401
@@ -138,6 +147,10 @@ class Registry(Registration):
             from .lifecycle.sweeper import sweeper
 
             sweeper.add(self)
+        if settings.observe_socket:
+            from .observe.serving import serve_by_setting
+
+            serve_by_setting(self)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Self:
@@ -250,6 +263,8 @@ class Registry(Registration):
             from .lifecycle.sweeper import sweeper
 
             sweeper.remove(self)
+        if self._live_view is not None:
+            self._live_view.stop()
 
     def __enter__(self) -> Self:
         return self

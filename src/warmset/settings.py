@@ -125,6 +125,8 @@ _RULES: dict[str, tuple[Callable[[str, object], Any], str]] = {
         _finite_seconds,
         "a finite number of seconds, 0 or more (0: no sweeping)",
     ),
+    "observe_socket": (_flag, "a bool, true or false"),
+    "observe_changes": (_flag, "a bool, true or false"),
 }
 
 
@@ -198,6 +200,9 @@ class RegistrySettings(_Frozen):
         block_when_full: Whether a build waits for room while all that is cached is held.
         block_timeout_seconds: For how long it waits.
         sweep_interval_seconds: Seconds between sweeps for what has expired, by a thread; 0: none.
+        observe_socket: Whether `warmset top` of the same user may look at the registry while it
+            runs, over a private Unix socket.
+        observe_changes: Whether it may also evict and clear there.
 
     Numbers may be of any type that has `__float__` (seconds; also `__index__`) or `__index__`
     (size), a bool and a str excepted. Equal settings are equal and hash alike; they can be
@@ -215,6 +220,8 @@ class RegistrySettings(_Frozen):
         "cache_ttl_seconds",
         "enable_weakref",
         "max_cache_size",
+        "observe_changes",
+        "observe_socket",
         "retry_after_seconds",
         "revive",
         "sweep_interval_seconds",
@@ -229,6 +236,8 @@ class RegistrySettings(_Frozen):
     block_when_full: bool
     block_timeout_seconds: float
     sweep_interval_seconds: float
+    observe_socket: bool
+    observe_changes: bool
 
     def __init__(
         self,
@@ -242,6 +251,8 @@ class RegistrySettings(_Frozen):
         block_when_full: bool = False,
         block_timeout_seconds: float = 30.0,
         sweep_interval_seconds: float = 0.0,
+        observe_socket: bool = False,
+        observe_changes: bool = False,
     ) -> None:
         given = {
             "cache_ttl_seconds": cache_ttl_seconds,
@@ -253,6 +264,8 @@ class RegistrySettings(_Frozen):
             "block_when_full": block_when_full,
             "block_timeout_seconds": block_timeout_seconds,
             "sweep_interval_seconds": sweep_interval_seconds,
+            "observe_socket": observe_socket,
+            "observe_changes": observe_changes,
         }
         for setting, value in given.items():
             object.__setattr__(self, setting, check_setting(setting, value))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from .exit_codes import BAD_FILE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the command's name; None takes those of the process.
 
     Returns:
-        The exit status; ``warmset run --help`` lists them.
+        The exit status; `exit_codes` lists them.
     """
     try:
         import click  # noqa: F401
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "warmset: the command line needs the 'cli' extra: pip install \"warmset[cli]\"",
             file=sys.stderr,
         )
-        return 2
+        return BAD_FILE
     from .app import run_app
 
     return run_app(arguments)

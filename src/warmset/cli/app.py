@@ -14,10 +14,27 @@ import click
 
 from warmset.settings import SettingsError
 
-from .report import BAD_FILE, INTERRUPTED, version_text
+from .app_path import app_dir_option, put_first
+from .check import check
+from .completion import completion
+from .exit_codes import (
+    BAD_FILE,
+    CLOSED_PIPE,
+    FAILED,
+    GREW,
+    INTERRUPTED,
+    PASSED,
+    exit_status_help,
+)
+from .refused import Refused as _Refused
+from .report import version_text
+from .stats import stats
+from .top import top
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from warmset import MethodRegistry
 
     from .html_report import Recorder
     from .pipeline import Outcome, RunOptions
@@ -25,14 +42,8 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
-_EPILOG = """
-\b
-Exit status:
-  0    the growth stayed within its bound, or there was only one run to look at
-  1    the growth went past --max-growth-mb
-  2    the pipeline file, an option or the installation is wrong; or FILE cannot be written
-  3    --strict stopped at a failure, or not a single call succeeded
-  130  Ctrl-C; the runs that had ended are in the table
+_EPILOG = f"""
+{exit_status_help(PASSED, GREW, BAD_FILE, FAILED, INTERRUPTED, CLOSED_PIPE)}
 
 RSS is the resident set size of the process after each run, once the cache was cleared (unless
 --no-clear), the garbage collected, and the memory that malloc holds, but that is free, given back
@@ -70,12 +81,12 @@ def run_app(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("warmset: interrupted", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone, as in `warmset demo | head`. What is left in the buffer goes to
-        # nowhere, or the interpreter would complain when it flushes at exit.
+    except (BrokenPipeError, _ReaderGoneError):
+        # As in `warmset demo | head`. What is left in the buffer goes to nowhere, or the
+        # interpreter would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status if isinstance(status, int) else 0
+        return CLOSED_PIPE
+    return status if isinstance(status, int) else PASSED
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -84,7 +95,28 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _ReaderGoneError(Exception):
+    # In place of BrokenPipeError, which click would make exit status 1 of: here, that is growth.
+    pass
+
+
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error
+
+    # In the order in which one needs them, not in that of the alphabet.
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Commands,
+    epilog=exit_status_help(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -94,7 +126,14 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
     help="Show the version and which core is in use.",
 )
 def cli() -> None:
-    """Run a pipeline over one instance registry, again and again, and see whether memory grows."""
+    """
+    Run pipelines over an instance registry, and look into processes that have one.
+
+    \b
+    Try what memory does:   warmset demo
+    Your own pipeline:      warmset check PIPELINE.toml, then warmset run PIPELINE.toml
+    A process that runs:    warmset top, or warmset stats --json for scripts
+    """
 
 
 def _run_options(command: _Command) -> _Command:
@@ -162,22 +201,23 @@ def _run_options(command: _Command) -> _Command:
             metavar="FILE.html",
             help="Write the report as one HTML page with plots, too; needs the extra 'report'.",
         ),
+        click.option(
+            "--serve",
+            is_flag=True,
+            help="Let `warmset top` and `warmset stats` look at the registry while it runs.",
+        ),
+        click.option(
+            "--allow-changes", is_flag=True, help="With --serve: let `warmset top` evict and clear."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
-@cli.command(epilog=_EPILOG)
+@cli.command(epilog=_EPILOG, short_help="Run a pipeline N times and judge the growth of memory.")
 @click.argument("pipeline_toml", metavar="PIPELINE.toml", type=click.Path(path_type=Path))
-@click.option(
-    "--app-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path(),
-    metavar="DIR",
-    help="Put first on the import path, for classes that are not installed; by default the working"
-    " directory.",
-)
+@app_dir_option
 @_run_options
 def run(pipeline_toml: Path, app_dir: Path, **options: Any) -> int:
     """
@@ -190,12 +230,11 @@ def run(pipeline_toml: Path, app_dir: Path, **options: Any) -> int:
 
     with _bad_input():
         pipeline = load_pipeline(pipeline_toml)
-    # As `python -m` does; the script of an installed command does not.
-    sys.path.insert(0, str(app_dir.resolve()))
+    put_first(app_dir)
     return _execute(pipeline, **options)
 
 
-@cli.command(epilog=_EPILOG)
+@cli.command(epilog=_EPILOG, short_help="Run the shipped pipeline: real classes, real text.")
 @click.option(
     "--documents",
     multiple=True,
@@ -216,7 +255,7 @@ def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
 
     if show:
         click.echo(PIPELINE_FILE.read_text(encoding="utf-8"), nl=False)
-        return 0
+        return PASSED
     missing = missing_packages()
     if missing:
         raise _Refused(
@@ -231,14 +270,6 @@ def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
         source = replace(pipeline.documents, base=Path(), files=documents, source=None)
         pipeline = replace(pipeline, documents=source)
     return _execute(pipeline, **options)
-
-
-class _Refused(click.ClickException):
-    # One line on stderr, without click's "Error:" in front.
-    exit_code = BAD_FILE
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"warmset: {self.format_message()}", file=file, err=file is None)
 
 
 @contextmanager
@@ -257,6 +288,8 @@ def _execute(
     cache_ttl_seconds: float | None,
     json_file: Path | None,
     report_file: Path | None,
+    serve: bool,
+    allow_changes: bool,
     **options: Any,
 ) -> int:
     from warmset._process_memory import share_one_heap
@@ -276,6 +309,8 @@ def _execute(
     if json_file is not None and not json_file.parent.is_dir():
         # Known before the runs, not after them.
         raise click.UsageError(f"--json: no directory {str(json_file.parent)!r}")
+    if allow_changes and not serve:
+        raise click.UsageError("--allow-changes goes with --serve")
     recorder = None if report_file is None else _page_recorder(report_file, pipeline, run_options)
     with _bad_input():
         source = pipeline.documents
@@ -283,7 +318,8 @@ def _execute(
     if run_options.trim and run_options.workers > 1:
         share_one_heap()
     click.echo(report.headline(pipeline, len(documents), run_options))
-    outcome = _with_progress(pipeline, documents, run_options, recorder)
+    server = _server(pipeline, allow_changes) if serve else None
+    outcome = _with_progress(pipeline, documents, run_options, recorder, server)
     verdict = report.judge(outcome, max_growth_mb)
     if outcome.records:
         report.print_table(outcome.records, sys.stdout)
@@ -332,16 +368,43 @@ def _writing(target: Path) -> Iterator[None]:
         ) from error
 
 
+def _server(pipeline: Pipeline, allow_changes: bool) -> Callable[[MethodRegistry], None]:
+    from warmset.observe.protocol import LiveViewError
+    from warmset.observe.serving import serve
+
+    def start(registry: MethodRegistry) -> None:
+        name = Path(pipeline.file).stem
+        if name.isdigit():
+            name = f"pipeline-{name}"  # a number would be taken for a process
+        try:
+            serve(registry, name=name, allow_changes=allow_changes)
+        except LiveViewError as error:
+            raise _Refused(f"--serve: {error}") from error
+        click.echo(f"served as {name!r}: warmset top {os.getpid()}", err=True)
+
+    return start
+
+
 def _with_progress(
-    pipeline: Pipeline, documents: Sequence[Any], options: RunOptions, recorder: Recorder | None
+    pipeline: Pipeline,
+    documents: Sequence[Any],
+    options: RunOptions,
+    recorder: Recorder | None,
+    server: Callable[[MethodRegistry], None] | None,
 ) -> Outcome:
     from rich.console import Console
 
     from .pipeline import run_pipeline
 
-    watching: dict[str, Any] = {}
+    def watch(registry: MethodRegistry) -> None:
+        if server is not None:
+            server(registry)
+        if recorder is not None:
+            recorder.watch(registry)
+
+    watching: dict[str, Any] = {"watch": watch}
     if recorder is not None:
-        watching = {"watch": recorder.watch, "on_run": recorder.on_run}
+        watching["on_run"] = recorder.on_run
     console = Console(stderr=True)
     if not console.is_terminal:
         return run_pipeline(pipeline, documents, options, **watching)
@@ -369,3 +432,7 @@ def _with_progress(
             **{**watching, "on_run": on_run},
             on_step=lambda: progress.advance(task),
         )
+
+
+for _command in (check, top, stats, completion):
+    cli.add_command(_command)

@@ -10,7 +10,34 @@ from warmset.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import TracebackType
     from typing import Any
+
+
+class Faults:
+    """
+    Collects errors: ``with faults:`` goes on behind the block that one was raised in.
+
+    Attributes:
+        found: The errors, in the order in which they were raised.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[SettingsError] = []
+
+    def __enter__(self) -> Faults:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, SettingsError):
+            self.found.append(error)
+            return True
+        return False
 
 
 def fault(

@@ -22,7 +22,7 @@ from warmset.resolver import shown
 from warmset.settings import RegistrySettings, SettingsError, unknown_keys
 from warmset.settings_file import check_classes, load_toml
 
-from .faults import fault
+from .faults import Faults, fault
 
 if TYPE_CHECKING:
     import os
@@ -130,21 +130,55 @@ def load_pipeline(path: str | os.PathLike[str]) -> Pipeline:
         SettingsError: It cannot be read, or something in it is not as expected; the text names
             file, table, key and value.
     """
+    pipeline, faults = read_pipeline(path)
+    if faults:
+        raise faults[0]
+    return pipeline
+
+
+def read_pipeline(path: str | os.PathLike[str]) -> tuple[Pipeline, list[SettingsError]]:
+    """
+    Read a pipeline file and find all that is wrong in it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What is sound of it, which is all if there are no faults; and the faults.
+
+    Raises:
+        SettingsError: It cannot be read, or is not TOML.
+    """
     file = str(path)
     content = load_toml(file)
-    known = ("registry", "classes", "build", "rules", "documents", "steps")
-    unknown_keys(content, known, file=file, table_name="")
-    settings = RegistrySettings.from_table(content.get("registry", {}), file=file)
-    class_paths = check_classes(content.get("classes", {}), file=file)
-    if not class_paths:
-        raise SettingsError(f"{file}: [classes]: missing or empty; expected at least one class")
-    build = _check_build(content.get("build", {}), class_paths, file)
-    rules = _check_rules(content.get("rules", {}), class_paths, build, file)
+    faults = Faults()
+    with faults:
+        known = ("registry", "classes", "build", "rules", "documents", "steps")
+        unknown_keys(content, known, file=file, table_name="")
+    settings = _check_registry(content.get("registry", {}), file, faults)
+    class_paths: dict[str, str] = {}
+    names: Mapping[str, Any] = {}
+    with faults:
+        names = _table(content.get("classes", {}), file, "classes")
+        if not names:
+            raise SettingsError(f"{file}: [classes]: missing or empty; expected at least one class")
+    for name, class_path in names.items():
+        with faults:
+            class_paths.update(check_classes({name: class_path}, file=file))
+    build: dict[str, Mapping[str, Any]] = {}
+    with faults:
+        build = _check_build(content.get("build", {}), names, file, faults)
+    rules: dict[str, str] = {}
+    with faults:
+        rules = _check_rules(content.get("rules", {}), names, build, file, faults)
     documents = None
     if "documents" in content:
-        documents = _check_documents(content["documents"], file)
-    steps = _check_steps(content.get("steps", []), class_paths, documents is not None, file)
-    return Pipeline(
+        with faults:
+            documents = _check_documents(content["documents"], file, faults)
+    steps: tuple[Step, ...] = ()
+    with faults:
+        steps = _check_steps(content.get("steps", []), names, "documents" in content, file, faults)
+    pipeline = Pipeline(
         file=file,
         settings=settings,
         class_paths=class_paths,
@@ -153,6 +187,17 @@ def load_pipeline(path: str | os.PathLike[str]) -> Pipeline:
         documents=documents,
         steps=steps,
     )
+    return pipeline, faults.found
+
+
+def _check_registry(value: object, file: str, faults: Faults) -> RegistrySettings:
+    sound: dict[str, Any] = {}
+    with faults:
+        for key, setting in _table(value, file, "registry").items():
+            with faults:
+                RegistrySettings.from_table({key: setting}, file=file)
+                sound[key] = setting
+    return RegistrySettings.from_table(sound, file=file)
 
 
 def _table(value: object, file: str, name: str) -> dict[str, Any]:
@@ -177,35 +222,42 @@ def _known_class(
 
 
 def _check_build(
-    value: object, classes: Mapping[str, str], file: str
+    value: object, classes: Mapping[str, Any], file: str, faults: Faults
 ) -> dict[str, Mapping[str, Any]]:
     build: dict[str, Mapping[str, Any]] = {}
     for name, arguments in _table(value, file, "build").items():
-        _known_class(name, arguments, classes, file, "build")
-        if not isinstance(arguments, dict):
-            raise fault(file, "build", name, arguments, "a table of keyword arguments")
-        build[name] = arguments
+        with faults:
+            _known_class(name, arguments, classes, file, "build")
+            if not isinstance(arguments, dict):
+                raise fault(file, "build", name, arguments, "a table of keyword arguments")
+            build[name] = arguments
     return build
 
 
 def _check_rules(
-    value: object, classes: Mapping[str, str], build: Mapping[str, object], file: str
+    value: object,
+    classes: Mapping[str, Any],
+    build: Mapping[str, object],
+    file: str,
+    faults: Faults,
 ) -> dict[str, str]:
     rules: dict[str, str] = {}
     for name, path in _table(value, file, "rules").items():
-        _known_class(name, path, classes, file, "rules")
-        if not _is_dotted(path):
-            raise fault(file, "rules", name, path, _DOTTED)
-        if name in build:
-            raise fault(file, "rules", name, path, "[build] or [rules] for a class, not both")
-        rules[name] = path
+        with faults:
+            _known_class(name, path, classes, file, "rules")
+            if not _is_dotted(path):
+                raise fault(file, "rules", name, path, _DOTTED)
+            if name in build:
+                raise fault(file, "rules", name, path, "[build] or [rules] for a class, not both")
+            rules[name] = path
     return rules
 
 
-def _check_documents(value: object, file: str) -> DocumentSource:
+def _check_documents(value: object, file: str, faults: Faults) -> DocumentSource:
     table = _table(value, file, "documents")
-    known = ("files", "source", "limit", "max_characters", "encoding")
-    unknown_keys(table, known, file=file, table_name="documents")
+    with faults:
+        known = ("files", "source", "limit", "max_characters", "encoding")
+        unknown_keys(table, known, file=file, table_name="documents")
     if ("files" in table) == ("source" in table):
         given = "both" if "files" in table else "neither"
         raise SettingsError(
@@ -214,27 +266,33 @@ def _check_documents(value: object, file: str) -> DocumentSource:
             table="documents",
         )
     files = table.get("files", [])
-    if "files" in table and not (
-        isinstance(files, list) and files and all(isinstance(glob, str) and glob for glob in files)
-    ):
-        raise fault(file, "documents", "files", files, "a list of one or more globs")
+    with faults:
+        if "files" in table and not (
+            isinstance(files, list)
+            and files
+            and all(isinstance(glob, str) and glob for glob in files)
+        ):
+            raise fault(file, "documents", "files", files, "a list of one or more globs")
     source = table.get("source")
-    if source is not None and not _is_dotted(source):
-        raise fault(file, "documents", "source", source, _DOTTED)
+    with faults:
+        if source is not None and not _is_dotted(source):
+            raise fault(file, "documents", "source", source, _DOTTED)
     for key in ("limit", "max_characters"):
         number = table.get(key, 1)
-        if type(number) is not int or number < 1:
-            raise fault(file, "documents", key, number, "a whole number, 1 or more")
+        with faults:
+            if type(number) is not int or number < 1:
+                raise fault(file, "documents", key, number, "a whole number, 1 or more")
     encoding = table.get("encoding", "utf-8")
-    try:
-        codecs.lookup(encoding)
-    except (LookupError, TypeError, ValueError) as error:
-        raise fault(
-            file, "documents", "encoding", encoding, "the name of an encoding, such as 'utf-8'"
-        ) from error
+    with faults:
+        try:
+            codecs.lookup(encoding)
+        except (LookupError, TypeError, ValueError) as error:
+            raise fault(
+                file, "documents", "encoding", encoding, "the name of an encoding, such as 'utf-8'"
+            ) from error
     return DocumentSource(
         base=Path(file).parent,
-        files=tuple(files),
+        files=tuple(files) if isinstance(files, list) else (),
         source=source,
         limit=table.get("limit"),
         max_characters=table.get("max_characters"),
@@ -243,23 +301,27 @@ def _check_documents(value: object, file: str) -> DocumentSource:
 
 
 def _check_steps(
-    value: object, classes: Mapping[str, str], has_documents: bool, file: str
+    value: object, classes: Mapping[str, Any], has_documents: bool, file: str, faults: Faults
 ) -> tuple[Step, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise SettingsError(
             f"{file}: [[steps]]: {shown(value)}; expected one or more tables", file=file
         )
-    names = [_step_name(row, f"steps[{at}]", file) for at, row in enumerate(value, 1)]
-    earlier: dict[str, Step] = {}
+    rows: list[tuple[str, str, dict[str, Any]]] = []
     for at, row in enumerate(value, 1):
-        table = f"steps[{at}]"
-        name = names[at - 1]
-        if name in earlier:
-            raise fault(file, table, "name", name, "a name that no other step has")
-        later = [other for other in names[at - 1 :] if other not in earlier]
-        checker = _StepChecker(file, table, earlier, later, has_documents)
-        earlier[name] = checker.step(name, row, classes)
-    return tuple(earlier.values())
+        with faults:
+            rows.append((f"steps[{at}]", _step_name(row, f"steps[{at}]", file), row))
+    names = [name for _, name, _ in rows]
+    earlier: dict[str, Step] = {}
+    for at, (table, name, row) in enumerate(rows):
+        with faults:
+            if name in earlier:
+                raise fault(file, table, "name", name, "a name that no other step has")
+            later = [other for other in names[at:] if other not in earlier]
+            checker = _StepChecker(file, table, earlier, later, has_documents, faults)
+            # Also where something in it is wrong: what refers to it is not wrong for that.
+            earlier[name] = checker.step(name, row, classes)
+    return tuple(step for step in earlier.values() if step.class_name in classes and step.method)
 
 
 def _step_name(row: Mapping[str, Any], table: str, file: str) -> str:
@@ -287,7 +349,9 @@ class _StepChecker:
         earlier: Mapping[str, Step],
         later: list[str],
         has_documents: bool,
+        faults: Faults,
     ) -> None:
+        self.faults = faults
         self.file = file
         self.table = table
         self.earlier = earlier
@@ -296,24 +360,35 @@ class _StepChecker:
         self.per_document = True
         self.needs: set[str] = set()
 
-    def step(self, name: str, row: Mapping[str, Any], classes: Mapping[str, str]) -> Step:
-        known = ("name", "class", "method", "each", "arguments")
-        unknown_keys(row, known, file=self.file, table_name=self.table)
+    def step(self, name: str, row: Mapping[str, Any], classes: Mapping[str, Any]) -> Step:
+        with self.faults:
+            known = ("name", "class", "method", "each", "arguments")
+            unknown_keys(row, known, file=self.file, table_name=self.table)
         class_name, method = row["class"], row["method"]
-        if not isinstance(class_name, str) or class_name not in classes:
-            raise self._fault("class", class_name, "a name from [classes]", near=classes)
-        if not isinstance(method, str) or not method.isidentifier():
-            raise self._fault("method", method, "the name of a method")
+        with self.faults:
+            if not isinstance(class_name, str) or class_name not in classes:
+                class_name, wrong = "", class_name
+                raise self._fault("class", wrong, "a name from [classes]", near=classes)
+        with self.faults:
+            if not isinstance(method, str) or not method.isidentifier():
+                method, wrong = "", method
+                raise self._fault("method", wrong, "the name of a method")
         each = row.get("each", "document")
-        if each not in ("document", "run"):
-            raise self._fault("each", each, "'document' or 'run'", near=("document", "run"))
-        self.per_document = each == "document"
-        if self.per_document and not self.has_documents:
-            raise self._fault("each", each, "'run', or a table [documents]")
+        with self.faults:
+            if each not in ("document", "run"):
+                raise self._fault("each", each, "'document' or 'run'", near=("document", "run"))
+            self.per_document = each == "document"
+            if self.per_document and not self.has_documents:
+                raise self._fault("each", each, "'run', or a table [documents]")
         arguments = row.get("arguments", {})
-        if not isinstance(arguments, dict):
-            raise self._fault("arguments", arguments, "a table of keyword arguments")
-        parsed = {key: self._value(f"arguments.{key}", item) for key, item in arguments.items()}
+        parsed: dict[str, Any] = {}
+        with self.faults:
+            if not isinstance(arguments, dict):
+                raise self._fault("arguments", arguments, "a table of keyword arguments")
+            for key, item in arguments.items():
+                parsed[key] = None
+                with self.faults:
+                    parsed[key] = self._value(f"arguments.{key}", item)
         return Step(name, class_name, method, self.per_document, parsed, frozenset(self.needs))
 
     def _fault(self, key: str, value: object, expected: str, *, near: Any = ()) -> SettingsError:

@@ -16,6 +16,8 @@ from rich.table import Table
 
 import warmset
 
+from .exit_codes import FAILED, GREW, INTERRUPTED, PASSED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,12 +26,6 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 FAILURES_SHOWN = 5
-
-PASSED = 0
-GREW = 1
-BAD_FILE = 2
-FAILED = 3
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +169,10 @@ def print_table(records: tuple[RunRecord, ...], stream: TextIO) -> None:
     # Wider than the terminal is better than cut off: a report is also read in a log.
     wide = Console(file=stream, width=10_000)
     console.width = max(console.width, wide.measure(table).maximum)
-    console.print(table)
+    # Not by rich itself, which would end the process if the reader has gone.
+    with console.capture() as captured:
+        console.print(table)
+    stream.write(captured.get())
     if not all(record.complete for record in records):
         stream.write("* not complete: a step failed and --strict stopped the runs\n")
 

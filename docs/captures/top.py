@@ -1,0 +1,129 @@
+"""
+Captures `warmset top` over a running `warmset demo`: python docs/captures/top.py
+
+Both run for real, `top` in a pseudo-terminal of 80 columns; what is on its screen once all classes
+are warm and one is held is written beside this file, as text and as a picture.
+
+Needs the extras 'demo' and 'test'.
+"""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tests" / "support"))
+
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+from terminal import Terminal, warmset
+
+# Rich's own picture asks a server for its font; this one is drawn with what the reader has.
+_PICTURE = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace;
+  font-size: {char_height}px; line-height: {line_height}px; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>
+{lines}
+</defs>
+<rect fill="#121212" width="{width}" height="{height}" rx="8"/>
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def drawn(terminal: Terminal) -> str:
+    """The screen as an SVG."""
+    screen = terminal.screen
+    console = Console(
+        file=io.StringIO(), record=True, width=screen.columns, force_terminal=True,
+        color_system="truecolor",
+    )  # fmt: skip
+    for line in range(screen.lines):
+        text = Text(no_wrap=True, end="")
+        cells = [screen.buffer[line][column] for column in range(screen.columns)]
+        for style, run in groupby(cells, style_of):
+            text.append("".join(cell.data for cell in run), style)
+        console.print(text, overflow="crop")
+    picture = console.export_svg(title="", code_format=_PICTURE, unique_id="top")
+    return "\n".join(line.rstrip() for line in picture.splitlines()) + "\n"
+
+
+def style_of(cell: Any) -> Style:
+    """How rich writes what an emulator knows of a character."""
+    return Style(
+        color=colour(cell.fg, "#e0e0e0"),
+        bgcolor=colour(cell.bg, "#121212"),
+        bold=cell.bold,
+        reverse=cell.reverse,
+    )
+
+
+def colour(name: str, default: str) -> str:
+    """An emulator's colour as rich writes it."""
+    if name == "default":
+        return default
+    if len(name) == 6 and all(digit in "0123456789abcdefABCDEF" for digit in name):
+        return f"#{name}"
+    return {"brown": "yellow"}.get(name, name.replace("bright", "bright_"))
+
+
+def ready(screen: str) -> bool:
+    """All classes are warm and one of them is held; the keys are there."""
+    states = re.findall(r"^\w+ +(warm|held) ", screen, re.MULTILINE)
+    return len(states) == 8 and "held" in states and "q Quit" in screen
+
+
+def main() -> None:
+    """Run the two, and write what was seen."""
+    with tempfile.TemporaryDirectory(prefix="warmset-") as place:
+        variables = {**os.environ, "XDG_RUNTIME_DIR": place}
+        demo = subprocess.Popen(
+            warmset("demo", "--serve", "--allow-changes", "--runs", "1000"),
+            env=variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert demo.stderr is not None
+            while "served as" not in demo.stderr.readline():
+                assert demo.poll() is None, "the demo ended"
+            words = warmset("top", "demo", "--interval", "0.1")
+            with Terminal(words, columns=80, lines=18, variables=variables) as terminal:
+                terminal.until(ready)
+                terminal.send(" ")
+                text = terminal.until(lambda screen: "paused" in screen and ready(screen))
+                picture = drawn(terminal)
+                terminal.send("q")
+                assert terminal.end() == 0
+        finally:
+            demo.kill()
+            demo.communicate()
+    (HERE / "top.txt").write_text(text + "\n", encoding="utf-8")
+    (HERE / "top.svg").write_text(picture, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""
+Seeing inside a process: what its registries hold, while it runs.
+
+Each name here is imported from its module at first use.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .protocol import LiveViewError
+    from .serving import serve
+
+__all__ = ["LiveViewError", "serve"]
+
+_MODULES = {"LiveViewError": "protocol", "serve": "serving"}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{module}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

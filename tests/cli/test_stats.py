@@ -1,0 +1,206 @@
+"""``warmset stats`` and what it shares with ``top``: figures, order, the process that is meant."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+from contextlib import redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+
+pytest.importorskip("pty")
+
+from served import Served
+from terminal import warmset
+
+from warmset.cli import app, live, main
+from warmset.observe.rows import span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+HEADINGS = "class state age idle uses build bytes held leaves"
+
+
+@pytest.fixture
+def served(twin: str, place: str) -> Iterator[Served]:
+    """A process with a warm and a held instance; on each core."""
+    with Served(pure=twin == "pure") as process:
+        process.do("registry.get_instance('Alpha')")
+        process.do("hold('Beta')")
+        yield process
+
+
+def invoke(*words: str) -> tuple[int, str, str]:
+    """Status, output, errors."""
+    output, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(errors):
+        status = main(words)
+    return status, output.getvalue(), errors.getvalue()
+
+
+def test_json_for_scripts(served: Served, twin: str) -> None:
+    """By number, by name, or all; nothing but JSON on the output."""
+    for words in ([], [str(served.pid)], ["main"]):
+        status, output, errors = invoke("stats", "--json", *words)
+        assert (status, errors) == (0, "")
+        (process,) = json.loads(output)["processes"]
+        assert (process["pid"], process["implementation"]) == (served.pid, twin)
+        (registry,) = process["registries"]
+        assert (registry["name"], registry["cached"], registry["held"]) == ("main", 2, 1)
+        assert registry["lookups"] == registry["hits"] + registry["misses"] == 2
+        rows = {row["class_name"]: row for row in registry["classes"]}
+        assert rows["Alpha"]["state"] == "warm"
+        assert 0.0 < rows["Alpha"]["leaves_in_seconds"] <= 300.0
+        assert rows["Alpha"]["bytes"] is None
+        assert (rows["Beta"]["state"], rows["Beta"]["holders"]) == ("held", 1)
+
+
+def test_the_table(served: Served) -> None:
+    """No colours and no escapes where it is not a terminal, however narrow that says it is."""
+    result = subprocess.run(
+        warmset("stats"), capture_output=True, text=True, timeout=60,
+        env={**os.environ, "COLUMNS": "20"},
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert "\x1b" not in result.stdout
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert lines[0].startswith(f"process {served.pid} ")
+    assert lines[1].startswith("main: 2 of at most 3 warm, 1 held   hit rate 0.0%   2 builds")
+    assert lines[2].split() == [
+        *["class", "state", "age", "idle", "uses", "build", "bytes", "held", "leaves"]
+    ]
+    assert lines[3].split()[:2] == ["Beta", "held"]
+    assert lines[3].endswith("at its release")
+    assert lines[4].split()[:2] == ["Alpha", "warm"]
+    assert len(lines) == 3 + 5
+
+
+def test_sort_and_filter(served: Served) -> None:
+    """As in top."""
+    _, output, _ = invoke("stats", "--json", "--sort", "class", "--filter", "A")
+    (process,) = json.loads(output)["processes"]
+    names = [row["class_name"] for row in process["registries"][0]["classes"]]
+    assert names == ["Alpha", "Beta", "Delta", "Gamma"]
+    status, _, errors = invoke("stats", "--sort", "colour")
+    assert status == 2
+    assert "colour" in errors
+
+
+def test_several_processes(served: Served) -> None:
+    """All of them, unless one is named."""
+    with Served(name="other") as other:
+        _, output, _ = invoke("stats", "--json")
+        pids = [process["pid"] for process in json.loads(output)["processes"]]
+        assert pids == sorted([served.pid, other.pid])
+        _, output, _ = invoke("stats", "other", "--json")
+        assert [process["pid"] for process in json.loads(output)["processes"]] == [other.pid]
+        _, output, _ = invoke("stats")
+        assert output.count("process ") == 2
+
+
+def test_nobody_serves(place: str) -> None:
+    """Exit status 4, and how a process would."""
+    status, output, errors = invoke("stats", "--json")
+    assert (status, output) == (4, "")
+    assert errors.startswith("warmset: no running process serves a registry; ")
+    assert "observe_socket = true" in errors
+
+
+def test_somebody_else_serves(served: Served) -> None:
+    """Exit status 4, the nearest name, and what there is."""
+    status, _, errors = invoke("stats", "mian")
+    assert status == 4
+    assert errors.startswith("warmset: no registry mian is served (nearest: 'main'); there is ")
+    assert f"{served.pid} -c: main" in errors
+    status, _, errors = invoke("stats", "1")
+    assert status == 4
+    assert errors.startswith("warmset: no process 1 is served; there is ")
+
+
+def test_a_place_that_is_not_private_is_told(place: str) -> None:
+    """And nothing in it is asked."""
+    os.mkdir(place, 0o755)
+    status, _, errors = invoke("stats")
+    assert status == 4
+    assert "passed over" in errors
+    assert "mode 0755; expected 0700" in errors
+
+
+def test_the_reader_goes_away(served: Served) -> None:
+    """As in `warmset stats | head -1`: exit status 141 and not a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        warmset("stats"), stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_completion_of_live_names(served: Served) -> None:
+    """Numbers and names, with what they are."""
+    completer = ShellComplete(app.cli, {}, "warmset", "_WARMSET_COMPLETE")
+    for command in ("top", "stats"):
+        found = {item.value: item.help for item in completer.get_completions([command], "")}
+        assert found == {str(served.pid): "-c: main", "main": f"process {served.pid}"}
+        assert [item.value for item in completer.get_completions([command], "ma")] == ["main"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0ms"), (0.0994, "99ms"), (0.0996, "0.1s"), (9.94, "9.9s"), (9.96, "10s"),
+        (99.4, "99s"), (99.6, "2m"), (5_960, "99m"), (6_000, "2h"), (170_000, "47h"),
+        (172_800, "2d"), (86_400 * 999, "999d"),
+    ],
+)  # fmt: skip
+def test_spans(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+    assert len(text) <= 4
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "-"), (0, "0"), (999, "999"), (1_000, "1.0k"), (99_940, "99.9k"), (100_000, "100k"),
+        (12_300_000, "12.3M"), (2_000_000_000, "2.0G"),
+    ],
+)  # fmt: skip
+def test_sizes(number: int | None, text: str) -> None:
+    assert live.size(number) == text
+    assert len(text) <= 5
+
+
+def test_orders() -> None:
+    """The largest first, names from A, and what is not known always last."""
+
+    def row(name: str, state: str, uses: int | None, leaves: float | None) -> dict[str, Any]:
+        return {"class_name": name, "state": state, "uses": uses, "leaves_in_seconds": leaves}
+
+    rows = [row("b", "cold", None, None), row("C", "warm", 1, 5.0), row("a", "held", 7, 2.0)]
+
+    def names(sort: str | None, reverse: bool = False) -> str:
+        return "".join(each["class_name"] for each in live.in_order(rows, sort, reverse))
+
+    assert names(None) == "bCa"
+    assert names(None, True) == "aCb"
+    assert names("class") == "abC"
+    assert names("state") == "aCb"
+    assert names("uses") == "aCb"
+    assert names("uses", True) == "Cab"
+    assert names("leaves") == "aCb"
+
+
+def test_help_names_every_column() -> None:
+    """As what one can sort by."""
+    text = CliRunner().invoke(app.cli, ["stats", "--help"]).output
+    assert "[class|state|age|idle|uses|build|bytes|held|leaves]" in text.replace("\n", "").replace(
+        " ", ""
+    )

@@ -1,0 +1,265 @@
+"""``warmset top``, driven by its keys in a pseudo-terminal, over a process that really runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("pty")
+pytest.importorskip("pyte")
+
+from served import Served
+from terminal import Terminal, warmset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+OFTEN = ("--interval", "0.1")
+
+
+@contextmanager
+def lively(*, pure: bool = False) -> Iterator[Served]:
+    """A process with a warm instance, a held one and a failed one."""
+    with Served(pure=pure, allow_changes=True) as process:
+        process.do("registry.get_instance('Alpha')")
+        process.do("hold('Beta')")
+        process.do("fail('Broken')")
+        yield process
+
+
+@pytest.fixture
+def served(place: str) -> Iterator[Served]:
+    """A process whose core does not matter."""
+    with lively() as process:
+        yield process
+
+
+@pytest.fixture
+def either(twin: str, place: str) -> Iterator[Served]:
+    """A process on each core: for what it tells, not for what the screen makes of it."""
+    with lively(pure=twin == "pure") as process:
+        yield process
+
+
+def names(screen: str) -> list[str]:
+    """The classes on the screen, from above."""
+    known = ("Alpha", "Beta", "Gamma", "Delta", "Broken")
+    return [line.split()[0] for line in screen.splitlines() if line.startswith(known)]
+
+
+def row(screen: str, name: str) -> list[str]:
+    """The words of a class's line; none while it is being drawn."""
+    lines = (line.split() for line in screen.splitlines() if line.startswith(name))
+    return next(lines, [""] * 9)
+
+
+def whole(screen: str) -> bool:
+    """Whether all classes and the keys are there."""
+    return len(names(screen)) == 5 and "q Quit" in screen
+
+
+def test_what_it_shows(either: Served) -> None:
+    """Within 80 columns: the process, the registry, each class, the keys."""
+    with Terminal(warmset("top", *OFTEN)) as terminal:
+        screen = terminal.until(whole)
+        lines = screen.splitlines()
+        assert f"process {either.pid} " in lines[0]
+        assert "RSS" in lines[0]
+        assert "main: 2 of at most 3 warm, 1 held" in lines[1]
+        assert lines[3].split() == [
+            *["class", "state", "age", "idle", "uses", "build", "bytes", "held", "leaves"]
+        ]
+        assert names(screen)[:2] == ["Beta", "Alpha"]
+        assert row(screen, "Alpha")[1] == "warm"
+        assert "idle in" in screen
+        beta = row(screen, "Beta")
+        assert (beta[1], beta[3], beta[7]) == ("held", "-", "1")
+        assert "at its release" in screen
+        assert row(screen, "Broken")[1] == "failed"
+        assert "again in" in screen
+        assert row(screen, "Gamma")[1] == "cold"
+        for key in ("q Quit", "s Sort", "/ Filter", "e Evict", "c Clear"):
+            assert key in lines[-1]
+        assert "Pin" not in lines[-1]
+        assert all(len(line) <= 80 for line in lines)
+        terminal.send("q")
+        assert terminal.end() == 0
+
+
+def test_it_follows_the_process(either: Served) -> None:
+    """What is built and released there is seen here."""
+    with Terminal(warmset("top", "main", *OFTEN)) as terminal:
+        terminal.until(whole)
+        either.do("registry.get_instance('Gamma')")
+        terminal.until(lambda screen: row(screen, "Gamma")[1] == "warm")
+        either.do("held.pop().__exit__()")
+        terminal.until(lambda screen: row(screen, "Beta")[1] == "warm")
+        terminal.send(" ")
+        terminal.until(lambda screen: "paused" in screen)
+        terminal.send("\x03")
+        assert terminal.end() == 0
+
+
+def test_sorting_and_filtering(served: Served) -> None:
+    """By each column, both ways round; Escape takes the filter away."""
+    with Terminal(warmset("top", str(served.pid), *OFTEN)) as terminal:
+        terminal.until(whole)
+        terminal.send("s")
+        terminal.until(
+            lambda screen: names(screen) == ["Alpha", "Beta", "Broken", "Delta", "Gamma"]
+        )
+        terminal.send("r")
+        terminal.until(
+            lambda screen: names(screen) == ["Gamma", "Delta", "Broken", "Beta", "Alpha"]
+        )
+        assert "sorted by class, reversed" in terminal.text()
+        terminal.send("/")
+        terminal.until(lambda screen: "part of a class name" in screen)
+        terminal.send("TA\r")
+        screen = terminal.until(lambda screen: names(screen) == ["Delta", "Beta"])
+        assert "filter: TA" in screen
+        terminal.send("\x1b")
+        terminal.until(lambda screen: len(names(screen)) == 5)
+        terminal.send("q")
+        assert terminal.end() == 0
+
+
+def test_evict_and_clear(either: Served) -> None:
+    """After a question, which No answers as well."""
+    with Terminal(warmset("top", "--sort", "class", *OFTEN)) as terminal:
+        terminal.until(whole)
+        terminal.send("e")
+        terminal.until(lambda screen: "Evict the instance of Alpha?" in screen)
+        terminal.send("n")
+        terminal.until(lambda screen: "Evict the" not in screen)
+        terminal.until(lambda screen: row(screen, "Alpha")[1] == "warm")
+        terminal.send("e")
+        terminal.until(lambda screen: "Evict the instance of Alpha?" in screen)
+        terminal.send("y")
+        terminal.until(lambda screen: row(screen, "Alpha")[1] == "cold")
+        assert "evict: 1 removed" in terminal.text()
+        terminal.send("c")
+        terminal.until(lambda screen: "Clear main: all 1 instances?" in screen)
+        terminal.send("y")
+        terminal.until(lambda screen: row(screen, "Beta")[1] == "leaving")
+        either.do("assert registry.stats().cached == 0")
+        terminal.send("q")
+        assert terminal.end() == 0
+
+
+def test_changes_that_are_not_allowed_have_no_key(place: str) -> None:
+    """And nothing happens when it is pressed."""
+    with Served() as served:
+        served.do("registry.get_instance('Alpha')")
+        with Terminal(warmset("top", *OFTEN)) as terminal:
+            screen = terminal.until(whole)
+            assert "Evict" not in screen
+            assert "Clear" not in screen
+            terminal.send("es")
+            terminal.until(lambda screen: "sorted by class" in screen)
+            assert "Evict the" not in terminal.text()
+            terminal.send("q")
+            assert terminal.end() == 0
+
+
+def test_the_process_dies(served: Served) -> None:
+    """It says so, keeps what it showed last, and can be left."""
+    with Terminal(warmset("top", *OFTEN)) as terminal:
+        terminal.until(whole)
+        served.kill()
+        screen = terminal.until(lambda screen: "has ended" in screen)
+        assert f"process {served.pid} has ended, or serves no more" in screen
+        assert len(names(screen)) == 5
+        terminal.send("q")
+        assert terminal.end() == 0
+
+
+def test_the_process_hangs(served: Served) -> None:
+    """A stopped one does not hold up the keys, and is followed again when it goes on."""
+    with Terminal(warmset("top", *OFTEN)) as terminal:
+        terminal.until(whole)
+        os.kill(served.pid, signal.SIGSTOP)
+        try:
+            terminal.send("s")
+            terminal.until(lambda screen: "sorted by class" in screen)
+            terminal.until(lambda screen: "does not answer" in screen)
+        finally:
+            os.kill(served.pid, signal.SIGCONT)
+        terminal.until(lambda screen: "does not answer" not in screen)
+        os.kill(served.pid, signal.SIGSTOP)
+        try:
+            terminal.send("q")
+            assert terminal.end() == 0
+        finally:
+            os.kill(served.pid, signal.SIGCONT)
+
+
+def test_several_processes_are_a_choice(served: Served) -> None:
+    """So is a name that two of them serve; what is left without a choice ends well."""
+    with Served() as other:
+        with Terminal(warmset("top", "main", *OFTEN)) as terminal:
+            both = {str(served.pid), str(other.pid)}
+            terminal.until(lambda screen: both <= set(screen.split()))
+            assert "Several processes serve" in terminal.text()
+            first = min(served.pid, other.pid)
+            terminal.send("\r")
+            terminal.until(lambda screen: f"process {first} " in screen and whole(screen))
+            terminal.send("q")
+            assert terminal.end() == 0
+        with Terminal(warmset("top", *OFTEN)) as terminal:
+            terminal.until(lambda screen: "Several processes serve" in screen)
+            terminal.send("q")
+            assert terminal.end() == 0
+
+
+def test_the_next_registry(served: Served) -> None:
+    """A process may serve several; the key is there then."""
+    served.do("second = warmset.MethodRegistry({'Only': 'samples.Alpha'})")
+    served.do("observe.serve(second, name='second')")
+    with Terminal(warmset("top", *OFTEN)) as terminal:
+        screen = terminal.until(whole)
+        assert "[1/2] main" in screen
+        assert "n Next" in screen
+        terminal.send("n")
+        screen = terminal.until(lambda screen: "[2/2] second" in screen and "Only" in screen)
+        assert names(screen) == []
+        terminal.until(lambda screen: "Evict" not in screen)
+        terminal.send("q")
+        assert terminal.end() == 0
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(120, 40), (40, 10), (20, 5)])
+def test_other_sizes(served: Served, columns: int, lines: int) -> None:
+    """Wider ones are used; in narrower ones it still runs."""
+    with Terminal(warmset("top", *OFTEN), columns=columns, lines=lines) as terminal:
+        screen = terminal.until(lambda screen: f"process {served.pid}"[:columns] in screen)
+        if columns > 80:
+            assert "ValueError: no model file" in terminal.until(whole)
+        assert all(len(line) <= columns for line in screen.splitlines())
+        terminal.resize(80, 24)
+        terminal.until(whole)
+        terminal.send("q")
+        assert terminal.end() == 0
+
+
+def test_without_a_process(place: str) -> None:
+    """Exit status 4, and how a process serves."""
+    with Terminal(warmset("top"), columns=200) as terminal:
+        assert terminal.end() == 4
+        assert "no running process serves a registry" in terminal.text()
+        assert "observe.serve(registry)" in terminal.text()
+
+
+def test_without_a_terminal(place: str) -> None:
+    """It refuses, and names what does it."""
+    result = subprocess.run(
+        warmset("top"), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert result.stderr == "warmset: top needs a terminal; `warmset stats` prints the same once\n"

@@ -1,0 +1,393 @@
+"""The live view's server: what it tells, what it does when it is allowed to, and how it ends."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import os
+import re
+import stat
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+from .conftest import until
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
+
+
+def rows(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Class name -> row, of the only registry in an answer."""
+    (registry,) = answer["registries"]
+    return {row["class_name"]: row for row in registry["classes"]}
+
+
+def test_nothing_is_served_unless_asked_for(make: Any, place: str) -> None:
+    """No thread, no directory."""
+    before = threading.active_count()
+    make().get_instance("Alpha")
+    assert threading.active_count() == before
+    assert not os.path.exists(place)
+
+
+def test_it_is_reached_by_the_package(ws: Any, make: Any, serving: Any) -> None:
+    """`observe.serve` is imported at first use; what is not there is told."""
+    observe = importlib.import_module("warmset.observe")
+    assert observe.serve is serving.serve
+    assert "serve" in dir(observe)
+    with pytest.raises(AttributeError, match="no attribute 'surf'"):
+        observe.surf  # noqa: B018
+    registry = make()
+    with observe.serve(registry, name="here") as served:
+        assert served.path is not None
+    assert repr(served) == "<served registry 'here'>"
+
+
+def test_directory_and_socket_are_private(make: Any, serving: Any, place: str) -> None:
+    """0700 and 0600, and there is no port."""
+    registry = make()
+    served = serving.serve(registry)
+    assert stat.S_IMODE(os.lstat(place).st_mode) == 0o700
+    found = os.lstat(served.path)
+    assert stat.S_ISSOCK(found.st_mode)
+    assert stat.S_IMODE(found.st_mode) == 0o600
+    assert os.listdir(place) == [os.path.basename(served.path)]
+    assert os.path.basename(served.path).startswith(f"{os.getpid()}-")
+
+
+def test_the_process_introduces_itself(ws: Any, make: Any, serving: Any, connect: Any) -> None:
+    """With its number, and the names of its registries."""
+    registry, other = make(), make()
+    serving.serve(registry, name="main")
+    serving.serve(other, allow_changes=True)
+    answer = connect().ask("list")
+    assert answer["ok"] is True
+    assert answer["pid"] == os.getpid()
+    assert answer["implementation"] == ws.implementation
+    assert answer["rss_bytes"] > 1_000_000
+    named, numbered = answer["registries"]
+    assert named == {"name": "main", "offers": []}
+    assert re.fullmatch(r"registry-\d+", numbered["name"])
+    assert numbered["offers"] == ["evict", "clear"]
+
+
+def test_figures_are_those_of_stats(make: Any, serving: Any, connect: Any, timer: Any) -> None:
+    """And looking changes none of them."""
+    registry = make(retry_after_seconds=float("inf"))
+    serving.serve(registry, name="main")
+    registry.get_instance("Alpha")
+    registry.get_instance("Alpha")
+    registry.discard("Alpha")
+    before = registry.stats()
+    client = connect()
+    for _ in range(3):
+        (told,) = client.ask("stats", registry="main")["registries"]
+    assert registry.stats() == before
+    assert told["hits"] == told["misses"] == 1
+    assert told["hit_rate"] == 0.5
+    assert told["removals"]["discarded"] == 1
+    assert told["settings"]["retry_after_seconds"] == "inf"
+    assert (told["name"], told["closed"], told["bytes"]) == ("main", 1, None)
+
+
+def test_states_of_classes(
+    ws: Any, make: Any, serving: Any, connect: Any, timer: Any, samples: Any
+) -> None:
+    """Each of them, at once."""
+    paths = {name: f"samples.{name}" for name in ("Alpha", "Beta", "Gamma", "Delta", "Broken")}
+    registry = make({**paths, "Slow": "samples.Alpha"}, cache_ttl_seconds=60)
+    serving.serve(registry)
+    client = connect()
+    registry.get_instance("Alpha")
+    timer.advance(2)
+    holder, gone = registry.use("Beta"), registry.use("Delta")
+    holder.__enter__()
+    gone.__enter__()
+    registry.discard("Delta")
+    with pytest.raises(ws.BuildError):
+        registry.get_instance("Broken")
+    timer.advance(3)
+    entered, go = threading.Event(), threading.Event()
+
+    def slow(_: Any) -> None:
+        entered.set()
+        assert go.wait(60)
+
+    samples.script["Alpha"] = slow
+    builder = threading.Thread(target=registry.get_instance, args=("Slow",), name="the-builder")
+    builder.start()
+    assert entered.wait(30)
+    told = rows(client.ask("stats"))
+    go.set()
+    builder.join()
+    holder.__exit__()
+    gone.__exit__()
+    states = {name: row["state"] for name, row in told.items()}
+    assert states == {
+        "Alpha": "warm",
+        "Beta": "held",
+        "Gamma": "cold",
+        "Delta": "leaving",
+        "Broken": "failed",
+        "Slow": "building",
+    }
+    alpha = told["Alpha"]
+    assert (alpha["age_seconds"], alpha["idle_seconds"], alpha["uses"]) == (5.0, 5.0, 1)
+    assert (alpha["leaves"], alpha["leaves_in_seconds"]) == ("idle in 55s", 55.0)
+    assert (alpha["bytes"], alpha["class_path"]) == (None, "samples.Alpha")
+    beta = told["Beta"]
+    assert (beta["holders"], beta["held_seconds"], beta["idle_seconds"]) == (1, 3.0, None)
+    assert beta["leaves"] == "at its release"
+    assert told["Delta"]["leaves"] == "at its release"
+    assert told["Delta"]["held_seconds"] == 3.0
+    assert told["Broken"]["detail"] == "again in 27s: ValueError: no model file"
+    assert "the-builder" in told["Slow"]["detail"]
+    assert told["Gamma"]["uses"] is None
+    assert list(told)[:2] == ["Beta", "Alpha"]
+
+
+def test_weakly_kept(make: Any, serving: Any, connect: Any) -> None:
+    """They leave when their last holder lets go."""
+    registry = make(enable_weakref=True)
+    serving.serve(registry)
+    client = connect()
+    kept = registry.get_instance("Alpha")
+    row = rows(client.ask("stats"))["Alpha"]
+    assert (row["state"], row["leaves"]) == ("weak", "when let go")
+    del kept
+    assert rows(client.ask("stats"))["Alpha"]["state"] == "cold"
+
+
+@pytest.mark.parametrize(
+    ("options", "leaves"),
+    [
+        ({"cache_ttl_seconds": 0, "max_cache_size": 4}, ["no limit"] * 3),
+        (
+            {"cache_ttl_seconds": 0, "max_cache_size": 3},
+            ["LRU: after 3 builds", "LRU: after 2 builds", "LRU: next"],
+        ),
+        (
+            {"cache_ttl_seconds": 600, "max_cache_size": 3},
+            ["idle in 10m", "idle in 10m", "idle in 10m, LRU: next"],
+        ),
+    ],
+)
+def test_why_it_will_leave(
+    make: Any, serving: Any, connect: Any, options: dict[str, Any], leaves: list[str]
+) -> None:
+    """By the bound, only where there are more classes than places."""
+    registry = make(**options)
+    serving.serve(registry)
+    for name in ("Alpha", "Beta", "Gamma"):
+        registry.get_instance(name)
+    told = rows(connect().ask("stats"))
+    assert [told[name]["leaves"] for name in ("Gamma", "Beta", "Alpha")] == leaves
+
+
+def test_what_is_told_comes_true(make: Any, serving: Any, connect: Any) -> None:
+    """After as many builds as it says, the one in use passed over."""
+    registry = make(cache_ttl_seconds=0, max_cache_size=3)
+    serving.serve(registry)
+    client = connect()
+    registry.get_instance("Alpha")
+    registry.get_instance("Beta")
+    with registry.use("Alpha"):
+        registry.get_instance("Gamma")
+        assert rows(client.ask("stats"))["Beta"]["leaves"] == "LRU: next"
+        registry.get_instance("Delta")
+        told = rows(client.ask("stats"))
+    assert (told["Alpha"]["state"], told["Beta"]["state"]) == ("held", "cold")
+
+
+def test_expired_and_not_yet_removed(make: Any, serving: Any, connect: Any, timer: Any) -> None:
+    """There is no sweep: it stays until somebody comes by."""
+    registry = make(cache_ttl_seconds=10)
+    serving.serve(registry)
+    registry.get_instance("Alpha")
+    timer.advance(11)
+    row = rows(connect().ask("stats"))["Alpha"]
+    assert row["leaves"] == "expired: next look-up"
+    assert row["leaves_in_seconds"] == 0.0
+
+
+def test_filter_and_limit(make: Any, serving: Any, connect: Any) -> None:
+    """Warm ones come first, and what is left out is counted."""
+    registry = make()
+    serving.serve(registry)
+    registry.get_instance("Delta")
+    client = connect()
+    answer = client.ask("stats", limit=2)
+    assert list(rows(answer)) == ["Delta", "Alpha"]
+    assert answer["registries"][0]["classes_left_out"] == 2
+    assert list(rows(client.ask("stats", filter="ETA"))) == ["Beta"]
+    assert list(rows(client.ask("stats", filter="ta"))) == ["Delta", "Beta"]
+    assert client.ask("stats", limit=-1)["error"].startswith("stats: limit must be from 0")
+
+
+def test_evict_and_clear(
+    make: Any, serving: Any, connect: Any, samples: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it is allowed; each is noted, and closes what it removes."""
+    registry = make()
+    serving.serve(registry, name="main", allow_changes=True)
+    for name in ("Alpha", "Beta", "Gamma"):
+        with registry.use(name):
+            pass
+    client = connect()
+    caplog.set_level(logging.INFO, logger="warmset.observe")
+    assert client.ask("evict", registry="main", **{"class": "Alpha"})["removed"] == 1
+    assert client.ask("evict", registry="main", **{"class": "Alpha"})["removed"] == 0
+    assert samples.closed == ["Alpha"]
+    assert "evict of 'Alpha' in registry 'main', asked for by process" in caplog.text
+    assert client.ask("clear", registry="main")["removed"] == 2
+    assert registry.stats().cached == 0
+    assert (
+        "no class 'Nobody'" in client.ask("evict", registry="main", **{"class": "Nobody"})["error"]
+    )
+    assert "no registry 'x'; there is 'main'" in client.ask("clear", registry="x")["error"]
+
+
+@pytest.mark.parametrize("command", ["evict", "clear", "pin", "unpin"])
+def test_changes_are_refused_unless_allowed(
+    make: Any, serving: Any, connect: Any, command: str
+) -> None:
+    """With what would allow them; nothing is changed."""
+    registry = make()
+    serving.serve(registry, name="main")
+    registry.get_instance("Alpha")
+    named = {} if command == "clear" else {"class": "Alpha"}
+    answer = connect().ask(command, registry="main", **named)
+    assert (answer["ok"], "allow_changes=True" in answer["error"]) == (False, True)
+    assert registry.stats().cached == 1
+
+
+def test_pins_are_offered_where_the_registry_has_them(
+    ws: Any, make: Any, serving: Any, connect: Any
+) -> None:
+    """And honestly refused where it has not."""
+    registry = make()
+    if hasattr(registry, "pin"):
+        pytest.skip("this registry has pins of its own")
+    serving.serve(registry, name="main", allow_changes=True)
+    client = connect()
+    answer = client.ask("pin", registry="main", **{"class": "Alpha"})
+    assert answer["error"] == "pin: not offered by this version of warmset"
+    pinned = []
+    registry.pin = pinned.append
+    assert client.ask("list")["registries"][0]["offers"] == ["evict", "clear", "pin"]
+    assert client.ask("pin", registry="main", **{"class": "Alpha"}) == {"ok": True}
+    assert pinned == ["Alpha"]
+
+
+def test_the_thread_keeps_no_registry_alive(make: Any, serving: Any) -> None:
+    """It ends with the last one, and takes the socket away; the next one starts it again."""
+    registry, other = make(), make()
+    path = serving.serve(registry).path
+    serving.serve(other)
+    gone = weakref.ref(registry)
+    del registry
+    until(lambda: gc.collect() >= 0 and gone() is None)
+    assert serving.server._thread is not None
+    del other
+    until(lambda: gc.collect() >= 0 and serving.server._thread is None)
+    assert not os.path.exists(path)
+    again = make()
+    assert serving.serve(again).path != path
+
+
+def test_a_closed_registry_is_served_no_more(make: Any, serving: Any) -> None:
+    """`stop` does the same by hand, and twice does nothing."""
+    registry, other = make(), make()
+    serving.serve(registry)
+    served = serving.serve(other)
+    registry.close()
+    until(lambda: len(serving.server._served) == 1)
+    served.stop()
+    served.stop()
+    until(lambda: serving.server._thread is None)
+    assert served.path is None
+
+
+def test_serving_again_renames(make: Any, serving: Any, connect: Any) -> None:
+    """A name is one registry's only."""
+    registry, other = make(), make()
+    serving.serve(registry, name="one")
+    serving.serve(registry, name="two", allow_changes=True)
+    assert [known["name"] for known in connect().ask("list")["registries"]] == ["two"]
+    with pytest.raises(ValueError, match="another registry of this process is served as 'two'"):
+        serving.serve(other, name="two")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"name": ""}, ValueError, "non-empty and no number, got ''"),
+        ({"name": "12"}, ValueError, "no number, got '12'"),
+        ({"name": 3}, TypeError, "must be a str, got 3"),
+        ({"allow_changes": 1}, TypeError, "must be a bool, got 1"),
+    ],
+)
+def test_bad_arguments(
+    make: Any, serving: Any, arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    """Each is named."""
+    registry = make()
+    with pytest.raises(error, match=text):
+        serving.serve(registry, **arguments)
+    with pytest.raises(TypeError, match="expected a registry to serve"):
+        serving.serve({})
+
+
+def test_the_setting_serves(make: Any, serving: Any, connect: Any) -> None:
+    """From the constructor on; changes are a setting of their own."""
+    quiet, loud = make(observe_socket=True), make(observe_socket=True, observe_changes=True)
+    assert [known["offers"] for known in connect().ask("list")["registries"]] == [
+        [],
+        ["evict", "clear"],
+    ]
+    assert quiet.settings.observe_socket
+    assert loud.settings.observe_changes
+
+
+def test_the_setting_never_stops_a_registry(
+    make: Any, serving: Any, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A place that is not private is logged; a registry that was asked for comes up."""
+    os.mkdir(place, 0o755)
+    registry = make(observe_socket=True)
+    registry.get_instance("Alpha")
+    assert "is not served" in caplog.text
+    assert "mode 0755; expected 0700" in caplog.text
+    os.rmdir(place)
+
+
+def test_a_registry_served_while_others_use_it(make: Any, serving: Any, connect: Any) -> None:
+    """Look-ups, removals and questions from many threads; figures add up at every moment."""
+    registry = make(cache_ttl_seconds=0, max_cache_size=2)
+    serving.serve(registry, name="main", allow_changes=True)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            for name in ("Alpha", "Beta", "Gamma", "Delta"):
+                with registry.use(name):
+                    pass
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    try:
+        client = connect()
+        for at in range(150):
+            (told,) = client.ask("stats")["registries"]
+            assert told["hits"] + told["misses"] == told["lookups"]
+            assert len(told["classes"]) >= 4
+            if at % 10 == 0:
+                assert client.ask("clear", registry="main")["ok"]
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
