@@ -1,6 +1,7 @@
 """The one compiled extension, and the two switches; all else is in pyproject.toml."""
 
 import os
+import sysconfig
 
 from setuptools import Extension, setup
 
@@ -18,6 +19,16 @@ if pure and required:
         "environment variables WARMSET_PURE and WARMSET_REQUIRE_COMPILED contradict each other: "
         "set one of them"
     )
+
+# The compiled core relies on the interpreter's lock, and would switch it on again for the whole
+# process; the pure one has a lock of its own.
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if required:
+        raise SystemExit(
+            "environment variable WARMSET_REQUIRE_COMPILED is set, but there is no compiled core for "
+            "a free-threaded interpreter"
+        )
+    pure = True
 
 # A failing compiler is an error, not a silently slower package: WARMSET_PURE=1 is the way around.
 core = Extension("warmset._core_c", ["src/warmset/_core_c.pyx"])
