@@ -306,6 +306,10 @@ class Builder:
             chain += [hop.slot.name, *reversed(names)]
         return [*chain, flight.slot.name]
 
+    def waiting(self) -> int:
+        """Give how many threads wait for a build that another thread leads."""
+        return len(self._waiting)
+
     # -- failures --------------------------------------------------------------------------------
 
     def failure(self, class_name: str) -> MethodRegistryError | None:

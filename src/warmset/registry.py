@@ -331,6 +331,10 @@ class Registry(Observed):
             if departed:
                 self._close_all(departed[::-1])
 
+    def _waiting_threads(self) -> int:
+        """How many threads wait for a build of another thread, or for room."""
+        return self._builder.waiting() + self._blocked
+
     def _made_room(self) -> None:
         """Something left or was released while builds wait for that."""
         if self._room is not None:

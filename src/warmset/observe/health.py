@@ -307,7 +307,6 @@ def _judge_levels(
             len(failed),
             thresholds.max_failed_classes,
             f"builds fail, and their errors come back at once for retry_after_seconds: {names}",
-            failed[0] if len(failed) == 1 else None,
         )
     for class_name, count in leaked.items():
         if count > thresholds.max_leaked:
