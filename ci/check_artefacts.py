@@ -33,7 +33,13 @@ def check_wheel(path: Path, *, compiled: bool) -> None:
         fail(f"{path.name}: expected {'one' if compiled else 'no'} extension, found {binaries}")
     if not compiled and not path.name.endswith("-py3-none-any.whl"):
         fail(f"{path.name} is not tagged as pure")
-    for needed in ("warmset/__init__.py", "warmset/py.typed", "warmset/cli/demo.toml"):
+    for needed in (
+        "warmset/__init__.py",
+        "warmset/py.typed",
+        "warmset/cli/demo.toml",
+        "warmset/observe/alerts.yml",
+        "warmset/observe/dashboard.json",
+    ):
         if needed not in names:
             fail(f"{path.name} lacks {needed}")
     foreign = [name for name in names if not name.startswith("warmset")]

@@ -122,6 +122,8 @@ class Builder:
         self._flights: dict[str, _Flight] = {}
         self._innermost: dict[int, _Flight] = {}
         self._waiting: dict[int, _Flight] = {}
+        # Thread -> what was built and held for a caller who was interrupted: see `_tell`.
+        self._unclaimed: dict[int, tuple[Any, Slot, int]] = {}
         self._failures: dict[str, _Failure] = {}
 
     def _reset_after_fork(self) -> None:
@@ -154,6 +156,10 @@ class Builder:
         Safe under threads.
         """
         me = get_ident()
+        if self._unclaimed:
+            unclaimed = self._unclaimed.pop(me, None)
+            if unclaimed is not None:
+                return unclaimed
         while True:
             # Anew each time round: the name may mean another slot after a wait, or nothing.
             slot = registry._slot_to_build(class_name)
@@ -260,7 +266,11 @@ class Builder:
             registry._build_ended(flight.slot, started, seconds, flight.error)
         except BaseException:  # an interrupt in a listener: nobody will give this back
             if flight.epoch >= 0:
-                registry._release(flight.slot, flight.epoch)
+                # A hold is given back by the end of a lease alone: make one for it.
+                self._unclaimed[flight.owner] = flight.instance, flight.slot, flight.epoch
+                lease = registry.use(flight.slot.name)
+                lease._enter_built()  # comes to `obtain`
+                lease.__exit__()
             raise
 
     def _wait_for(self, flight: _Flight, registry: Registry, me: int) -> None:
