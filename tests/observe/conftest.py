@@ -60,35 +60,3 @@ def rss(observe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("health", "prometheus", "otel"):
         monkeypatch.setattr(observe(name), "resident_bytes", lambda: made.bytes)
     return made
-
-
-def serve_known_traffic(registry: Any, timer: Any, samples: Any) -> None:
-    """
-    Over four classes and two places: 4 hits, 5 misses, 4 builds of 2 s, 1 failed, 2 evictions.
-
-    Beta is held at the end; Delta fails to be built; Alpha was left open.
-    """
-
-    def slow(instance: Any) -> None:
-        timer.advance(2.0)
-
-    def fail(instance: Any) -> None:
-        raise OSError("no model file")
-
-    for name in ("Alpha", "Beta", "Gamma"):
-        samples.script[name] = slow
-    samples.script["Delta"] = fail
-    alpha = registry.get_instance("Alpha")
-    for _ in range(3):
-        registry.get_instance("Alpha")
-    registry.use("Beta").__enter__()  # the lease ends with the test
-    registry.get_instance("Gamma")  # evicts Alpha, which its caller still has
-    registry.get_instance("Gamma")
-    try:
-        registry.get_instance("Delta")
-    except RuntimeError:
-        pass
-    registry.discard("Gamma")
-    registry.use("Alpha").__enter__().echo("x")
-    assert alpha is not None
-    registry.kept = alpha
