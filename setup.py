@@ -25,8 +25,8 @@ if pure and required:
 if sysconfig.get_config_var("Py_GIL_DISABLED"):
     if required:
         raise SystemExit(
-            "environment variable WARMSET_REQUIRE_COMPILED is set, but there is no compiled core for "
-            "a free-threaded interpreter"
+            "environment variable WARMSET_REQUIRE_COMPILED is set, but there is no compiled core "
+            "for a free-threaded interpreter"
         )
     pure = True
 

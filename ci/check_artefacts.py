@@ -34,7 +34,14 @@ def check_wheel(path: Path, *, compiled: bool) -> None:
     if not compiled and not path.name.endswith("-py3-none-any.whl"):
         fail(f"{path.name} is not tagged as pure")
     page = [f"warmset/cli/html_report/page.{end}" for end in ("py", "css", "html.j2")]
-    for needed in ("warmset/__init__.py", "warmset/py.typed", "warmset/cli/demo.toml", *page):
+    for needed in (
+        "warmset/__init__.py",
+        "warmset/py.typed",
+        "warmset/cli/demo.toml",
+        "warmset/observe/alerts.yml",
+        "warmset/observe/dashboard.json",
+        *page,
+    ):
         if needed not in names:
             fail(f"{path.name} lacks {needed}")
     foreign = [name for name in names if not name.startswith("warmset")]

@@ -103,6 +103,8 @@ def test_errors_survive_pickling(ws: Any) -> None:
         ws.ClassImportError("m", class_name="A"),
         ws.MethodNotFoundError("m", method_name="x", class_name="A"),
         ws.CycleError(["A", "B", "A"]),
+        ws.CapacityError("m", class_name="A"),
+        ws.BuildTimeoutError("A", "a.A", builder="t", seconds=1.0),
         ws.ArgumentValidationError("A", "m", missing=["x"], mistyped={"y": "expected int"}),
     ):
         copy = pickle.loads(pickle.dumps(error))

@@ -468,6 +468,13 @@ class RegistryCore(Ring):
         """Class name, thread and time of each hold, oldest first."""
         return list(self._holding.values())
 
+    def _weak_alive(self) -> int:
+        """How many weakly kept instances are alive."""
+        if not self._weak:
+            return 0
+        slots = list(self._slots.values())
+        return sum(slot.kind == WEAK and slot.instance() is not None for slot in slots)
+
     def _tally(self, which: int) -> None:
         """Count one more of what `_tallies` names."""
         with self._lock:

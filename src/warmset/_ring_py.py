@@ -487,13 +487,6 @@ class Ring:
                 slot = slot.older
         return entries
 
-    def _weak_alive(self) -> int:
-        """How many weakly kept instances are alive."""
-        if not self._weak:
-            return 0
-        slots = list(self._slots.values())
-        return sum(slot.kind == WEAK and slot.instance() is not None for slot in slots)
-
     def _ring(self, *, from_oldest: bool = False) -> list[str]:
         """The names along one direction of the links, for the structural check."""
         names = []

@@ -43,6 +43,7 @@ class _Flight:
 
     __slots__ = (
         "began",
+        "built",
         "done",
         "epoch",
         "error",
@@ -52,6 +53,7 @@ class _Flight:
         "outer",
         "owner",
         "slot",
+        "started",
         "token",
     )
 
@@ -64,6 +66,8 @@ class _Flight:
         self.epoch = -1  # of the slot, where it was cached
         self.error: MethodRegistryError | None = None
         self.began = perf_counter()
+        self.started: float | None = None  # by the stopwatch; None before anything is built
+        self.built = 0.0  # seconds, of a build that succeeded
         self.interrupted = False
         self.done = False
         self.gate = allocate_lock()
@@ -118,6 +122,8 @@ class Builder:
         self._flights: dict[str, _Flight] = {}
         self._innermost: dict[int, _Flight] = {}
         self._waiting: dict[int, _Flight] = {}
+        # Thread -> what was built and held for a caller who was interrupted: see `_tell`.
+        self._unclaimed: dict[int, tuple[Any, Slot, int]] = {}
         self._failures: dict[str, _Failure] = {}
 
     def _reset_after_fork(self) -> None:
@@ -150,6 +156,10 @@ class Builder:
         Safe under threads.
         """
         me = get_ident()
+        if self._unclaimed:
+            unclaimed = self._unclaimed.pop(me, None)
+            if unclaimed is not None:
+                return unclaimed
         while True:
             # Anew each time round: the name may mean another slot after a wait, or nothing.
             slot = registry._slot_to_build(class_name)
@@ -162,6 +172,9 @@ class Builder:
                 # From the very step that enters it on, whatever interrupts this thread.
                 if self._flights.get(slot.name) is mine:
                     self._land(mine)
+                    # Only now: who is told may ask for this very class.
+                    if not mine.interrupted:
+                        self._tell(mine, registry)
             self._wait_for(flight, registry, me)
             # Who came after a clear must not take what was begun before it.
             stale = flight.token != mine.token or flight.slot is not slot
@@ -192,6 +205,7 @@ class Builder:
             flight.error = remembered
             raise remembered._again() from remembered.__cause__
         outer = sys.exc_info()[1]
+        flight.started = self._stopwatch()
         try:
             if registry._room is not None:
                 registry._room.wait(registry, slot)
@@ -235,10 +249,29 @@ class Builder:
             raise _raised(slot, error) from error
         except Exception as error:
             raise _raised(slot, error) from error
-        seconds = max(0.0, self._stopwatch() - began)
+        flight.built = seconds = max(0.0, self._stopwatch() - began)
         flight.epoch = registry._publish(slot, instance, flight.token, seconds)
         self._failures.pop(slot.name, None)
         return instance
+
+    def _tell(self, flight: _Flight, registry: Registry) -> None:
+        """Tell of a build that has landed; what was built is held for the caller meanwhile."""
+        started = flight.started
+        if started is None:  # it was warm already, or its failure is remembered
+            return
+        try:
+            seconds = flight.built
+            if flight.error is not None:
+                seconds = max(0.0, self._stopwatch() - started)
+            registry._build_ended(flight.slot, started, seconds, flight.error)
+        except BaseException:  # an interrupt in a listener: nobody will give this back
+            if flight.epoch >= 0:
+                # A hold is given back by the end of a lease alone: make one for it.
+                self._unclaimed[flight.owner] = flight.instance, flight.slot, flight.epoch
+                lease = registry.use(flight.slot.name)
+                lease._enter_built()  # comes to `obtain`
+                lease.__exit__()
+            raise
 
     def _wait_for(self, flight: _Flight, registry: Registry, me: int) -> None:
         before = self._waiting.get(me)  # set where a finaliser or a signal handler came in
@@ -293,6 +326,10 @@ class Builder:
             (name, flight.owner, max(0.0, now - flight.began), waiting.count(flight))
             for name, flight in list(self._flights.items())
         ]
+
+    def waiting(self) -> int:
+        """Give how many threads wait for a build that another thread leads."""
+        return len(self._waiting)
 
     # -- failures --------------------------------------------------------------------------------
 

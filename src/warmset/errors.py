@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 def _restore(cls: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -> _Error:
     # Without the constructor, whose parameters are not those that `args` holds.
-    error: _Error = Exception.__new__(cls, *args)
+    # The builtin with the widest layout makes it: `RuntimeError` refuses to make an `OSError`.
+    base: Any = cls
+    while "__new__" not in vars(base):
+        base = base.__base__
+    error: _Error = base.__new__(cls, *args)
     error.args = args
     error.__dict__.update(fields)
     return error

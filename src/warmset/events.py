@@ -1,5 +1,5 @@
 """
-What the registry tells of its own doings: that an instance left, and why.
+What the registry tells of its own doings: that an instance left, and why; that a build ended.
 """
 
 from __future__ import annotations
@@ -52,5 +52,28 @@ class RemovalEvent(NamedTuple):
     uses: int
     build_seconds: float
     held: bool
+    bytes: int | None = None
+    """Its size, where something measures it."""
+
+
+class BuildEvent(NamedTuple):
+    """
+    A build ended: import, and constructor or rule.
+
+    Each that `RegistryStats.builds` or `failed_builds` counts is told once. What was interrupted
+    (`KeyboardInterrupt`) is neither, and a remembered failure that comes back is no build.
+    """
+
+    class_name: str
+    succeeded: bool
+    started: float
+    """When it began, by `time.perf_counter`, or by the registry's injected timer."""
+    seconds: float
+    stage: str | None = None
+    """Where it failed, as `MethodRegistryError.stage`: "import", "build", "cycle", ..."""
+    error_type: str | None = None
+    """The class of what was raised in the first place, as "OSError"; None if it succeeded."""
+    error: str | None = None
+    """The text of the error that the caller gets."""
     bytes: int | None = None
     """Its size, where something measures it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 # Where `collections.abc` takes it from; this module is loaded at start-up, `collections` is not.
 from _collections_abc import Mapping
 
+from . import _logs
 from ._core import ExecutorCore
 from .errors import ArgumentValidationError, MethodNotFoundError, MethodRegistryError
 from .registry import Registry
@@ -108,7 +109,7 @@ class MethodExecutor(ExecutorCore):
 
     def _degrade(self, reason: str) -> None:
         self.degraded_reasons.append(reason)
-        _log().warning("degraded mode: %s", reason)
+        _logs.warning("executor", "degraded mode: %s", reason, fields={"reason": reason})
 
     @property
     def degraded_mode(self) -> bool:
@@ -213,11 +214,17 @@ class MethodExecutor(ExecutorCore):
 
     def _unavailable(self, class_name: str, method_name: str, error: MethodRegistryError) -> Any:
         if self.degraded_mode:
-            _log().warning(
+            _logs.warning(
+                "executor",
                 "degraded mode: %s.%s cannot be had, None is returned: %s",
                 class_name,
                 method_name,
                 error,
+                fields={
+                    "class_name": class_name,
+                    "method_name": method_name,
+                    "stage": error.stage,
+                },
             )
             return None
         try:
@@ -236,10 +243,3 @@ class MethodExecutor(ExecutorCore):
             class_path=error.class_path,
             method_name=method_name,
         )
-
-
-def _log() -> Any:
-    # Not at import: `logging` would be a third of what importing this package may cost.
-    from logging import getLogger
-
-    return getLogger("warmset.executor")

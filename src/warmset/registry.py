@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from _thread import get_ident
 
+from . import _logs
 from .builder import Builder
 from .errors import AsyncRuleError, ClosedError, UnknownClassError
-from .registration import Registration
+from .observed import Observed
 from .resolver import check_name, near_names, resolve
 from .settings import RegistrySettings
 
@@ -21,19 +22,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._core import Lease, Slot
-    from .events import RemovalEvent
-    from .lifecycle.listening import Listeners
+    from .errors import MethodRegistryError
     from .lifecycle.options import ClassOptions
     from .lifecycle.room import Room
     from .observe.serving import Served
-    from .stats import HolderStats, RegistryStats
 
 __all__ = ["Registry"]
 
 _CLEARED, _DISCARDED, _SHUTDOWN = 3, 4, 6  # values of `events.RemovalCause`
 
 
-class Registry(Registration):
+class Registry(Observed):
     """
     Builds instances by class name, at first use, and keeps a bounded set of them warm.
 
@@ -115,7 +114,9 @@ class Registry(Registration):
         self._settings = settings
         self._closed = False
         self._options: dict[str, ClassOptions] = {}
-        self._listeners: Listeners | None = None
+        self._listeners = None
+        self._build_listeners = ()
+        self._monitor = self._leaving = None
         self._room: Room | None = None
         self._live_view: Served | None = None
         # Here and not where something leaves: a finaliser or a signal handler that comes in while
@@ -193,11 +194,6 @@ class Registry(Registration):
         """
         return cls(class_paths, **{**settings.as_options(), **options})
 
-    @property
-    def settings(self) -> RegistrySettings:
-        """The settings that this registry was made with."""
-        return self._settings
-
     # -- removals --------------------------------------------------------------------------------
 
     def clear_cache(self) -> dict[str, int]:
@@ -213,6 +209,10 @@ class Registry(Registration):
         strong, weak, departed = self._clear(_CLEARED)
         if departed:
             self._departed(departed)
+        if _logs.info_wanted("removals"):
+            from .lifecycle.listening import log_clear
+
+            log_clear(strong, weak)
         hits, misses, evictions, builds, *_ = self._counters()
         return {
             "entries_cleared": strong,
@@ -272,80 +272,6 @@ class Registry(Registration):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    # -- listening -------------------------------------------------------------------------------
-
-    def add_listener(self, listener: Callable[[RemovalEvent], Any]) -> None:
-        """
-        Call a listener with a `RemovalEvent` for each instance that leaves from now on.
-
-        Args:
-            listener: A callable. What it raises is logged and counted, and changes nothing.
-
-        Raises:
-            TypeError: It is not callable.
-
-        It is called outside every lock, once for each removal and in the order in which instances
-        left; by the thread that removed, or by one that is telling of another removal just then.
-        """
-        if not callable(listener):
-            raise TypeError(f"a listener must be callable, got {listener!r}")
-        if self._listeners is None:
-            from .lifecycle.listening import Listeners
-
-            self._listeners = Listeners()
-            self._queue = self._listeners.queue
-        self._listeners.add(listener)
-
-    def remove_listener(self, listener: Callable[[RemovalEvent], Any]) -> bool:
-        """
-        Call a listener no more.
-
-        Args:
-            listener: The callable that was added.
-
-        Returns:
-            Whether it was there.
-        """
-        return self._listeners is not None and self._listeners.remove(listener)
-
-    # -- seeing inside ---------------------------------------------------------------------------
-
-    def stats(self) -> RegistryStats:
-        """
-        Give an immutable snapshot of the registry; reading it changes nothing.
-
-        Returns:
-            The snapshot. Its counters are of one moment.
-
-        O(cached), and O(names) in weak mode.
-        """
-        from .stats import snapshot
-
-        return snapshot(self)
-
-    def get_stats(self) -> dict[str, Any]:
-        """
-        Give the statistics as plain data, under the names that the pipeline uses.
-
-        Returns:
-            What `stats` gives, as a dict.
-        """
-        return self.stats().as_dict()
-
-    def holders(self) -> list[HolderStats]:
-        """
-        Tell who holds what, since when.
-
-        Returns:
-            One for each lease, running call and unfinished generator or coroutine, the oldest
-            first; also of instances that have been removed and are closed at their release.
-
-        O(holds).
-        """
-        from .stats import holders
-
-        return holders(self)
-
     def __reduce__(self) -> Any:
         # Settings and names; not instances, nor rules and injected methods, which are code, nor
         # the timer.
@@ -381,9 +307,28 @@ class Registry(Registration):
             )
         raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
 
+    def _build_ended(
+        self,
+        slot: Slot,
+        started: float,
+        seconds: float,
+        error: MethodRegistryError | None,
+    ) -> None:
+        """A build landed: log it, and tell those who listen."""
+        if error is not None or self._build_listeners or _logs.info_wanted("builds"):
+            from .lifecycle.listening import tell_build
+
+            tell_build(self, slot, started, seconds, error)
+
     def _departed(self, departed: list[Any]) -> None:
         """Instances left: tell of it, and close those that nobody holds."""
         try:
+            if self._leaving is not None:
+                self._leaving.watch(departed, self._now())
+            if _logs.info_wanted("removals"):
+                from .lifecycle.listening import log_removals
+
+                log_removals(self, departed)
             if self._listeners is not None:
                 self._listeners.tell(self)
         finally:
@@ -400,6 +345,10 @@ class Registry(Registration):
         finally:
             if departed:
                 self._close_all(departed[::-1])
+
+    def _waiting_threads(self) -> int:
+        """How many threads wait for a build of another thread, or for room."""
+        return self._builder.waiting() + self._blocked
 
     def _made_room(self) -> None:
         """Something left or was released while builds wait for that."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from .registry import Registry
+    from .observed import Observed
 
 __all__ = ["EntryStats", "HolderStats", "RegistryStats", "holders", "snapshot"]
 
@@ -149,7 +149,7 @@ class RegistryStats(NamedTuple):
         }
 
 
-def snapshot(registry: Registry) -> RegistryStats:
+def snapshot(registry: Observed) -> RegistryStats:
     """
     Take the snapshot of a registry.
 
@@ -200,7 +200,7 @@ def snapshot(registry: Registry) -> RegistryStats:
     )
 
 
-def holders(registry: Registry) -> list[HolderStats]:
+def holders(registry: Observed) -> list[HolderStats]:
     """
     Tell who holds what.
 

@@ -1,9 +1,10 @@
-"""A place for sockets, a server that is stopped after the test, and raw connections to it."""
+"""What the tests of observing share: logs, figures, a place for sockets, raw connections."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -91,3 +92,53 @@ def connect(serving: Any) -> Iterator[Callable[..., Raw]]:
 def asking(ws: Any, place: str) -> Any:
     """The module of the client, of this copy of the package."""
     return importlib.import_module("warmset.observe.asking")
+
+
+@pytest.fixture
+def observe(ws: Any) -> Any:
+    """Gives a module of `warmset.observe`, of the twin that the test runs on."""
+
+    def observe(name: str) -> Any:
+        return importlib.import_module(f"warmset.observe.{name}")
+
+    return observe
+
+
+class Records(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.kept: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(record)
+
+    def of(self, area: str) -> list[logging.LogRecord]:
+        """Those of one logger."""
+        return [record for record in self.kept if record.name == f"warmset.{area}"]
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    """What ``warmset`` logs from INFO on."""
+    logger, handler = logging.getLogger("warmset"), Records()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+@pytest.fixture
+def rss(observe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The resident set as the test sets it: ``rss.bytes``."""
+
+    class Rss:
+        bytes: int | None = 100_000_000
+
+    made = Rss()
+    for name in ("health", "prometheus", "otel"):
+        monkeypatch.setattr(observe(name), "resident_bytes", lambda: made.bytes)
+    return made

@@ -14,6 +14,7 @@ import sys
 from _thread import get_ident
 from weakref import WeakSet
 
+from .. import _logs
 from .._tallies import CLOSE_FAILURES, CLOSED, LEFT_OPEN
 
 TYPE_CHECKING = False
@@ -72,12 +73,14 @@ def close_departed(registry: Registry, departure: Any) -> None:
         result = close(box[0])
         if hasattr(type(result), "__await__"):
             _finish(result, awaited)
-    except Exception:
-        from logging import getLogger
-
+    except Exception as error:
         registry._tally(CLOSE_FAILURES)
-        getLogger("warmset.lifecycle").exception(
-            "closing the removed instance of %r failed", class_name
+        _logs.warning(
+            "removals",
+            "closing the removed instance of %r failed",
+            class_name,
+            fields={"class_name": class_name, "error_type": type(error).__qualname__},
+            error=error,
         )
     else:
         registry._tally(CLOSED)

@@ -13,7 +13,7 @@ import threading
 import time
 from weakref import WeakKeyDictionary
 
-from .. import _fork
+from .. import _fork, _logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,10 +107,14 @@ class Sweeper:
 def _sweep_one(registry: Registry) -> None:
     try:
         registry.evict_expired()
-    except Exception:
-        from logging import getLogger
-
-        getLogger("warmset.lifecycle").exception("sweeping %r failed", registry)
+    except Exception as error:
+        _logs.warning(
+            "sweeper",
+            "sweeping %r failed",
+            registry,
+            fields={"error_type": type(error).__qualname__},
+            error=error,
+        )
 
 
 sweeper = Sweeper()

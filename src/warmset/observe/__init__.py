@@ -1,7 +1,9 @@
 """
-Seeing inside a process: what its registries hold, while it runs.
+Seeing inside: the live view, metrics, health, and what ships with them.
 
-Each name here is imported from its module at first use.
+Each name here is imported from its module at first use. `warmset.observe.prometheus` and
+`warmset.observe.otel` need the extras of those names, `warmset.observe.health` holds the findings
+of `Registry.health`, and `warmset.observe.files` the alert rules and the dashboard.
 """
 
 from __future__ import annotations

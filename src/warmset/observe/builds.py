@@ -1,0 +1,103 @@
+"""
+Builds, added up as they end: a histogram of their seconds, and sums per class label.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from bisect import bisect_left
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from .. import _fork
+from .registries import ClassLabels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..events import BuildEvent
+
+__all__ = ["BUCKETS", "BuildSums", "BuildTally"]
+
+BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Upper bounds in seconds: a build is anything between a parser and a large model."""
+
+
+class BuildSums(NamedTuple):
+    """The builds under one class label."""
+
+    succeeded: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    """Of those that succeeded."""
+
+
+class BuildTally:
+    """
+    A build listener that adds up.
+
+    Args:
+        max_classes: How many classes have a label of their own.
+        buckets: Upper bounds of the histogram, in seconds, rising.
+
+    Safe under threads, in finalisers and after a fork, and it never waits: events are queued, and
+    one thread at a time adds them up.
+    """
+
+    def __init__(self, max_classes: int, buckets: Sequence[float] = BUCKETS) -> None:
+        self.labels = ClassLabels(max_classes)
+        self.buckets = tuple(buckets)
+        self.counts = [0] * (len(self.buckets) + 1)
+        """Successful builds per bucket, each in one only; the last is what is above all bounds."""
+        self.seconds = 0.0
+        self.by_label: dict[str, BuildSums] = {}
+        self._queue: deque[BuildEvent] = deque()
+        self._adding = allocate_lock()
+        _fork.watch(self)
+
+    def _reset_after_fork(self) -> None:
+        self._adding = allocate_lock()
+
+    def __call__(self, event: BuildEvent) -> None:
+        """Note a build that ended."""
+        self._queue.append(event)
+        self.settle()
+
+    def settle(self) -> None:
+        """Add up what is queued, unless another thread, or this one further up, is at it."""
+        while self._queue and self._adding.acquire(False):
+            try:
+                while self._queue:
+                    self._add(self._queue.popleft())
+            finally:
+                self._adding.release()
+
+    def _add(self, event: BuildEvent) -> None:
+        label = self.labels.of(event.class_name)
+        sums = self.by_label.get(label, BuildSums())
+        if event.succeeded:
+            self.counts[bisect_left(self.buckets, event.seconds)] += 1
+            self.seconds += event.seconds
+            sums = BuildSums(sums.succeeded + 1, sums.failed, sums.seconds + event.seconds)
+        else:
+            sums = BuildSums(sums.succeeded, sums.failed + 1, sums.seconds)
+        self.by_label[label] = sums
+
+    def read(self) -> tuple[list[tuple[float, int]], float, dict[str, BuildSums]]:
+        """
+        Give what has been added up.
+
+        Returns:
+            Pairs of a bucket's upper bound and the builds up to it, the last without a bound; the
+            seconds of all; and the sums of each class label.
+        """
+        self.settle()
+        total = 0
+        cumulative = []
+        for bound, count in zip((*self.buckets, float("inf")), list(self.counts), strict=True):
+            total += count
+            cumulative.append((bound, total))
+        kept = {name: sums for name, sums in list(self.by_label.items()) if name in self.labels}
+        for name in self.by_label.keys() - kept.keys():
+            self.by_label.pop(name, None)  # it begins anew if it gets its label back
+        return cumulative, self.seconds, kept

@@ -1,0 +1,321 @@
+"""
+Health: what `Registry.health` finds, by which thresholds, and over which window.
+
+Counters only ever grow, so a rate since the birth of the process hides what happens now. A monitor
+keeps some earlier observations of its registry, and judges by the differences to the oldest one
+within the window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from .. import _logs
+from .leaving import watch_leaving
+from .process import resident_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..observed import Observed
+    from ..stats import RegistryStats
+
+__all__ = ["Finding", "FindingKind", "HealthMonitor", "HealthThresholds", "Severity"]
+
+_KEPT = 60  # observations within a window
+
+
+class FindingKind(Enum):
+    """What was found; the shipped alert rules have these names, too."""
+
+    HIT_RATE_LOW = "hit_rate_low"
+    EVICTION_RATE_HIGH = "eviction_rate_high"
+    NEARLY_FULL = "nearly_full"
+    RSS_GROWING = "rss_growing"
+    INSTANCES_LEAKED = "instances_leaked"
+    INSTANCES_LEFT_OPEN = "instances_left_open"
+    CLOSES_FAILING = "closes_failing"
+    BUILDS_FAILING = "builds_failing"
+
+
+class Severity(IntEnum):
+    """How grave a finding is."""
+
+    WARNING = 1
+    """It costs time."""
+    CRITICAL = 2
+    """It goes on until memory or other resources run out, or calls fail."""
+
+
+class Finding(NamedTuple):
+    """
+    One thing that is wrong.
+
+    The figure is on the wrong side of the threshold; their unit is that of the threshold's name.
+    """
+
+    kind: FindingKind
+    severity: Severity
+    figure: float
+    threshold: float
+    advice: str
+    class_name: str | None = None
+
+
+@dataclass(frozen=True)
+class HealthThresholds:
+    """
+    Where health ends. The README has a table of them, and the alert rules the same numbers.
+
+    Args:
+        min_hit_rate: Hits per look-up within the window; 0 switches this off.
+        max_evictions_per_build: Evictions per build within the window; `math.inf` switches this,
+            and each one below, off.
+        max_utilisation: Cached instances per place, now.
+        max_rss_growth_bytes: Growth of the process within the window, unless more instances are
+            cached at its end than at its beginning.
+        max_leaked: Instances of one class that left, and live on although nobody holds them.
+        max_left_open: Instances that were not closed within the window, because somebody still
+            referred to them.
+        max_close_failures: Closers that raised within the window.
+        max_failed_classes: Classes whose failed build is remembered now.
+        min_lookups: Fewer look-ups within the window do not make a hit rate.
+        min_builds: Fewer builds within the window do not make an eviction rate.
+        leaked_after_seconds: What left more recently is not called leaked yet.
+
+    Raises:
+        TypeError: One of them is not a number.
+        ValueError: One of them is negative or not a number at all (NaN).
+    """
+
+    min_hit_rate: float = 0.5
+    max_evictions_per_build: float = 0.3
+    max_utilisation: float = 0.9
+    max_rss_growth_bytes: float = 20_000_000
+    max_leaked: float = 0
+    max_left_open: float = 0
+    max_close_failures: float = 0
+    max_failed_classes: float = 0
+    min_lookups: float = 100
+    min_builds: float = 10
+    leaked_after_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{field.name} must be a number, got {value!r}")
+            if not value >= 0:
+                raise ValueError(f"{field.name} must be 0 or more, got {value!r}")
+
+
+class _Observation(NamedTuple):
+    taken: float
+    hits: int
+    misses: int
+    builds: int
+    evictions: int
+    close_failures: int
+    left_open: int
+    cached: int
+    rss: int | None
+
+
+class HealthMonitor:
+    """
+    Judges one registry; `Registry.health` makes it at its first call.
+
+    Args:
+        registry: What leaves it is watched from now on. It is given again at each check, and not
+            kept.
+    """
+
+    def __init__(self, registry: Observed) -> None:
+        self._leaving = watch_leaving(registry)
+        # Replaced as a whole, so that threads, finalisers and forks meet no lock.
+        self._observations: tuple[_Observation, ...] = ()
+        self._known: dict[tuple[FindingKind, str | None], object] = {}
+
+    def check(
+        self,
+        registry: Observed,
+        *,
+        window_seconds: float = 300.0,
+        thresholds: HealthThresholds | None = None,
+    ) -> tuple[Finding, ...]:
+        """
+        Observe and judge; see `Registry.health`.
+
+        Args:
+            registry: The registry.
+            window_seconds: How far to look back.
+            thresholds: None takes the defaults.
+
+        Returns:
+            The findings, the gravest first.
+        """
+        if isinstance(window_seconds, bool) or not isinstance(window_seconds, (int, float)):
+            raise TypeError(f"window_seconds must be a number, got {window_seconds!r}")
+        if not 0 < window_seconds < math.inf:
+            raise ValueError(f"window_seconds must be above 0 and finite, got {window_seconds!r}")
+        if thresholds is None:
+            thresholds = HealthThresholds()
+        elif not isinstance(thresholds, HealthThresholds):
+            raise TypeError(f"thresholds must be HealthThresholds, got {thresholds!r}")
+        stats = registry.stats()
+        now = _Observation(
+            taken=registry._now(),
+            hits=stats.hits,
+            misses=stats.misses,
+            builds=stats.builds,
+            evictions=stats.evictions,
+            close_failures=stats.close_failures,
+            left_open=stats.left_open,
+            cached=stats.cached,
+            rss=resident_bytes(),
+        )
+        before = self._since(now, window_seconds)
+        leaked = self._leaving.leaked(registry, thresholds.leaked_after_seconds)
+        found = [
+            *_judge_rates(before, now, thresholds),
+            *_judge_levels(stats, leaked, thresholds),
+        ]
+        found.sort(key=lambda finding: -finding.severity)
+        self._log(found, window_seconds)
+        return tuple(found)
+
+    def _since(self, now: _Observation, window_seconds: float) -> _Observation:
+        """The observation to compare with; this one is kept for later ones."""
+        kept = self._observations
+        begin = now.taken - window_seconds
+        while len(kept) > 1 and kept[1].taken <= begin:
+            kept = kept[1:]
+        before = kept[0] if kept else now
+        if not kept or now.taken - kept[-1].taken >= window_seconds / _KEPT:
+            kept = (*kept, now)
+        self._observations = kept
+        return before
+
+    def _log(self, found: list[Finding], window_seconds: float) -> None:
+        """Each once, when it comes up."""
+        keys = {(finding.kind, finding.class_name) for finding in found}
+        for gone in [key for key in list(self._known) if key not in keys]:
+            self._known.pop(gone, None)
+        for finding in found:
+            mine = object()
+            if self._known.setdefault((finding.kind, finding.class_name), mine) is not mine:
+                continue
+            name = finding.kind.value
+            of = "" if finding.class_name is None else f" ({finding.class_name!r})"
+            _logs.warning(
+                "health",
+                "%s%s: %.4g, where the threshold is %.4g; %s",
+                name.replace("_", " "),
+                of,
+                finding.figure,
+                finding.threshold,
+                finding.advice,
+                fields={
+                    "finding": name,
+                    "severity": finding.severity.name.lower(),
+                    "figure": finding.figure,
+                    "threshold": finding.threshold,
+                    "class_name": finding.class_name,
+                    "window_seconds": window_seconds,
+                },
+            )
+
+
+def _judge_rates(
+    before: _Observation, now: _Observation, thresholds: HealthThresholds
+) -> Iterator[Finding]:
+    hits = max(0, now.hits - before.hits)
+    lookups = hits + max(0, now.misses - before.misses)
+    builds = max(0, now.builds - before.builds)
+    evictions = max(0, now.evictions - before.evictions)
+    if lookups and lookups >= thresholds.min_lookups:
+        hit_rate = hits / lookups
+        if hit_rate < thresholds.min_hit_rate:
+            yield Finding(
+                FindingKind.HIT_RATE_LOW,
+                Severity.WARNING,
+                hit_rate,
+                thresholds.min_hit_rate,
+                "raise cache_ttl_seconds or max_cache_size: stats().removals tells which",
+            )
+    if builds and builds >= thresholds.min_builds:
+        per_build = evictions / builds
+        if per_build > thresholds.max_evictions_per_build:
+            yield Finding(
+                FindingKind.EVICTION_RATE_HIGH,
+                Severity.WARNING,
+                per_build,
+                thresholds.max_evictions_per_build,
+                "instances are evicted and built again: raise max_cache_size, or "
+                "cache_ttl_seconds where removals say 'idle'",
+            )
+    if before.rss is not None and now.rss is not None and now.cached <= before.cached:
+        growth = now.rss - before.rss
+        if growth > thresholds.max_rss_growth_bytes:
+            yield Finding(
+                FindingKind.RSS_GROWING,
+                Severity.CRITICAL,
+                growth,
+                thresholds.max_rss_growth_bytes,
+                "the process grows although no more instances are cached: look at what they keep, "
+                "and at what keeps those that left",
+            )
+    if now.left_open - before.left_open > thresholds.max_left_open:
+        yield Finding(
+            FindingKind.INSTANCES_LEFT_OPEN,
+            Severity.WARNING,
+            now.left_open - before.left_open,
+            thresholds.max_left_open,
+            "removed instances were not closed, for callers without a lease still refer to them: "
+            "use `use`, `execute` or a handle, or close_when_removed=True",
+        )
+    if now.close_failures - before.close_failures > thresholds.max_close_failures:
+        yield Finding(
+            FindingKind.CLOSES_FAILING,
+            Severity.CRITICAL,
+            now.close_failures - before.close_failures,
+            thresholds.max_close_failures,
+            "closers raise, and what they should free stays: see the log of warmset.removals",
+        )
+
+
+def _judge_levels(
+    stats: RegistryStats, leaked: dict[str, int], thresholds: HealthThresholds
+) -> Iterator[Finding]:
+    if stats.utilisation > thresholds.max_utilisation:
+        yield Finding(
+            FindingKind.NEARLY_FULL,
+            Severity.WARNING,
+            stats.utilisation,
+            thresholds.max_utilisation,
+            "the next new class evicts a warm one: raise max_cache_size, or expect evictions",
+        )
+    failed = stats.failed_class_names
+    if len(failed) > thresholds.max_failed_classes:
+        names = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
+        yield Finding(
+            FindingKind.BUILDS_FAILING,
+            Severity.CRITICAL,
+            len(failed),
+            thresholds.max_failed_classes,
+            f"builds fail, and their errors come back at once for retry_after_seconds: {names}",
+        )
+    for class_name, count in leaked.items():
+        if count > thresholds.max_leaked:
+            yield Finding(
+                FindingKind.INSTANCES_LEAKED,
+                Severity.CRITICAL,
+                count,
+                thresholds.max_leaked,
+                "removed instances live on though nobody holds them: gc.collect() frees those in "
+                "cycles, and gc.get_referrers tells who keeps the others",
+                class_name,
+            )

@@ -1,0 +1,20 @@
+"""What the process uses."""
+
+from __future__ import annotations
+
+__all__ = ["resident_bytes"]
+
+
+def resident_bytes() -> int | None:
+    """
+    Give the resident set size of this process.
+
+    Returns:
+        Bytes; None where the system does not tell.
+    """
+    import psutil
+
+    try:
+        return int(psutil.Process().memory_info().rss)
+    except (psutil.Error, OSError):
+        return None

@@ -1,0 +1,274 @@
+"""Logs: one logger per area, structured fields, nothing for a hit, and nothing that can break."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+BUILT_IN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What `extra` added."""
+    return {name: value for name, value in vars(record).items() if name not in BUILT_IN}
+
+
+def test_a_build_is_logged(make: Any, timer: Any, samples: Any, records: Any) -> None:
+    """At INFO, with what it cost."""
+    samples.script["Alpha"] = lambda instance: timer.advance(2.5)
+    make().get_instance("Alpha")
+    (record,) = records.kept
+    assert (record.name, record.levelname) == ("warmset.builds", "INFO")
+    assert record.getMessage() == "built 'Alpha' in 2.500 s"
+    assert fields(record) == {
+        "class_name": "Alpha",
+        "class_path": "samples.Alpha",
+        "build_seconds": 2.5,
+        "bytes": None,
+    }
+
+
+def test_a_hit_logs_nothing(ws: Any, make: Any, records: Any) -> None:
+    """Nor does any other reading of what is warm."""
+    registry = make()
+    executor = ws.MethodExecutor(method_registry=registry)
+    registry.get_instance("Alpha")
+    records.kept.clear()
+    registry.get_instance("Alpha")
+    registry.get_method("Alpha", "echo")("x")
+    registry.bind("Alpha", "echo")("x")
+    executor.execute("Alpha", "echo", text="x")
+    registry.stats(), registry.holders(), registry.has_method("Alpha", "echo")
+    assert records.kept == []
+
+
+def test_a_removal_is_logged_with_its_cause(make: Any, timer: Any, records: Any) -> None:
+    """And with what the instance was."""
+    registry = make(cache_ttl_seconds=10)
+    registry.get_instance("Alpha")
+    timer.advance(4)
+    registry.get_instance("Alpha")
+    timer.advance(11)
+    registry.evict_expired()
+    (record,) = records.of("removals")
+    assert record.levelname == "INFO"
+    assert record.getMessage() == "removed 'Alpha': idle; 2 uses, 15.0 s old, idle for 11.0 s"
+    assert fields(record) == {
+        "class_name": "Alpha",
+        "cause": "idle",
+        "age_seconds": 15.0,
+        "idle_seconds": 11.0,
+        "access_count": 2,
+        "build_seconds": 0.0,
+        "held": False,
+        "bytes": None,
+    }
+
+
+def test_each_cause_is_logged(make: Any, records: Any) -> None:
+    """A clear also as such, and what is held says so."""
+    registry = make(max_cache_size=1)
+    registry.get_instance("Alpha")
+    registry.get_instance("Beta")
+    registry.discard("Beta")
+    with registry.use("Beta"):
+        registry.clear_cache()
+    registry.get_instance("Alpha")
+    registry.close()
+    told = [(getattr(r, "class_name", None), r.cause) for r in records.of("removals")]
+    assert told == [
+        ("Alpha", "size"),
+        ("Beta", "discarded"),
+        ("Beta", "cleared"),
+        (None, "cleared"),
+        ("Alpha", "shutdown"),
+    ]
+    held, cleared = records.of("removals")[2:4]
+    assert held.getMessage().endswith(", still held")
+    assert cleared.getMessage() == "cleared the cache: 1 instances, and 0 weakly kept"
+    assert (cleared.entries_cleared, cleared.weakrefs_cleared) == (1, 0)
+
+
+def test_failures_are_warnings(make: Any, records: Any) -> None:
+    """Of builds and closers, with class and cause."""
+    registry = make({"Broken": "samples.Broken"})
+    with pytest.raises(RuntimeError):
+        registry.get_instance("Broken")
+    (failed,) = records.of("builds")
+    assert failed.levelname == "WARNING"
+    assert "no instance of 'Broken'" in failed.getMessage()
+    assert (failed.class_name, failed.stage, failed.error_type) == ("Broken", "build", "ValueError")
+
+    def fail(instance: Any) -> None:
+        raise OSError("stuck")
+
+    registry.register_class("Alpha", "samples.Alpha", closer=fail)
+    registry.get_instance("Alpha")
+    registry.discard("Alpha")
+    closing = records.of("removals")[-1]
+    assert closing.levelname == "WARNING"
+    assert closing.exc_info[0] is OSError
+    assert (closing.class_name, closing.error_type) == ("Alpha", "OSError")
+
+
+def test_no_field_hides_one_of_the_record(make: Any, timer: Any, records: Any) -> None:
+    """`logging` refuses some, and formatters would show the wrong thing for others."""
+    registry = make({"Broken": "samples.Broken", "Alpha": "samples.Alpha"}, max_cache_size=1)
+    registry.add_build_listener(len)
+    registry.get_instance("Alpha")
+    registry.clear_cache()
+    with pytest.raises(RuntimeError):
+        registry.get_instance("Broken")
+    registry.health()
+    areas = {record.name for record in records.kept}
+    assert {"warmset.builds", "warmset.removals", "warmset.health"} <= areas
+
+
+@pytest.mark.parametrize("culprit", ["handler", "filter", "formatter"])
+def test_a_handler_that_raises_breaks_nothing(
+    make: Any, samples: Any, records: Any, capsys: Any, culprit: str
+) -> None:
+    """Each result is what it would have been; the trouble is shown on stderr."""
+
+    def fail(*_: Any) -> Any:
+        raise ValueError("disk full")
+
+    if culprit == "handler":
+        records.emit = fail
+    elif culprit == "filter":
+        records.addFilter(fail)
+    else:
+        formatter = logging.Formatter()
+        formatter.format = fail  # type: ignore[method-assign]
+        records.setFormatter(formatter)
+        records.emit = records.format
+    registry = make({"Alpha": "samples.Alpha", "Broken": "samples.Broken"})
+    registry.get_instance("Alpha")
+    assert registry.clear_cache()["entries_cleared"] == 1
+    assert samples.closed == ["Alpha"]
+    with pytest.raises(RuntimeError, match="no model file"):
+        registry.get_instance("Broken")
+    assert "disk full" in capsys.readouterr().err
+
+
+def test_a_handler_may_use_the_registry(make: Any, records: Any) -> None:
+    """As one that sends records by way of a warm client."""
+    registry = make()
+    sent = []
+    emit = records.emit
+
+    def send(record: logging.LogRecord) -> None:
+        emit(record)
+        sent.append(registry.get_instance("Gamma").echo(record.getMessage()))
+        with registry.use("Gamma"):
+            registry.discard("Beta")
+
+    records.emit = send
+    registry.get_instance("Alpha")
+    registry.get_instance("Beta")
+    registry.clear_cache()
+    assert len(sent) == len(records.kept)
+    assert registry.stats().listener_failures == 0
+
+
+def test_as_json_through_structlog(make: Any, records: Any) -> None:
+    """By its formatter, which takes what `extra` holds."""
+    structlog = pytest.importorskip("structlog")
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.ExtraAdder(),
+            ],
+            processor=structlog.processors.JSONRenderer(),
+        )
+    )
+    logging.getLogger("warmset").addHandler(handler)
+    try:
+        make().get_instance("Alpha")
+    finally:
+        logging.getLogger("warmset").removeHandler(handler)
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line) == {
+        "event": "built 'Alpha' in 0.000 s",
+        "logger": "warmset.builds",
+        "level": "info",
+        "class_name": "Alpha",
+        "class_path": "samples.Alpha",
+        "build_seconds": 0.0,
+        "bytes": None,
+    }
+
+
+def test_as_json_through_python_json_logger(make: Any, records: Any) -> None:
+    """By its formatter."""
+    formatter = pytest.importorskip("pythonjsonlogger.json").JsonFormatter("%(name)s %(message)s")
+    registry = make()
+    registry.get_instance("Alpha")
+    registry.discard("Alpha")
+    line = json.loads(formatter.format(records.of("removals")[0]))
+    assert line["name"] == "warmset.removals"
+    assert (line["class_name"], line["cause"], line["access_count"]) == ("Alpha", "discarded", 1)
+
+
+def child(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+
+def test_logging_is_imported_only_when_it_is_needed() -> None:
+    """Builds, removals and clears tell nobody where nobody imported it; a failure does."""
+    result = child(
+        """
+        import sys
+        import warmset
+        registry = warmset.MethodRegistry({"D": "json.JSONDecoder", "B": "json.Nothing"})
+        registry.get_instance("D")
+        registry.clear_cache()
+        registry.close
+        assert "logging" not in sys.modules
+        try:
+            registry.get_instance("B")
+        except warmset.MethodRegistryError:
+            pass
+        assert "logging" in sys.modules
+        """
+    )
+    assert result.stderr.startswith("no instance of 'B', after ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_half_imported_logging_breaks_nothing() -> None:
+    """As a finaliser finds it that runs while `logging` is being imported."""
+    result = child(
+        """
+        import sys, types
+        import warmset
+        registry = warmset.MethodRegistry({"D": "json.JSONDecoder", "B": "json.Nothing"})
+        sys.modules["logging"] = types.ModuleType("logging")
+        registry.get_instance("D")
+        try:
+            registry.get_instance("B")
+        except warmset.MethodRegistryError as error:
+            print("raised")
+        del sys.modules["logging"]
+        """
+    )
+    assert result.stdout == "raised\n"
+    assert "writing a log record failed" in result.stderr
