@@ -28,9 +28,8 @@ Why there is no lock
     With the interpreter lock held, only a call into Python can let another thread, a finaliser or a
     signal handler in. Each change below is plain C from its first store to its last: no call into
     Python, no new container (the collector may run there before 3.12), no reference dropped. What
-    leaves a slot is appended to a list that was made before the change, and dropped after it. On a
-    free-threaded interpreter this module does not declare itself safe, and the interpreter then
-    takes its lock back.
+    leaves a slot is appended to a list that was made before the change, and dropped after it. For a
+    free-threaded interpreter this module is not built: the pure core runs there.
 
 Why a look-up runs no foreign code
     Names are exact `str`, so hashing and comparing them is C. An injected timer is foreign: it is
@@ -303,7 +302,7 @@ cdef class RegistryCore:
             name is asked for before its last release; else another one is built.
         timer: Gives monotonic seconds; None takes the clock of the system.
 
-    Single calls are safe under threads. A hit costs one dictionary probe and a few stores.
+    Single calls are safe under threads. A hit costs one probe for its slot and a few stores.
     """
 
     cdef double _ttl
@@ -530,6 +529,10 @@ cdef class RegistryCore:
 
     def _refuse(self, class_name):
         raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
+
+    def __sizeof__(self):
+        """Bytes of the registry itself and of the front, which it alone owns."""
+        return object.__sizeof__(self) + (self._front_mask + 1) * sizeof(PyObject*)
 
     # -- what the registry calls -----------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class RegistryCore(Ring):
             name is asked for before its last release; else another one is built.
         timer: Gives monotonic seconds; None takes the clock of the system.
 
-    Single calls are safe under threads. A hit costs one dictionary probe and a few stores.
+    Single calls are safe under threads. A hit costs one probe for its slot and a few stores.
     """
 
     def __init__(
