@@ -34,6 +34,27 @@ FREE, ENTERING, HELD = 0, 1, 2  # states of a lease
 RUNNING = (GeneratorType, CoroutineType, AsyncGeneratorType)
 
 
+def method_of(instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
+    """The callable of a name, as the instance gives it."""
+    try:
+        method = getattr(instance, method_name)
+    except AttributeError as error:
+        raise MethodNotFoundError(
+            f"the instance of {class_name!r}, a {type(instance).__qualname__}, "
+            f"has no method {method_name!r}",
+            class_name=class_name,
+            method_name=method_name,
+        ) from error
+    if not callable(method):
+        raise MethodNotFoundError(
+            f"{class_name}.{method_name} is not callable, "
+            f"it is of type {type(method).__qualname__}",
+            class_name=class_name,
+            method_name=method_name,
+        )
+    return method  # type: ignore[no-any-return]
+
+
 class Injected:
     """A method that was given from outside, and the route that `execute` compiled for it."""
 
@@ -167,7 +188,7 @@ class Handle:
         instance, slot, epoch = core._obtain(self.class_name, True)
         hold = core._enter(slot)
         try:
-            method: Any = core._method_of(instance, self.class_name, self.method_name)
+            method: Any = method_of(instance, self.class_name, self.method_name)
             result = method(*args, **kwargs)
             if type(result) in RUNNING and slot is not None:
                 lease = Lease(core, self.class_name)._adopt(slot, epoch)
@@ -253,7 +274,7 @@ class ExecutorCore:
         try:
             if injected is None:
                 try:
-                    method = core._method_of(instance, class_name, method_name)
+                    method = method_of(instance, class_name, method_name)
                 except MethodNotFoundError as error:
                     return self._unavailable(class_name, method_name, error)
                 plan = self._plan_of(slot, epoch, instance, method_name, method)
@@ -286,7 +307,7 @@ class ExecutorCore:
                 plan = source.plan = self._compile(method)
         else:
             instance = source._instance
-            method = self._registry._method_of(instance, class_name, method_name)
+            method = method_of(instance, class_name, method_name)
             plan = self._plan_of(source._slot, source._epoch, instance, method_name, method)
         with self._registry._lock:
             self._routes += 1

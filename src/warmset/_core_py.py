@@ -12,7 +12,7 @@ from time import monotonic
 from weakref import ReferenceType
 from weakref import ref as weak_reference
 
-from ._calls_py import ExecutorCore, Handle, Injected, Lease
+from ._calls_py import ExecutorCore, Handle, Injected, Lease, method_of
 from ._ring_py import (
     COLLECTED,
     EMPTY,
@@ -24,7 +24,7 @@ from ._ring_py import (
     Ring,
     Slot,
 )
-from .errors import MethodNotFoundError, MethodRegistryError
+from .errors import MethodRegistryError
 from .resolver import check_name
 
 TALLIES = 6  # names in `_tallies`
@@ -119,7 +119,7 @@ class RegistryCore(Ring):
         injected = self._find_injected(class_name, method_name)
         if injected is not None:
             return injected.method
-        return self._method_of(self._obtain(class_name, False)[0], class_name, method_name)
+        return method_of(self._obtain(class_name, False)[0], class_name, method_name)
 
     def use(self, class_name: str) -> Lease:
         """
@@ -272,7 +272,17 @@ class RegistryCore(Ring):
                     slot.holds += hold
                     slot.shared |= not hold
                     self._hits += count
-                    self._move_to_front(slot)
+                    # As `_move_to_front`, which cannot be called: at the end of the stack the call
+                    # would fail, and nobody would give back what is held by now.
+                    root = self._root
+                    newest, newer, older = root.older, slot.newer, slot.older
+                    if newest is not slot and newer is not None:
+                        newer.older = older
+                        older.newer = newer  # type: ignore[union-attr]
+                        slot.older = newest
+                        slot.newer = root
+                        newest.newer = slot  # type: ignore[union-attr]
+                        root.older = slot
                     return instance, epoch
             self._misses += count
         if departed:
@@ -311,7 +321,14 @@ class RegistryCore(Ring):
     def _give_back(self, slot: Slot, epoch: int, now: float, *, share: bool = False) -> None:
         departed: list[Departure] = []
         with self._lock:
-            place = self._account(slot, epoch, -1, share)
+            place: Slot | Departure | None = slot
+            # Here, and not by a call, for what could be held at the end of the stack can be given
+            # back there: this is as deep as the look-up was.
+            if slot.epoch == epoch:
+                slot.holds -= 1
+                slot.shared |= share
+            else:
+                place = self._account(slot, epoch, -1, share)
             if place is slot:
                 if slot.epoch == epoch:
                     slot.last_used = now
@@ -326,25 +343,6 @@ class RegistryCore(Ring):
                 self._let_go(place)
             if self._blocked:
                 self._made_room()
-
-    def _method_of(self, instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
-        try:
-            method = getattr(instance, method_name)
-        except AttributeError as error:
-            raise MethodNotFoundError(
-                f"the instance of {class_name!r}, a {type(instance).__qualname__}, "
-                f"has no method {method_name!r}",
-                class_name=class_name,
-                method_name=method_name,
-            ) from error
-        if not callable(method):
-            raise MethodNotFoundError(
-                f"{class_name}.{method_name} is not callable, "
-                f"it is of type {type(method).__qualname__}",
-                class_name=class_name,
-                method_name=method_name,
-            )
-        return method  # type: ignore[no-any-return]
 
     def _find_injected(self, class_name: str, method_name: str) -> Injected | None:
         if not self._injected:
