@@ -192,7 +192,8 @@ def test_held_while_it_runs(worker: Any, registry: Any) -> None:
 
 
 def test_a_cancelled_async_method_is_released(worker: Any, registry: Any) -> None:
-    """At once."""
+    """At once, where it was running; one that waits for a build is given back by the builder."""
+    registry.get_instance("Alpha")
 
     async def main() -> None:
         waiting = asyncio.create_task(worker.execute("Alpha", "loop", event=asyncio.Event()))
