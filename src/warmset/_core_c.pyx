@@ -126,7 +126,6 @@ cdef extern from "Python.h":
     int Py_EnterRecursiveCall(const char*)
     void Py_LeaveRecursiveCall()
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject*)
-    Py_ssize_t Py_REFCNT(PyObject*)
     PyObject* PyList_GET_ITEM(object, Py_ssize_t)
 
 

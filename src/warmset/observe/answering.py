@@ -10,6 +10,7 @@ import os
 import sys
 
 from . import protocol
+from .process import resident_bytes
 from .protocol import CHANGES, PROTOCOL, RequestError, decode, encode, refusal
 from .rows import describe
 
@@ -138,7 +139,7 @@ class Answerer:
             "program": _program(),
             "warmset": warmset.__version__,
             "implementation": warmset.implementation,
-            "rss_bytes": _resident_bytes(),
+            "rss_bytes": resident_bytes(),
             "registries": [
                 {"name": served.name, "offers": _offers(served, registry)}
                 for served in self._served()
@@ -200,15 +201,6 @@ def _program() -> str:
     if spec is not None:
         return f"-m {spec.name.removesuffix('.__main__')}"
     return os.path.basename(sys.argv[0] if sys.argv else "") or "python"
-
-
-def _resident_bytes() -> int | None:
-    try:
-        import psutil
-
-        return int(psutil.Process().memory_info().rss)
-    except Exception:
-        return None  # no /proc, or none that this process may read
 
 
 def _note(command: str, registry: str, class_name: str | None, process: int | None) -> None:

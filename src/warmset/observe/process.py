@@ -14,7 +14,9 @@ def resident_bytes() -> int | None:
     """
     import psutil
 
+    from .. import _process_memory
+
     try:
-        return int(psutil.Process().memory_info().rss)
+        return _process_memory.resident_bytes()
     except (psutil.Error, OSError):
         return None
