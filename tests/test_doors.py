@@ -19,7 +19,7 @@ from doors import Doors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MODULES = ("_core_py", "_ring_py", "_calls_py")
+MODULES = ("_core_py", "_changes_py", "_ring_py", "_slots_py", "_calls_py")
 
 
 class Scene:

@@ -33,7 +33,7 @@ def test_idle_ttl_counts_from_the_last_use(
     registry.get_instance("Alpha")
     stats = registry.stats()
     assert stats.evictions == evicted
-    assert stats.removals[0] == evicted
+    assert stats.as_dict()["removals"]["idle"] == evicted
     assert len(samples.built) == 1 + evicted
 
 
@@ -86,7 +86,7 @@ def test_the_least_recent_leaves_when_full(make: Any, samples: Any) -> None:
     assert registry._ring() == ["Gamma", "Alpha"]
     stats = registry.stats()
     assert stats.evictions == 1
-    assert stats.removals[1] == 1
+    assert stats.as_dict()["removals"]["size"] == 1
     assert seen == [2], "a build that may fail does not cost a victim before it succeeded"
 
 
@@ -178,7 +178,7 @@ def test_weak_mode_gives_the_instance_while_somebody_holds_it(make: Any, samples
     registry.get_instance("Alpha")
     stats = registry.stats()
     assert (stats.hits, stats.misses, stats.evictions) == (1, 2, 1)
-    assert stats.removals[2] == 1
+    assert stats.as_dict()["removals"]["collected"] == 1
     assert samples.built == ["Alpha", "Alpha"]
 
 
@@ -280,7 +280,7 @@ def test_clear_cache_removes_all_and_resets_nothing(make: Any, samples: Any) -> 
     stats = registry.stats()
     assert stats.cached == 0
     assert stats.evictions == 1, "a clear is a removal, no eviction"
-    assert stats.removals[3] == 2
+    assert stats.as_dict()["removals"]["cleared"] == 2
     registry.get_instance("Alpha")
     assert samples.built[-1] == "Alpha"
 
@@ -305,7 +305,7 @@ def test_discard_removes_one(make: Any) -> None:
     assert not registry.discard("Nobody")
     assert registry._ring() == ["Beta"]
     stats = registry.stats()
-    assert (stats.evictions, stats.removals[4]) == (0, 1)
+    assert (stats.evictions, stats.as_dict()["removals"]["discarded"]) == (0, 1)
 
 
 def test_a_closed_registry_builds_nothing(ws: Any, make: Any) -> None:
@@ -337,7 +337,7 @@ def test_registering_again_with_another_path_replaces(make: Any, samples: Any) -
     assert registry.get_instance("Alpha") is first
     registry.register_class("Alpha", "samples.Beta")
     assert type(registry.get_instance("Alpha")) is samples.Beta
-    assert registry.stats().removals[5] == 1
+    assert registry.stats().as_dict()["removals"]["replaced"] == 1
     assert registry.stats().classes_registered == 4
 
 

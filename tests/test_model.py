@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 from twins import load
 
+from warmset.events import RemovalCause
 from warmset.testing import FakeTimer
 
 NAMES = ("Alpha", "Beta", "Gamma", "Delta", "Broken")
@@ -34,7 +35,7 @@ class Model:
         self.held: dict[str, int] = {}
         self.failed_until = -1.0
         self.hits = self.misses = self.builds = self.evictions = 0
-        self.removals = [0] * 7
+        self.removals = [0] * len(RemovalCause)
         self.leaving: dict[str, int] = {}
         self.revived = 0
 
@@ -51,7 +52,7 @@ class Model:
             if len(self.order) <= limit:
                 return
             if not self.held.get(name):
-                self.leave(name, 1)
+                self.leave(name, RemovalCause.SIZE)
 
     def touch(self, name: str, now: float) -> None:
         self.used[name] = now
@@ -73,7 +74,7 @@ class Model:
                 self.uses[name] += 1
                 self.touch(name, now)
                 return True
-            self.leave(name, 0)
+            self.leave(name, RemovalCause.IDLE)
         self.misses += 1
         if name == "Broken":
             return False
@@ -97,13 +98,13 @@ class Model:
     def evict_expired(self, now: float) -> int:
         gone = [name for name in self.order if self.expired(name, now)]
         for name in gone:
-            self.leave(name, 0)
+            self.leave(name, RemovalCause.IDLE)
         return len(gone)
 
     def clear(self) -> int:
         count = len(self.order)
         for name in list(self.order):
-            self.leave(name, 3)
+            self.leave(name, RemovalCause.CLEARED)
         return count
 
 
@@ -225,7 +226,7 @@ class Both(RuleBasedStateMachine):
         there = self.outcomes(lambda registry, _: registry.discard(name))[0]
         assert there == (name in self.model.order)
         if there:
-            self.model.leave(name, 4)
+            self.model.leave(name, RemovalCause.DISCARDED)
 
     @invariant()
     def all_agree(self) -> None:

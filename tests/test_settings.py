@@ -34,6 +34,15 @@ DEFAULTS = {
     "block_when_full": False,
     "block_timeout_seconds": 30.0,
     "sweep_interval_seconds": 0.0,
+    "max_age_seconds": 0.0,
+    "policy": "lru",
+    "sizer": None,
+    "max_cache_bytes": 0,
+    "max_rss_bytes": 0,
+    "low_rss_bytes": 0,
+    "adaptive_ttl": False,
+    "adaptive_ttl_min_seconds": 10.0,
+    "adaptive_ttl_max_seconds": 3600.0,
     "observe_socket": False,
     "observe_changes": False,
 }
@@ -118,13 +127,47 @@ def raises(ws: Any, setting: str, value: object, kind: type[Exception]) -> str:
 def test_defaults(ws: Any) -> None:
     made = ws.settings.RegistrySettings()
     assert made.as_options() == DEFAULTS
-    assert repr(made) == (
-        "RegistrySettings(block_timeout_seconds=30.0, block_when_full=False,"
-        " build_timeout_seconds=0.0, cache_ttl_seconds=300.0,"
-        " enable_weakref=False, max_cache_size=100, observe_changes=False, observe_socket=False,"
-        " retry_after_seconds=30.0, revive=True,"
-        " sweep_interval_seconds=0.0)"
-    )
+    fields = ", ".join(f"{name}={value!r}" for name, value in sorted(DEFAULTS.items()))
+    assert repr(made) == f"RegistrySettings({fields})"
+
+
+def test_the_bounds_of_the_adaptive_ttl_must_agree(ws: Any) -> None:
+    with pytest.raises(ValueError, match="adaptive_ttl_min_seconds must be at most adaptive_ttl_m"):
+        ws.settings.RegistrySettings(adaptive_ttl_min_seconds=20, adaptive_ttl_max_seconds=10)
+    with pytest.raises(ws.settings.SettingsError, match=r"f.toml: \[registry\]: adaptive_ttl_min"):
+        ws.settings.RegistrySettings.from_table({"adaptive_ttl_max_seconds": 1}, file="f.toml")
+
+
+@pytest.mark.parametrize("value", [0.5, 1.0, 0, 10**9])
+def test_memory_is_given_in_bytes_or_as_a_part(ws: Any, value: float) -> None:
+    made = ws.settings.RegistrySettings(max_rss_bytes=value)
+    assert (type(made.max_rss_bytes), made.max_rss_bytes) == (type(value), value)
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, 1.5, math.nan, math.inf])
+def test_memory_out_of_range_is_refused(ws: Any, value: float) -> None:
+    with pytest.raises(ValueError, match="max_rss_bytes must be a whole number of bytes"):
+        ws.settings.RegistrySettings(max_rss_bytes=value)
+
+
+def test_a_policy_or_sizer_has_a_name_or_a_method(ws: Any) -> None:
+    class Own:
+        def worth(self, slot: Any, now: float) -> float:
+            return 0.0
+
+        def size(self, instance: object) -> int:
+            return 1
+
+    own = Own()
+    made = ws.settings.RegistrySettings(policy=own, sizer=own)
+    assert (made.policy, made.sizer) == (own, own)
+    assert ws.settings.RegistrySettings(sizer=len).sizer is len
+    for wrong in ({"policy": "lfu"}, {"sizer": "guess"}):
+        with pytest.raises(ValueError, match="must be"):
+            ws.settings.RegistrySettings(**wrong)
+    for typed in ({"policy": 1}, {"policy": Own}, {"sizer": 1.5}, {"policy": None}):
+        with pytest.raises(TypeError, match="must be"):
+            ws.settings.RegistrySettings(**typed)
 
 
 def test_options_are_a_copy_and_keyword_only(ws: Any) -> None:
@@ -314,16 +357,26 @@ ANYTHING = st.one_of(
 @FUZZ
 @given(setting=st.sampled_from(sorted(DEFAULTS)), value=ANYTHING)
 def test_any_value_is_taken_exactly_or_refused(ws: Any, setting: str, value: Any) -> None:
+    # The two bounds of one range must agree.
+    other = {
+        "adaptive_ttl_min_seconds": {"adaptive_ttl_max_seconds": sys.float_info.max},
+        "adaptive_ttl_max_seconds": {"adaptive_ttl_min_seconds": 0.0},
+    }.get(setting, {})
     try:
-        made = ws.settings.RegistrySettings(**{setting: value})
+        made = ws.settings.RegistrySettings(**{setting: value}, **other)
     except (TypeError, ValueError) as error:
         refusal = str(error)
     else:
         got = getattr(made, setting)
-        assert type(got) is type(DEFAULTS[setting])
-        assert got == (value if setting in ("enable_weakref", "max_cache_size") else float(value))
+        if setting.endswith("_seconds"):
+            assert (type(got), got) == (float, float(value))
+        elif setting in ("max_rss_bytes", "low_rss_bytes"):
+            assert (type(got), got) in ((int, value), (float, value))
+        elif setting not in ("policy", "sizer"):
+            assert (type(got), got) == (type(DEFAULTS[setting]), value)
         assert made == ws.settings.RegistrySettings(**made.as_options())
-        assert made == ws.settings.RegistrySettings.from_table({setting: value}, file="f.toml")
+        table = {setting: value, **other}
+        assert made == ws.settings.RegistrySettings.from_table(table, file="f.toml")
         return
     assert refusal.startswith(setting)
     with pytest.raises(ws.settings.SettingsError) as caught:
@@ -383,10 +436,10 @@ def test_table_with_unknown_keys(ws: Any) -> None:
     error = caught.value
     text = str(error)
     assert (error.file, error.table, error.key) == ("f.toml", "registry", "cache_ttl_second")
-    assert "f.toml: [registry]: unknown cache_ttl_second = 5 (nearest: 'cache_ttl_seconds')" in text
-    assert "ttl = 1 (nearest: 'cache_ttl_seconds')" in text
-    assert "expected cache_ttl_seconds, enable_weakref" in text
-    assert len(text) < 1_000
+    assert "f.toml: [registry]: unknown cache_ttl_second = 5 (nearest: 'cache_ttl_seconds'" in text
+    assert "ttl = 1 (nearest: " in text
+    assert "expected cache_ttl_seconds, max_age_seconds, enable_weakref" in text
+    assert len(text) < 1_500
 
 
 @pytest.mark.parametrize("table", [None, 3, "x", [], [("max_cache_size", 1)]])

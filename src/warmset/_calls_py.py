@@ -15,7 +15,7 @@ from types import (
     MethodType,
 )
 
-from ._ring_py import EMPTY, STRONG, WEAK
+from ._slots_py import EMPTY, STRONG, WEAK
 from .errors import MethodNotFoundError, MethodRegistryError
 from .resolver import check_name
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._core_py import RegistryCore
-    from ._ring_py import Slot
+    from ._slots_py import Slot
 
 
 FREE, ENTERING, HELD = 0, 1, 2  # states of a lease

@@ -41,6 +41,7 @@ from cpython.dict cimport PyDict_GetItemWithError
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_DECREF
+from libc.math cimport INFINITY
 
 from types import BuiltinMethodType
 from weakref import ref as weak_reference
@@ -137,10 +138,13 @@ cdef enum:
 cdef enum:  # values of `events.RemovalCause`; those up to COLLECTED are evictions
     IDLE = 0
     SIZE = 1
-    COLLECTED = 2
-    DISCARDED = 4
-    REPLACED = 5
-    CAUSES = 7
+    MEMORY = 2  # up to here nothing leaves that is held
+    AGED = 3
+    RECYCLED = 4
+    COLLECTED = 5
+    DISCARDED = 7
+    REPLACED = 8
+    CAUSES = 10
 
 cdef enum:
     TALLIES = 6  # names in `_tallies`
@@ -194,19 +198,33 @@ cdef class Slot:
     cdef readonly double last_used
     cdef readonly double built_at
     cdef readonly double build_seconds
+    cdef readonly double idle_limit  # seconds; inf: none
+    cdef readonly double age_limit
+    cdef readonly long long bytes  # of the instance; -1: not known
+    cdef readonly list leaving  # taken out while held; closed at their last release
     cdef unsigned int serial  # of the build: which came before which
-    cdef list leaving  # taken out while held; closed at their last release
     cdef readonly unsigned int epoch
     cdef unsigned int moves
-    cdef readonly unsigned long long uses
     cdef readonly unsigned int holds
+    cdef readonly unsigned long long uses
     cdef readonly unsigned char kind
-    cdef readonly bint alive  # whether it is the slot of its name
-    cdef bint shared  # whether it was handed out without a lease
+    cdef unsigned char _alive  # whether it is the slot of its name
+    cdef unsigned char shared  # whether it was handed out without a lease
+    cdef unsigned char _pinned
 
     def __cinit__(self, str name, path):
         self.name = name
         self.path = path
+        self.idle_limit = self.age_limit = INFINITY
+        self.bytes = -1
+
+    @property
+    def alive(self):
+        return bool(self._alive)
+
+    @property
+    def pinned(self):
+        return bool(self._pinned)
 
     def __dealloc__(self):
         _unlink(&self.link)
@@ -235,6 +253,7 @@ cdef class Departure:
     cdef readonly double last_used
     cdef readonly double build_seconds
     cdef readonly unsigned long long uses
+    cdef readonly long long bytes
     cdef readonly unsigned int serial
     cdef readonly unsigned int epoch
     cdef readonly unsigned int holds
@@ -295,6 +314,7 @@ cdef class RegistryCore:
 
     Args:
         cache_ttl_seconds: Idle seconds after which an instance leaves; 0 switches it off.
+        max_age_seconds: Seconds since its build after which an instance leaves; 0 switches it off.
         max_cache_size: How many instances are kept at most.
         enable_weakref: Keep instances by weak reference only.
         revive: Whether a held instance that was removed is handed out again, and kept, when its
@@ -304,7 +324,9 @@ cdef class RegistryCore:
     Single calls are safe under threads. A hit costs one probe for its slot and a few stores.
     """
 
-    cdef double _ttl
+    cdef double _idle_limit  # of classes that have no limits of their own
+    cdef double _age_limit
+    cdef bint _one_limit  # whether all classes have that idle limit, and no age limit
     cdef Py_ssize_t _max_size
     cdef bint _weak_mode
     cdef bint _revives
@@ -321,6 +343,8 @@ cdef class RegistryCore:
     cdef unsigned int _generation
     cdef readonly Py_ssize_t _cached
     cdef readonly Py_ssize_t _weak
+    cdef readonly long long _bytes  # of the cached, as far as they are known
+    cdef public bint _by_policy  # whether `_choose_room` says who leaves, and not the ring
     cdef public long long _hits
     cdef public long long _misses
     cdef public long long _evictions
@@ -348,18 +372,22 @@ cdef class RegistryCore:
         self,
         *,
         cache_ttl_seconds=300.0,
+        max_age_seconds=0.0,
         max_cache_size=100,
         enable_weakref=False,
         revive=True,
         timer=None,
     ):
-        self._ttl = cache_ttl_seconds
+        self._idle_limit = cache_ttl_seconds if cache_ttl_seconds > 0.0 else INFINITY
+        self._age_limit = max_age_seconds if max_age_seconds > 0.0 else INFINITY
+        self._one_limit = self._age_limit == INFINITY
         self._max_size = max_cache_size
         self._weak_mode = enable_weakref
         self._revives = revive
         self._timer = timer
         _fork.watch(self)
-        self._coarse = self._ttl == 0.0 or warmset_tick() * TICKS_IN_TTL <= self._ttl
+        self._coarse = True
+        _choose_clock(self, self._idle_limit, self._age_limit)
 
     def __dealloc__(self):
         # Slots may outlive the registry, in the hands of leases; their links must not.
@@ -485,26 +513,31 @@ cdef class RegistryCore:
 
     def evict_expired(self):
         """
-        Evict the instances that have been idle for longer than the TTL.
+        Evict the instances that have been idle for longer than the TTL, or are past their age.
 
         Returns:
             How many left.
 
-        Safe under threads; O(evicted + held), it stops at the first live instance.
+        Safe under threads; O(evicted + held), it stops at the first live instance; O(cached) where
+        there is a maximum age, or a class has limits of its own.
         """
         cdef PyObject* found
         cdef Slot slot
         cdef double now
-        if self._ttl <= 0.0:
+        if self._one_limit and self._idle_limit == INFINITY:
             return 0
         now = _now(self)
         departed = []
-        while True:
-            found = _oldest_free(self, None)
-            if found == NULL or now - (<Slot>found).last_used <= self._ttl:
-                break
-            slot = <Slot>found
-            _detach(self, slot, slot.epoch, IDLE, departed)
+        if self._one_limit:
+            while True:
+                found = _oldest_free(self, None)
+                if found == NULL or now - (<Slot>found).last_used <= self._idle_limit:
+                    break
+                slot = <Slot>found
+                _detach(self, slot, slot.epoch, IDLE, departed)
+        else:
+            for slot in _cached_slots(self, True):
+                _expire(self, slot, now, departed)
         if departed:
             self._departed(departed)
         return len(departed)
@@ -522,6 +555,9 @@ cdef class RegistryCore:
         """A method returned what goes on running; the registry overrides it."""
         lease.__exit__()
         return running
+
+    def _choose_room(self, spare):
+        """Evict down to the bound by a policy; the registry overrides it."""
 
     def _let_go(self, departure):
         """Nobody holds a departed instance any more; the registry overrides it."""
@@ -559,7 +595,10 @@ cdef class RegistryCore:
         class_name = _owned(name)
         slot = self._slots.setdefault(class_name, Slot(class_name, None))
         before = slot.path
-        slot.alive = True
+        if not slot._alive:
+            slot._alive = True
+            slot.idle_limit = self._idle_limit
+            slot.age_limit = self._age_limit
         slot.path = class_path
         self._registered += (class_path is not None) - (before is not None)
         self._layout += 1
@@ -567,9 +606,9 @@ cdef class RegistryCore:
 
     def _drop_slot(self, Slot slot not None, int cause):
         """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
-        if not slot.alive:
+        if not slot._alive:
             return False
-        slot.alive = False
+        slot._alive = False
         _hide(slot)
         self._registered -= slot.path is not None
         del self._slots[slot.name]
@@ -610,12 +649,12 @@ cdef class RegistryCore:
         self._builds += 1
         self._build_seconds += build_seconds
         if (
-            slot.alive
+            slot._alive
             and not self._sealed
             and <unsigned int>(slot.epoch + self._generation) == token
             and slot.kind == EMPTY
         ):
-            if kind == STRONG:
+            if kind == STRONG and not self._by_policy:
                 _make_room(self, self._max_size - 1, departed, None)
             if slot.kind == EMPTY:
                 _attach(self, slot, content, kind, self._root.older, now, now, 1)
@@ -623,14 +662,109 @@ cdef class RegistryCore:
                 slot.serial = <unsigned int>self._builds
                 slot.holds += 1
                 held = slot.epoch
-        if departed:
+        if departed or (self._by_policy and self._cached > self._max_size):
             try:
-                self._departed(departed)
+                if departed:
+                    self._departed(departed)
+                else:
+                    self._trim(slot)
             except BaseException:  # an interrupt in a closer: nobody will give this back
                 if held >= 0:
                     _give_back(self, slot, <unsigned int>held, now, False)
                 raise
         return held
+
+    def _unhold(self, Slot slot not None, unsigned int epoch):
+        """Give back a hold that a build gave, for a caller who was interrupted."""
+        _give_back(self, slot, epoch, slot.last_used, False)
+
+    def _exchange(
+        self, Slot slot not None, unsigned int epoch, unsigned int token, instance,
+        double build_seconds,
+    ):
+        """
+        Put what was built into the place of what is there under this epoch, which is recycled.
+
+        It was not used by that: it inherits the last use. Unless something left since `token`. The
+        epoch of the new instance, or -1.
+        """
+        cdef double now = _now(self)
+        cdef long long exchanged = -1
+        departed = []
+        self._builds += 1
+        self._build_seconds += build_seconds
+        if (
+            slot._alive
+            and not self._sealed
+            and <unsigned int>(slot.epoch + self._generation) == token
+            and slot.kind == STRONG
+            and slot.epoch == epoch
+        ):
+            _detach(self, slot, epoch, RECYCLED, departed)
+            if departed and slot.kind == EMPTY and slot._alive and not self._sealed:
+                _attach(
+                    self,
+                    slot,
+                    instance,
+                    STRONG,
+                    _place(self, slot, slot.last_used),
+                    now,
+                    slot.last_used,
+                    0,
+                )
+                slot.build_seconds = build_seconds
+                slot.serial = <unsigned int>self._builds
+                exchanged = slot.epoch
+        if departed:
+            self._departed(departed)
+        return exchanged
+
+    def _evict(self, Slot slot not None, unsigned int epoch, int cause, long long more_than):
+        """
+        Evict what is there under this epoch, unless it is held or pinned.
+
+        For SIZE only while more than so many are cached, for MEMORY only while they are known to
+        have more than so many bytes. Whether it left.
+        """
+        cdef long long much = self._bytes if cause == MEMORY else self._cached
+        departed = []
+        if slot.holds == 0 and not slot._pinned and much > more_than:
+            _detach(self, slot, epoch, cause, departed)
+        if departed:
+            self._departed(departed)
+        return bool(departed)
+
+    def _least_recent(self, Slot spare=None):
+        """The slot whose instance was used least recently, of those that may be evicted."""
+        cdef PyObject* found = _oldest_free(self, spare)
+        return None if found == NULL else <object>found
+
+    def _warm_slots(self):
+        """The slots that hold an instance strongly, newest first."""
+        return _cached_slots(self, False)
+
+    def _set_bytes(self, Slot slot not None, unsigned int epoch, long long size):
+        """Note how big an instance is, -1 if that is not known; whether it is still there."""
+        if slot.kind == EMPTY or slot.epoch != epoch:
+            return False
+        if slot.kind == STRONG:
+            self._bytes += max(size, 0) - max(slot.bytes, 0)
+        slot.bytes = size
+        return True
+
+    def _set_limits(self, Slot slot not None, idle_seconds, age_seconds):
+        """Give a class limits of its own; None takes the registry's, inf is none."""
+        cdef double idle = self._idle_limit if idle_seconds is None else idle_seconds
+        cdef double age = self._age_limit if age_seconds is None else age_seconds
+        slot.idle_limit = idle
+        slot.age_limit = age
+        if idle != self._idle_limit or age != INFINITY:
+            self._one_limit = False
+        _choose_clock(self, idle, age)
+
+    def _set_pinned(self, Slot slot not None, bint pinned):
+        """Let an instance not leave for want of use, room or memory; or let it again."""
+        slot._pinned = pinned
 
     def _hold(self, Slot slot not None, instance):
         """Hold what another thread has built; its epoch, or -1 if it has left already."""
@@ -653,7 +787,7 @@ cdef class RegistryCore:
         departed = []
         _vacate(self, slot, REPLACED, departed)
         slot.build_seconds = 0.0
-        if slot.alive and not self._sealed and slot.kind == EMPTY:
+        if slot._alive and not self._sealed and slot.kind == EMPTY:
             written = True
             _attach(
                 self,
@@ -678,7 +812,7 @@ cdef class RegistryCore:
         departed = []
         _vacate(self, slot, REPLACED, departed)
         slot.build_seconds = 0.0
-        if slot.alive and not self._sealed and slot.kind == EMPTY:
+        if slot._alive and not self._sealed and slot.kind == EMPTY:
             written = True
             _attach(self, slot, reference, WEAK, NULL, now, now, 1)
         if departed:
@@ -721,6 +855,9 @@ cdef class RegistryCore:
 
     def _trim(self, Slot spare=None):
         """Evict down to the bound; one slot may be spared."""
+        if self._by_policy:
+            self._choose_room(spare)
+            return
         departed = []
         _make_room(self, self._max_size, departed, spare)
         if departed:
@@ -755,14 +892,7 @@ cdef class RegistryCore:
 
     def _has_room(self):
         """Whether an instance can be added within the bound."""
-        cdef Link* link = self._root.newer
-        if self._cached < self._max_size:
-            return True
-        while link != &self._root:
-            if (<Slot>_slot_at(link)).holds == 0:
-                return True
-            link = link.newer
-        return False
+        return self._cached < self._max_size or _oldest_free(self, None) != NULL
 
     def _made_room(self):
         """Something was released while builds wait for that; the registry overrides it."""
@@ -805,7 +935,9 @@ cdef class RegistryCore:
         return hits, misses, evictions, builds, build_seconds, by_cause, by_name
 
     def _entries(self):
-        """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""
+        """
+        Name, built at, last used, uses, build seconds, holds, bytes: of the cached, newest first.
+        """
         cdef Slot slot
         entries = []
         for slot in _cached_slots(self, False):
@@ -818,6 +950,7 @@ cdef class RegistryCore:
                         slot.uses,
                         slot.build_seconds,
                         slot.holds,
+                        slot.bytes,
                     )
                 )
         return entries
@@ -904,8 +1037,10 @@ cdef inline PyObject* _warm(
 ) except? NULL:
     """A new reference to the instance of a slot; NULL if there is none, or none any more."""
     cdef PyObject* instance
-    if slot.kind == STRONG and (
-        core._ttl <= 0.0 or slot.holds != 0 or now - slot.last_used <= core._ttl
+    if (
+        slot.kind == STRONG
+        and now - slot.last_used <= slot.idle_limit
+        and now - slot.built_at <= slot.age_limit
     ):
         instance = <PyObject*>slot.instance
         Py_INCREF(<object>instance)
@@ -962,7 +1097,11 @@ cdef PyObject* _warm_or_gone(
             return <PyObject*>instance
         _detach(core, slot, seen, COLLECTED, departed)
     elif slot.kind == STRONG:
-        _detach(core, slot, seen, IDLE, departed)
+        _expire(core, slot, now, departed)
+        if slot.kind == STRONG and slot.epoch == seen:
+            # Held or pinned, so its idle clock stood still; or used since.
+            slot.last_used = now
+            return _warm(core, slot, now, hold, count, epoch)
     core._misses += count
     if departed:
         core._departed(departed)
@@ -1122,7 +1261,7 @@ cdef int _detach(
     # Making these may have run the collector: the slot may be another one now, or held.
     if slot.kind == EMPTY or slot.epoch != epoch:
         return 0
-    if slot.holds > 0 and (cause <= SIZE or slot.leaving is None):
+    if slot.holds > 0 and (cause <= MEMORY or slot.leaving is None):
         return 0
     departed.append(departure)
     departure.class_name = slot.name
@@ -1134,6 +1273,7 @@ cdef int _detach(
     departure.last_used = slot.last_used
     departure.build_seconds = slot.build_seconds
     departure.uses = slot.uses
+    departure.bytes = slot.bytes
     departure.serial = slot.serial
     departure.holds = slot.holds
     departure.held = slot.holds > 0
@@ -1142,9 +1282,11 @@ cdef int _detach(
     if slot.kind == STRONG:
         _unlink(&slot.link)
         core._cached -= 1
+        core._bytes -= max(slot.bytes, 0)
     else:
         core._weak -= 1
     slot.kind = EMPTY
+    slot.bytes = -1
     slot.instance = None
     slot.routes = None
     slot.recent = None
@@ -1168,7 +1310,7 @@ cdef bint _revive(RegistryCore core, Slot slot, double now) except -1:
     if slot.kind != EMPTY or not slot.leaving:
         return False
     departure = slot.leaving[len(slot.leaving) - 1]
-    if departure.cause == REPLACED:
+    if departure.cause == REPLACED or departure.cause == AGED or departure.cause == RECYCLED:
         return False
     slot.leaving.pop()
     slot.moves += 1
@@ -1188,6 +1330,8 @@ cdef bint _revive(RegistryCore core, Slot slot, double now) except -1:
         now,
         departure.uses,
     )
+    slot.bytes = departure.bytes
+    core._bytes += max(slot.bytes, 0)
     departure.holds = 0
     departure.instance = None
     return True
@@ -1244,9 +1388,25 @@ cdef int _make_room(
     return 0
 
 
+cdef int _expire(RegistryCore core, Slot slot, double now, list departed) except -1:
+    """Evict what is in a slot if it is past its age, or was idle for too long."""
+    # Written so that a clock that gives NaN makes it leave.
+    if not now - slot.built_at <= slot.age_limit:
+        return _detach(core, slot, slot.epoch, AGED, departed)
+    if not now - slot.last_used <= slot.idle_limit and not slot._pinned:
+        return _detach(core, slot, slot.epoch, IDLE, departed)
+    return 0
+
+
+cdef void _choose_clock(RegistryCore core, double idle_limit, double age_limit) noexcept:
+    """Take the precise clock where the tick of the coarse one is not small against a limit."""
+    if warmset_tick() * TICKS_IN_TTL > min(idle_limit, age_limit):
+        core._coarse = False
+
+
 cdef PyObject* _oldest_free(RegistryCore core, Slot spare) noexcept:
     """
-    The least recent slot that nobody holds and that is not to be spared, borrowed; or NULL.
+    The least recent slot that is not held, pinned or to be spared, borrowed; or NULL.
 
     It is looked for anew at each step of a loop: a detachment makes an object, which may run the
     collector, and what stood next in the ring need not stand there any more.
@@ -1255,7 +1415,7 @@ cdef PyObject* _oldest_free(RegistryCore core, Slot spare) noexcept:
     cdef PyObject* slot
     while link != &core._root:
         slot = _slot_at(link)
-        if (<Slot>slot).holds == 0 and slot != <PyObject*>spare:
+        if (<Slot>slot).holds == 0 and not (<Slot>slot)._pinned and slot != <PyObject*>spare:
             return slot
         link = link.newer
     return NULL

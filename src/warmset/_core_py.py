@@ -1,27 +1,25 @@
 """
 The pure-Python core: look-ups, with idle TTL, size bound and counters, over slots and ring.
 
-With `_ring_py` and `_calls_py` it is the reference for behaviour; `_core_c` is the compiled twin of
-the three. `docs/ARCHITECTURE.md` has the drawing.
+With `_slots_py`, `_ring_py`, `_changes_py` and `_calls_py` it is the reference for behaviour;
+`_core_c` is the compiled twin of the five. `docs/ARCHITECTURE.md` has the drawing.
 """
 
 from __future__ import annotations
 
 from _thread import get_ident
 from time import monotonic
-from weakref import ReferenceType
-from weakref import ref as weak_reference
 
 from ._calls_py import ExecutorCore, Handle, Injected, Lease, method_of
-from ._ring_py import (
+from ._changes_py import Changes
+from ._slots_py import (
+    AGED,
     COLLECTED,
     EMPTY,
     IDLE,
-    REPLACED,
-    STRONG,
+    NO_LIMIT,
     WEAK,
     Departure,
-    Ring,
     Slot,
 )
 from .errors import MethodRegistryError
@@ -37,12 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot"]
 
 
-class RegistryCore(Ring):
+class RegistryCore(Changes):
     """
     The part of a registry that a hit runs through.
 
     Args:
         cache_ttl_seconds: Idle seconds after which an instance leaves; 0 switches it off.
+        max_age_seconds: Seconds since its build after which an instance leaves; 0 switches it off.
         max_cache_size: How many instances are kept at most.
         enable_weakref: Keep instances by weak reference only.
         revive: Whether a held instance that was removed is handed out again, and kept, when its
@@ -56,12 +55,17 @@ class RegistryCore(Ring):
         self,
         *,
         cache_ttl_seconds: float = 300.0,
+        max_age_seconds: float = 0.0,
         max_cache_size: int = 100,
         enable_weakref: bool = False,
         revive: bool = True,
         timer: Callable[[], float] | None = None,
     ) -> None:
-        self._ttl = cache_ttl_seconds
+        # Of classes that have no limits of their own.
+        self._idle_limit = cache_ttl_seconds if cache_ttl_seconds > 0.0 else NO_LIMIT
+        self._age_limit = max_age_seconds if max_age_seconds > 0.0 else NO_LIMIT
+        self._one_limit = self._age_limit == NO_LIMIT  # for all, and no age limit
+        self._by_policy = False  # whether `_choose_room` says who leaves, and not the ring
         self._max_size = max_cache_size
         self._weak_mode = enable_weakref
         self._revives = revive
@@ -184,15 +188,15 @@ class RegistryCore(Ring):
 
     def evict_expired(self) -> int:
         """
-        Evict the instances that have been idle for longer than the TTL.
+        Evict the instances that have been idle for longer than the TTL, or are past their age.
 
         Returns:
             How many left.
 
-        Safe under threads; O(evicted + held), it stops at the first live instance.
+        Safe under threads; O(evicted + held), it stops at the first live instance; O(cached) where
+        there is a maximum age, or a class has limits of its own.
         """
-        ttl = self._ttl
-        if ttl <= 0.0:
+        if self._one_limit and self._idle_limit == NO_LIMIT:
             return 0
         now = self._now()
         departed: list[Departure] = []
@@ -204,15 +208,25 @@ class RegistryCore(Ring):
                     slot = root.newer
                     continue
                 newer = slot.newer
-                epoch = slot.epoch
-                if not slot.holds:
-                    if now - slot.last_used <= ttl:
-                        break
-                    self._detach(slot, epoch, IDLE, departed)
+                gone = self._expire(slot, now, departed)
+                if self._one_limit and not (gone or slot.holds or slot.pinned):
+                    break
                 slot = newer
         if departed:
             self._departed(departed)
         return len(departed)
+
+    def _expire(self, slot: Slot, now: float, departed: list[Departure]) -> bool:
+        """Evict what is in a slot if it is past its age, or was idle for too long; if it was."""
+        epoch = slot.epoch
+        # Written so that a clock that gives NaN makes it leave.
+        if not now - slot.built_at <= slot.age_limit:
+            self._detach(slot, epoch, AGED, departed)
+            return True
+        if not now - slot.last_used <= slot.idle_limit and not slot.holds and not slot.pinned:
+            self._detach(slot, epoch, IDLE, departed)
+            return True
+        return False
 
     # -- the ways of a look-up -------------------------------------------------------------------
 
@@ -262,9 +276,10 @@ class RegistryCore(Ring):
                         self._detach(slot, epoch, COLLECTED, departed)
                         continue
                 else:
-                    instance, ttl = content, self._ttl
-                    if ttl > 0.0 and not slot.holds and now - slot.last_used > ttl:
-                        self._detach(slot, epoch, IDLE, departed)
+                    instance = content
+                    fresh = now - slot.last_used <= slot.idle_limit
+                    fresh &= now - slot.built_at <= slot.age_limit
+                    if not fresh and self._expire(slot, now, departed):
                         continue
                 if slot.epoch == epoch and slot.kind == kind:
                     slot.last_used = now
@@ -375,92 +390,9 @@ class RegistryCore(Ring):
         """Seconds by which the clock may lag; 0.0 where it is precise or injected."""
         return 0.0
 
-    def _token(self, slot: Slot) -> int:
-        """Changes when an instance leaves the slot, or all are cleared: see `_publish`."""
-        return slot.epoch + self._generation
-
     def _peek(self, slot: Slot) -> tuple[Any, int] | None:
         """A warm instance, held but not counted as a look-up: that was counted as a miss."""
         return self._look_up(slot, self._now(), True, False)
-
-    def _publish(self, slot: Slot, instance: Any, token: int, build_seconds: float) -> int:
-        """
-        Cache what was built, unless the slot or the registry was cleared since `token`.
-
-        The epoch under which it is held for the builder, or -1 if it was not cached.
-        """
-        now = self._now()
-        content, kind = instance, STRONG
-        if self._weak_mode:
-            try:
-                content, kind = weak_reference(instance), WEAK
-            except TypeError:
-                kind = STRONG  # its type has no weak references: under TTL and size bound, then
-        departed: list[Departure] = []
-        held = -1
-        with self._lock:
-            self._builds += 1
-            self._build_seconds += build_seconds
-            serial = self._builds
-            current = slot.alive and not self._sealed
-            if current and slot.epoch + self._generation == token and slot.kind == EMPTY:
-                if kind == STRONG:
-                    self._make_room(self._max_size - 1, departed)
-                held = self._attach(
-                    slot, token, content, kind, None, now, now, 1, build_seconds, serial, 1, False
-                )
-        if departed:
-            try:
-                self._departed(departed)
-            except BaseException:  # an interrupt in a closer: nobody will give this back
-                if held >= 0:
-                    self._give_back(slot, held, now)
-                raise
-        return held
-
-    def _insert(
-        self, slot: Slot, instance: Any, built_at: float, last_used: float, uses: int
-    ) -> bool:
-        """
-        Write an instance into a slot, at the place in the ring that its last use gives it.
-
-        False if the slot has been forgotten meanwhile, or the registry closed.
-        """
-        departed: list[Departure] = []
-        with self._lock:
-            self._vacate(slot, REPLACED, departed)
-            older, token, serial = self._place(slot, last_used), self._token(slot), self._builds
-            epoch = self._attach(
-                slot,
-                token,
-                instance,
-                STRONG,
-                older,
-                built_at,
-                last_used,
-                uses,
-                0.0,
-                serial,
-                0,
-                True,
-            )
-        if departed:
-            self._departed(departed)
-        return epoch >= 0
-
-    def _insert_weak(self, slot: Slot, reference: ReferenceType[Any]) -> bool:
-        """Write a weak reference into a slot; as `_insert`."""
-        now = self._now()
-        departed: list[Departure] = []
-        with self._lock:
-            self._vacate(slot, REPLACED, departed)
-            token, serial = self._token(slot), self._builds
-            epoch = self._attach(
-                slot, token, reference, WEAK, None, now, now, 1, 0.0, serial, 0, False
-            )
-        if departed:
-            self._departed(departed)
-        return epoch >= 0
 
     def _holders(self) -> list[tuple[str, int, float]]:
         """Class name, thread and time of each hold, oldest first."""

@@ -1,5 +1,5 @@
 """
-The pure-Python ring: slots, linked in the order of last use, and every change of them.
+The pure-Python ring: slots, linked in the order of last use, and how they change.
 
 Why nothing half done is ever seen
     Everything that changes a slot happens under one re-entrant lock, so other threads wait. The
@@ -23,117 +23,25 @@ import sys
 from _thread import RLock
 
 from . import _fork
+from ._slots_py import (
+    CAUSES,
+    CLEARED,
+    COLLECTED,
+    EMPTY,
+    MEMORY,
+    NOT_REVIVED,
+    REPLACED,
+    SIZE,
+    STRONG,
+    WEAK,
+    Departure,
+    Slot,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
     from typing import Any
-
-EMPTY, STRONG, WEAK = 0, 1, 2
-IDLE, SIZE, COLLECTED = 0, 1, 2  # values of `events.RemovalCause`; these are evictions
-CLEARED, DISCARDED, REPLACED = 3, 4, 5
-CAUSES = 7
-
-
-class Slot:
-    """
-    The record of one class name; instances move in and out of it.
-
-    `epoch` names what the slot holds: a lease or a build that remembers it can tell whether this
-    is still there. Each departure gives the slot an epoch that it never had; an instance that is
-    revived brings its own back. `moves` counts both.
-    """
-
-    __slots__ = (
-        "alive",
-        "build_seconds",
-        "built_at",
-        "epoch",
-        "holds",
-        "instance",
-        "kind",
-        "last_used",
-        "leaving",
-        "moves",
-        "name",
-        "newer",
-        "older",
-        "path",
-        "routes",
-        "serial",
-        "shared",
-        "uses",
-    )
-
-    def __init__(self, name: str, path: str | None) -> None:
-        self.name = name
-        self.path = path
-        self.alive = False  # whether it is the slot of its name
-        self.instance: Any = None
-        self.newer: Slot | None = None
-        self.older: Slot | None = None
-        self.last_used = 0.0
-        self.built_at = 0.0
-        self.build_seconds = 0.0
-        self.uses = 0
-        self.holds = 0
-        self.serial = 0  # of the build: which came before which
-        self.epoch = 0
-        self.moves = 0
-        self.shared = False  # whether it was handed out without a lease
-        self.leaving: list[Departure] = []  # taken out while held; closed at their last release
-        self.kind = EMPTY
-        self.routes: dict[str, tuple[Any, Any]] | None = None
-
-    def __repr__(self) -> str:
-        kind = ("empty", "strong", "weak")[self.kind]
-        return f"<slot {self.name!r}: {kind}, {self.uses} uses, {self.holds} holds>"
-
-
-class Departure:
-    """
-    An instance that was taken out of its slot, and why.
-
-    `held` tells whether somebody held it then; in that case it is not closed before `holds`, which
-    are still to be given back, come down to none, and it may be revived until then, unless its
-    class was replaced. `shared` tells whether it was ever handed out without a lease.
-    """
-
-    __slots__ = (
-        "build_seconds",
-        "built_at",
-        "cause",
-        "class_name",
-        "epoch",
-        "held",
-        "holds",
-        "instance",
-        "last_used",
-        "routes",
-        "serial",
-        "shared",
-        "uses",
-        "weak",
-    )
-
-    def __init__(self, slot: Slot, cause: int) -> None:
-        self.class_name = slot.name
-        self.cause = cause
-        self.epoch = slot.epoch
-        self.instance = slot.instance
-        self.routes = slot.routes
-        self.built_at = slot.built_at
-        self.last_used = slot.last_used
-        self.build_seconds = slot.build_seconds
-        self.uses = slot.uses
-        self.serial = slot.serial
-        self.holds = slot.holds
-        self.held = slot.holds > 0
-        self.shared = slot.shared
-        self.weak = slot.kind == WEAK
-
-    def __repr__(self) -> str:
-        return f"<departure of {self.class_name!r}: cause {self.cause}, {self.holds} holds>"
 
 
 class Ring:
@@ -151,6 +59,7 @@ class Ring:
         self._sealed = False
         self._generation = 0
         self._cached = 0
+        self._bytes = 0  # of the cached, as far as they are known
         self._weak = 0
         self._evictions = 0
         self._removals = [0] * CAUSES
@@ -192,7 +101,7 @@ class Ring:
         while True:
             moves, holds, kind, leaving = slot.moves, slot.holds, slot.kind, slot.leaving
             weak = kind == WEAK
-            if kind == EMPTY or slot.epoch != epoch or (holds and cause <= SIZE):
+            if kind == EMPTY or slot.epoch != epoch or (holds and cause <= MEMORY):
                 return
             departure = Departure(slot, cause)
             if holds and not weak:
@@ -200,13 +109,16 @@ class Ring:
             # Making these were calls: the slot may be another one now, or held.
             if slot.moves == moves and slot.holds == holds and slot.kind == kind:
                 departure.shared = slot.shared
+                departure.bytes = size = slot.bytes
                 slot.kind = EMPTY
                 slot.instance = slot.routes = None
                 slot.holds = 0
+                slot.bytes = -1
                 slot.shared = False
                 slot.leaving = leaving
                 slot.moves = slot.epoch = moves + 1
                 self._cached -= not weak
+                self._bytes -= size * (size > 0) * (not weak)
                 self._weak -= weak
                 self._removals[cause] += 1
                 self._evictions += cause <= COLLECTED
@@ -284,7 +196,7 @@ class Ring:
                 slot = root.newer
                 continue
             newer = slot.newer
-            if not slot.holds and slot is not spare:
+            if not slot.holds and not slot.pinned and slot is not spare:
                 self._detach(slot, slot.epoch, SIZE, departed)
             slot = newer
 
@@ -304,7 +216,7 @@ class Ring:
     def _revive(self, slot: Slot, now: float) -> None:
         """Put back what was taken out of a slot last and is still held; it keeps its epoch."""
         root, leaving = self._root, slot.leaving
-        if leaving and slot.kind == EMPTY and leaving[-1].cause != REPLACED:
+        if leaving and slot.kind == EMPTY and leaving[-1].cause not in NOT_REVIVED:
             departure = leaving[-1]
             del leaving[-1]
             slot.epoch = departure.epoch
@@ -317,11 +229,13 @@ class Ring:
             slot.last_used = now
             slot.uses = departure.uses
             slot.build_seconds = departure.build_seconds
+            slot.bytes = size = departure.bytes
             slot.instance = departure.instance
             slot.kind = STRONG
             departure.holds = 0
             departure.instance = None
             self._cached += 1
+            self._bytes += size * (size > 0)
             newest = root.older
             slot.older = newest
             slot.newer = root
@@ -378,86 +292,6 @@ class Ring:
                         self._detach(slot, slot.epoch, cause, departed)
         return strong, len(departed) - strong, departed
 
-    def _has_room(self) -> bool:
-        """Whether an instance can be added within the bound."""
-        with self._lock:
-            if self._cached < self._max_size:
-                return True
-            slot = self._root.newer
-            while slot is not self._root and slot is not None:
-                if not slot.holds:
-                    return True
-                slot = slot.newer
-        return False
-
-    def _add_slot(self, class_name: str, class_path: str | None) -> tuple[Slot, str | None]:
-        """The slot of a name, made if need be, with a path; and the path that it had before."""
-        fresh = Slot(class_name, None)
-        with self._lock:
-            slot = self._slots.setdefault(class_name, fresh)
-            before = slot.path
-            slot.alive = True
-            slot.path = class_path
-            self._registered += (class_path is not None) - (before is not None)
-        return slot, before
-
-    def _drop_slot(self, slot: Slot, cause: int) -> bool:
-        """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
-        with self._lock:
-            dropped = slot.alive
-            if slot.alive:
-                slot.alive = False
-                self._registered -= slot.path is not None
-                del self._slots[slot.name]
-        if dropped:
-            self._remove(slot, cause)
-        return dropped
-
-    def _amend(self, slot: Slot, built_at: float, last_used: float, uses: int) -> None:
-        """Rewrite the times and the count of a cached instance, and move it where they put it."""
-        with self._lock:
-            older = self._place(slot, last_used)
-            newer, own_older = slot.newer, slot.older
-            if newer is not None and older.newer is not None and older is not slot:
-                slot.built_at = built_at
-                slot.last_used = last_used
-                slot.uses = uses
-                newer.older = own_older
-                own_older.newer = newer  # type: ignore[union-attr]
-                newer = older.newer
-                slot.older = older
-                slot.newer = newer
-                newer.older = slot
-                older.newer = slot
-
-    def _seal(self) -> None:
-        """Put nothing into any slot any more: the registry is being closed."""
-        self._sealed = True
-
-    def _remove(self, slot: Slot, cause: int) -> bool:
-        departed: list[Departure] = []
-        with self._lock:
-            self._vacate(slot, cause, departed)
-        if departed:
-            self._departed(departed)
-        return bool(departed)
-
-    def _trim(self, spare: Slot | None = None) -> None:
-        """Evict down to the bound; one slot may be spared."""
-        departed: list[Departure] = []
-        with self._lock:
-            self._make_room(self._max_size, departed, spare)
-        if departed:
-            self._departed(departed)
-
-    def _abandon(self, slot: Slot) -> bool:
-        """Take an instance out and leave it alone: after a fork it is the parent's."""
-        departed: list[Departure] = []
-        with self._lock:
-            self._detach(slot, slot.epoch, DISCARDED, departed)
-            slot.leaving = []
-        return bool(departed)
-
     def _departed(self, departed: list[Departure]) -> None:
         """Instances left; the registry overrides it. No lock is held."""
 
@@ -467,8 +301,10 @@ class Ring:
     def _made_room(self) -> None:
         """Something was released while builds wait for that; the registry overrides it."""
 
-    def _entries(self) -> list[tuple[str, float, float, int, float, int]]:
-        """Name, built at, last used, uses, build seconds, holds: of the cached, newest first."""
+    def _entries(self) -> list[tuple[str, float, float, int, float, int, int]]:
+        """
+        Name, built at, last used, uses, build seconds, holds, bytes: of the cached, newest first.
+        """
         entries = []
         with self._lock:
             root = self._root
@@ -482,6 +318,7 @@ class Ring:
                         slot.uses,
                         slot.build_seconds,
                         slot.holds,
+                        slot.bytes,
                     )
                 )
                 slot = slot.older

@@ -52,6 +52,8 @@ class _Flight:
         "interrupted",
         "outer",
         "owner",
+        "renews",
+        "sizing",
         "slot",
         "started",
         "token",
@@ -68,6 +70,8 @@ class _Flight:
         self.began = perf_counter()
         self.started: float | None = None  # by the stopwatch; None before anything is built
         self.built = 0.0  # seconds, of a build that succeeded
+        self.renews: int | None = None  # the epoch of what it is to replace, if anything
+        self.sizing: Any = None  # what the memory manager noted at the beginning
         self.interrupted = False
         self.done = False
         self.gate = allocate_lock()
@@ -122,8 +126,6 @@ class Builder:
         self._flights: dict[str, _Flight] = {}
         self._innermost: dict[int, _Flight] = {}
         self._waiting: dict[int, _Flight] = {}
-        # Thread -> what was built and held for a caller who was interrupted: see `_tell`.
-        self._unclaimed: dict[int, tuple[Any, Slot, int]] = {}
         self._failures: dict[str, _Failure] = {}
 
     def _reset_after_fork(self) -> None:
@@ -156,10 +158,6 @@ class Builder:
         Safe under threads.
         """
         me = get_ident()
-        if self._unclaimed:
-            unclaimed = self._unclaimed.pop(me, None)
-            if unclaimed is not None:
-                return unclaimed
         while True:
             # Anew each time round: the name may mean another slot after a wait, or nothing.
             slot = registry._slot_to_build(class_name)
@@ -178,7 +176,7 @@ class Builder:
             self._wait_for(flight, registry, me)
             # Who came after a clear must not take what was begun before it.
             stale = flight.token != mine.token or flight.slot is not slot
-            if stale or flight.interrupted:
+            if stale or flight.interrupted or flight.renews is not None:
                 continue
             if flight.error is not None:
                 raise flight.error._again() from flight.error.__cause__
@@ -218,6 +216,48 @@ class Builder:
             raise
         return flight.instance, slot if flight.epoch >= 0 else None, flight.epoch
 
+    def renew(self, registry: Registry, class_name: str) -> bool:
+        """
+        Build an instance anew while the old one serves, and put it into the old one's place.
+
+        Args:
+            registry: As for `obtain`.
+            class_name: A name.
+
+        Returns:
+            Whether it was replaced: not if it was not warm, or left before the build ended, or is
+            being built by another thread.
+
+        Raises:
+            MethodRegistryError: The build failed; the old one stays, and the failure is not
+                remembered.
+
+        Safe under threads.
+        """
+        me = get_ident()
+        slot = registry._slot_to_build(class_name)
+        mine = _Flight(slot, registry._token(slot), me, self._innermost.get(me))
+        mine.renews = slot.epoch
+        try:
+            if self._flights.setdefault(slot.name, mine) is not mine:
+                return False
+            self._innermost[me] = mine
+            if slot.instance is None or registry._token(slot) != mine.token:
+                return False
+            mine.started = self._stopwatch()
+            try:
+                mine.instance = self._build(mine, registry)
+            except MethodRegistryError as error:
+                registry._tally(FAILED_BUILDS)
+                mine.error = error
+                raise
+        finally:
+            if self._flights.get(slot.name) is mine:
+                self._land(mine)
+                if not mine.interrupted:
+                    self._tell(mine, registry)
+        return mine.epoch >= 0
+
     def _land(self, flight: _Flight) -> None:
         if flight.instance is None and flight.error is None:
             # An interrupt is this thread's own; one of those who wait takes over.
@@ -232,6 +272,9 @@ class Builder:
 
     def _build(self, flight: _Flight, registry: Registry) -> Any:
         slot = flight.slot
+        memory = registry._memory
+        if memory is not None:
+            flight.sizing = memory.begins(registry, slot)
         began = self._stopwatch()
         try:
             instance = registry._construct(slot)
@@ -249,8 +292,17 @@ class Builder:
             raise _raised(slot, error) from error
         except Exception as error:
             raise _raised(slot, error) from error
-        flight.built = seconds = max(0.0, self._stopwatch() - began)
-        flight.epoch = registry._publish(slot, instance, flight.token, seconds)
+        finally:
+            flight.built = max(0.0, self._stopwatch() - began)
+            if memory is not None:
+                memory.ends(registry, slot, flight.sizing)
+        if flight.renews is None:
+            flight.epoch = registry._publish(slot, instance, flight.token, flight.built)
+        else:
+            renewed = registry._exchange(slot, flight.renews, flight.token, instance, flight.built)
+            if renewed < 0:  # what it was to replace has left
+                registry._close_unclaimed(slot, instance)
+            flight.epoch = renewed
         self._failures.pop(slot.name, None)
         return instance
 
@@ -259,18 +311,16 @@ class Builder:
         started = flight.started
         if started is None:  # it was warm already, or its failure is remembered
             return
+        slot, seconds = flight.slot, flight.built
         try:
-            seconds = flight.built
             if flight.error is not None:
                 seconds = max(0.0, self._stopwatch() - started)
-            registry._build_ended(flight.slot, started, seconds, flight.error)
+            elif registry._memory is not None:
+                registry._memory.built(registry, slot, flight.epoch, flight.instance, flight.sizing)
+            registry._build_ended(slot, started, seconds, flight.error)
         except BaseException:  # an interrupt in a listener: nobody will give this back
-            if flight.epoch >= 0:
-                # A hold is given back by the end of a lease alone: make one for it.
-                self._unclaimed[flight.owner] = flight.instance, flight.slot, flight.epoch
-                lease = registry.use(flight.slot.name)
-                lease._enter_built()  # comes to `obtain`
-                lease.__exit__()
+            if flight.epoch >= 0 and flight.renews is None:
+                registry._unhold(slot, flight.epoch)
             raise
 
     def _wait_for(self, flight: _Flight, registry: Registry, me: int) -> None:

@@ -17,18 +17,24 @@ class RemovalCause(IntEnum):
     """
 
     IDLE = 0
-    """Not used for `cache_ttl_seconds`."""
+    """Not used for the idle TTL of its class."""
     SIZE = 1
-    """The least recently used one, when `max_cache_size` was passed."""
-    COLLECTED = 2
+    """Chosen to leave, as the least recently used one is, when `max_cache_size` was passed."""
+    MEMORY = 2
+    """Chosen to leave when a budget of bytes was passed: `max_cache_bytes`, `max_rss_bytes`."""
+    AGED = 3
+    """Built longer ago than the maximum age of its class."""
+    RECYCLED = 4
+    """Built anew, and replaced by that."""
+    COLLECTED = 5
     """A weakly kept instance that nobody held any more."""
-    CLEARED = 3
+    CLEARED = 6
     """`clear_cache`."""
-    DISCARDED = 4
+    DISCARDED = 7
     """`discard`."""
-    REPLACED = 5
+    REPLACED = 8
     """Its class was given another path, or another instance was written in its place."""
-    SHUTDOWN = 6
+    SHUTDOWN = 9
     """The registry was closed."""
 
     @property

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["CacheEntry", "MethodExecutor", "MethodRegistry"]
 
 _STRONG, _WEAK = 1, 2  # kinds of a slot
-_DISCARDED = 4  # a value of `events.RemovalCause`
+_DISCARDED = 7  # a value of `events.RemovalCause`
 
 
 class CacheEntry:

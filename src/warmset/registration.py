@@ -19,7 +19,21 @@ if TYPE_CHECKING:
 __all__ = ["Registration"]
 
 _WEAK = 2  # a slot's kind
-_DISCARDED, _REPLACED = 4, 5  # values of `events.RemovalCause`
+_NO_LIMIT = float("inf")
+_NO_OPTIONS = {
+    "closer": "auto",
+    "close_when_removed": False,
+    "after_fork": "keep",
+    "cache_ttl_seconds": None,
+    "max_age_seconds": None,
+    "priority": 0,
+    "pin": False,
+    "sizer": None,
+    "recycle_after_uses": 0,
+    "recycle_after_seconds": 0.0,
+    "recycle_after_growth_bytes": 0,
+}
+_DISCARDED, _REPLACED = 7, 8  # values of `events.RemovalCause`
 
 
 class Registration(RegistryCore):
@@ -37,6 +51,14 @@ class Registration(RegistryCore):
         closer: Callable[[Any], Any] | str | None = "auto",
         close_when_removed: bool = False,
         after_fork: str = "keep",
+        cache_ttl_seconds: float | None = None,
+        max_age_seconds: float | None = None,
+        priority: int = 0,
+        pin: bool = False,
+        sizer: Any = None,
+        recycle_after_uses: int = 0,
+        recycle_after_seconds: float = 0.0,
+        recycle_after_growth_bytes: int = 0,
     ) -> None:
         """
         Register a class, or give a registered one another path.
@@ -53,28 +75,64 @@ class Registration(RegistryCore):
             after_fork: What a forked child does with a warm instance: "keep" it; "drop" it,
                 unclosed, for it is the parent's, and build another at its next use; "rebuild" it
                 at once.
+            cache_ttl_seconds: Its own idle TTL; 0: it has none; None: the registry's, or what
+                `adaptive_ttl` gives.
+            max_age_seconds: Its own maximum age; 0: it has none; None: the registry's.
+            priority: Who has less leaves before who has more, whatever the policy.
+            pin: Its instance does not leave for want of use, room or memory; see `pin`.
+            sizer: Its own sizer, as the registry's; None: the registry's.
+            recycle_after_uses: Build it anew when it was used so often; 0: never. This and the next
+                two are looked at by `sweep`, which goes on by itself where
+                `sweep_interval_seconds` is set; the new one is built in the background, takes the
+                place of the old one, and the old one is closed when nobody holds it any more.
+            recycle_after_seconds: Build it anew when it is so old; 0: never.
+            recycle_after_growth_bytes: Build it anew when it has grown by so much since its build,
+                as its sizer tells; 0: never.
 
         Raises:
-            TypeError: The name or the path is not a string, or the closer is not callable.
-            ValueError: `after_fork` is none of the three.
+            TypeError: The name or the path is not a string, or an option is of a wrong type.
+            ValueError: An option is out of range.
             ClassPathError: The path has not the shape of one.
         """
         class_name = check_name(class_name)
         class_path = check_path(class_name, class_path)
         options = None
-        if closer != "auto" or close_when_removed or after_fork != "keep":
+        given = {
+            "closer": closer,
+            "close_when_removed": close_when_removed,
+            "after_fork": after_fork,
+            "cache_ttl_seconds": cache_ttl_seconds,
+            "max_age_seconds": max_age_seconds,
+            "priority": priority,
+            "pin": pin,
+            "sizer": sizer,
+            "recycle_after_uses": recycle_after_uses,
+            "recycle_after_seconds": recycle_after_seconds,
+            "recycle_after_growth_bytes": recycle_after_growth_bytes,
+        }
+        if given != _NO_OPTIONS:
             from .lifecycle.options import ClassOptions
 
-            options = ClassOptions(class_name, closer, close_when_removed, after_fork)
+            options = ClassOptions(class_name, **given)
         slot, before = self._add_slot(class_name, class_path)
         if before != class_path:
             if before is not None:
                 self._remove(slot, _REPLACED)  # closed in the way of its own class
             self._builder.forget(class_name)
+        if options is not None or class_name in self._options:
+            self._set_options(slot, options)
+
+    def _set_options(self, slot: Slot, options: ClassOptions | None) -> None:
+        """Let a class have these options, and no others."""
+        idle = age = None
         if options is None:
-            self._options.pop(class_name, None)
+            self._options.pop(slot.name, None)
         else:
-            self._options[class_name] = options
+            idle, age = options.cache_ttl_seconds, options.max_age_seconds
+            self._options[slot.name] = options
+        # 0 is none.
+        self._set_limits(slot, _NO_LIMIT if idle == 0.0 else idle, _NO_LIMIT if age == 0.0 else age)
+        self._set_pinned(slot, options is not None and options.pin)
 
     def unregister_class(self, class_name: str) -> bool:
         """

@@ -7,9 +7,9 @@ from __future__ import annotations
 from _thread import get_ident
 
 from . import _logs
+from .bounded import Bounded
 from .builder import Builder
 from .errors import AsyncRuleError, ClosedError, UnknownClassError
-from .observed import Observed
 from .resolver import check_name, near_names, resolve
 from .settings import RegistrySettings
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Registry"]
 
-_CLEARED, _DISCARDED, _SHUTDOWN = 3, 4, 6  # values of `events.RemovalCause`
+_CLEARED, _DISCARDED, _SHUTDOWN = 6, 7, 9  # values of `events.RemovalCause`
 
 
-class Registry(Observed):
+class Registry(Bounded):
     """
     Builds instances by class name, at first use, and keeps a bounded set of them warm.
 
@@ -56,6 +56,22 @@ class Registry(Observed):
         block_timeout_seconds: See `block_when_full`.
         sweep_interval_seconds: Evict what has expired every so many seconds, by one thread for all
             registries of the process; 0: only look-ups and `evict_expired` do.
+        max_age_seconds: Seconds since its build after which an instance is handed out no more, also
+            while somebody holds it; 0: never.
+        policy: Who leaves when a bound is passed. "lru": who was used least recently; "cost": who
+            is worth least, by rebuild seconds, frequency of use, and bytes; or an object with a
+            method ``worth(slot, now)``, see `warmset.memory.policies`.
+        sizer: How the size of an instance is told, see `warmset.memory.sizing`: "measured",
+            "deep", "declared", a callable, or an object; None tells none.
+        max_cache_bytes: How many bytes are kept at most, as the sizer tells them ("measured", where
+            there is none); 0: no bound.
+        max_rss_bytes: When the process has more memory than this, after a build or at a sweep,
+            instances leave. Bytes, or as a float a part of what the process may have; 0: no bound.
+        low_rss_bytes: They leave until it has less than this; 0: nine tenths of `max_rss_bytes`.
+        adaptive_ttl: Let the idle limit of a class without one of its own follow from how it is
+            used and what its build costs; `explain` tells it.
+        adaptive_ttl_min_seconds: The least limit that this gives.
+        adaptive_ttl_max_seconds: The most; also for a class of which nothing is known.
         observe_socket: Let `warmset top` and `warmset stats` of the same user look at this
             registry, over a private Unix socket; see `warmset.observe.serve`.
         observe_changes: Let them also evict and clear.
@@ -83,6 +99,15 @@ class Registry(Observed):
         block_when_full: bool = False,
         block_timeout_seconds: float = 30.0,
         sweep_interval_seconds: float = 0.0,
+        max_age_seconds: float = 0.0,
+        policy: Any = "lru",
+        sizer: Any = None,
+        max_cache_bytes: int = 0,
+        max_rss_bytes: int | float = 0,
+        low_rss_bytes: int | float = 0,
+        adaptive_ttl: bool = False,
+        adaptive_ttl_min_seconds: float = 10.0,
+        adaptive_ttl_max_seconds: float = 3600.0,
         observe_socket: bool = False,
         observe_changes: bool = False,
         timer: Callable[[], float] | None = None,
@@ -99,6 +124,15 @@ class Registry(Observed):
             block_when_full=block_when_full,
             block_timeout_seconds=block_timeout_seconds,
             sweep_interval_seconds=sweep_interval_seconds,
+            max_age_seconds=max_age_seconds,
+            policy=policy,
+            sizer=sizer,
+            max_cache_bytes=max_cache_bytes,
+            max_rss_bytes=max_rss_bytes,
+            low_rss_bytes=low_rss_bytes,
+            adaptive_ttl=adaptive_ttl,
+            adaptive_ttl_min_seconds=adaptive_ttl_min_seconds,
+            adaptive_ttl_max_seconds=adaptive_ttl_max_seconds,
             observe_socket=observe_socket,
             observe_changes=observe_changes,
         )
@@ -106,6 +140,7 @@ class Registry(Observed):
             raise TypeError(f"timer must be a callable that gives seconds, got {timer!r}")
         super().__init__(
             cache_ttl_seconds=settings.cache_ttl_seconds,
+            max_age_seconds=settings.max_age_seconds,
             max_cache_size=settings.max_cache_size,
             enable_weakref=settings.enable_weakref,
             revive=settings.revive,
@@ -116,7 +151,7 @@ class Registry(Observed):
         self._options: dict[str, ClassOptions] = {}
         self._listeners = None
         self._build_listeners = ()
-        self._monitor = self._leaving = None
+        self._monitor = self._leaving = self._memory = None
         self._room: Room | None = None
         self._live_view: Served | None = None
         # Here and not where something leaves: a finaliser or a signal handler that comes in while
@@ -134,6 +169,14 @@ class Registry(Observed):
             timeout_seconds=settings.build_timeout_seconds,
             timer=timer,
         )
+        if (
+            settings.policy != "lru"
+            or settings.sizer is not None
+            or settings.max_cache_bytes
+            or settings.max_rss_bytes
+            or settings.adaptive_ttl
+        ):
+            self._manager()
         if class_paths is None:
             from .sources import default_class_paths
 
@@ -329,6 +372,8 @@ class Registry(Observed):
                 from .lifecycle.listening import log_removals
 
                 log_removals(self, departed)
+            if self._memory is not None:
+                self._memory.departed(self, departed)
             if self._listeners is not None:
                 self._listeners.tell(self)
         finally:
@@ -359,6 +404,8 @@ class Registry(Observed):
         super()._reset_after_fork()
         self._builder._reset_after_fork()
         self._blocked = 0
+        if self._memory is not None:
+            self._memory._reset_after_fork()
         if self._room is not None:
             self._room = type(self._room)(self._settings.block_timeout_seconds)
         for class_name, options in list(self._options.items()):

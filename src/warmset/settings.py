@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .errors import _restore
 from .resolver import near_names, shown
+from .setting_rules import RULES, SETTINGS, check_setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,109 +44,6 @@ class SettingsError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__)
-
-
-def _refusal(setting: str, value: object) -> str:
-    kind = type(value).__name__
-    return f"{setting} must be {_RULES[setting][1]}, got {kind} {shown(value)}"
-
-
-def _seconds(setting: str, value: object) -> float:
-    kind = type(value)
-    if (
-        # By name also numpy's, which would pass for the numbers 0 and 1.
-        kind.__name__ in ("bool", "bool_")
-        or issubclass(kind, (str, bytes, bytearray))
-        or not (hasattr(kind, "__float__") or hasattr(kind, "__index__"))
-    ):
-        raise TypeError(_refusal(setting, value))
-    try:
-        # The sum makes -0.0 plain 0.0.
-        seconds = float(value) + 0.0  # type: ignore[arg-type]
-    except (ValueError, OverflowError) as error:
-        raise ValueError(_refusal(setting, value)) from error
-    except Exception as error:
-        raise TypeError(_refusal(setting, value)) from error
-    # Written so that NaN, which compares false to everything, is refused.
-    if not seconds >= 0.0:
-        raise ValueError(_refusal(setting, value))
-    return seconds
-
-
-def _finite_seconds(setting: str, value: object) -> float:
-    seconds = _seconds(setting, value)
-    if seconds == float("inf"):
-        raise ValueError(_refusal(setting, value))
-    return seconds
-
-
-def _flag(setting: str, value: object) -> bool:
-    if value is True or value is False:
-        return value
-    raise TypeError(_refusal(setting, value))
-
-
-def _count(setting: str, value: object) -> int:
-    import sys
-    from operator import index
-
-    kind = type(value)
-    if kind.__name__ in ("bool", "bool_") or issubclass(kind, (str, bytes, bytearray)):
-        raise TypeError(_refusal(setting, value))
-    try:
-        # `int.__index__` makes an instance of a subclass of int an exact int.
-        count = int.__index__(index(value))  # type: ignore[arg-type]
-    except Exception as error:
-        raise TypeError(_refusal(setting, value)) from error
-    if not 1 <= count <= sys.maxsize:
-        raise ValueError(_refusal(setting, value))
-    return count
-
-
-# Setting -> its check and what the check expects. One table for the constructor and the files.
-_RULES: dict[str, tuple[Callable[[str, object], Any], str]] = {
-    "cache_ttl_seconds": (
-        _finite_seconds,
-        "a finite number of seconds, 0 or more (use 0 to switch expiry off)",
-    ),
-    "enable_weakref": (_flag, "a bool, true or false"),
-    "max_cache_size": (_count, "a whole number, 1 or more"),
-    "retry_after_seconds": (
-        _seconds,
-        "a number of seconds, 0 or more (inf: a failed class is never tried again)",
-    ),
-    "build_timeout_seconds": (
-        _seconds,
-        "a number of seconds, 0 or more (0: those who wait for a build wait as long as it takes)",
-    ),
-    "revive": (_flag, "a bool, true or false"),
-    "block_when_full": (_flag, "a bool, true or false"),
-    "block_timeout_seconds": (_seconds, "a number of seconds, 0 or more"),
-    "sweep_interval_seconds": (
-        _finite_seconds,
-        "a finite number of seconds, 0 or more (0: no sweeping)",
-    ),
-    "observe_socket": (_flag, "a bool, true or false"),
-    "observe_changes": (_flag, "a bool, true or false"),
-}
-
-
-def check_setting(setting: str, value: object) -> Any:
-    """
-    Check one setting of a registry.
-
-    Args:
-        setting: The name of a field of `RegistrySettings`.
-        value: What it is to be.
-
-    Returns:
-        The value as an exact float, bool or int.
-
-    Raises:
-        TypeError: The value is not of the right type.
-        ValueError: The value is out of range, or NaN.
-    """
-    return _RULES[setting][0](setting, value)
 
 
 class _Frozen:
@@ -190,6 +88,7 @@ class RegistrySettings(_Frozen):
     Args:
         cache_ttl_seconds: Seconds since the last use after which an instance expires; 0 switches
             expiry off.
+        max_age_seconds: Seconds since its build after which an instance leaves; 0: never.
         enable_weakref: Whether instances are kept by weak reference, where their class allows it.
         max_cache_size: The most instances to keep; at least 1.
         retry_after_seconds: Seconds after which a class that failed is tried again; inf: never.
@@ -200,6 +99,16 @@ class RegistrySettings(_Frozen):
         block_when_full: Whether a build waits for room while all that is cached is held.
         block_timeout_seconds: For how long it waits.
         sweep_interval_seconds: Seconds between sweeps for what has expired, by a thread; 0: none.
+        policy: Who leaves when a bound is passed: "lru", "cost", or an object of one's own.
+        sizer: How the size of an instance is told: None, "measured", "deep", "declared", or one's
+            own.
+        max_cache_bytes: The most bytes to keep, as the sizer tells them; 0: no bound.
+        max_rss_bytes: The most memory that the process shall have, where removals can help it;
+            bytes, or as a float a part of what it may have; 0: no bound.
+        low_rss_bytes: Down to where instances leave then; 0: nine tenths of `max_rss_bytes`.
+        adaptive_ttl: Whether the idle limit of a class follows from its own use.
+        adaptive_ttl_min_seconds: The least that it gives.
+        adaptive_ttl_max_seconds: The most that it gives.
         observe_socket: Whether `warmset top` of the same user may look at the registry while it
             runs, over a private Unix socket.
         observe_changes: Whether it may also evict and clear there.
@@ -214,16 +123,25 @@ class RegistrySettings(_Frozen):
     """
 
     __slots__ = (
+        "adaptive_ttl",
+        "adaptive_ttl_max_seconds",
+        "adaptive_ttl_min_seconds",
         "block_timeout_seconds",
         "block_when_full",
         "build_timeout_seconds",
         "cache_ttl_seconds",
         "enable_weakref",
+        "low_rss_bytes",
+        "max_age_seconds",
+        "max_cache_bytes",
         "max_cache_size",
+        "max_rss_bytes",
         "observe_changes",
         "observe_socket",
+        "policy",
         "retry_after_seconds",
         "revive",
+        "sizer",
         "sweep_interval_seconds",
     )
 
@@ -236,6 +154,15 @@ class RegistrySettings(_Frozen):
     block_when_full: bool
     block_timeout_seconds: float
     sweep_interval_seconds: float
+    max_age_seconds: float
+    policy: Any
+    sizer: Any
+    max_cache_bytes: int
+    max_rss_bytes: int | float
+    low_rss_bytes: int | float
+    adaptive_ttl: bool
+    adaptive_ttl_min_seconds: float
+    adaptive_ttl_max_seconds: float
     observe_socket: bool
     observe_changes: bool
 
@@ -251,6 +178,15 @@ class RegistrySettings(_Frozen):
         block_when_full: bool = False,
         block_timeout_seconds: float = 30.0,
         sweep_interval_seconds: float = 0.0,
+        max_age_seconds: float = 0.0,
+        policy: Any = "lru",
+        sizer: Any = None,
+        max_cache_bytes: int = 0,
+        max_rss_bytes: int | float = 0,
+        low_rss_bytes: int | float = 0,
+        adaptive_ttl: bool = False,
+        adaptive_ttl_min_seconds: float = 10.0,
+        adaptive_ttl_max_seconds: float = 3600.0,
         observe_socket: bool = False,
         observe_changes: bool = False,
     ) -> None:
@@ -264,11 +200,25 @@ class RegistrySettings(_Frozen):
             "block_when_full": block_when_full,
             "block_timeout_seconds": block_timeout_seconds,
             "sweep_interval_seconds": sweep_interval_seconds,
+            "max_age_seconds": max_age_seconds,
+            "policy": policy,
+            "sizer": sizer,
+            "max_cache_bytes": max_cache_bytes,
+            "max_rss_bytes": max_rss_bytes,
+            "low_rss_bytes": low_rss_bytes,
+            "adaptive_ttl": adaptive_ttl,
+            "adaptive_ttl_min_seconds": adaptive_ttl_min_seconds,
+            "adaptive_ttl_max_seconds": adaptive_ttl_max_seconds,
             "observe_socket": observe_socket,
             "observe_changes": observe_changes,
         }
         for setting, value in given.items():
             object.__setattr__(self, setting, check_setting(setting, value))
+        if self.adaptive_ttl_min_seconds > self.adaptive_ttl_max_seconds:
+            raise ValueError(
+                "adaptive_ttl_min_seconds must be at most adaptive_ttl_max_seconds, "
+                f"{self.adaptive_ttl_max_seconds}, got {self.adaptive_ttl_min_seconds}"
+            )
 
     @classmethod
     def long_lived_service(cls, **changes: Any) -> RegistrySettings:
@@ -327,13 +277,19 @@ class RegistrySettings(_Frozen):
             SettingsError: It is no table, or has a key or a value that the constructor refuses.
         """
         rows = _check_table(table, file=file, table_name=table_name)
-        unknown_keys(rows, _RULES, file=file, table_name=table_name)
+        unknown_keys(rows, SETTINGS, file=file, table_name=table_name)
         try:
             for key, value in rows.items():
                 check_setting(key, value)
         except (TypeError, ValueError) as error:
-            raise _fault(file, table_name, key, value, _RULES[key][1]) from error
-        return cls(**rows)
+            raise _fault(file, table_name, key, value, RULES[key][1]) from error
+        try:
+            return cls(**rows)
+        except ValueError as error:  # each is right, but not with the others
+            key = str(error).partition(" ")[0]
+            raise SettingsError(
+                f"{file}: {_place(table_name)}: {error}", file=file, table=table_name, key=key
+            ) from error
 
     def replace(self, **changes: Any) -> RegistrySettings:
         """

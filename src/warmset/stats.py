@@ -48,6 +48,8 @@ class EntryStats(NamedTuple):
     uses: int
     build_seconds: float
     holders: int
+    bytes: int | None = None
+    """Its size, where something measures it."""
 
 
 class HolderStats(NamedTuple):
@@ -134,6 +136,7 @@ class RegistryStats(NamedTuple):
                     "access_count": entry.uses,
                     "build_seconds": entry.build_seconds,
                     "holders": entry.holders,
+                    "bytes": entry.bytes,
                 }
                 for entry in self.entries
             ],
@@ -170,8 +173,9 @@ def snapshot(registry: Observed) -> RegistryStats:
             uses,
             seconds,
             holders,
+            None if size < 0 else size,
         )
-        for name, built_at, last_used, uses, seconds, holders in registry._entries()
+        for name, built_at, last_used, uses, seconds, holders, size in registry._entries()
     )
     settings = registry.settings
     return RegistryStats(
@@ -197,6 +201,7 @@ def snapshot(registry: Observed) -> RegistryStats:
         cache_ttl_seconds=settings.cache_ttl_seconds,
         max_cache_size=settings.max_cache_size,
         enable_weakref=settings.enable_weakref,
+        bytes=sum(known) if (known := [e.bytes for e in entries if e.bytes is not None]) else None,
     )
 
 

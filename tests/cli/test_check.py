@@ -131,7 +131,7 @@ def test_all_faults_at_once(check: Callable[[str], tuple[int, list[str]]]) -> No
     assert status == 2
     for part in (
         "[registry]: max_cache_size = 0",
-        "[registry]: unknown cache_ttl_secs = 3 (nearest: 'cache_ttl_seconds')",
+        "[registry]: unknown cache_ttl_secs = 3 (nearest: 'cache_ttl_seconds'",
         "[classes]: Bad = 'nodots'",
         "[classes]: class 'Taggr' (checked.Taggr): module 'checked' has no attribute 'Taggr';"
         " nearest: 'Tagger'",

@@ -143,7 +143,7 @@ def test_a_run_can_be_looked_at(
         f'each = "run"\narguments = {{ target = "{target}" }}\n'
     )
     errors = io.StringIO()
-    for words, offers in (([], []), (["--allow-changes"], ["evict", "clear"])):
+    for words, offers in (([], []), (["--allow-changes"], ["evict", "clear", "pin", "unpin"])):
         with redirect_stdout(io.StringIO()), redirect_stderr(errors):
             status = main(
                 ["run", str(pipeline), "--runs=1", "--app-dir", str(tmp_path), "--serve", *words]

@@ -79,7 +79,7 @@ def runs(count: int, **changes: Any) -> list[Any]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page with all plots, and with every cause there is."""
     directory = tmp_path_factory.mktemp("whole")
-    return page(directory, NAMES, outcome(runs(3)), recorded(NAMES, 3, causes=list(RemovalCause)))
+    return page(directory, NAMES, outcome(runs(4)), recorded(NAMES, 4, causes=list(RemovalCause)))
 
 
 @pytest.fixture
@@ -310,9 +310,9 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path, whole: str) -> None:
     keys = [key for key in matplotlib.rcParams if key != "backend"]  # reading it chooses one
     before = [matplotlib.rcParams[key] for key in keys]
     theirs = {"axes.facecolor": "#ff00ff", "font.size": 40, "text.usetex": True}
-    recorder = recorded(NAMES, 3, causes=list(RemovalCause))
+    recorder = recorded(NAMES, 4, causes=list(RemovalCause))
     with matplotlib.rc_context(theirs):
-        assert page(tmp_path, NAMES, outcome(runs(3)), recorder) == whole
+        assert page(tmp_path, NAMES, outcome(runs(4)), recorder) == whole
     assert [matplotlib.rcParams[key] for key in keys] == before
     assert ("matplotlib.pyplot" in sys.modules) == chosen
 

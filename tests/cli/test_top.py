@@ -84,9 +84,8 @@ def test_what_it_shows(either: Served) -> None:
         assert row(screen, "Broken")[1] == "failed"
         assert "again in" in screen
         assert row(screen, "Gamma")[1] == "cold"
-        for key in ("q Quit", "s Sort", "/ Filter", "e Evict", "c Clear"):
+        for key in ("q Quit", "s Sort", "/ Filter", "e Evict", "c Clear", "p Pin"):
             assert key in lines[-1]
-        assert "Pin" not in lines[-1]
         assert all(len(line) <= 80 for line in lines)
         terminal.send("q")
         assert terminal.end() == 0

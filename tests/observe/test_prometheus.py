@@ -73,6 +73,9 @@ def test_a_scrape_tells_the_traffic(make: Any, timer: Any, samples: Any, collect
     assert labelled(scraped, "removals_total", "cause") == {
         "idle": 0,
         "size": 1,
+        "memory": 0,
+        "aged": 0,
+        "recycled": 0,
         "collected": 0,
         "cleared": 0,
         "discarded": 1,

@@ -71,7 +71,7 @@ def test_the_process_introduces_itself(ws: Any, make: Any, serving: Any, connect
     named, numbered = answer["registries"]
     assert named == {"name": "main", "offers": []}
     assert re.fullmatch(r"registry-\d+", numbered["name"])
-    assert numbered["offers"] == ["evict", "clear"]
+    assert numbered["offers"] == ["evict", "clear", "pin", "unpin"]
 
 
 def test_figures_are_those_of_stats(make: Any, serving: Any, connect: Any, timer: Any) -> None:
@@ -264,22 +264,16 @@ def test_changes_are_refused_unless_allowed(
     assert registry.stats().cached == 1
 
 
-def test_pins_are_offered_where_the_registry_has_them(
-    ws: Any, make: Any, serving: Any, connect: Any
-) -> None:
-    """And honestly refused where it has not."""
+def test_a_client_pins(make: Any, serving: Any, connect: Any) -> None:
+    """And unpins, a registered class only."""
     registry = make()
-    if hasattr(registry, "pin"):
-        pytest.skip("this registry has pins of its own")
     serving.serve(registry, name="main", allow_changes=True)
     client = connect()
-    answer = client.ask("pin", registry="main", **{"class": "Alpha"})
-    assert answer["error"] == "pin: not offered by this version of warmset"
-    pinned = []
-    registry.pin = pinned.append
-    assert client.ask("list")["registries"][0]["offers"] == ["evict", "clear", "pin"]
     assert client.ask("pin", registry="main", **{"class": "Alpha"}) == {"ok": True}
-    assert pinned == ["Alpha"]
+    assert registry.pinned() == ["Alpha"]
+    assert client.ask("unpin", registry="main", **{"class": "Alpha"}) == {"ok": True}
+    assert registry.pinned() == []
+    assert not client.ask("pin", registry="main", **{"class": "Nobody"})["ok"]
 
 
 def test_the_thread_keeps_no_registry_alive(make: Any, serving: Any) -> None:
@@ -346,7 +340,7 @@ def test_the_setting_serves(make: Any, serving: Any, connect: Any) -> None:
     quiet, loud = make(observe_socket=True), make(observe_socket=True, observe_changes=True)
     assert [known["offers"] for known in connect().ask("list")["registries"]] == [
         [],
-        ["evict", "clear"],
+        ["evict", "clear", "pin", "unpin"],
     ]
     assert quiet.settings.observe_socket
     assert loud.settings.observe_changes

@@ -66,6 +66,7 @@ class Listeners:
             uses=departure.uses,
             build_seconds=departure.build_seconds,
             held=departure.held,
+            bytes=None if departure.bytes < 0 else departure.bytes,
         )
         for listener in self._listeners:
             _call(registry, listener, event)
@@ -99,6 +100,7 @@ def tell_build(
         stage=None if error is None else error.stage,
         error_type=None if cause is None else type(cause).__qualname__,
         error=None if error is None else str(error),
+        bytes=None if error is not None or slot.bytes < 0 else slot.bytes,
     )
     _log_build(event, slot.path)
     for listener in registry._build_listeners:
@@ -150,7 +152,7 @@ def log_removals(registry: Registry, departed: list[Any]) -> None:
                 "access_count": departure.uses,
                 "build_seconds": departure.build_seconds,
                 "held": departure.held,
-                "bytes": None,
+                "bytes": None if departure.bytes < 0 else departure.bytes,
             },
         )
 

@@ -23,7 +23,7 @@ __all__ = ["Sweeper", "sweeper"]
 
 
 class Sweeper:
-    """Calls `evict_expired` of registries, each at its interval."""
+    """Calls `sweep` of registries, each at its interval."""
 
     def __init__(self) -> None:
         self._due: WeakKeyDictionary[Registry, float] = WeakKeyDictionary()
@@ -106,7 +106,7 @@ class Sweeper:
 
 def _sweep_one(registry: Registry) -> None:
     try:
-        registry.evict_expired()
+        registry.sweep()
     except Exception as error:
         _logs.warning(
             "sweeper",

@@ -118,7 +118,7 @@ class Answerer:
         if command == "stats":
             return {**self._introduce(), "registries": self._describe(request)}
         served, registry = self._find(request["registry"])
-        self._permit(command, served, registry)
+        self._permit(command, served)
         if command != "clear" and request["class"] not in registry:
             raise RequestError(f"no class {request['class']!r} in registry {served.name!r}")
         _note(command, served.name, request.get("class"), process)
@@ -127,7 +127,7 @@ class Answerer:
             return {"removed": cleared["entries_cleared"] + cleared["weakrefs_cleared"]}
         if command == "evict":
             return {"removed": int(registry.discard(request["class"]))}
-        getattr(registry, command)(request["class"])  # `pin` or `unpin`: `_permit` has looked
+        getattr(registry, command)(request["class"])  # `pin` or `unpin`
         return {}
 
     def _introduce(self) -> dict[str, Any]:
@@ -141,9 +141,9 @@ class Answerer:
             "implementation": warmset.implementation,
             "rss_bytes": resident_bytes(),
             "registries": [
-                {"name": served.name, "offers": _offers(served, registry)}
+                {"name": served.name, "offers": _offers(served)}
                 for served in self._served()
-                if (registry := served.registry) is not None
+                if served.registry is not None
             ],
         }
 
@@ -163,7 +163,7 @@ class Answerer:
         for served, registry in wanted:
             text = describe(registry, served.name, matching=request.get("filter", ""), limit=limit)
             limit -= len(text["classes"])
-            described.append({**text, "offers": _offers(served, registry)})
+            described.append({**text, "offers": _offers(served)})
         return described
 
     def _find(self, name: str) -> tuple[Served, Registry]:
@@ -174,25 +174,17 @@ class Answerer:
         names = ", ".join(repr(served.name) for served in self._served())
         raise RequestError(f"no registry {name!r}; there is {names or 'none'}")
 
-    def _permit(self, command: str, served: Served, registry: Registry) -> None:
+    def _permit(self, command: str, served: Served) -> None:
         if not served.allow_changes:
             raise RequestError(
                 f"{command}: this process does not allow changes to {served.name!r};"
                 " it would, had it served with allow_changes=True"
             )
-        if command not in _offers(served, registry):
-            raise RequestError(f"{command}: not offered by this version of warmset")
 
 
-def _offers(served: Served, registry: Registry) -> list[str]:
+def _offers(served: Served) -> list[str]:
     """The commands that change something and that a client may ask for."""
-    if not served.allow_changes:
-        return []
-    return [
-        command
-        for command in CHANGES
-        if command not in ("pin", "unpin") or callable(getattr(registry, command, None))
-    ]
+    return list(CHANGES) if served.allow_changes else []
 
 
 def _program() -> str:

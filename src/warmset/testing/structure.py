@@ -35,6 +35,8 @@ def check_structure(registry: Registry) -> None:
     _agree("the count of cached instances and the ring", registry._cached, len(newest_first))
     weak = sum(kind == _WEAK for kind in kinds.values())
     _agree("the count of weak instances and the slots", registry._weak, weak)
+    known = sum(max(0, slots[name].bytes) for name in strong)
+    _agree("the bytes known to be cached and the slots", registry._bytes, known)
     last_used = [slots[name].last_used for name in newest_first]
     _agree("the ring and the order of last use", last_used, sorted(last_used, reverse=True))
     for name, slot in slots.items():

@@ -1,0 +1,164 @@
+"""
+What keeps a registry in bounds by more than a count and a clock; `warmset.memory` does the work.
+"""
+
+from __future__ import annotations
+
+from .observed import Observed
+from .resolver import check_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._core import Slot
+    from .lifecycle.options import ClassOptions
+    from .memory.explaining import Explanation
+    from .memory.manager import MemoryManager
+
+__all__ = ["Bounded"]
+
+
+class Bounded(Observed):
+    """The part of a registry that looks after memory."""
+
+    _memory: MemoryManager | None
+
+    # -- who stays -------------------------------------------------------------------------------
+
+    def pin(self, class_name: str) -> None:
+        """
+        Keep the instance of a class, once it is built, whatever the want of use, room or memory.
+
+        Args:
+            class_name: A registered name.
+
+        Raises:
+            UnknownClassError: The name is not registered.
+
+        A pinned instance still leaves when it is past its maximum age, is recycled, discarded or
+        cleared. Pinned instances count within the bounds and may exceed them. O(1).
+        """
+        self._pin(class_name, True)
+
+    def unpin(self, class_name: str) -> None:
+        """
+        Let the instance of a class leave again.
+
+        Args:
+            class_name: A registered name.
+
+        Raises:
+            UnknownClassError: The name is not registered.
+
+        What is over the bound now leaves with the next build, or the next sweep. O(1).
+        """
+        self._pin(class_name, False)
+
+    def pinned(self) -> list[str]:
+        """
+        Give the names that are pinned, warm or not, in the order of their registration.
+
+        Returns:
+            A new list; O(names).
+        """
+        return [slot.name for slot in list(self._slots.values()) if slot.pinned]
+
+    def _pin(self, class_name: str, pinned: bool) -> None:
+        slot = self._slots.get(check_name(class_name))
+        if slot is None:
+            self._refuse(class_name)
+        self._set_pinned(slot, pinned)  # type: ignore[arg-type]
+
+    # -- when they leave -------------------------------------------------------------------------
+
+    def sweep(self) -> int:
+        """
+        Do what the sweeper does at each `sweep_interval_seconds`, now and in this thread.
+
+        Returns:
+            How many instances have expired.
+
+        What has expired leaves; the memory budget is looked after; what is due to be recycled is
+        built anew in the background. O(cached).
+        """
+        expired = self.evict_expired()
+        if self._cached > self.settings.max_cache_size:
+            self._trim()
+        if self._memory is not None:
+            self._memory.sweep(self)  # type: ignore[arg-type]
+        return expired
+
+    def recycle(self, class_name: str) -> bool:
+        """
+        Build an instance anew now, in this thread, while the old one serves; then replace it.
+
+        Args:
+            class_name: A registered name.
+
+        Returns:
+            Whether it was replaced. Not if it was not warm, or left meanwhile, or another thread is
+            building it.
+
+        Raises:
+            MethodRegistryError: The build failed; the old instance stays.
+
+        Who holds the old one goes on with it; it is closed at its last release.
+        """
+        slot = self._slot_to_build(check_name(class_name))
+        return self._builder.renew(self, slot.name)  # type: ignore[arg-type]
+
+    # -- why -------------------------------------------------------------------------------------
+
+    def explain(self, class_name: str) -> Explanation:
+        """
+        Tell why an instance is here, until when, and what it costs; or why it is not here.
+
+        Args:
+            class_name: A name.
+
+        Returns:
+            The explanation; ``str()`` gives it as a text of some lines.
+
+        Reading it changes nothing. O(cached).
+        """
+        from .memory.explaining import explain
+
+        return explain(self, check_name(class_name))  # type: ignore[arg-type]
+
+    # -- what the registry calls -----------------------------------------------------------------
+
+    def _slot_to_build(self, class_name: str) -> Slot:
+        raise NotImplementedError
+
+    def _manager(self) -> MemoryManager:
+        """The memory manager, made at the first time that something asks for it."""
+        if self._memory is None:
+            from .memory.manager import MemoryManager
+
+            self._memory = MemoryManager(self)  # type: ignore[arg-type]
+        return self._memory
+
+    def _set_options(self, slot: Slot, options: ClassOptions | None) -> None:
+        super()._set_options(slot, options)
+        if options is not None and options.managed:
+            self._manager().ask_for(self, slot)  # type: ignore[arg-type]
+
+    def _choose_room(self, spare: Slot | None) -> None:
+        if self._memory is not None:
+            self._memory.choose_room(self, spare)  # type: ignore[arg-type]
+
+    def _measured_bytes(self, slot: Slot) -> int | None:
+        """How big an instance is now, where something can tell."""
+        return None if slot.bytes < 0 else slot.bytes
+
+    def _close_unclaimed(self, slot: Slot, instance: Any) -> None:
+        """Close what was built to replace something that has left meanwhile."""
+        from types import SimpleNamespace
+
+        self._close_departed(  # type: ignore[attr-defined]
+            self,
+            SimpleNamespace(
+                class_name=slot.name, instance=instance, routes=None, weak=False, shared=False
+            ),
+        )

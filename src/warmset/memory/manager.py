@@ -1,0 +1,173 @@
+"""
+What a registry asks about memory: who leaves, when, and how big things are.
+
+A registry has a manager only where a setting or the option of a class asks for one. It is told of
+builds, removals and sweeps, never of a hit: what a use tells stands in the slot.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._core import Slot
+    from ..registry import Registry
+    from .adaptive import AdaptiveTtl
+    from .choosing import Chooser
+    from .recycling import Recycling
+
+__all__ = ["MemoryManager"]
+
+_SIZE, _MEMORY = 1, 2  # values of `events.RemovalCause`
+
+
+class MemoryManager:
+    """
+    Does for one registry what its settings ask for.
+
+    Args:
+        registry: Its settings and the options of its classes say what; it is given at each call
+            and not kept.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        settings = registry.settings
+        self.adaptive: AdaptiveTtl | None = None
+        self.chooser: Chooser | None = None
+        self.recycling: Recycling | None = None
+        self._last_used: dict[str, float] = {}  # of what has left
+        if settings.policy != "lru":
+            self._choose(registry)
+        if settings.adaptive_ttl:
+            from .adaptive import AdaptiveTtl
+
+            self.adaptive = AdaptiveTtl(
+                settings.adaptive_ttl_min_seconds, settings.adaptive_ttl_max_seconds
+            )
+
+    def ask_for(self, registry: Registry, slot: Slot) -> None:
+        """Do what the options of a class ask for from now on."""
+        options = registry._options.get(slot.name)
+        if options is not None and options.priority and self.chooser is None:
+            self._choose(registry)
+        if options is not None and options.recycles and self.recycling is None:
+            from .recycling import Recycling
+
+            self.recycling = Recycling()
+
+    def _choose(self, registry: Registry) -> None:
+        """Let the policy say who leaves from now on, and no more the core's ring."""
+        from .choosing import Chooser
+        from .policies import policy_of
+
+        # By the dict and not the registry, which would be a cycle.
+        options = registry._options
+
+        def priority_of(class_name: str) -> int:
+            mine = options.get(class_name)
+            return 0 if mine is None else mine.priority
+
+        self.chooser = Chooser(policy_of(registry.settings.policy), priority_of)
+        registry._by_policy = True
+
+    # -- told by the registry --------------------------------------------------------------------
+
+    def begins(self, registry: Registry, slot: Slot) -> Any:
+        """A build begins, in this thread; what is given comes back to `ends` and `built`."""
+
+    def ends(self, registry: Registry, slot: Slot, begun: Any) -> None:
+        """The build has ended, well or not; nothing may be raised here."""
+
+    def built(self, registry: Registry, slot: Slot, epoch: int, instance: Any, begun: Any) -> None:
+        """An instance was built, and is cached if the epoch is not negative."""
+        if epoch < 0:
+            return
+        if self.adaptive is not None:
+            self._learn_return(slot)
+            self._adapt(registry, slot)
+        if self.chooser is not None:
+            self.chooser.note(slot, registry._now())
+
+    def choose_room(self, registry: Registry, spare: Slot | None) -> None:
+        """Evict by the policy, down to `max_cache_size`."""
+        most = registry.settings.max_cache_size
+        while registry._cached > most and self.evict_one(registry, _SIZE, most, spare=spare):
+            pass
+
+    def evict_one(
+        self, registry: Registry, cause: int, more_than: int, *, spare: Slot | None = None
+    ) -> bool:
+        """
+        Evict who is to leave next.
+
+        Args:
+            registry: The registry.
+            cause: SIZE or MEMORY.
+            more_than: Only while more than this is cached: instances or bytes, by the cause.
+            spare: Is not to leave.
+
+        Returns:
+            Whether there was somebody, who has left by now.
+        """
+        while True:
+            if self.chooser is not None:
+                chosen = self.chooser.victim(registry, registry._now(), spare)
+                if chosen is None:
+                    return False
+                slot, epoch = chosen
+            else:
+                found = registry._least_recent(spare)
+                if found is None:
+                    return False
+                slot, epoch = found, found.epoch
+            if registry._evict(slot, epoch, cause, more_than):
+                return True
+            over = registry._bytes if cause == _MEMORY else registry._cached
+            if over <= more_than:  # another thread was at it
+                return True
+
+    def departed(self, registry: Registry, departed: list[Any]) -> None:
+        """Instances have left their slots."""
+        if self.adaptive is not None:
+            for departure in departed:
+                self._last_used[departure.class_name] = departure.last_used
+                self.adaptive.observe_residence(
+                    departure.class_name,
+                    departure.uses,
+                    departure.built_at,
+                    departure.last_used,
+                    departure.build_seconds,
+                )
+
+    def sweep(self, registry: Registry) -> None:
+        """Look after what time alone changes."""
+        if self.chooser is not None:
+            self.chooser.purge()
+        if self.adaptive is not None:
+            for slot in registry._warm_slots():
+                self._adapt(registry, slot)
+        if self.recycling is not None:
+            self.recycling.sweep(registry)
+
+    def _learn_return(self, slot: Slot) -> None:
+        assert self.adaptive is not None
+        last_used = self._last_used.pop(slot.name, None)
+        if last_used is not None:
+            self.adaptive.observe_return(slot.name, slot.built_at - last_used)
+
+    def _adapt(self, registry: Registry, slot: Slot) -> None:
+        """Give a class that has no TTL of its own the one that follows from its use."""
+        options = registry._options.get(slot.name)
+        if options is not None and options.cache_ttl_seconds is not None:
+            return
+        assert self.adaptive is not None
+        age = None if options is None else options.max_age_seconds
+        limit = self.adaptive.limit(slot.name).seconds
+        registry._set_limits(slot, limit, float("inf") if age == 0.0 else age)
+
+    def _reset_after_fork(self) -> None:
+        if self.chooser is not None:
+            self.chooser.reset_after_fork()
+        if self.recycling is not None:
+            self.recycling.reset_after_fork()
