@@ -97,6 +97,8 @@ OPERATIONS: dict[str, Callable[[Scene], object]] = {
     "give back": lambda s: s.held.__exit__(None, None, None),
     "give back what left": lambda s: s.left.__exit__(None, None, None),
     "write": _write,
+    "recycle what is warm": lambda s: s.registry.recycle("Beta"),
+    "recycle what is held": lambda s: s.registry.recycle("Alpha"),
     "forget": lambda s: s.registry.unregister_class("Gamma"),
 }
 
@@ -104,7 +106,7 @@ OPERATIONS: dict[str, Callable[[Scene], object]] = {
 INNER = [  # one of each way in which they change a slot
     name
     for name in OPERATIONS
-    if not name.startswith(("use", "call", "execute", "discard what is w"))
+    if not name.startswith(("use", "call", "execute", "discard what is w", "recycle what is h"))
 ]
 
 

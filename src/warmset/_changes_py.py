@@ -222,6 +222,8 @@ class Changes(Ring):
                     )
         if departed:
             self._departed(departed)
+        if self._cached > self._max_size:  # others came into the place that was free meanwhile
+            self._trim(slot)
         return exchanged
 
     # -- removals --------------------------------------------------------------------------------

@@ -717,6 +717,8 @@ cdef class RegistryCore:
                 exchanged = slot.epoch
         if departed:
             self._departed(departed)
+        if self._cached > self._max_size:
+            self._trim(slot)
         return exchanged
 
     def _evict(self, Slot slot not None, unsigned int epoch, int cause, long long more_than):
