@@ -35,16 +35,18 @@ if TYPE_CHECKING:
     from ._core import Slot
     from .registry import Registry
 
-__all__ = ["Builder"]
+__all__ = ["Builder", "Flight"]
 
 
-class _Flight:
+class Flight:
     """A build under way: who is at it, and how it ended."""
 
     __slots__ = (
+        "asked_for",
         "began",
         "built",
         "done",
+        "elsewhere",
         "epoch",
         "error",
         "gate",
@@ -59,7 +61,7 @@ class _Flight:
         "token",
     )
 
-    def __init__(self, slot: Slot, token: int, owner: int, outer: _Flight | None) -> None:
+    def __init__(self, slot: Slot, token: int, owner: int, outer: Flight | None) -> None:
         self.slot = slot
         self.token = token  # of the slot, at the beginning: changed by a clear
         self.owner = owner
@@ -72,6 +74,9 @@ class _Flight:
         self.built = 0.0  # seconds, of a build that succeeded
         self.renews: int | None = None  # the epoch of what it is to replace, if anything
         self.sizing: Any = None  # what the memory manager noted at the beginning
+        # What was asked for in its course and was not warm, and the seconds that this took.
+        self.asked_for: dict[str, None] = {}
+        self.elsewhere = 0.0
         self.interrupted = False
         self.done = False
         self.gate = allocate_lock()
@@ -123,9 +128,9 @@ class Builder:
         self._timeout = min(timeout_seconds, TIMEOUT_MAX) if timeout_seconds > 0.0 else -1
         self._now = monotonic if timer is None else timer
         self._stopwatch = perf_counter if timer is None else timer
-        self._flights: dict[str, _Flight] = {}
-        self._innermost: dict[int, _Flight] = {}
-        self._waiting: dict[int, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
+        self._innermost: dict[int, Flight] = {}
+        self._waiting: dict[int, Flight] = {}
         self._failures: dict[str, _Failure] = {}
 
     def _reset_after_fork(self) -> None:
@@ -158,10 +163,22 @@ class Builder:
         Safe under threads.
         """
         me = get_ident()
+        outer = self._innermost.get(me)
+        if outer is None:
+            return self._obtain(registry, class_name, me)
+        asked = self._stopwatch()
+        try:
+            return self._obtain(registry, class_name, me)
+        finally:
+            outer.elsewhere += max(0.0, self._stopwatch() - asked)
+
+    def _obtain(self, registry: Registry, class_name: str, me: int) -> tuple[Any, Slot | None, int]:
         while True:
             # Anew each time round: the name may mean another slot after a wait, or nothing.
             slot = registry._slot_to_build(class_name)
-            mine = _Flight(slot, registry._token(slot), me, self._innermost.get(me))
+            mine = Flight(slot, registry._token(slot), me, self._innermost.get(me))
+            if mine.outer is not None:
+                mine.outer.asked_for[slot.name] = None
             try:
                 flight = self._flights.setdefault(slot.name, mine)
                 if flight is mine:
@@ -190,7 +207,7 @@ class Builder:
             if found is not None:
                 return found[0], slot, found[1]
 
-    def _lead(self, flight: _Flight, registry: Registry) -> tuple[Any, Slot | None, int]:
+    def _lead(self, flight: Flight, registry: Registry) -> tuple[Any, Slot | None, int]:
         slot = flight.slot
         self._innermost[flight.owner] = flight
         # Another build may have ended between the miss and the take-off.
@@ -236,7 +253,7 @@ class Builder:
         """
         me = get_ident()
         slot = registry._slot_to_build(class_name)
-        mine = _Flight(slot, registry._token(slot), me, self._innermost.get(me))
+        mine = Flight(slot, registry._token(slot), me, self._innermost.get(me))
         mine.renews = slot.epoch
         try:
             if self._flights.setdefault(slot.name, mine) is not mine:
@@ -258,7 +275,7 @@ class Builder:
                     self._tell(mine, registry)
         return mine.epoch >= 0
 
-    def _land(self, flight: _Flight) -> None:
+    def _land(self, flight: Flight) -> None:
         if flight.instance is None and flight.error is None:
             # An interrupt is this thread's own; one of those who wait takes over.
             flight.interrupted = True
@@ -270,7 +287,7 @@ class Builder:
         flight.done = True
         flight.gate.release()
 
-    def _build(self, flight: _Flight, registry: Registry) -> Any:
+    def _build(self, flight: Flight, registry: Registry) -> Any:
         slot = flight.slot
         memory = registry._memory
         if memory is not None:
@@ -306,7 +323,7 @@ class Builder:
         self._failures.pop(slot.name, None)
         return instance
 
-    def _tell(self, flight: _Flight, registry: Registry) -> None:
+    def _tell(self, flight: Flight, registry: Registry) -> None:
         """Tell of a build that has landed; what was built is held for the caller meanwhile."""
         started = flight.started
         if started is None:  # it was warm already, or its failure is remembered
@@ -317,13 +334,13 @@ class Builder:
                 seconds = max(0.0, self._stopwatch() - started)
             elif registry._memory is not None:
                 registry._memory.built(registry, slot, flight.epoch, flight.instance, flight.sizing)
-            registry._build_ended(slot, started, seconds, flight.error)
+            registry._build_ended(flight, seconds)
         except BaseException:  # an interrupt in a listener: nobody will give this back
             if flight.epoch >= 0 and flight.renews is None:
                 registry._unhold(slot, flight.epoch)
             raise
 
-    def _wait_for(self, flight: _Flight, registry: Registry, me: int) -> None:
+    def _wait_for(self, flight: Flight, registry: Registry, me: int) -> None:
         before = self._waiting.get(me)  # set where a finaliser or a signal handler came in
         self._waiting[me] = flight
         try:
@@ -344,7 +361,7 @@ class Builder:
             else:
                 self._waiting[me] = before
 
-    def _chain(self, flight: _Flight, me: int) -> list[str] | None:
+    def _chain(self, flight: Flight, me: int) -> list[str] | None:
         """The names along the cycle that waiting for a flight would close, if it would."""
         wanted = [flight]
         while wanted[-1].owner != me:

@@ -83,3 +83,9 @@ class BuildEvent(NamedTuple):
     """The text of the error that the caller gets."""
     bytes: int | None = None
     """Its size, where something measures it."""
+    within: str | None = None
+    """The class in whose build this one was asked for; None if it was asked for from outside."""
+    asked_for: tuple[str, ...] = ()
+    """The classes that it asked for itself and that were not warm: built for it, or waited for."""
+    own_seconds: float = 0.0
+    """`seconds`, less those that it spent on what it asked for."""

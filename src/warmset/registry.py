@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._core import Lease, Slot
-    from .errors import MethodRegistryError
+    from .builder import Flight
     from .lifecycle.options import ClassOptions
     from .lifecycle.room import Room
     from .observe.serving import Served
@@ -350,18 +350,12 @@ class Registry(Bounded):
             )
         raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
 
-    def _build_ended(
-        self,
-        slot: Slot,
-        started: float,
-        seconds: float,
-        error: MethodRegistryError | None,
-    ) -> None:
+    def _build_ended(self, flight: Flight, seconds: float) -> None:
         """A build landed: log it, and tell those who listen."""
-        if error is not None or self._build_listeners or _logs.info_wanted("builds"):
+        if flight.error is not None or self._build_listeners or _logs.info_wanted("builds"):
             from .lifecycle.listening import tell_build
 
-            tell_build(self, slot, started, seconds, error)
+            tell_build(self, flight, seconds)
 
     def _departed(self, departed: list[Any]) -> None:
         """Instances left: tell of it, and close those that nobody holds."""

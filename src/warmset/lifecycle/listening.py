@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .._core import Slot
-    from ..errors import MethodRegistryError
+    from ..builder import Flight
     from ..registry import Registry
 
 __all__ = ["Listeners", "log_clear", "log_removals", "tell_build"]
@@ -72,35 +71,31 @@ class Listeners:
             _call(registry, listener, event)
 
 
-def tell_build(
-    registry: Registry,
-    slot: Slot,
-    started: float,
-    seconds: float,
-    error: MethodRegistryError | None,
-) -> None:
+def tell_build(registry: Registry, flight: Flight, seconds: float) -> None:
     """
     Log a build that ended, and tell the registry's build listeners.
 
     Args:
         registry: Its listeners are called, and what they raise is counted there.
-        slot: What was built.
-        started: When, by the registry's stopwatch.
+        flight: The build.
         seconds: How long it took.
-        error: Why it failed; None if it succeeded.
     """
+    slot, error, outer = flight.slot, flight.error, flight.outer
     cause: BaseException | None = error
     while cause is not None and cause.__cause__ is not None:
         cause = cause.__cause__
     event = BuildEvent(
         class_name=slot.name,
         succeeded=error is None,
-        started=started,
+        started=flight.started or 0.0,
         seconds=seconds,
         stage=None if error is None else error.stage,
         error_type=None if cause is None else type(cause).__qualname__,
         error=None if error is None else str(error),
         bytes=None if error is not None or slot.bytes < 0 else slot.bytes,
+        within=None if outer is None else outer.slot.name,
+        asked_for=tuple(flight.asked_for),
+        own_seconds=max(0.0, seconds - flight.elsewhere),
     )
     _log_build(event, slot.path)
     for listener in registry._build_listeners:
