@@ -9,12 +9,16 @@ from .resolver import check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ._core import Slot
     from .lifecycle.options import ClassOptions
     from .memory.explaining import Explanation
     from .memory.manager import MemoryManager
+    from .memory.profiles import Profile
+    from .memory.recording import ProfileRecorder
+    from .memory.warming import WarmUpEvent, WarmUpReport
 
 __all__ = ["Bounded"]
 
@@ -23,6 +27,7 @@ class Bounded(Observed):
     """The part of a registry that looks after memory."""
 
     _memory: MemoryManager | None
+    _recorder: ProfileRecorder | None = None
 
     # -- who stays -------------------------------------------------------------------------------
 
@@ -107,6 +112,87 @@ class Bounded(Observed):
         """
         slot = self._slot_to_build(check_name(class_name))
         return self._builder.renew(self, slot.name)  # type: ignore[arg-type]
+
+    # -- warming up ------------------------------------------------------------------------------
+
+    def record_profile(self) -> ProfileRecorder:
+        """
+        Record from now on what classes are used for and what they cost; a hit pays nothing for it.
+
+        Returns:
+            The recorder; the same one while it is not stopped.
+
+        Safe under threads.
+        """
+        from .memory.recording import record
+
+        return record(self)
+
+    def profile(self) -> Profile:
+        """
+        Give what was recorded so far.
+
+        Returns:
+            The profile; `Profile.save` writes it to a file, for `warm_up` in another process.
+
+        Raises:
+            RuntimeError: Nothing is recorded: see `record_profile`.
+
+        O(classes seen + cached).
+        """
+        recorder = self._recorder
+        if recorder is None:
+            raise RuntimeError("no profile is recorded; expected a call of record_profile() before")
+        return recorder.profile()
+
+    def warm_up(
+        self,
+        profile_or_names: Profile | Iterable[str],
+        *,
+        deadline: float | None = None,
+        max_bytes: int | None = None,
+        workers: int | None = None,
+        progress: Callable[[WarmUpEvent], Any] | None = None,
+    ) -> WarmUpReport:
+        """
+        Build ahead what will be used: the most valuable first, dependencies before dependents.
+
+        Args:
+            profile_or_names: A profile, or class names in the order of their value.
+            deadline: Seconds from now after which nothing more is begun, nor before it what, by the
+                profile, would not end in time. A build under way is not interrupted. None: no
+                deadline.
+            max_bytes: How many bytes are built at most, by the sizes in the profile; what has no
+                known size is left out then. None: no bound.
+            workers: How many threads build; they end with this call. None: one for each processor,
+                at most 4.
+            progress: Called with a `WarmUpEvent` as each class begins and ends, by this thread and
+                outside every lock. What it raises is logged and counted, and changes nothing.
+
+        Returns:
+            What was built, what was warm, what failed, and what was left out and why. A class that
+            fails stops no other.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of range.
+            ClosedError: The registry is closed.
+            MethodRegistryError: It was called in the course of a build, for which it might wait.
+
+        What is warm stays warm: no more is built than there is room for. Each build is a look-up
+        that misses; what is warm already is not looked up. Safe under threads. An interrupt
+        passes on when the builds under way have ended.
+        """
+        from .memory.warming import warm_up
+
+        return warm_up(
+            self,  # type: ignore[arg-type]
+            profile_or_names,
+            deadline=deadline,
+            max_bytes=max_bytes,
+            workers=workers,
+            progress=progress,
+        )
 
     # -- why -------------------------------------------------------------------------------------
 

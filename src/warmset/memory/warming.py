@@ -1,0 +1,442 @@
+"""
+Warming up: classes are built ahead, the most valuable first, in parallel, and within the bounds.
+
+What a class is worth: the seconds that its build takes itself, times its uses in a recording, by
+its bytes where sizes are known; and what those are worth whose builds ask for it. A class is taken
+with all that its build asks for, or not at all: that would be built in any case. Of names without a
+profile the first is worth most.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from _thread import get_ident
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
+
+from .. import _logs
+from .._tallies import LISTENER_FAILURES
+from ..errors import ClosedError, MethodRegistryError
+from ..resolver import check_name, shown
+from .profiles import ClassProfile, Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable
+    from typing import Any
+
+    from ..registry import Registry
+
+__all__ = ["WarmUpEvent", "WarmUpReport", "warm_up"]
+
+_EMPTY = 0  # a slot's kind
+_MOST_WORKERS = 4
+
+
+class WarmUpEvent(NamedTuple):
+    """A class was begun, or dealt with, as `done` of `total` are; the seconds are its own."""
+
+    class_name: str
+    state: str
+    """"begun", "built", "failed" or "skipped"."""
+    done: int
+    total: int
+    seconds: float = 0.0
+    reason: str | None = None
+    """Why it failed or was skipped."""
+
+
+class WarmUpReport(NamedTuple):
+    """What a warm-up did, in the order in which it was done."""
+
+    built: tuple[tuple[str, float], ...]
+    """Name, and the seconds that it took."""
+    warm: tuple[str, ...]
+    """What was warm already."""
+    failed: tuple[tuple[str, str], ...]
+    """Name, and the error."""
+    skipped: tuple[tuple[str, str], ...]
+    """Name, and why."""
+    notes: tuple[str, ...]
+    """What of the profile did not fit."""
+    seconds: float
+    """From its beginning to its end."""
+
+    @property
+    def build_seconds(self) -> float:
+        """Seconds of all builds, one after another."""
+        return sum(seconds for _, seconds in self.built)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it as plain data."""
+        return {
+            "built": [{"class_name": n, "seconds": s} for n, s in self.built],
+            "warm": list(self.warm),
+            "failed": [{"class_name": n, "error": e} for n, e in self.failed],
+            "skipped": [{"class_name": n, "reason": r} for n, r in self.skipped],
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+            "build_seconds": self.build_seconds,
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"built {len(self.built)} in {self.seconds:.2f} s ({self.build_seconds:.2f} s of "
+            f"builds), {len(self.warm)} warm already, {len(self.failed)} failed, "
+            f"{len(self.skipped)} skipped"
+        ]
+        lines += [f"  failed {name}: {error}" for name, error in self.failed]
+        lines += [f"  skipped {name}: {reason}" for name, reason in self.skipped]
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def warm_up(
+    registry: Registry,
+    profile_or_names: Profile | Iterable[str],
+    *,
+    deadline: float | None,
+    max_bytes: int | None,
+    workers: int | None,
+    progress: Callable[[WarmUpEvent], Any] | None,
+) -> WarmUpReport:
+    """
+    Warm a registry up; see `Registry.warm_up`.
+
+    Args:
+        registry: The registry.
+        profile_or_names: What to build.
+        deadline: Seconds from now.
+        max_bytes: Bytes that may be built.
+        workers: Threads that build.
+        progress: Is told of each class.
+
+    Returns:
+        What was done.
+    """
+    profile = _profile_of(profile_or_names)
+    threads = _checked(deadline, max_bytes, workers, progress)
+    if registry._closed:
+        raise ClosedError("the registry is closed: nothing is warmed up")
+    outer = registry._builder._innermost.get(get_ident())
+    if outer is not None:
+        raise MethodRegistryError(
+            f"warm_up was called in the course of the build of {outer.slot.name!r}, and might wait "
+            "for it; expected a call outside of builds",
+            class_name=outer.slot.name,
+        )
+    plan = _Plan(registry, profile, max_bytes)
+    return _WarmUp(registry, plan, deadline, progress).run(threads)
+
+
+def _profile_of(given: Profile | Iterable[str]) -> Profile:
+    if isinstance(given, Profile):
+        return given
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
+        raise TypeError(
+            f"warm_up takes a Profile or class names, got {type(given).__name__} {shown(given)}"
+        )
+    names = [check_name(name) for name in given]
+    # The first is worth most: a use more than the next.
+    return _Names({name: ClassProfile(uses=len(names) - at) for at, name in enumerate(names)})
+
+
+class _Names(Profile):
+    """Names in the order of their worth."""
+
+    __slots__ = ()
+
+
+def _checked(deadline: Any, max_bytes: Any, workers: Any, progress: Any) -> int:
+    """Refuse what the arguments must not be; the number of workers."""
+    if deadline is not None:
+        if isinstance(deadline, bool) or not isinstance(deadline, (int, float)):
+            raise TypeError(f"deadline must be a number of seconds or None, got {shown(deadline)}")
+        if not deadline >= 0.0:
+            raise ValueError(f"deadline must be 0 or more seconds, got {deadline!r}")
+    for name, value, least in (("max_bytes", max_bytes, 0), ("workers", workers, 1)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be a whole number or None, got {shown(value)}")
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value!r}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be callable, got {shown(progress)}")
+    return min(_MOST_WORKERS, os.cpu_count() or 1) if workers is None else int(workers)
+
+
+class _Plan:
+    """What is to be built, and in which order; and what is not, and why."""
+
+    def __init__(self, registry: Registry, profile: Profile, max_bytes: int | None) -> None:
+        self.warm: list[str] = []
+        self.skipped: list[tuple[str, str]] = []
+        self.notes = list(profile.skipped)
+        self._known = dict(profile.classes)
+        wanted = [name for name in self._known if self._may_be_built(registry, name)]
+        self.needs = self._dependencies(registry, set(wanted))
+        self.order: list[str] = []
+        worth = self._worth(wanted, profile.recordings)
+        wanted.sort(key=worth.__getitem__, reverse=True)
+        self._choose(registry, wanted, max_bytes)
+
+    def expected_seconds(self, name: str) -> float:
+        """How long it will take, what it asks for not counted: that is warm by then."""
+        return self._known[name].mean_own_build_seconds if name in self._known else 0.0
+
+    def _may_be_built(self, registry: Registry, name: str) -> bool:
+        slot = registry._slots.get(name)
+        if slot is None or slot.path is None:
+            self.skipped.append((name, "no class of that name is registered"))
+        elif registry.settings.enable_weakref:
+            self.skipped.append((name, "kept by weak reference only, it would not stay"))
+        elif slot.kind != _EMPTY:
+            self.warm.append(name)
+        else:
+            path = self._known[name].class_path
+            if path not in (None, slot.path):
+                self.notes.append(f"{name} was {path} when it was recorded, and is {slot.path} now")
+            return True
+        return False
+
+    def _dependencies(self, registry: Registry, wanted: set[str]) -> dict[str, list[str]]:
+        """Name -> what is to be built before it; without cycles."""
+        needs: dict[str, list[str]] = {}
+        ended: set[str] = set()
+
+        for first in sorted(wanted):
+            # By hand and not by recursion: a profile may have a chain of any length.
+            path: list[tuple[str, list[str]]] = []
+            self._enter(first, wanted, needs, path, ended)
+            while path:
+                name, left = path[-1]
+                if not left:
+                    path.pop()
+                    ended.add(name)
+                    continue
+                needed = left.pop()
+                if any(needed == above for above, _ in path):
+                    needs[name].remove(needed)
+                    self.notes.append(f"a cycle: {name} asks for {needed}, which comes before it")
+                else:
+                    self._enter(needed, wanted, needs, path, ended)
+        return needs
+
+    def _enter(
+        self,
+        name: str,
+        wanted: set[str],
+        needs: dict[str, list[str]],
+        path: list[tuple[str, list[str]]],
+        ended: set[str],
+    ) -> None:
+        if name not in ended:
+            needs[name] = [n for n in self._known[name].depends_on if n in wanted and n != name]
+            path.append((name, list(needs[name])))
+
+    def _worth(self, wanted: list[str], recordings: int) -> dict[str, float]:
+        """Worth by byte of each, with a share in what its dependents are worth."""
+        worth = {}
+        for name in wanted:
+            known = self._known[name]
+            seconds = known.mean_own_build_seconds or 1e-9
+            worth[name] = seconds * max(known.uses, 1) / max(recordings, 1)
+        # Dependents come before what they need, so that each passes on all that it got itself.
+        for name in reversed(self._needed_first(wanted)):
+            for needed in self.needs[name]:
+                worth[needed] += worth[name]
+        sizes = sorted(size for n in wanted if (size := self._known[n].bytes))
+        usual = sizes[len(sizes) // 2] if sizes else 1
+        return {name: value / (self._known[name].bytes or usual) for name, value in worth.items()}
+
+    def _needed_first(self, names: list[str], taken: Container[str] = ()) -> list[str]:
+        """All names and what they need, less what is taken, each after what it needs."""
+        order: dict[str, None] = {}
+        for first in names:
+            if first in taken:
+                continue
+            stack = [(first, iter(self.needs[first]))]
+            while stack:
+                name, left = stack[-1]
+                needed = next((n for n in left if n not in order and n not in taken), None)
+                if needed is not None:
+                    stack.append((needed, iter(self.needs[needed])))
+                else:
+                    stack.pop()
+                    order[name] = None
+        return list(order)
+
+    def _choose(self, registry: Registry, wanted: list[str], max_bytes: int | None) -> None:
+        """Take the best that fit, each with what it needs."""
+        settings = registry.settings
+        places = settings.max_cache_size - registry._cached
+        most = math.inf if max_bytes is None else max_bytes
+        if settings.max_cache_bytes:
+            most = min(most, settings.max_cache_bytes - registry._bytes)
+        taken: dict[str, None] = {}
+        for name in wanted:
+            more = self._needed_first([name], taken)
+            sizes = [self._known[n].bytes for n in more]
+            if len(taken) + len(more) > places:
+                also = f" with {len(more) - 1} that it needs" if len(more) > 1 else ""
+                self.skipped.append((name, f"no room for it{also} in {settings.max_cache_size}"))
+                continue
+            if max_bytes is not None and None in sizes:
+                self.skipped.append((name, "its size is not known, and max_bytes is given"))
+                continue
+            size = sum(s for s in sizes if s is not None)
+            if size > most:
+                self.skipped.append(
+                    (name, f"{size} bytes are more than the {max(0, int(most))} that are left")
+                )
+                continue
+            most -= size
+            taken.update(dict.fromkeys(more))
+        self.order = list(taken)
+
+
+class _WarmUp:
+    """A warm-up under way. The lock guards what is waiting, running and done."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        plan: _Plan,
+        deadline: float | None,
+        progress: Callable[[WarmUpEvent], Any] | None,
+    ) -> None:
+        self._registry = registry
+        self._plan = plan
+        self._progress = progress
+        self._clock = registry._builder._stopwatch
+        self._began = self._clock()
+        self._deadline = deadline
+        self._changed = threading.Condition()
+        self._waiting = list(plan.order)
+        self._done: set[str] = set()
+        self._stopping = False
+        # (name, state, seconds, reason), for the thread that called; None: a worker has ended.
+        self._told: SimpleQueue[tuple[str, str, float, str | None] | None] = SimpleQueue()
+        self._built: list[tuple[str, float]] = []
+        self._failed: list[tuple[str, str]] = []
+        self._skipped: list[tuple[str, str]] = []
+
+    def run(self, workers: int) -> WarmUpReport:
+        """Work the plan off."""
+        threads: list[threading.Thread] = []
+        try:
+            for number in range(min(workers, len(self._waiting))):
+                thread = threading.Thread(
+                    target=self._work, name=f"warmset-warm-up-{number + 1}", daemon=True
+                )
+                thread.start()
+                threads.append(thread)
+            self._follow(len(threads))
+        finally:
+            with self._changed:  # an interrupt: begin nothing more
+                self._stopping = True
+                self._changed.notify_all()
+            for thread in threads:
+                thread.join()
+        plan = self._plan
+        return WarmUpReport(
+            built=tuple(self._built),
+            warm=tuple(plan.warm),
+            failed=tuple(self._failed),
+            skipped=(*plan.skipped, *self._skipped),
+            notes=tuple(plan.notes),
+            seconds=max(0.0, self._clock() - self._began),
+        )
+
+    def _follow(self, workers: int) -> None:
+        """Tell of what the workers do, until they have ended."""
+        total, done = len(self._plan.order), 0
+        while workers:
+            told = self._told.get()
+            if told is None:
+                workers -= 1
+                continue
+            name, state, seconds, reason = told
+            done += state != "begun"
+            if state == "built":
+                self._built.append((name, seconds))
+            elif state == "failed":
+                self._failed.append((name, reason or ""))
+            elif state == "skipped":
+                self._skipped.append((name, reason or ""))
+            if self._progress is not None:
+                self._tell(WarmUpEvent(name, state, done, total, seconds, reason))
+
+    def _tell(self, event: WarmUpEvent) -> None:
+        try:
+            self._progress(event)  # type: ignore[misc]
+        except Exception as error:
+            self._registry._tally(LISTENER_FAILURES)
+            _logs.warning(
+                "listeners",
+                "a progress callback failed: %r",
+                self._progress,
+                fields={"class_name": event.class_name, "error_type": type(error).__qualname__},
+                error=error,
+            )
+
+    # -- in a worker -----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while (name := self._next()) is not None:
+                try:
+                    self._build(name)
+                finally:
+                    with self._changed:
+                        self._done.add(name)
+                        self._changed.notify_all()
+        finally:
+            self._told.put(None)
+
+    def _next(self) -> str | None:
+        """The next one all of whose needs are dealt with; None: there is nothing left to do."""
+        with self._changed:
+            while self._waiting and not self._stopping:
+                for name in self._waiting:
+                    if all(needed in self._done for needed in self._plan.needs[name]):
+                        self._waiting.remove(name)
+                        return name
+                self._changed.wait()  # something is running that the others need
+        return None
+
+    def _build(self, name: str) -> None:
+        registry = self._registry
+        slot = registry._slots.get(name)
+        reason = self._too_late(name)
+        if reason is None and slot is not None and slot.kind != _EMPTY:
+            reason = "somebody else has built it"
+        if reason is None and registry._cached >= registry.settings.max_cache_size:
+            reason = "there is no room any more"
+        if reason is not None:
+            self._told.put((name, "skipped", 0.0, reason))
+            return
+        self._told.put((name, "begun", 0.0, None))
+        began = self._clock()
+        try:
+            # By a lease, and not as a caller who may keep it: who closes it need not ask who does.
+            with registry.use(name):
+                pass
+        except MethodRegistryError as error:
+            self._told.put((name, "failed", max(0.0, self._clock() - began), str(error)))
+            return
+        if registry._recorder is not None:
+            registry._recorder.warmed(name)
+        self._told.put((name, "built", max(0.0, self._clock() - began), None))
+
+    def _too_late(self, name: str) -> str | None:
+        if self._deadline is None:
+            return None
+        left = self._deadline - (self._clock() - self._began)
+        if left <= 0.0:
+            return "past the deadline"
+        takes = self._plan.expected_seconds(name)
+        if takes > left:
+            return f"it takes {takes:.3g} s, and {left:.3g} s are left until the deadline"
+        return None
