@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .memory.manager import MemoryManager
     from .memory.profiles import Profile
     from .memory.recording import ProfileRecorder
+    from .memory.sizing import Size
     from .memory.warming import WarmUpEvent, WarmUpReport
 
 __all__ = ["Bounded"]
@@ -74,6 +75,66 @@ class Bounded(Observed):
         if slot is None:
             self._refuse(class_name)
         self._set_pinned(slot, pinned)  # type: ignore[arg-type]
+
+    # -- how big they are ------------------------------------------------------------------------
+
+    def measure(self, class_name: str) -> Size | None:
+        """
+        Tell how big a warm instance is now, by the sizer of its class.
+
+        Args:
+            class_name: A registered name.
+
+        Returns:
+            Bytes, the method, and when that was. By "measured" it is what the process grew by when
+            the instance was built, for that cannot be measured again. Where there is no sizer,
+            "deep" is taken. None if the instance is not warm, or its size cannot be told.
+
+        Raises:
+            UnknownClassError: The name is not registered.
+
+        It is no use of the instance. "deep" walks through all that the instance refers to, for at
+        most a second.
+        """
+        slot = self._slots.get(check_name(class_name))
+        if slot is None:
+            self._refuse(class_name)
+        return self._manager().sizing.measure(self, slot)  # type: ignore[arg-type]
+
+    def measure_all(self) -> dict[str, Size]:
+        """
+        Tell how big all warm instances are now; what several share is counted once.
+
+        Returns:
+            Class name -> size, the instance that was used last first. What is shared is counted
+            with the first of those that share it, by the sizer "deep".
+
+        As `measure`, for each.
+        """
+        sizing, seen = self._manager().sizing, {}  # type: ignore[var-annotated]
+        sizes = {}
+        for slot in self._warm_slots():
+            size = sizing.measure(self, slot, seen=seen)  # type: ignore[arg-type]
+            if size is not None:
+                sizes[slot.name] = size
+        return sizes
+
+    def register_size_hook(self, kind: type | str, hook: Callable[[Any], int]) -> None:
+        """
+        Let a hook tell the size of instances of a type, for the sizer "declared".
+
+        Args:
+            kind: The type, or its module and qualified name with a dot between them; also for types
+                that are derived from it.
+            hook: Takes an instance and gives bytes.
+
+        Raises:
+            TypeError: The kind is no type and no name, or the hook is not callable.
+
+        There are hooks for the arrays of numpy, the tensors and modules of torch, and the
+        estimators of scikit-learn.
+        """
+        self._manager().sizing.hooks.add(kind, hook)
 
     # -- when they leave -------------------------------------------------------------------------
 
@@ -236,7 +297,8 @@ class Bounded(Observed):
 
     def _measured_bytes(self, slot: Slot) -> int | None:
         """How big an instance is now, where something can tell."""
-        return None if slot.bytes < 0 else slot.bytes
+        size = self._manager().sizing.measure(self, slot, walk=True)  # type: ignore[arg-type]
+        return None if size is None else size.bytes
 
     def _close_unclaimed(self, slot: Slot, instance: Any) -> None:
         """Close what was built to replace something that has left meanwhile."""

@@ -7,6 +7,9 @@ builds, removals and sweeps, never of a hit: what a use tells stands in the slot
 
 from __future__ import annotations
 
+from .budgets import Budgets
+from .sizing import Sizing
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -33,6 +36,11 @@ class MemoryManager:
 
     def __init__(self, registry: Registry) -> None:
         settings = registry.settings
+        bounds = settings.max_cache_bytes, settings.max_rss_bytes
+        # A budget needs sizes: for the process's, they tell before a build that it will not fit.
+        sizer = "measured" if settings.sizer is None and any(bounds) else settings.sizer
+        self.sizing = Sizing(sizer)
+        self.budgets = Budgets(*bounds, settings.low_rss_bytes) if any(bounds) else None
         self.adaptive: AdaptiveTtl | None = None
         self.chooser: Chooser | None = None
         self.recycling: Recycling | None = None
@@ -75,19 +83,26 @@ class MemoryManager:
 
     def begins(self, registry: Registry, slot: Slot) -> Any:
         """A build begins, in this thread; what is given comes back to `ends` and `built`."""
+        if self.budgets is not None:
+            self.budgets.before_build(self, registry, slot)
+        return self.sizing.begins(registry, slot.name)
 
     def ends(self, registry: Registry, slot: Slot, begun: Any) -> None:
-        """The build has ended, well or not; nothing may be raised here."""
+        """The build has ended, well or not."""
+        self.sizing.ends(begun)
 
     def built(self, registry: Registry, slot: Slot, epoch: int, instance: Any, begun: Any) -> None:
         """An instance was built, and is cached if the epoch is not negative."""
         if epoch < 0:
             return
+        self.sizing.built(registry, slot, epoch, instance, begun)
         if self.adaptive is not None:
             self._learn_return(slot)
             self._adapt(registry, slot)
         if self.chooser is not None:
             self.chooser.note(slot, registry._now())
+        if self.budgets is not None:
+            self.budgets.after_build(self, registry, slot)
 
     def choose_room(self, registry: Registry, spare: Slot | None) -> None:
         """Evict by the policy, down to `max_cache_size`."""
@@ -147,6 +162,8 @@ class MemoryManager:
         if self.adaptive is not None:
             for slot in registry._warm_slots():
                 self._adapt(registry, slot)
+        if self.budgets is not None:
+            self.budgets.check(self, registry)
         if self.recycling is not None:
             self.recycling.sweep(registry)
 
@@ -167,6 +184,9 @@ class MemoryManager:
         registry._set_limits(slot, limit, float("inf") if age == 0.0 else age)
 
     def _reset_after_fork(self) -> None:
+        self.sizing.reset_after_fork()
+        if self.budgets is not None:
+            self.budgets.reset_after_fork()
         if self.chooser is not None:
             self.chooser.reset_after_fork()
         if self.recycling is not None:

@@ -1,0 +1,105 @@
+"""How much memory the process may have: control groups of both versions, and the machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from warmset.memory.limits import in_bytes, memory_limit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GB = 10**9
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Any:
+    """A file system with these files; the limit that is read there, on a machine of 64 GB."""
+
+    def limit(**files: str) -> int:
+        for name, text in files.items():
+            path = tmp_path / name.replace("__", "/").replace("_DOT_", ".").replace("_S_", ".slice")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return memory_limit(root=str(tmp_path), total=lambda: 64 * GB)
+
+    return limit
+
+
+V2 = "sys__fs__cgroup__"
+
+
+def test_the_machine_where_nothing_is_said(machine: Any) -> None:
+    assert machine() == 64 * GB
+
+
+def test_version_2_the_least_of_all_groups_above(machine: Any) -> None:
+    """The group itself has none, the one above it has."""
+    files = {
+        "proc__self__cgroup": "0::/app/job\n",
+        f"{V2}app__job__memory_DOT_max": "max\n",
+        f"{V2}app__memory_DOT_max": f"{8 * GB}\n",
+        f"{V2}memory_DOT_max": f"{16 * GB}\n",
+    }
+    assert machine(**files) == 8 * GB
+
+
+def test_version_2_in_a_container(machine: Any) -> None:
+    """The path is that of the host; the mount is the group."""
+    files = {
+        "proc__self__cgroup": "0::/../kubepods/pod1\n",
+        f"{V2}memory_DOT_max": f"{2 * GB}\n",
+    }
+    assert machine(**files) == 2 * GB
+
+
+def test_version_1(machine: Any) -> None:
+    files = {
+        "proc__self__cgroup": "11:cpu,cpuacct:/other\n9:memory:/docker/abc\n1:name=systemd:/x\n",
+        f"{V2}memory__docker__abc__memory_DOT_limit_in_bytes": f"{4 * GB}\n",
+        f"{V2}memory__memory_DOT_limit_in_bytes": "9223372036854771712\n",
+    }
+    assert machine(**files) == 4 * GB
+
+
+def test_version_1_without_a_limit(machine: Any) -> None:
+    files = {
+        "proc__self__cgroup": "9:memory:/\n",
+        f"{V2}memory__memory_DOT_limit_in_bytes": "9223372036854771712\n",
+    }
+    assert machine(**files) == 64 * GB
+
+
+def test_both_versions_at_once(machine: Any) -> None:
+    files = {
+        "proc__self__cgroup": "9:memory:/a\n0::/b\n",
+        f"{V2}memory__a__memory_DOT_limit_in_bytes": f"{4 * GB}\n",
+        f"{V2}unified__b__memory_DOT_max": f"{3 * GB}\n",
+    }
+    assert machine(**files) == 3 * GB
+
+
+@pytest.mark.parametrize("text", ["", "max", "0", "-5", "many", "1e9", "\x00"])
+def test_what_cannot_be_read_is_no_limit(machine: Any, text: str) -> None:
+    files = {"proc__self__cgroup": "0::/\n", f"{V2}memory_DOT_max": text}
+    assert machine(**files) == 64 * GB
+
+
+def test_a_limit_that_changes_is_read_anew(machine: Any) -> None:
+    files = {"proc__self__cgroup": "0::/\n", f"{V2}memory_DOT_max": f"{8 * GB}"}
+    assert machine(**files) == 8 * GB
+    assert machine(**{f"{V2}memory_DOT_max": f"{5 * GB}"}) == 5 * GB
+
+
+def test_amounts() -> None:
+    """An int is bytes, a float is a part of the limit."""
+    assert in_bytes(123, lambda: 1000) == 123
+    assert in_bytes(0.25, lambda: 1000) == 250
+    assert in_bytes(1.0, lambda: 1000) == 1000
+
+
+def test_this_machine_has_a_limit() -> None:
+    """Whatever it is."""
+    assert 10**7 < memory_limit() < 2**60
