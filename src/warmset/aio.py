@@ -220,14 +220,18 @@ class AsyncMethodExecutor:
 
     # -- removals --------------------------------------------------------------------------------
 
-    async def clear_instance_cache(self) -> dict[str, int]:
+    async def clear_instance_cache(self, *, release: bool = False) -> dict[str, Any]:
         """
         Remove every instance; those that have an ``aclose()`` are closed with it, in this loop.
+
+        Args:
+            release: Have memory given back, and report what came of it; see `Registry.clear_cache`.
 
         Returns:
             As `Registry.clear_cache`, when what nobody holds has been closed.
         """
-        return await self._threads.apart(self._registry.clear_cache)  # type: ignore[no-any-return]
+        clear = partial(self._registry.clear_cache, release=release)
+        return await self._threads.apart(clear)  # type: ignore[no-any-return]
 
     async def discard(self, class_name: str) -> bool:
         """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .memory.manager import MemoryManager
     from .memory.profiles import Profile
     from .memory.recording import ProfileRecorder
+    from .memory.releasing import ReleaseReport
     from .memory.sizing import Size
     from .memory.warming import WarmUpEvent, WarmUpReport
 
@@ -254,6 +255,27 @@ class Bounded(Observed):
             workers=workers,
             progress=progress,
         )
+
+    # -- what comes back -------------------------------------------------------------------------
+
+    def release_memory(self) -> ReleaseReport:
+        """
+        Have memory given back to the system, and tell what came back and what did not, and why.
+
+        Returns:
+            The process's memory before and after, what was collected, and each instance that left,
+            since this was called for the first time, and still lives: who holds it, or who refers
+            to it, by name where there is one. ``str()`` gives it as a text.
+
+        What is warm stays; what has expired leaves. It runs the garbage collector, twice, and
+        glibc's `malloc_trim`, and where something lives it searches for its referrers, for at most
+        ten seconds: call it between runs, not while they are served. `clear_cache(release=True)`
+        does the same with all that is cached. Safe under threads; what others build and drop
+        meanwhile is in the figures.
+        """
+        from .memory.releasing import release
+
+        return release(self, self.evict_expired)  # type: ignore[arg-type]
 
     # -- why -------------------------------------------------------------------------------------
 

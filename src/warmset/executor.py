@@ -145,14 +145,17 @@ class MethodExecutor(ExecutorCore):
         """
         self.registry.inject_method(class_name, method_name, method)
 
-    def clear_instance_cache(self) -> dict[str, int]:
+    def clear_instance_cache(self, *, release: bool = False) -> dict[str, Any]:
         """
         Remove every instance, as between two runs of a pipeline.
+
+        Args:
+            release: Have memory given back, and report what came of it; see `Registry.clear_cache`.
 
         Returns:
             As `Registry.clear_cache`.
         """
-        return self.registry.clear_cache()
+        return self.registry.clear_cache(release=release)
 
     def evict_expired_instances(self) -> int:
         """

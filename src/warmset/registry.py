@@ -239,16 +239,36 @@ class Registry(Bounded):
 
     # -- removals --------------------------------------------------------------------------------
 
-    def clear_cache(self) -> dict[str, int]:
+    def clear_cache(self, *, release: bool = False) -> dict[str, Any]:
         """
         Remove every instance; a build under way goes to those who wait for it, not into the cache.
 
+        Args:
+            release: Also collect cycles, have the allocator give back what is free, and report what
+                came of it; see `release_memory`.
+
         Returns:
             entries_cleared, weakrefs_cleared, and the counters so far: total_hits, total_misses,
-            total_evictions, total_instantiations. Nothing of it is reset.
+            total_evictions, total_instantiations. Nothing of it is reset. With `release` also
+            "release": the report as plain data.
 
-        Remembered failures stay: see `forget_failures`. O(cached).
+        Remembered failures stay: see `forget_failures`. O(cached); with `release` as long as a full
+        collection takes.
         """
+        if not release:
+            return self._cleared()
+        from .memory.releasing import release as release_now
+
+        cleared: dict[str, Any] = {}
+
+        def remove() -> int:
+            cleared.update(self._cleared())
+            return int(cleared["entries_cleared"] + cleared["weakrefs_cleared"])
+
+        cleared["release"] = release_now(self, remove).as_dict()
+        return cleared
+
+    def _cleared(self) -> dict[str, Any]:
         strong, weak, departed = self._clear(_CLEARED)
         if departed:
             self._departed(departed)

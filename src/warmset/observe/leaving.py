@@ -38,7 +38,8 @@ class Leaving:
     """
 
     def __init__(self) -> None:
-        self._alive: dict[tuple[str, int], tuple[ref[Any], float]] = {}
+        self._alive: dict[tuple[str, int], tuple[ref[Any], float, int]] = {}
+        self.untracked = 0  # what has no weak references, or was too much
 
     def watch(self, departed: list[Any], now: float) -> None:
         """
@@ -50,14 +51,19 @@ class Leaving:
         """
         alive = self._alive
         for departure in departed:
-            if departure.weak or departure.instance is None or len(alive) >= _LIMIT:
+            if departure.weak or departure.instance is None:
+                continue
+            if len(alive) >= _LIMIT:
+                self.untracked += 1
                 continue
             # The epoch: an instance that is revived and leaves again is still the same one.
             key = departure.class_name, departure.epoch
             try:
-                alive[key] = ref(departure.instance, partial(_gone, alive, key)), now
+                watched = ref(departure.instance, partial(_gone, alive, key))
             except TypeError:
-                continue
+                self.untracked += 1
+            else:
+                alive[key] = watched, now, departure.cause
 
     def leaked(self, registry: Observed, after_seconds: float) -> dict[str, int]:
         """
@@ -77,14 +83,28 @@ class Leaving:
         for class_name, _, since in registry._holders():
             held[class_name] = min(since, held.get(class_name, since))
         leaked: dict[str, int] = {}
-        for (class_name, epoch), (_, left) in list(self._alive.items()):
-            if now - left < after_seconds or held.get(class_name, now) <= left:
-                continue
+        for class_name, _, _, left, _ in self.alive(registry):
+            if now - left >= after_seconds and held.get(class_name, now) > left:
+                leaked[class_name] = leaked.get(class_name, 0) + 1
+        return leaked
+
+    def alive(self, registry: Observed) -> list[tuple[str, int, ref[Any], float, int]]:
+        """
+        Tell what left and lives on.
+
+        Args:
+            registry: Where it left.
+
+        Returns:
+            Class name, epoch, a weak reference, when it left and why; not what was revived since.
+        """
+        alive = []
+        for (class_name, epoch), (watched, left, cause) in list(self._alive.items()):
             if _is_back(registry, class_name, epoch):
                 self._alive.pop((class_name, epoch), None)
             else:
-                leaked[class_name] = leaked.get(class_name, 0) + 1
-        return leaked
+                alive.append((class_name, epoch, watched, left, cause))
+        return alive
 
 
 def _is_back(registry: Observed, class_name: str, epoch: int) -> bool:
