@@ -1,0 +1,1 @@
+"""Who should leave: policies replayed over traces, ours beside those of others."""
