@@ -1,9 +1,11 @@
 """
 Choosing who leaves: a heap by priority and worth, which is brought up to date as it is looked at.
 
-A hit changes no heap. What was used since it was put in has risen, so it lies too far to the front;
-it is found out when it comes up, gets its new worth, and goes back. Each such step is paid for by a
-use, so choosing is O(log n) amortised over uses and choices.
+A hit changes no heap, and neither does time. What was used since it was put in has risen, so it
+lies too far to the front; what was not may have fallen, and lie too far back. So of those that come
+up first a few that were not used are told anew, and the least of them leaves; and when there were
+as many choices as there are instances, all are told anew. A choice is O(log n), amortised over uses
+and choices.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Chooser"]
 
 _STRONG = 1  # a slot's kind
+_TOLD_ANEW = 8  # of those that come up first and were not used
+_SMALL = 64  # a heap that is not worth purging
 
 
 class _Candidate(NamedTuple):
@@ -52,6 +56,8 @@ class Chooser:
         self._priority_of = priority_of
         self._heap: list[_Candidate] = []
         self._number = 0
+        self._purge_at = _SMALL
+        self._choices = 0  # since all were told anew
         self._failed = False  # whether it was said that the policy fails
         self._lock = RLock()  # re-entrant: a finaliser may come in
 
@@ -70,6 +76,27 @@ class Chooser:
         candidate = self._candidate(slot, now)
         with self._lock:
             heappush(self._heap, candidate)
+            much = len(self._heap) > self._purge_at
+        if much:
+            self.purge()
+
+    def left(self, name: str, uses: int, built_at: float, last_used: float) -> None:
+        """
+        Tell the policy that an instance left, if it wants to know.
+
+        Args:
+            name: The class name.
+            uses: How often it was used.
+            built_at: When it was built.
+            last_used: When it was used last.
+        """
+        left = getattr(self._policy, "left", None)
+        if left is None:
+            return
+        try:
+            left(name, uses, built_at, last_used)
+        except Exception as error:
+            self._say(name, error)
 
     def victim(
         self, registry: Registry, now: float, spare: Slot | None = None
@@ -87,6 +114,7 @@ class Chooser:
 
         O(log n) amortised; O(n) where much is held or pinned.
         """
+        self._refresh(now)
         chosen = self._search(now, spare)
         if chosen is None and self._resync(registry, now):
             chosen = self._search(now, spare)
@@ -125,26 +153,32 @@ class Chooser:
             problem: object = f"it gave {worth!r}, expected a finite number"
         except Exception as error:
             problem = error
-        if not self._failed:
-            self._failed = True
-            _logs.warning(
-                "memory",
-                "the policy %r cannot tell what %r is worth, its last use counts: %s",
-                self._policy,
-                slot.name,
-                problem,
-                fields={"class_name": slot.name},
-                error=problem if isinstance(problem, Exception) else None,
-            )
+        self._say(slot.name, problem)
         return slot.last_used
 
+    def _say(self, class_name: str, problem: object) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        _logs.warning(
+            "memory",
+            "the policy %r cannot tell what %r is worth, its last use counts: %s",
+            type(self._policy).__qualname__,
+            class_name,
+            problem,
+            fields={"class_name": class_name},
+            error=problem if isinstance(problem, Exception) else None,
+        )
+
     def _search(self, now: float, spare: Slot | None) -> tuple[Slot, int] | None:
+        """The least of the first few; the others go back."""
         passed: list[_Candidate] = []
+        told: list[_Candidate] = []
         try:
-            while True:
+            while len(told) < _TOLD_ANEW:
                 with self._lock:
                     if not self._heap:
-                        return None
+                        break
                     candidate = heappop(self._heap)
                 slot = candidate.slot
                 if slot.epoch != candidate.epoch or slot.kind != _STRONG:
@@ -152,17 +186,47 @@ class Chooser:
                         passed.append(candidate)
                 elif slot is spare or slot.holds or slot.pinned:
                     passed.append(candidate)
-                elif (
-                    slot.uses != candidate.uses
-                    or self._priority_of(slot.name) != candidate.priority
-                ):
+                elif told and candidate.priority > told[0].priority:
+                    passed.append(candidate)
+                    break
+                elif slot.uses != candidate.uses:
                     self.note(slot, now)
                 else:
-                    return slot, candidate.epoch
+                    told.append(self._candidate(slot, now))
+            if not told:
+                return None
+            least = min(told, key=_rank)
+            told.remove(least)
+            return least.slot, least.epoch
         finally:
             with self._lock:
-                for candidate in passed:
+                for candidate in (*passed, *told):
                     heappush(self._heap, candidate)
+
+    def _refresh(self, now: float) -> None:
+        """Tell all anew, when there were as many choices as there are candidates."""
+        with self._lock:
+            self._choices += 1
+            due = self._choices > len(self._heap)
+            if due:
+                self._choices = 0
+        if not due:
+            return
+        with self._lock:
+            stale, self._heap = self._heap, []
+        # Outside of the lock: the policy is foreign. Who chooses meanwhile finds the rest by
+        # `_resync`, and what is entered twice by that is stale once it has left.
+        told = []
+        for candidate in stale:
+            slot = candidate.slot
+            if slot.epoch == candidate.epoch and slot.kind == _STRONG:
+                told.append(self._candidate(slot, now))
+            elif _may_return(slot, candidate.epoch):
+                told.append(candidate)
+        with self._lock:
+            self._heap += told
+            heapify(self._heap)
+            self._purge_at = 2 * len(self._heap) + _SMALL
 
     def _resync(self, registry: Registry, now: float) -> bool:
         """Take up what is cached and no candidate, as what was written from outside."""
@@ -180,6 +244,12 @@ class Chooser:
                 c for c in self._heap if c.slot.epoch == c.epoch or _may_return(c.slot, c.epoch)
             ]
             heapify(self._heap)
+            # The next time when as much again has come, so that it is O(1) for each.
+            self._purge_at = 2 * len(self._heap) + _SMALL
+
+
+def _rank(candidate: _Candidate) -> tuple[int, float, int]:
+    return candidate[:3]
 
 
 def _may_return(slot: Slot, epoch: int) -> bool:

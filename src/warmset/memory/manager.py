@@ -144,6 +144,11 @@ class MemoryManager:
 
     def departed(self, registry: Registry, departed: list[Any]) -> None:
         """Instances have left their slots."""
+        if self.chooser is not None:
+            for departure in departed:
+                self.chooser.left(
+                    departure.class_name, departure.uses, departure.built_at, departure.last_used
+                )
         if self.adaptive is not None:
             for departure in departed:
                 self._last_used[departure.class_name] = departure.last_used
