@@ -35,7 +35,6 @@ __all__ = ["WarmUpEvent", "WarmUpReport", "warm_up"]
 
 _EMPTY = 0  # a slot's kind
 _MOST_WORKERS = 4
-_MEANWHILE = "somebody else has built it"
 
 
 class WarmUpEvent(NamedTuple):
@@ -43,7 +42,7 @@ class WarmUpEvent(NamedTuple):
 
     class_name: str
     state: str
-    """"begun", "built", "failed" or "skipped"."""
+    """"begun", "built", "warm" (by another thread, or for one that asked), "failed", "skipped"."""
     done: int
     total: int
     seconds: float = 0.0
@@ -57,7 +56,7 @@ class WarmUpReport(NamedTuple):
     built: tuple[tuple[str, float], ...]
     """Name, and the seconds that it took."""
     warm: tuple[str, ...]
-    """What was warm already."""
+    """What was warm already, or when its turn came: others built it, or a build asked for it."""
     failed: tuple[tuple[str, str], ...]
     """Name, and the error."""
     skipped: tuple[tuple[str, str], ...]
@@ -348,6 +347,7 @@ class _WarmUp:
         # (name, state, seconds, reason), for the thread that called; None: a worker has ended.
         self._told: SimpleQueue[tuple[str, str, float, str | None] | None] = SimpleQueue()
         self._built: list[tuple[str, float]] = []
+        self._warm: list[str] = []
         self._failed: list[tuple[str, str]] = []
         self._skipped: list[tuple[str, str]] = []
 
@@ -382,7 +382,7 @@ class _WarmUp:
         plan = self._plan
         return WarmUpReport(
             built=tuple(self._built),
-            warm=tuple(plan.warm),
+            warm=(*plan.warm, *self._warm),
             failed=tuple(self._failed),
             skipped=(*plan.skipped, *self._skipped),
             notes=tuple(plan.notes),
@@ -401,6 +401,8 @@ class _WarmUp:
             done += state != "begun"
             if state == "built":
                 self._built.append((name, seconds))
+            elif state == "warm":
+                self._warm.append(name)
             elif state == "failed":
                 self._failed.append((name, reason or ""))
             elif state == "skipped":
@@ -448,6 +450,10 @@ class _WarmUp:
                     self._changed.wait()  # something is running that the others need
                     continue
                 self._waiting.remove(name)
+                slot = self._registry._slots.get(name)
+                if slot is not None and slot.kind != _EMPTY:
+                    self._end(name, "warm", 0.0, None)
+                    continue
                 reason = self._refusal(name, left, evictions)
                 if reason is None:
                     self._running.add(name)
@@ -461,9 +467,6 @@ class _WarmUp:
     def _refusal(self, name: str, left: float, evictions: int) -> str | None:
         """Why a class is not begun now; the lock is held."""
         registry, slots = self._registry, self._registry._slots
-        slot = slots.get(name)
-        if slot is not None and slot.kind != _EMPTY:
-            return _MEANWHILE
         for needed in self._plan.needs[name]:
             if needed in self._unbuilt:
                 return f"it needs {needed!r}, which {self._unbuilt[needed]}"
@@ -498,7 +501,7 @@ class _WarmUp:
             reason = str(error) if isinstance(error, MethodRegistryError) else told(error)
         else:
             if theirs:
-                state, reason = "skipped", _MEANWHILE
+                state = "warm"
             elif registry._recorder is not None:
                 registry._recorder.warmed(name)
         seconds = max(0.0, self._clock() - began)
@@ -510,7 +513,7 @@ class _WarmUp:
         """A class is dealt with; the lock is held."""
         if state == "failed":
             self._unbuilt[name] = "failed"
-        elif state == "skipped" and reason != _MEANWHILE:
+        elif state == "skipped":
             self._unbuilt[name] = "was skipped"
         self._done.add(name)
         self._told.put((name, state, seconds, reason))
