@@ -30,9 +30,12 @@ from .refused import Refused as _Refused
 from .report import version_text
 from .stats import stats
 from .top import top
+from .warming import Warming, profile_options, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from rich.progress import Progress
 
     from warmset import MethodRegistry
 
@@ -212,7 +215,7 @@ def _run_options(command: _Command) -> _Command:
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    return profile_options(command)
 
 
 @cli.command(epilog=_EPILOG, short_help="Run a pipeline N times and judge the growth of memory.")
@@ -250,18 +253,13 @@ def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
     Needs the extra 'demo' and no network. Unless they are set, the variables that limit the threads
     of numerical libraries are set to 1 for this process, for a stable RSS.
     """
-    from .demo import PIPELINE_FILE, missing_packages, prepare_process
+    from .demo import PIPELINE_FILE, check_packages, prepare_process
     from .pipeline_file import load_pipeline
 
     if show:
         click.echo(PIPELINE_FILE.read_text(encoding="utf-8"), nl=False)
         return PASSED
-    missing = missing_packages()
-    if missing:
-        raise _Refused(
-            f"the demo needs the 'demo' extra: pip install \"warmset[demo]\""
-            f" (not installed: {', '.join(missing)})"
-        )
+    check_packages()
     prepare_process()
     with _bad_input():
         pipeline = load_pipeline(PIPELINE_FILE)
@@ -290,6 +288,8 @@ def _execute(
     report_file: Path | None,
     serve: bool,
     allow_changes: bool,
+    record_profile: Path | None,
+    warm_up: Path | None,
     **options: Any,
 ) -> int:
     from warmset._process_memory import share_one_heap
@@ -311,6 +311,7 @@ def _execute(
         raise click.UsageError(f"--json: no directory {str(json_file.parent)!r}")
     if allow_changes and not serve:
         raise click.UsageError("--allow-changes goes with --serve")
+    warming = Warming(record_profile, warm_up, per_run=run_options.per_run)
     recorder = None if report_file is None else _page_recorder(report_file, pipeline, run_options)
     with _bad_input():
         source = pipeline.documents
@@ -319,7 +320,9 @@ def _execute(
         share_one_heap()
     click.echo(report.headline(pipeline, len(documents), run_options))
     server = _server(pipeline, allow_changes) if serve else None
-    outcome = _with_progress(pipeline, documents, run_options, recorder, server)
+    outcome = _with_progress(pipeline, documents, run_options, recorder, server, warming)
+    if warming.report is not None:
+        click.echo(f"warm-up: {warming.report}")
     verdict = report.judge(outcome, max_growth_mb)
     if outcome.records:
         report.print_table(outcome.records, sys.stdout)
@@ -330,6 +333,8 @@ def _execute(
     click.echo(verdict.text)
     if json_file is not None:
         data = report.as_data(pipeline, len(documents), run_options, outcome, verdict)
+        if warming.report is not None:
+            data["warm_up"] = warming.report.as_dict()
         try:
             json_file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
@@ -340,6 +345,7 @@ def _execute(
         arguments = (pipeline, len(documents), run_options, outcome, verdict, recorder)
         with _writing(report_file):
             write_report(report_file, *arguments)
+    warming.save()
     return report.exit_status(outcome, verdict)
 
 
@@ -391,6 +397,7 @@ def _with_progress(
     options: RunOptions,
     recorder: Recorder | None,
     server: Callable[[MethodRegistry], None] | None,
+    warming: Warming,
 ) -> Outcome:
     from rich.console import Console
 
@@ -401,7 +408,9 @@ def _with_progress(
             server(registry)
         if recorder is not None:
             recorder.watch(registry)
+        warming.watch(registry, shown)
 
+    shown: Progress | None = None
     watching: dict[str, Any] = {"watch": watch}
     if recorder is not None:
         watching["on_run"] = recorder.on_run
@@ -412,12 +421,13 @@ def _with_progress(
 
     steps = sum(len(documents) if step.per_document else 1 for step in pipeline.steps)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
+        shown = progress
         task = progress.add_task("run 1", total=steps * options.runs)
 
         def on_run(number: int) -> None:
@@ -434,5 +444,5 @@ def _with_progress(
         )
 
 
-for _command in (check, top, stats, completion):
+for _command in (warm_up, check, top, stats, completion):
     cli.add_command(_command)

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .refused import Refused
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -38,6 +40,21 @@ def missing_packages() -> list[str]:
         The names that they are installed by.
     """
     return [name for module, name in _PACKAGES.items() if find_spec(module) is None]
+
+
+def check_packages() -> None:
+    """
+    See to it that the demo can run.
+
+    Raises:
+        Refused: A package of the extra ``demo`` is missing; with what to install.
+    """
+    missing = missing_packages()
+    if missing:
+        raise Refused(
+            f"the demo needs the 'demo' extra: pip install \"warmset[demo]\""
+            f" (not installed: {', '.join(missing)})"
+        )
 
 
 def prepare_process() -> None:

@@ -14,7 +14,8 @@ EXIT_CODES = {
     PASSED: "all is well; the growth stayed within its bound, or there was only one run to look at",
     GREW: "the growth went past --max-growth-mb (run, demo)",
     BAD_FILE: "a file, an option or the installation is wrong; or check found faults",
-    FAILED: "--strict stopped at a failure, or not a single call succeeded (run, demo)",
+    FAILED: "--strict stopped at a failure, or no call succeeded (run, demo); a class failed"
+    " (warm-up)",
     NOT_FOUND: "no running process serves what was asked for (top, stats)",
     INTERRUPTED: "Ctrl-C; the runs that had ended are in the table (run, demo)",
     CLOSED_PIPE: "the reader of the output went away, as in `warmset stats | head -1`",

@@ -184,6 +184,22 @@ def run_pipeline(
     return engine.execute(on_run)
 
 
+def make_registry(pipeline: Pipeline, documents: Sequence[Document]) -> MethodRegistry:
+    """
+    Make the registry of a pipeline, with its rules, and run nothing.
+
+    Args:
+        pipeline: The pipeline.
+        documents: What its rules are given.
+
+    Returns:
+        The registry; whoever asked for it closes it.
+    """
+    options = RunOptions()
+    engine = _Engine(pipeline, documents, options, resident_bytes, time.perf_counter, lambda: None)
+    return engine.registry
+
+
 class RunRegistry:
     """
     What a rule sees of the registry: the class names of its own run, without the run's number.

@@ -115,11 +115,16 @@ class ProfileRecorder:
                 entry = _stayed(entry, stay, seconds, size if size >= 0 else None)
                 classes[name] = entry
         for name, entry in classes.items():
-            slot = None if registry is None else registry._slots.get(name)
-            path = entry.class_path if slot is None or slot.path is None else slot.path
             uses = max(0, entry.uses - self._warmed.get(name, 0))
-            classes[name] = entry._replace(class_path=path, uses=uses)
+            classes[name] = self._placed(name, entry._replace(uses=uses))
         return Profile(classes)
+
+    def _placed(self, name: str, entry: ClassProfile) -> ClassProfile:
+        """With the path of its class; the last one, where there is none any more."""
+        registry = self._registry()
+        slot = None if registry is None else registry._slots.get(name)
+        path = None if slot is None else slot.path
+        return entry if path is None else entry._replace(class_path=path)
 
     def _queued(self, event: BuildEvent | RemovalEvent | str) -> None:
         self._queue.append(event)
@@ -139,7 +144,7 @@ class ProfileRecorder:
             self._warmed[event] = self._warmed.get(event, 0) + 1
             return
         name = event.class_name
-        entry = self._classes.get(name, ClassProfile())
+        entry = self._placed(name, self._classes.get(name, ClassProfile()))
         if isinstance(event, BuildEvent):
             self._classes[name] = _built(entry, event)
             if event.succeeded:

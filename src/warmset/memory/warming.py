@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from _thread import get_ident
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _logs
 from .._tallies import LISTENER_FAILURES
 from ..errors import ClosedError, MethodRegistryError
-from ..resolver import check_name, shown
+from ..events import RemovalCause
+from ..resolver import check_name, shown, told
 from .profiles import ClassProfile, Profile
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ class WarmUpEvent(NamedTuple):
 
     class_name: str
     state: str
-    """"begun", "built", "failed" or "skipped"."""
+    """"begun", "built", "warm" (by another thread, or for one that asked), "failed", "skipped"."""
     done: int
     total: int
     seconds: float = 0.0
@@ -53,7 +56,7 @@ class WarmUpReport(NamedTuple):
     built: tuple[tuple[str, float], ...]
     """Name, and the seconds that it took."""
     warm: tuple[str, ...]
-    """What was warm already."""
+    """What was warm already, or when its turn came: others built it, or a build asked for it."""
     failed: tuple[tuple[str, str], ...]
     """Name, and the error."""
     skipped: tuple[tuple[str, str], ...]
@@ -118,15 +121,27 @@ def warm_up(
     threads = _checked(deadline, max_bytes, workers, progress)
     if registry._closed:
         raise ClosedError("the registry is closed: nothing is warmed up")
-    outer = registry._builder._innermost.get(get_ident())
-    if outer is not None:
-        raise MethodRegistryError(
-            f"warm_up was called in the course of the build of {outer.slot.name!r}, and might wait "
-            "for it; expected a call outside of builds",
-            class_name=outer.slot.name,
-        )
+    _refuse_in_a_build(registry)
+    registry.evict_expired()  # what would leave at its next look-up is neither warm nor in the way
     plan = _Plan(registry, profile, max_bytes)
     return _WarmUp(registry, plan, deadline, progress).run(threads)
+
+
+def _refuse_in_a_build(registry: Registry) -> None:
+    outer = registry._builder._innermost.get(get_ident())
+    if outer is None:
+        # A rule that an event loop awaits runs in the loop's thread, and its build in another one.
+        workers = sys.modules.get(f"{__name__.partition('.')[0]}._workers")
+        course = None if workers is None else workers.course.get()
+        if course is None or not course._open:
+            return
+    name = None if outer is None else outer.slot.name
+    what = "a build" if name is None else f"the build of {name!r}"
+    raise MethodRegistryError(
+        f"warm_up was called in the course of {what}, and might wait for it; expected a call "
+        "outside of builds",
+        class_name=name,
+    )
 
 
 def _profile_of(given: Profile | Iterable[str]) -> Profile:
@@ -174,12 +189,18 @@ class _Plan:
         self.skipped: list[tuple[str, str]] = []
         self.notes = list(profile.skipped)
         self._known = dict(profile.classes)
-        wanted = [name for name in self._known if self._may_be_built(registry, name)]
-        self.needs = self._dependencies(registry, set(wanted))
+        possible = [name for name in self._known if self._may_be_built(registry, name)]
+        self.needs = self._dependencies(registry, set(possible))
+        # What nobody used is built only for those that ask for it.
+        wanted = [name for name in possible if self._known[name].uses]
         self.order: list[str] = []
-        worth = self._worth(wanted, profile.recordings)
+        worth = self._worth(self._needed_first(wanted), profile.recordings)
         wanted.sort(key=worth.__getitem__, reverse=True)
         self._choose(registry, wanted, max_bytes)
+        left_out = {name for name, _ in self.skipped}.union(self.order, wanted)
+        self.skipped += [
+            (name, "nobody used it in the recording") for name in possible if name not in left_out
+        ]
 
     def expected_seconds(self, name: str) -> float:
         """How long it will take, what it asks for not counted: that is warm by then."""
@@ -208,18 +229,21 @@ class _Plan:
         for first in sorted(wanted):
             # By hand and not by recursion: a profile may have a chain of any length.
             path: list[tuple[str, list[str]]] = []
+            above: set[str] = {first}
             self._enter(first, wanted, needs, path, ended)
             while path:
                 name, left = path[-1]
                 if not left:
                     path.pop()
+                    above.discard(name)
                     ended.add(name)
                     continue
                 needed = left.pop()
-                if any(needed == above for above, _ in path):
+                if needed in above:
                     needs[name].remove(needed)
                     self.notes.append(f"a cycle: {name} asks for {needed}, which comes before it")
-                else:
+                elif needed not in ended:
+                    above.add(needed)
                     self._enter(needed, wanted, needs, path, ended)
         return needs
 
@@ -241,7 +265,7 @@ class _Plan:
         for name in wanted:
             known = self._known[name]
             seconds = known.mean_own_build_seconds or 1e-9
-            worth[name] = seconds * max(known.uses, 1) / max(recordings, 1)
+            worth[name] = seconds * known.uses / max(recordings, 1)
         # Dependents come before what they need, so that each passes on all that it got itself.
         for name in reversed(self._needed_first(wanted)):
             for needed in self.needs[name]:
@@ -314,11 +338,16 @@ class _WarmUp:
         self._deadline = deadline
         self._changed = threading.Condition()
         self._waiting = list(plan.order)
+        self._running: set[str] = set()
         self._done: set[str] = set()
+        self._unbuilt: dict[str, str] = {}  # what failed or was skipped, and which of the two
+        self._crash: BaseException | None = None
+        self._evictions = self._evictions_for_room()
         self._stopping = False
         # (name, state, seconds, reason), for the thread that called; None: a worker has ended.
         self._told: SimpleQueue[tuple[str, str, float, str | None] | None] = SimpleQueue()
         self._built: list[tuple[str, float]] = []
+        self._warm: list[str] = []
         self._failed: list[tuple[str, str]] = []
         self._skipped: list[tuple[str, str]] = []
 
@@ -328,9 +357,18 @@ class _WarmUp:
         try:
             for number in range(min(workers, len(self._waiting))):
                 thread = threading.Thread(
-                    target=self._work, name=f"warmset-warm-up-{number + 1}", daemon=True
+                    # In the context of the caller, so that a trace goes on in the builds.
+                    target=copy_context().run,
+                    args=(self._work,),
+                    name=f"warmset-warm-up-{number + 1}",
+                    daemon=True,
                 )
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no more of them
+                    if not threads:
+                        raise
+                    break
                 threads.append(thread)
             self._follow(len(threads))
         finally:
@@ -339,10 +377,12 @@ class _WarmUp:
                 self._changed.notify_all()
             for thread in threads:
                 thread.join()
+        if self._crash is not None:
+            raise self._crash
         plan = self._plan
         return WarmUpReport(
             built=tuple(self._built),
-            warm=tuple(plan.warm),
+            warm=(*plan.warm, *self._warm),
             failed=tuple(self._failed),
             skipped=(*plan.skipped, *self._skipped),
             notes=tuple(plan.notes),
@@ -361,6 +401,8 @@ class _WarmUp:
             done += state != "begun"
             if state == "built":
                 self._built.append((name, seconds))
+            elif state == "warm":
+                self._warm.append(name)
             elif state == "failed":
                 self._failed.append((name, reason or ""))
             elif state == "skipped":
@@ -386,57 +428,102 @@ class _WarmUp:
     def _work(self) -> None:
         try:
             while (name := self._next()) is not None:
-                try:
-                    self._build(name)
-                finally:
-                    with self._changed:
-                        self._done.add(name)
-                        self._changed.notify_all()
+                self._build(name)
+        except BaseException as error:  # of the timer, say: no build raises here
+            self._crash = error
+            with self._changed:
+                self._stopping = True
+                self._changed.notify_all()
         finally:
             self._told.put(None)
 
     def _next(self) -> str | None:
-        """The next one all of whose needs are dealt with; None: there is nothing left to do."""
-        with self._changed:
-            while self._waiting and not self._stopping:
-                for name in self._waiting:
-                    if all(needed in self._done for needed in self._plan.needs[name]):
-                        self._waiting.remove(name)
-                        return name
-                self._changed.wait()  # something is running that the others need
-        return None
+        """The next one to build; None: there is nothing left to do."""
+        while True:
+            left = self._seconds_left()  # the timer may be foreign: not under the lock
+            evictions = self._evictions_for_room()
+            with self._changed:
+                if self._stopping or not self._waiting:
+                    return None
+                name = next((name for name in self._waiting if self._is_ready(name)), None)
+                if name is None:
+                    self._changed.wait()  # something is running that the others need
+                    continue
+                self._waiting.remove(name)
+                slot = self._registry._slots.get(name)
+                if slot is not None and slot.kind != _EMPTY:
+                    self._end(name, "warm", 0.0, None)
+                    continue
+                reason = self._refusal(name, left, evictions)
+                if reason is None:
+                    self._running.add(name)
+                    self._told.put((name, "begun", 0.0, None))
+                    return name
+                self._end(name, "skipped", 0.0, reason)
 
-    def _build(self, name: str) -> None:
-        registry = self._registry
-        slot = registry._slots.get(name)
-        reason = self._too_late(name)
-        if reason is None and slot is not None and slot.kind != _EMPTY:
-            reason = "somebody else has built it"
-        if reason is None and registry._cached >= registry.settings.max_cache_size:
-            reason = "there is no room any more"
-        if reason is not None:
-            self._told.put((name, "skipped", 0.0, reason))
-            return
-        self._told.put((name, "begun", 0.0, None))
-        began = self._clock()
-        try:
-            # By a lease, and not as a caller who may keep it: who closes it need not ask who does.
-            with registry.use(name):
-                pass
-        except MethodRegistryError as error:
-            self._told.put((name, "failed", max(0.0, self._clock() - began), str(error)))
-            return
-        if registry._recorder is not None:
-            registry._recorder.warmed(name)
-        self._told.put((name, "built", max(0.0, self._clock() - began), None))
+    def _is_ready(self, name: str) -> bool:
+        return all(needed in self._done for needed in self._plan.needs[name])
 
-    def _too_late(self, name: str) -> str | None:
-        if self._deadline is None:
-            return None
-        left = self._deadline - (self._clock() - self._began)
+    def _refusal(self, name: str, left: float, evictions: int) -> str | None:
+        """Why a class is not begun now; the lock is held."""
+        registry, slots = self._registry, self._registry._slots
+        for needed in self._plan.needs[name]:
+            if needed in self._unbuilt:
+                return f"it needs {needed!r}, which {self._unbuilt[needed]}"
+        if registry._closed:
+            return "the registry was closed"
         if left <= 0.0:
             return "past the deadline"
         takes = self._plan.expected_seconds(name)
         if takes > left:
             return f"it takes {takes:.3g} s, and {left:.3g} s are left until the deadline"
+        if evictions > self._evictions:
+            return "what is warm began to leave for want of room"
+        # What is being built has its place to come, unless it has it by now.
+        coming = sum(slots[each].kind == _EMPTY for each in self._running if each in slots)
+        if registry._cached + coming >= registry.settings.max_cache_size:
+            return "there is no room any more"
         return None
+
+    def _build(self, name: str) -> None:
+        registry = self._registry
+        began = self._clock()
+        # A build of another thread is waited for, and is not ours.
+        theirs = any(row[0] == name for row in registry._builder.under_way())
+        state, reason = "built", None
+        try:
+            # By a lease, and not as a caller who may keep it: who closes it need not ask who does.
+            with registry.use(name):
+                pass
+        except BaseException as error:
+            # Also what a constructor raised to end its thread, or the process: not this one's.
+            state = "failed"
+            reason = str(error) if isinstance(error, MethodRegistryError) else told(error)
+        else:
+            if theirs:
+                state = "warm"
+            elif registry._recorder is not None:
+                registry._recorder.warmed(name)
+        seconds = max(0.0, self._clock() - began)
+        with self._changed:
+            self._running.discard(name)
+            self._end(name, state, seconds, reason)
+
+    def _end(self, name: str, state: str, seconds: float, reason: str | None) -> None:
+        """A class is dealt with; the lock is held."""
+        if state == "failed":
+            self._unbuilt[name] = "failed"
+        elif state == "skipped":
+            self._unbuilt[name] = "was skipped"
+        self._done.add(name)
+        self._told.put((name, state, seconds, reason))
+        self._changed.notify_all()
+
+    def _seconds_left(self) -> float:
+        if self._deadline is None:
+            return math.inf
+        return self._deadline - (self._clock() - self._began)
+
+    def _evictions_for_room(self) -> int:
+        removals = self._registry._counters()[5]
+        return removals[RemovalCause.SIZE] + removals[RemovalCause.MEMORY]
