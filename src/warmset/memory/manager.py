@@ -163,7 +163,7 @@ class MemoryManager:
     def sweep(self, registry: Registry) -> None:
         """Look after what time alone changes."""
         if self.chooser is not None:
-            self.chooser.purge()
+            self.chooser.purge(registry._now())
         if self.adaptive is not None:
             for slot in registry._warm_slots():
                 self._adapt(registry, slot)
