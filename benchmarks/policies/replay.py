@@ -136,11 +136,11 @@ class Ours:
         self.bytes += slot.bytes
         self._cached += 1
         self._chooser.note(slot, now)  # type: ignore[arg-type]
+        if slot.bytes > self._budget:  # handed out and let go; the others stay
+            self._remove(slot)
         while self.bytes > self._budget:
             chosen = self._chooser.victim(self, now, slot)  # type: ignore[arg-type]
-            if chosen is None:  # it is too big alone: handed out and let go
-                self._remove(slot)
-                return
+            assert chosen is not None
             self._remove(chosen[0])  # type: ignore[arg-type]
 
     def _remove(self, slot: _Slot) -> None:

@@ -112,6 +112,18 @@ def test_one_that_is_too_big_alone_is_kept_while_it_is_in_use(bounded: Any, capl
     )
 
 
+def test_what_is_too_big_pushes_nothing_out(bounded: Any, samples: Any, process: Process) -> None:
+    """It would be for nothing."""
+    registry = bounded(max_cache_bytes=250 * MB)
+    samples.script["Alpha"] = lambda instance: process.load(instance, 300 * MB)
+    registry.get_instance("Beta")
+    registry.get_instance("Gamma")
+    with registry.use("Alpha"):
+        assert sorted(registry._ring()) == ["Alpha", "Beta", "Gamma"]
+    registry.get_instance("Delta")
+    assert registry._ring() == ["Delta", "Gamma"]
+
+
 def test_threads_do_not_remove_too_much(bounded: Any) -> None:
     registry = bounded(max_cache_bytes=250 * MB)
 

@@ -326,7 +326,7 @@ def _execute(
     verdict = report.judge(outcome, max_growth_mb)
     if outcome.records:
         report.print_table(outcome.records, sys.stdout)
-    for line in report.failure_lines(outcome):
+    for line in (*report.failure_lines(outcome), *report.survivor_lines(outcome)):
         click.echo(line)
     if outcome.ended == "interrupted":
         click.echo(f"interrupted in run {len(outcome.records) + 1}, which is not in the table")

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from warmset import MethodExecutor, MethodRegistry
-from warmset._process_memory import give_back_free_memory, resident_bytes
+from warmset._process_memory import resident_bytes
+from warmset.observe.leaving import watch_leaving
 from warmset.resolver import told
 
 from .faults import import_dotted
@@ -74,6 +75,7 @@ class RunRecord:
         rss_before_clear_bytes: Resident set size at the end of the run, before anything is freed.
         rss_bytes: The same after the cache was cleared (if it is), the garbage collected, and free
             memory given back to the system (if it is).
+        returned_bytes: What the system got back between the two.
         growth_bytes: `rss_bytes` less that of run 1.
         hits: Look-ups that found a live instance.
         misses: Look-ups that did not.
@@ -89,6 +91,7 @@ class RunRecord:
     skipped: int
     rss_before_clear_bytes: int
     rss_bytes: int
+    returned_bytes: int
     growth_bytes: int
     hits: int
     misses: int
@@ -97,12 +100,7 @@ class RunRecord:
 
     @property
     def hit_rate(self) -> float:
-        """
-        Give hits by look-ups; 0.0 where there was no look-up.
-
-        Returns:
-            A number from 0 to 1.
-        """
+        """Give hits by look-ups, from 0.0 to 1.0; 0.0 where there was no look-up."""
         lookups = self.hits + self.misses
         return self.hits / lookups if lookups else 0.0
 
@@ -141,6 +139,7 @@ class Outcome:
         skipped: How many steps were skipped for them.
         calls: How many calls there were.
         ended: ``"finished"``, ``"stopped"`` (`strict`) or ``"interrupted"`` (Ctrl-C).
+        survivors: What was dropped by the end of the last run and lived on, and who keeps it.
     """
 
     records: tuple[RunRecord, ...]
@@ -149,6 +148,7 @@ class Outcome:
     skipped: int
     calls: int
     ended: str
+    survivors: tuple[str, ...] = ()
 
 
 def run_pipeline(
@@ -286,9 +286,12 @@ class _Engine:
         # a whole arena of them (1 MiB) from going back to the system, run after run.
         self._ledger = array("q")
         self._seconds = array("d")
+        self._survivors: tuple[str, ...] = ()
         self.registry = MethodRegistry({}, **pipeline.settings.as_options())
         self._names = self._register(1)
         self._executor = MethodExecutor(method_registry=self.registry)
+        if options.trim:
+            watch_leaving(self.registry)  # from the first run on, for `release_memory`
 
     def execute(self, on_run: Callable[[int], None]) -> Outcome:
         ended = "finished"
@@ -318,6 +321,7 @@ class _Engine:
             skipped=self._tally.skipped,
             calls=self._tally.calls,
             ended=ended,
+            survivors=self._survivors,
         )
 
     def _register(self, number: int) -> Mapping[str, str]:
@@ -347,9 +351,13 @@ class _Engine:
         numbers.append(self._rss())
         if self._options.clear:
             self.registry.clear_cache()
-        gc.collect()
         if self._options.trim:
-            give_back_free_memory()
+            report = self.registry.release_memory()
+            # Texts, and those of one run only: what is kept from run to run is growth.
+            self._survivors = tuple(str(survivor) for survivor in report.leaked)
+            del report
+        else:
+            gc.collect()
         numbers.append(self._rss())
         numbers.extend(
             (
@@ -379,6 +387,7 @@ class _Engine:
                 skipped=skipped,
                 rss_before_clear_bytes=before_clear,
                 rss_bytes=rss,
+                returned_bytes=before_clear - rss,
                 growth_bytes=rss - first,
                 hits=hits,
                 misses=misses,

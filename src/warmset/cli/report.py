@@ -146,7 +146,17 @@ def print_table(records: tuple[RunRecord, ...], stream: TextIO) -> None:
     # Which columns there are is decided by the data, so that 80 characters do for most.
     failing = any(record.failed or record.skipped for record in records)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    headings = ["run", "seconds", "calls", "RSS\nMB", "growth\nMB", "hits", "misses", "hit\nrate"]
+    headings = [
+        "run",
+        "seconds",
+        "calls",
+        "RSS\nMB",
+        "returned\nMB",
+        "growth\nMB",
+        "hits",
+        "misses",
+        "hit\nrate",
+    ]
     headings += ["evic-\ntions", "cached"]
     headings += ["failed", "skipped"] if failing else []
     for heading in headings:
@@ -157,6 +167,7 @@ def print_table(records: tuple[RunRecord, ...], stream: TextIO) -> None:
             f"{record.seconds:.2f}",
             str(record.calls),
             _mb(record.rss_bytes),
+            _mb(record.returned_bytes),
             _mb(record.growth_bytes, "+") if record.run > 1 else "-",
             str(record.hits),
             str(record.misses),
@@ -198,6 +209,24 @@ def failure_lines(outcome: Outcome) -> Iterator[str]:
         yield f"  and {outcome.failed - len(shown)} more"
 
 
+def survivor_lines(outcome: Outcome) -> Iterator[str]:
+    """
+    Report what was dropped at the end of the last run and lives, and who keeps it.
+
+    Args:
+        outcome: What came out of the runs.
+
+    Returns:
+        Lines; none where all that was dropped is gone.
+    """
+    if outcome.survivors:
+        yield f"{_count(len(outcome.survivors), 'instance')} dropped, and alive:"
+    for survivor in outcome.survivors[:FAILURES_SHOWN]:
+        yield from (f"  {line}" for line in survivor.splitlines())
+    if len(outcome.survivors) > FAILURES_SHOWN:
+        yield f"  and {len(outcome.survivors) - FAILURES_SHOWN} more"
+
+
 def as_data(
     pipeline: Pipeline,
     documents: int,
@@ -235,6 +264,7 @@ def as_data(
         "failed": outcome.failed,
         "skipped": outcome.skipped,
         "failures": [asdict(failure) for failure in outcome.failures],
+        "survivors": list(outcome.survivors),
         "verdict": asdict(verdict),
         "exit_status": exit_status(outcome, verdict),
     }

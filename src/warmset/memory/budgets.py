@@ -72,6 +72,7 @@ class Budgets:
         self._give_back = _collect_and_give_back if give_back is None else give_back
         self._relieving = allocate_lock()
         self._said: set[str] = set()  # what was said and still holds
+        self._large: set[str] = set()  # classes whose instances are too big alone
 
     def reset_after_fork(self) -> None:
         """Have a lock that no thread of the parent holds."""
@@ -132,10 +133,11 @@ class Budgets:
             slot: What was built.
         """
         if self._max_cache and slot.bytes > self._max_cache:
+            self._large.add(slot.name)
             self._say(
                 f"large {slot.name}",
                 "%r alone is bigger than max_cache_bytes: %.1f MB of at most %.1f MB; it is kept "
-                "while it is in use, and until the next build or sweep",
+                "while it is in use, and until the next build or sweep, and pushes nothing out",
                 slot.name,
                 slot.bytes / 1e6,
                 self._max_cache / 1e6,
@@ -151,9 +153,10 @@ class Budgets:
             manager: Chooses who leaves.
             registry: The registry.
         """
-        if self._max_cache:
-            while registry._bytes > self._max_cache:
-                if not manager.evict_one(registry, _MEMORY, self._max_cache):
+        if self._max_cache and registry._bytes > self._max_cache:
+            most = self._max_cache + self._drop_large(registry)
+            while registry._bytes > most:
+                if not manager.evict_one(registry, _MEMORY, most):
                     break  # all that is left is held or pinned
         marks = self.marks()
         if marks is None:
@@ -166,6 +169,17 @@ class Budgets:
             self._relieve(manager, registry, low, "")
         elif resident <= low:
             self._said.discard("nothing left")
+
+    def _drop_large(self, registry: Registry) -> int:
+        """Let go what is too big alone; the bytes of that which is held, and so stays for now."""
+        stays = 0
+        for class_name in list(self._large):
+            slot = registry._slots.get(class_name)
+            if slot is None or slot.bytes <= self._max_cache:
+                self._large.discard(class_name)
+            elif not registry._evict(slot, slot.epoch, _MEMORY, self._max_cache):
+                stays += max(0, slot.bytes)
+        return stays
 
     def _relieve(self, manager: MemoryManager, registry: Registry, target: int, why: str) -> None:
         """Remove until the process has at most so much, or nothing is left to give."""

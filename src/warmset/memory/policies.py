@@ -2,12 +2,12 @@
 Policies: what an instance is worth keeping for. Whose worth is least leaves first.
 
 A policy is an object with one method, ``worth(slot, now) -> float``. It is asked when an instance
-was built, and again when that comes up for eviction and was used since; never at a hit. So a worth
-may rise by uses, and must not fall by time alone: let the worth of what is used now grow with the
-time, as `CostPolicy` does, rather than that of all others shrink.
+was built, and again when that comes up for eviction; never at a hit. A worth may rise by uses and
+fall by time. A policy that learns from what is over has a second one, ``left(name, uses, built_at,
+last_used)``, which is told of each instance that left.
 
 What it is given, and may read: ``name``, ``uses``, ``built_at``, ``last_used`` (seconds of the
-registry's clock), ``build_seconds``, ``bytes`` (-1: not known), ``holds``.
+registry's clock), ``build_seconds``, ``bytes`` (-1: not known). It may ask the registry, too.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from typing import Any
+
+_IDLE_SHARE = 0.3
+_PAST_SHARE = 0.6
+_LEAST_GAP_SECONDS = 1.0
+_MOST_NAMES = 100_000
 
 __all__ = ["CostPolicy", "LruPolicy", "Policy", "Warm", "policy_of"]
 
@@ -75,35 +80,61 @@ class LruPolicy:
 
 class CostPolicy:
     """
-    Rebuild seconds, times how often it is used, per byte.
+    Rebuild seconds saved per byte, by how soon the next use is to be expected.
 
-    Args:
-        half_life_seconds: A use counts half after so many seconds.
+    The next use is expected after the class's mean gap between uses, and three tenths of the time
+    for which it has been idle now: what is idle for long, for its habits, is not asked for any
+    more. The mean is over gaps within a stay in the cache and between two stays, where those before
+    the last one count six tenths, before that six tenths of these, and so on. Of a class that was
+    used once, nothing but the idle time is known. Bytes that are not known are taken as one and the
+    same for all.
 
-    The frequency is a sum over uses that fades exponentially. Faded to one moment, the sums of all
-    instances shrink alike, so their order does not change by time alone; this gives the logarithm
-    of the sum as it will be at any one moment (forward decay: Cormode et al., 2009). Only the
-    number of the uses and the times of the first and the last are known; the uses are taken as
-    spread evenly between the two.
+    It is what GreedyDual-Size-Frequency (Cherkasova, 1998) weighs, cost by frequency by size; but
+    its frequency is a rate in time, which fades by itself, where theirs is a count, which an
+    inflating clock outbids.
     """
 
-    def __init__(self, *, half_life_seconds: float = 600.0) -> None:
-        if not 0.0 < half_life_seconds < math.inf:
-            raise ValueError(
-                f"half_life_seconds must be a finite number above 0, got {half_life_seconds!r}"
-            )
-        self._half_life = half_life_seconds
+    def __init__(self) -> None:
+        # Class name -> gaps, the seconds of all together, and the last use, of stays that are over.
+        self._past: dict[str, tuple[float, float, float]] = {}
 
     def worth(self, slot: Warm, now: float) -> float:
-        """Give the logarithm, base 2, of seconds saved by keeping a byte of it."""
-        span = (slot.last_used - slot.built_at) / self._half_life
-        uses = float(max(slot.uses, 1))
-        if span > 1e-9:
-            # The mean of 2 ** -x for x from 0 to the span.
-            uses *= -math.expm1(-span * math.log(2.0)) / (span * math.log(2.0))
-        cost = max(slot.build_seconds, 1e-9)
-        size = max(slot.bytes, 1)
-        return slot.last_used / self._half_life + math.log2(uses * cost / size)
+        """Give the logarithm, base 2, of seconds saved per second and byte."""
+        gaps, seconds = self._gaps(slot.name, slot.uses, slot.built_at, slot.last_used)
+        idle = max(0.0, now - slot.last_used)
+        expected = idle if gaps <= 0.0 else seconds / gaps + _IDLE_SHARE * idle
+        cost, size = max(slot.build_seconds, 1e-9), max(slot.bytes, 1)
+        return math.log2(cost) - math.log2(size) - math.log2(expected + _LEAST_GAP_SECONDS)
+
+    def left(self, name: str, uses: int, built_at: float, last_used: float) -> None:
+        """
+        Remember how a class was used.
+
+        Args:
+            name: The class name.
+            uses: How often, its build counted.
+            built_at: When it was built.
+            last_used: When it was used last.
+        """
+        past = self._past.pop(name, None)
+        if past is not None and past[2] >= last_used:  # it was revived, and this is known
+            self._past[name] = past
+            return
+        gaps, seconds = max(0.0, uses - 1.0), max(0.0, last_used - built_at)
+        if past is not None:
+            gaps += 1.0 + _PAST_SHARE * past[0]
+            seconds += max(0.0, built_at - past[2]) + _PAST_SHARE * past[1]
+        self._past[name] = gaps, seconds, last_used
+        if len(self._past) > _MOST_NAMES:
+            self._past.pop(next(iter(self._past)), None)
+
+    def _gaps(self, name: str, uses: int, built_at: float, last_used: float) -> tuple[float, float]:
+        gaps, seconds = max(0.0, uses - 1.0), max(0.0, last_used - built_at)
+        past = self._past.get(name)
+        if past is not None:
+            gaps += 1.0 + _PAST_SHARE * past[0]
+            seconds += max(0.0, built_at - past[2]) + _PAST_SHARE * past[1]
+        return gaps, seconds
 
 
 def policy_of(setting: Any) -> Policy:

@@ -1,0 +1,180 @@
+"""
+Replay the traces with each policy; print and write the table and the plot.
+
+It writes docs/policies.md, between its markers, and docs/policies.png, and ends with 1 if a goal is
+missed that the page does not tell of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .. import machine
+from .contestants import CONTESTANTS
+from .replay import Replayed, lower_bound, offline, replay
+from .traces import traces
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .traces import Trace
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PARTS = (0.1, 0.3)
+"""Budgets, as parts of the bytes of all classes that a trace asks for."""
+OURS, BASE = "warmset cost", "warmset lru"
+BEGIN, END = "<!-- begin: figures -->", "<!-- end: figures -->"
+
+
+class Row(NamedTuple):
+    """One trace with one budget."""
+
+    trace: Trace
+    part: float
+    budget: int
+    results: dict[str, Replayed]
+    offline: Replayed
+    least_seconds: float
+
+    @property
+    def best_peer(self) -> str | None:
+        """The name of the best of the others that keep to the budget."""
+        bounded = [c.name for c in CONTESTANTS if c.package != "warmset" and c.bound == "bytes"]
+        present = [name for name in bounded if name in self.results]
+        return min(present, key=lambda name: self.results[name].build_seconds, default=None)
+
+    def ratio(self, name: str, to: str) -> float:
+        """Build seconds of one by those of another."""
+        return self.results[name].build_seconds / self.results[to].build_seconds
+
+
+def measure(names: Sequence[str]) -> list[Row]:
+    """Replay all with all."""
+    rows = []
+    for trace in traces(names):
+        for part in PARTS:
+            budget = int(trace.bytes * part)
+            results = {
+                contestant.name: replay(trace, contestant.make(trace, budget))
+                for contestant in CONTESTANTS
+                if contestant.missing is None
+            }
+            rows.append(
+                Row(
+                    trace, part, budget, results, offline(trace, budget), lower_bound(trace, budget)
+                )
+            )
+    return rows
+
+
+def goals(rows: Sequence[Row]) -> list[str]:
+    """What was aimed at, and what came of it."""
+    mixed = [row for row in rows if row.trace.mixed and row.best_peer is not None]
+    saved = {
+        f"{row.trace.name} at {row.part:.0%}": 1.0 - row.ratio(OURS, str(row.best_peer))
+        for row in mixed
+    }
+    met = [name for name, share in saved.items() if share >= 0.2]
+    missed = [f"{name} ({share:.0%})" for name, share in saved.items() if share < 0.2]
+    worst = max(rows, key=lambda row: row.ratio(OURS, BASE))
+    far = [row.results[OURS].build_seconds / row.offline.build_seconds for row in rows]
+    return [
+        "At least 20 % fewer build seconds than the best peer that keeps to the bytes, where "
+        f"costs and sizes differ: in {len(met)} of {len(saved)}."
+        + (f" Not in: {', '.join(missed)}." if missed else ""),
+        f"At most 5 % more than lru: the worst is {worst.ratio(OURS, BASE):.2f} x, in "
+        f"{worst.trace.name} at {worst.part:.0%}.",
+        f"From the greedy rule that knows the future: {min(far):.2f} to {max(far):.2f} x, in the "
+        f"middle {sorted(far)[len(far) // 2]:.2f} x.",
+    ]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The figures, as Markdown."""
+    names = [c.name for c in CONTESTANTS]
+    lines = [
+        "Build seconds of each, and in brackets its most bytes by the budget:",
+        "",
+        f"| trace | budget | {' | '.join(names)} | greedy, future known | bound |",
+        f"|---|---|{'---|' * (len(names) + 2)}",
+    ]
+    for row in rows:
+        cells = []
+        for contestant in CONTESTANTS:
+            result = row.results.get(contestant.name)
+            if result is None:
+                cells.append(f"{contestant.missing}")
+                continue
+            peak = f"{result.peak_bytes / row.budget:.2f}" if result.peak_bytes else "by count"
+            text = f"{result.build_seconds:,.0f} ({peak})"
+            cells.append(f"**{text}**" if contestant.name == OURS else text)
+        lines.append(
+            f"| {row.trace.name} | {row.part:.0%} | {' | '.join(cells)} | "
+            f"{row.offline.build_seconds:,.0f} | {row.least_seconds:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Bars of build seconds, by those of lru."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    names = [c.name for c in CONTESTANTS if c.missing is None and c.name != BASE]
+    colours = ["#c2410c", "#f2a977", "#475569", "#64748b", "#94a3b8", "#b6c2d1", "#cbd5e1"]
+    figure, axes = pyplot.subplots(1, len(PARTS), figsize=(13, 8), sharey=True)
+    for axis, part in zip(axes, PARTS, strict=True):
+        shown = [row for row in rows if row.part == part]
+        height = 0.8 / len(names)
+        for at, name in enumerate(names):
+            axis.barh(
+                [place - 0.4 + (at + 0.5) * height for place in range(len(shown))],
+                [row.ratio(name, BASE) for row in shown],
+                height,
+                color=colours[at % len(colours)],
+                label=name,
+            )
+        for place, row in enumerate(shown):
+            known = row.offline.build_seconds / row.results[BASE].build_seconds
+            axis.plot([known, known], [place - 0.42, place + 0.42], color="black", linewidth=1.5)
+        axis.axvline(1.0, color="#0f172a", linewidth=0.8, linestyle=":")
+        axis.set_yticks(range(len(shown)), [row.trace.name for row in shown])
+        axis.invert_yaxis()
+        axis.set_xlabel(f"build seconds by those of lru, a budget of {part:.0%} of all bytes")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(loc="lower right", fontsize=8, frameon=False)
+    figure.suptitle("Rebuild seconds by policy; the black line knows the future", x=0.02, ha="left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.policies", description=__doc__)
+    parser.add_argument("traces", nargs="*", help="only these traces; writes nothing")
+    chosen = parser.parse_args(arguments)
+    rows = measure(chosen.traces)
+    said = goals(rows)
+    text = table(rows)
+    print(text, *said, sep="\n")
+    if not chosen.traces:
+        facts = "; ".join(f"{label}: {fact}" for label, fact in machine.describe().items())
+        page = DOCS / "policies.md"
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        body = "\n".join(f"- {line}" for line in said)
+        page.write_text(
+            f"{before}{BEGIN}\n\n{body}\n\n{text}\n\n{facts}\n\n{END}{after}", encoding="utf-8"
+        )
+        draw(rows, DOCS / "policies.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
