@@ -54,6 +54,8 @@ class Chooser:
     def __init__(self, policy: Policy, priority_of: Callable[[str], int]) -> None:
         self._policy = policy
         self._priority_of = priority_of
+        # Whether what was just built may be chosen, too: then it is handed out and not kept.
+        self._passes = bool(getattr(policy, "passes", False))
         self._heap: list[_Candidate] = []
         self._number = 0
         self._purge_at = _SMALL
@@ -107,7 +109,8 @@ class Chooser:
         Args:
             registry: What is cached.
             now: The registry's clock.
-            spare: Is not to leave.
+            spare: What was just built: it is not to leave, unless the policy `passes` what is not
+                worth its place, and is given then although it is held.
 
         Returns:
             Slot and epoch; None if all that is cached is held, pinned or spared.
@@ -184,7 +187,11 @@ class Chooser:
                 if slot.epoch != candidate.epoch or slot.kind != _STRONG:
                     if _may_return(slot, candidate.epoch):
                         passed.append(candidate)
-                elif slot is spare or slot.holds or slot.pinned:
+                elif (
+                    slot.pinned
+                    or (slot.holds and not (slot is spare and self._passes))
+                    or (slot is spare and not self._passes)
+                ):
                     passed.append(candidate)
                 elif told and candidate.priority > told[0].priority:
                     passed.append(candidate)
