@@ -107,12 +107,9 @@ class Changes(Ring):
                 held = self._attach(
                     slot, token, content, kind, None, now, now, 1, build_seconds, serial, 1, False
                 )
-        if departed or (self._by_policy and self._cached > self._max_size):
+        if departed:
             try:
-                if departed:
-                    self._departed(departed)
-                else:
-                    self._trim(slot)
+                self._departed(departed)
             except BaseException:  # an interrupt in a closer: nobody will give this back
                 if held >= 0:
                     self._give_back(slot, held, now)

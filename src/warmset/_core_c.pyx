@@ -662,12 +662,9 @@ cdef class RegistryCore:
                 slot.serial = <unsigned int>self._builds
                 slot.holds += 1
                 held = slot.epoch
-        if departed or (self._by_policy and self._cached > self._max_size):
+        if departed:
             try:
-                if departed:
-                    self._departed(departed)
-                else:
-                    self._trim(slot)
+                self._departed(departed)
             except BaseException:  # an interrupt in a closer: nobody will give this back
                 if held >= 0:
                     _give_back(self, slot, <unsigned int>held, now, False)

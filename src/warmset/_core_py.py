@@ -348,11 +348,13 @@ class RegistryCore(Changes):
                 if slot.epoch == epoch:
                     slot.last_used = now
                     self._move_to_front(slot)
-                if self._cached > self._max_size:
+                if self._cached > self._max_size and not self._by_policy:
                     self._make_room(self._max_size, departed)
         try:
             if departed:
                 self._departed(departed)
+            elif self._by_policy and self._cached > self._max_size:
+                self._trim()
         finally:
             if isinstance(place, Departure):
                 self._let_go(place)

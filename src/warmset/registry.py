@@ -407,12 +407,15 @@ class Registry(Bounded):
 
     def _waiting_threads(self) -> int:
         """How many threads wait for a build of another thread, or for room."""
-        return self._builder.waiting() + self._blocked
+        passing = 0 if self._memory is None else self._memory.waiting_to_pass()
+        return self._builder.waiting() + self._blocked - passing
 
     def _made_room(self) -> None:
         """Something left or was released while builds wait for that."""
         if self._room is not None:
             self._room.made()
+        if self._memory is not None:
+            self._memory.released(self)
 
     def _reset_after_fork(self) -> None:
         super()._reset_after_fork()

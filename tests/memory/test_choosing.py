@@ -348,3 +348,32 @@ def test_two_threads_never_find_nobody() -> None:
     go_on.set()
     thread.join(10.0)
     assert not thread.is_alive()
+
+
+# -- what is handed out and not kept ---------------------------------------------------------------
+
+
+class Passing(ByAttribute):
+    """Weighs what was just built with the others."""
+
+    passes = True
+
+
+def test_what_was_just_built_is_spared() -> None:
+    """However little it is worth."""
+    registry = warm(ByAttribute(), 5.0, 1.0)
+    registry.slots[1].holds = 1
+    assert registry.victim(spare=registry.slots[1]) == "S0"
+
+
+def test_what_was_just_built_may_pass() -> None:
+    """If it is worth least, though its caller holds it; but not twice, nor where it is pinned."""
+    registry = warm(Passing(), 5.0, 1.0)
+    spare = registry.slots[1]
+    spare.holds = 1
+    assert registry.victim(spare=spare) == "S1"
+    again = registry.chooser.victim(registry, 0.0, spare, may_pass=False)  # type: ignore[arg-type]
+    assert again is not None
+    assert again[0].name == "S0"
+    spare.pinned = True
+    assert registry.victim(spare=spare) == "S0"

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmset.memory.profiles import ClassProfile, Profile, ProfileError
@@ -158,6 +158,7 @@ def test_profiles_are_merged() -> None:
         earlier.merge(1)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)  # a file is written and synced, which takes as long as it takes
 @given(profiles, profiles)
 def test_what_is_merged_can_be_kept(one: Profile, other: Profile) -> None:
     both = one | other
@@ -168,6 +169,7 @@ def test_what_is_merged_can_be_kept(one: Profile, other: Profile) -> None:
 # -- files ---------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)  # a file is written and synced, which takes as long as it takes
 @given(made=profiles)
 def test_a_round_trip(made: Profile, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("profile") / "p.json"
@@ -262,6 +264,7 @@ def test_another_version_is_read_as_far_as_it_fits(tmp_path: Path) -> None:
         assert part in text
 
 
+@settings(deadline=None)  # a file is written and synced, which takes as long as it takes
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),

@@ -238,3 +238,25 @@ def test_a_child_can_warm_up_after_a_fork(make: Any) -> None:
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_asynchronous_rule_fails_there_and_is_built_at_its_first_use(ws: Any, make: Any) -> None:
+    """Its error is not remembered against who has a loop."""
+    from warmset.aio import AsyncMethodExecutor
+
+    registry = make()
+    executor = AsyncMethodExecutor(method_registry=registry)
+
+    async def rule(cls: type) -> Any:
+        await asyncio.sleep(0)
+        return cls()
+
+    registry.register_instantiation_rule("Alpha", rule)
+
+    async def start() -> Any:
+        report = await asyncio.to_thread(registry.warm_up, ["Alpha", "Beta"])
+        assert [name for name, _ in report.failed] == ["Alpha"]
+        assert [name for name, _ in report.built] == ["Beta"]
+        return await executor.get_instance("Alpha")
+
+    assert asyncio.run(start()).echo("x") == "x"

@@ -143,20 +143,23 @@ class Budgets:
                 self._max_cache / 1e6,
                 fields={"class_name": slot.name, "bytes": slot.bytes},
             )
-        self.check(manager, registry)
+        self.check(manager, registry, spare=slot)
 
-    def check(self, manager: MemoryManager, registry: Registry) -> None:
+    def check(
+        self, manager: MemoryManager, registry: Registry, *, spare: Slot | None = None
+    ) -> None:
         """
         Look after the budgets.
 
         Args:
             manager: Chooses who leaves.
             registry: The registry.
+            spare: What was just built.
         """
         if self._max_cache and registry._bytes > self._max_cache:
             most = self._max_cache + self._drop_large(registry)
-            while registry._bytes > most:
-                if not manager.evict_one(registry, _MEMORY, most):
+            while registry._bytes > most + manager.passing_bytes():
+                if not manager.evict_one(registry, _MEMORY, most, spare=spare):
                     break  # all that is left is held or pinned
         marks = self.marks()
         if marks is None:

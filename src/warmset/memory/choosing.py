@@ -63,6 +63,8 @@ class Chooser:
     def __init__(self, policy: Policy, priority_of: Callable[[str], int]) -> None:
         self._policy = policy
         self._priority_of = priority_of
+        # Whether what was just built may be chosen, too: then it is handed out and not kept.
+        self._passes = bool(getattr(policy, "passes", False))
         # Class name -> its one valid candidate, those told longest ago first. What is in the heap
         # but not here is passed over.
         self._told: OrderedDict[str, _Candidate] = OrderedDict()
@@ -110,7 +112,12 @@ class Chooser:
             self._say(name, error)
 
     def victim(
-        self, registry: Registry, now: float, spare: Slot | None = None
+        self,
+        registry: Registry,
+        now: float,
+        spare: Slot | None = None,
+        *,
+        may_pass: bool = True,
     ) -> tuple[Slot, int] | None:
         """
         Choose who leaves next. It stays a candidate until it has left.
@@ -118,7 +125,9 @@ class Chooser:
         Args:
             registry: What is cached.
             now: The registry's clock.
-            spare: Is not to leave.
+            spare: What was just built: it is not to leave, unless the policy `passes` what is not
+                worth its place, and is given then although it is held.
+            may_pass: False where it passes already, and more has to leave.
 
         Returns:
             Slot and epoch; None if all that is cached is held, pinned or spared.
@@ -131,10 +140,11 @@ class Chooser:
         if len(self._told) < registry._cached:
             self._resync(registry, now)
         self._renew(now)
-        chosen = self._search(now, spare)
+        passes = self._passes and may_pass
+        chosen = self._search(now, spare, passes)
         if chosen is None and (self._resync(registry, now) or self._searching):
             # What another thread has out of the heap just now is no reason to find nobody.
-            free = [s for s in registry._warm_slots() if s is not spare and _may_leave(s)]
+            free = [slot for slot in registry._warm_slots() if _may_leave(slot, spare, passes)]
             told = [self._candidate(slot, now) for slot in free]
             chosen = min(told, default=None)
         return None if chosen is None else (chosen.slot, chosen.epoch)
@@ -151,7 +161,7 @@ class Chooser:
             Name and worth of each that is neither held nor pinned, who leaves first at the front.
             It changes nothing. O(n log n).
         """
-        free = filter(_may_leave, registry._warm_slots())
+        free = [slot for slot in registry._warm_slots() if _may_leave(slot)]
         candidates = sorted(self._candidate(slot, now) for slot in free)
         return [(candidate.slot.name, candidate.worth) for candidate in candidates]
 
@@ -256,7 +266,7 @@ class Chooser:
             else:
                 self._tell(oldest.slot, now, to_heap=True, instead_of=oldest)
 
-    def _search(self, now: float, spare: Slot | None) -> _Candidate | None:
+    def _search(self, now: float, spare: Slot | None, passes: bool) -> _Candidate | None:
         """The least of those that come up first; what was taken out of the heap goes back."""
         aside: list[_Candidate] = []
         least: _Candidate | None = None
@@ -270,7 +280,7 @@ class Chooser:
                     self._forget(candidate)
                     continue
                 aside.append(candidate)
-                if slot is spare or not _may_leave(slot):
+                if not _may_leave(slot, spare, passes):
                     continue
                 looked_at += slot.uses == candidate.uses
                 anew = self._tell(slot, now, to_heap=False, instead_of=candidate)
@@ -309,5 +319,7 @@ class Chooser:
         return found
 
 
-def _may_leave(slot: Slot) -> bool:
+def _may_leave(slot: Slot, spare: Slot | None = None, passes: bool = False) -> bool:
+    if slot is spare:  # its caller holds it, and gives it back soon
+        return passes and not slot.pinned
     return not slot.holds and not slot.pinned

@@ -45,6 +45,8 @@ class MemoryManager:
         self.chooser: Chooser | None = None
         self.recycling: Recycling | None = None
         self._last_used: dict[str, float] = {}  # of what has left
+        # Class name -> slot, epoch, cause and bound of what was handed out and is not kept.
+        self._passing: dict[str, tuple[Slot, int, int, int]] = {}
         if settings.policy != "lru":
             self._choose(registry)
         if settings.adaptive_ttl:
@@ -101,14 +103,17 @@ class MemoryManager:
             self._adapt(registry, slot)
         if self.chooser is not None:
             self.chooser.note(slot, registry._now())
+            if registry._cached > registry.settings.max_cache_size:
+                self.choose_room(registry, slot)
         if self.budgets is not None:
             self.budgets.after_build(self, registry, slot)
 
     def choose_room(self, registry: Registry, spare: Slot | None) -> None:
         """Evict by the policy, down to `max_cache_size`."""
         most = registry.settings.max_cache_size
-        while registry._cached > most and self.evict_one(registry, _SIZE, most, spare=spare):
-            pass
+        while registry._cached > most + len(self._passing):
+            if not self.evict_one(registry, _SIZE, most, spare=spare):
+                break
 
     def evict_one(
         self, registry: Registry, cause: int, more_than: int, *, spare: Slot | None = None
@@ -120,17 +125,26 @@ class MemoryManager:
             registry: The registry.
             cause: SIZE or MEMORY.
             more_than: Only while more than this is cached: instances or bytes, by the cause.
-            spare: Is not to leave.
+            spare: What was just built. If it is not worth its place, it leaves as soon as its
+                caller, who holds it, gives it back.
 
         Returns:
-            Whether there was somebody, who has left by now.
+            Whether there was somebody, who has left by now, or passes.
         """
         while True:
             if self.chooser is not None:
-                chosen = self.chooser.victim(registry, registry._now(), spare)
+                chosen = self.chooser.victim(
+                    registry,
+                    registry._now(),
+                    spare,
+                    may_pass=spare is not None and spare.name not in self._passing,
+                )
                 if chosen is None:
                     return False
                 slot, epoch = chosen
+                if slot is spare and slot.holds:
+                    self._let_pass(registry, slot, epoch, cause, more_than)
+                    return True
             else:
                 found = registry._least_recent(spare)
                 if found is None:
@@ -138,9 +152,37 @@ class MemoryManager:
                 slot, epoch = found, found.epoch
             if registry._evict(slot, epoch, cause, more_than):
                 return True
+            if self.chooser is not None and slot.epoch == epoch:  # held meanwhile, or not in excess
+                self.chooser.note(slot, registry._now())
             over = registry._bytes if cause == _MEMORY else registry._cached
             if over <= more_than:  # another thread was at it
                 return True
+
+    # -- what is handed out and not kept ---------------------------------------------------------
+
+    def passing_bytes(self) -> int:
+        """Bytes of what leaves as soon as nobody holds it."""
+        return sum(max(0, slot.bytes) for slot, *_ in list(self._passing.values()))
+
+    def _let_pass(
+        self, registry: Registry, slot: Slot, epoch: int, cause: int, more_than: int
+    ) -> None:
+        if slot.name not in self._passing:
+            registry._blocked += 1  # from now on releases call `released`
+        self._passing[slot.name] = slot, epoch, cause, more_than
+
+    def released(self, registry: Registry) -> None:
+        """Something was given back: what passes may leave now."""
+        for class_name, (slot, epoch, cause, more_than) in list(self._passing.items()):
+            if slot.epoch == epoch and slot.holds:
+                continue
+            if self._passing.pop(class_name, None) is None:
+                continue  # another thread was at it
+            registry._blocked -= 1
+            # Where there is room by now it is kept.
+            if not registry._evict(slot, epoch, cause, more_than) and slot.epoch == epoch:
+                assert self.chooser is not None
+                self.chooser.note(slot, registry._now())
 
     def departed(self, registry: Registry, departed: list[Any]) -> None:
         """Instances have left their slots."""
@@ -188,7 +230,12 @@ class MemoryManager:
         limit = self.adaptive.limit(slot.name).seconds
         registry._set_limits(slot, limit, float("inf") if age == 0.0 else age)
 
+    def waiting_to_pass(self) -> int:
+        """How many leave as soon as nobody holds them."""
+        return len(self._passing)
+
     def _reset_after_fork(self) -> None:
+        self._passing.clear()
         self.sizing.reset_after_fork()
         if self.budgets is not None:
             self.budgets.reset_after_fork()

@@ -4,7 +4,8 @@ Policies: what an instance is worth keeping for. Whose worth is least leaves fir
 A policy is an object with one method, ``worth(slot, now) -> float``. It is asked when an instance
 was built, and again when that comes up for eviction; never at a hit. A worth may rise by uses and
 fall by time. A policy that learns from what is over has a second one, ``left(name, uses, built_at,
-last_used)``, which is told of each instance that left.
+last_used)``, which is told of each instance that left. With ``passes = True`` what was just built
+is weighed with the others: if it is worth least itself, it is handed out and not kept.
 
 What it is given, and may read: ``name``, ``uses``, ``built_at``, ``last_used`` (seconds of the
 registry's clock), ``build_seconds``, ``bytes`` (-1: not known). It may ask the registry, too.
@@ -93,6 +94,8 @@ class CostPolicy:
     its frequency is a rate in time, which fades by itself, where theirs is a count, which an
     inflating clock outbids.
     """
+
+    passes = True
 
     def __init__(self) -> None:
         # Class name -> gaps, the seconds of all together, and the last use, of stays that are over.

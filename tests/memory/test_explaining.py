@@ -1,0 +1,135 @@
+"""`explain`: why an instance is here, until when, what it costs; or why it is not here."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+
+def test_a_warm_one(make: Any, samples: Any, timer: Any) -> None:
+    registry = make(cache_ttl_seconds=60, max_age_seconds=100, max_cache_size=5, sizer=len_of)
+    samples.script["Alpha"] = lambda _: timer.advance(2)
+    registry.get_instance("Alpha")
+    registry.get_instance("Beta")
+    timer.advance(10)
+    registry.get_instance("Alpha")
+    timer.advance(5)
+    told = registry.explain("Alpha")
+    assert (told.class_name, told.state, told.uses, told.holders) == ("Alpha", "warm", 2, 0)
+    assert (told.age_seconds, told.idle_seconds, told.build_seconds) == (15.0, 5.0, 2.0)
+    assert (told.bytes, told.priority, told.pinned) == (7_000_000, 0, False)
+    assert (told.idle_limit_seconds, told.age_limit_seconds) == (60.0, 100.0)
+    assert told.leaves_in_seconds == 55.0
+    assert told.leaves_as == 2
+    assert str(told).splitlines() == [
+        "Alpha: warm",
+        "  built 15.0 s ago in 2.0 s, 7.0 MB",
+        "  used twice, the last time 5.0 s ago",
+        "  idle TTL 1.0 min (the registry's)".replace("1.0 min", "60.0 s"),
+        "  maximum age 100.0 s (the registry's)",
+        "  leaves in 55.0 s, unless it is used",
+        "  2nd of 2 to leave for room, by last use; 2 of at most 5 cached",
+    ]
+    assert registry.stats().hits == 1  # reading changes nothing
+
+
+def len_of(instance: Any) -> int:
+    return 7_000_000
+
+
+def test_the_first_limit_counts(make: Any, timer: Any) -> None:
+    registry = make(cache_ttl_seconds=60, max_age_seconds=100)
+    registry.get_instance("Alpha")
+    timer.advance(80)
+    assert registry.explain("Alpha").leaves_in_seconds == 0.0
+    assert "expired" in str(registry.explain("Alpha"))
+    registry.get_instance("Alpha")
+    timer.advance(50)
+    registry.get_instance("Alpha")
+    timer.advance(20)
+    assert registry.explain("Alpha").leaves_in_seconds == 30.0
+
+
+def test_one_that_is_held(make: Any) -> None:
+    registry = make(cache_ttl_seconds=60)
+    with registry.use("Alpha"):
+        told = registry.explain("Alpha")
+    assert (told.holders, told.leaves_in_seconds, told.leaves_as) == (1, None, None)
+    assert "held once by MainThread: its idle clock stands still" in str(told)
+
+
+def test_pins_priorities_and_recycling(make: Any) -> None:
+    registry = make({}, cache_ttl_seconds=0)
+    registry.register_class(
+        "Alpha", "samples.Alpha", pin=True, priority=3, recycle_after_uses=2,
+        recycle_after_seconds=60,
+    )  # fmt: skip
+    registry.get_instance("Alpha")
+    text = str(registry.explain("Alpha"))
+    assert "no idle TTL" in text
+    assert "pinned: it leaves for no want of use, room or memory" in text
+    assert "priority 3: who has less leaves before it" in text
+    assert "recycled after 2 uses or 60.0 s" in text
+    registry.get_instance("Alpha")
+    assert "due to be recycled: used 2 times" in str(registry.explain("Alpha"))
+
+
+def test_the_rank_by_a_policy(make: Any) -> None:
+    registry = make(policy="cost")
+    for name in ("Alpha", "Beta"):
+        registry.get_instance(name)
+    ranks = {name: registry.explain(name).leaves_as for name in ("Alpha", "Beta")}
+    assert sorted(ranks.values()) == [1, 2]
+    assert "to leave for room, by the policy" in str(registry.explain("Alpha"))
+
+
+def test_weakly_kept(make: Any) -> None:
+    registry = make(enable_weakref=True)
+    kept = registry.get_instance("Alpha")
+    told = registry.explain("Alpha")
+    assert (told.state, told.leaves_in_seconds) == ("weak", None)
+    assert "as long as somebody else refers to it" in str(told)
+    assert kept is not None
+
+
+def test_those_that_are_not_here(make: Any, samples: Any) -> None:
+    registry = make()
+    assert registry.explain("Nobody").state == "unknown"
+    assert registry.explain("Alpha").state == "cold"
+
+    def fail(_: Any) -> None:
+        raise OSError("no weights")
+
+    samples.script["Beta"] = fail
+    with pytest.raises(Exception, match="no weights"):
+        registry.get_instance("Beta")
+    told = registry.explain("Beta")
+    assert told.state == "failed"
+    assert "no weights" in str(told)
+    assert "tried again in 30.0 s" in str(told)
+    with pytest.raises(TypeError):
+        registry.explain(1)
+
+
+def test_one_that_is_being_built(make: Any, samples: Any) -> None:
+    registry = make()
+    told: list[Any] = []
+
+    def script(_: Any) -> None:
+        thread = threading.Thread(target=lambda: told.append(registry.explain("Alpha")))
+        thread.start()
+        thread.join()
+
+    samples.script["Alpha"] = script
+    registry.get_instance("Alpha")
+    assert told[0].state == "building"
+    assert "0 threads waiting" in str(told[0])
+
+
+def test_one_that_left_and_is_held(make: Any) -> None:
+    registry = make()
+    with registry.use("Alpha"):
+        registry.clear_cache()
+        assert "one that has left is still held once" in str(registry.explain("Alpha"))
