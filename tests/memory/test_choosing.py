@@ -236,7 +236,7 @@ def test_the_same_as_a_naive_choice(steps: list[tuple[str, int, int]]) -> None:
 # -- policies that fail --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong", [ValueError("no"), math.nan, "much", None])
+@pytest.mark.parametrize("wrong", [ValueError("no"), math.nan, math.inf, "much", None])
 def test_what_a_policy_cannot_judge_leaves_first_by_last_use(wrong: Any, caplog: Any) -> None:
     """It is said once; the others are judged as ever."""
     registry = warm(ByAttribute(), -5.0, wrong, wrong, -9.0)
@@ -256,14 +256,6 @@ def test_a_failure_is_logged_once(caplog: Any) -> None:
     (record,) = caplog.records
     assert "ByAttribute" in record.getMessage()
     assert record.exc_info is not None
-
-
-def test_infinity_is_a_worth() -> None:
-    """It leaves when nothing else is left."""
-    registry = warm(ByAttribute(), math.inf, 1.0)
-    assert registry.victim() == "S1"
-    registry.leave(registry.slots[1])
-    assert registry.victim() == "S0"
 
 
 def test_an_interrupt_in_a_policy_loses_nobody() -> None:

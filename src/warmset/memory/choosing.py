@@ -202,9 +202,9 @@ class Chooser:
     def _worth(self, slot: Slot, now: float) -> float:
         try:
             worth = float(self._policy.worth(slot, now))
-            if not math.isnan(worth):
+            if math.isfinite(worth):
                 return worth
-            problem: object = "it gave nan, expected a number"
+            problem: object = f"it gave {worth!r}, expected a finite number"
         except Exception as error:
             problem = error
         self._say(slot.name, problem)
@@ -216,7 +216,7 @@ class Chooser:
         self._failed = True
         _logs.warning(
             "memory",
-            "the policy %s cannot judge %r, whose last use counts instead; this is said once: %s",
+            "the policy %r cannot tell what %r is worth, its last use counts: %s",
             type(self._policy).__qualname__,
             class_name,
             problem,
