@@ -668,3 +668,60 @@ def test_round_trip_through_a_file(
         "enable_weakref": weak,
     }
     assert list(got.class_paths.items()) == [(n, f"pkg.mod.C{i}") for i, n in enumerate(names)]
+
+
+# -- options of classes --------------------------------------------------------------------------
+
+
+OPTIONS = """
+[classes]
+Alpha = "samples.Alpha"
+Beta = "samples.Beta"
+[options.Alpha]
+pin = true
+priority = 3
+cache_ttl_seconds = 0
+recycle_after_uses = 100
+"""
+
+
+def test_a_file_gives_options_to_classes(ws: Any, tmp_path: Path) -> None:
+    path = tmp_path / "warmset.toml"
+    path.write_text(OPTIONS)
+    registry = ws.MethodRegistry.from_file(path)
+    assert registry.pinned() == ["Alpha"]
+    options = registry._options["Alpha"]
+    assert (options.priority, options.cache_ttl_seconds, options.recycle_after_uses) == (
+        3,
+        0.0,
+        100,
+    )
+    assert "Beta" not in registry._options
+    from warmset.settings_file import load_settings_file
+
+    loaded = load_settings_file(path)
+    assert pickle.loads(pickle.dumps(loaded)) == loaded
+    assert hash(loaded) == hash(load_settings_file(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[options]\nAlpha = 1", "[options.Alpha]: 1; expected a table"),
+        (
+            "[options.Alhpa]\npin = true",
+            "[options]: unknown Alhpa = {'pin': True} (nearest: 'Alpha')",
+        ),
+        ("[options.Alpha]\npinn = true", "[options.Alpha]: unknown pinn = True (nearest: 'pin')"),
+        ("[options.Alpha]\npin = 1", "[options.Alpha]: pin = 1; expected a bool, true or false"),
+        ("[options.Alpha]\nsizer = 'x'", "[options.Alpha]: sizer = 'x'; expected None, 'measured'"),
+        ("[options.Alpha]\nafter_fork = 'x'", "after_fork = 'x'; expected 'keep', 'drop' or 'reb"),
+        ("[options.Alpha]\npriority = 1.5", "[options.Alpha]: priority = 1.5; expected a whole"),
+    ],
+)
+def test_a_wrong_option_in_a_file(ws: Any, tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "warmset.toml"
+    path.write_text(f"[classes]\nAlpha = 'samples.Alpha'\n{text}\n")
+    with pytest.raises(ws.settings.SettingsError) as caught:
+        ws.MethodRegistry.from_file(path)
+    assert fault in str(caught.value)

@@ -202,7 +202,8 @@ class Registry(Bounded):
         Make a registry from a ``warmset.toml``.
 
         Args:
-            path: A file with the tables ``[registry]`` and ``[classes]``.
+            path: A file with the tables ``[registry]`` and ``[classes]``, and for classes that
+                want options ``[options.NAME]``.
             options: Override settings of the file, or add `timer`.
 
         Returns:
@@ -215,7 +216,10 @@ class Registry(Bounded):
         from .settings_file import load_settings_file
 
         loaded = load_settings_file(path)
-        return cls(loaded.class_paths, **{**loaded.settings.as_options(), **options})
+        registry = cls(loaded.class_paths, **{**loaded.settings.as_options(), **options})
+        for class_name, given in loaded.class_options.items():
+            registry.register_class(class_name, loaded.class_paths[class_name], **given)
+        return registry
 
     @classmethod
     def from_settings(

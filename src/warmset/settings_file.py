@@ -7,6 +7,7 @@ Everything here may be called from any number of threads.
 from __future__ import annotations
 
 from .resolver import PATH_EXPECTED, check_name, check_path, told
+from .setting_rules import RULES
 from .settings import (
     RegistrySettings,
     SettingsError,
@@ -34,16 +35,23 @@ class SettingsFile(_Frozen):
         path: The file.
         settings: Its table ``[registry]``.
         class_paths: Its table ``[classes]``, class name -> class path; it is copied.
+        class_options: Its tables ``[options.NAME]``, class name -> options of `register_class`.
     """
 
-    __slots__ = ("class_paths", "path", "settings")
+    __slots__ = ("class_options", "class_paths", "path", "settings")
 
     path: str
     settings: RegistrySettings
     class_paths: Mapping[str, str]
+    class_options: Mapping[str, Mapping[str, Any]]
 
     def __init__(
-        self, *, path: str, settings: RegistrySettings, class_paths: Mapping[str, str]
+        self,
+        *,
+        path: str,
+        settings: RegistrySettings,
+        class_paths: Mapping[str, str],
+        class_options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         from types import MappingProxyType
 
@@ -51,13 +59,19 @@ class SettingsFile(_Frozen):
         put(self, "path", path)
         put(self, "settings", settings)
         put(self, "class_paths", MappingProxyType(dict(class_paths)))
+        options = {
+            name: MappingProxyType(dict(table)) for name, table in (class_options or {}).items()
+        }
+        put(self, "class_options", MappingProxyType(options))
 
     def __hash__(self) -> int:
         return hash((self.path, self.settings, frozenset(self.class_paths.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A read-only view cannot be pickled.
-        return _rebuild, (type(self), {**self._fields(), "class_paths": dict(self.class_paths)})
+        options = {name: dict(table) for name, table in self.class_options.items()}
+        fields = {**self._fields(), "class_paths": dict(self.class_paths), "class_options": options}
+        return _rebuild, (type(self), fields)
 
 
 def check_classes(table: object, *, file: str, table_name: str = "classes") -> dict[str, str]:
@@ -90,6 +104,66 @@ def check_classes(table: object, *, file: str, table_name: str = "classes") -> d
                 expected += " (a class name that contains dots must be quoted)"
             raise _fault(file, table_name, name, value, expected) from error
     return paths
+
+
+# What a class may be given in a file; a closer is code.
+CLASS_OPTIONS = (
+    "after_fork",
+    "cache_ttl_seconds",
+    "close_when_removed",
+    "max_age_seconds",
+    "pin",
+    "priority",
+    "recycle_after_growth_bytes",
+    "recycle_after_seconds",
+    "recycle_after_uses",
+    "sizer",
+)
+
+
+def check_class_options(
+    table: object, class_paths: Mapping[str, str], *, file: str, table_name: str = "options"
+) -> dict[str, dict[str, Any]]:
+    """
+    Check a table of options of classes.
+
+    Args:
+        table: The table, class name -> option -> value.
+        class_paths: The classes that there are.
+        file: The file that it stands in; for the text of the error.
+        table_name: The name of the table; for the text of the error.
+
+    Returns:
+        A new dict, class name -> options of `register_class`.
+
+    Raises:
+        SettingsError: It is no table, names a class that is not in the file, or has an option that
+            does not exist or may not have this value.
+    """
+    checked = {}
+    rows = _check_table(table, file=file, table_name=table_name)
+    if rows:
+        unknown_keys(rows, class_paths, file=file, table_name=table_name)
+    for name, given in rows.items():
+        own = f"{table_name}.{name}"
+        options = _check_table(given, file=file, table_name=own)
+        unknown_keys(options, CLASS_OPTIONS, file=file, table_name=own)
+        for key, value in options.items():
+            from .lifecycle.options import ClassOptions
+
+            try:
+                ClassOptions(name, **{key: value})
+            except (TypeError, ValueError) as error:
+                raise _fault(file, own, key, value, class_option_expected(key)) from error
+        checked[name] = dict(options)
+    return checked
+
+
+def class_option_expected(option: str) -> str:
+    """Tell what an option of a class may be; for the text of an error."""
+    if option in RULES:
+        return RULES[option][1]
+    return {"after_fork": "'keep', 'drop' or 'rebuild'"}.get(option, "a bool, true or false")
 
 
 def load_toml(path: AnyPath) -> dict[str, Any]:
@@ -143,7 +217,7 @@ def load_toml(path: AnyPath) -> dict[str, Any]:
 
 def load_settings_file(path: AnyPath) -> SettingsFile:
     """
-    Read a `warmset.toml`, which has the tables ``[registry]`` and ``[classes]`` and no more.
+    Read a `warmset.toml`: the tables ``[registry]``, ``[classes]`` and ``[options.NAME]``, no more.
 
     Args:
         path: The file.
@@ -159,9 +233,11 @@ def load_settings_file(path: AnyPath) -> SettingsFile:
 
     file = os.fsdecode(path)
     content = load_toml(file)
-    unknown_keys(content, ("registry", "classes"), file=file, table_name="")
+    unknown_keys(content, ("registry", "classes", "options"), file=file, table_name="")
+    class_paths = check_classes(content.get("classes", {}), file=file)
     return SettingsFile(
         path=file,
         settings=RegistrySettings.from_table(content.get("registry", {}), file=file),
-        class_paths=check_classes(content.get("classes", {}), file=file),
+        class_paths=class_paths,
+        class_options=check_class_options(content.get("options", {}), class_paths, file=file),
     )
