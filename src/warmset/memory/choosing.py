@@ -101,7 +101,12 @@ class Chooser:
             self._say(name, error)
 
     def victim(
-        self, registry: Registry, now: float, spare: Slot | None = None
+        self,
+        registry: Registry,
+        now: float,
+        spare: Slot | None = None,
+        *,
+        weigh: bool = False,
     ) -> tuple[Slot, int] | None:
         """
         Choose who leaves next; it is a candidate no more.
@@ -109,8 +114,9 @@ class Chooser:
         Args:
             registry: What is cached.
             now: The registry's clock.
-            spare: What was just built: it is not to leave, unless the policy `passes` what is not
-                worth its place, and is given then although it is held.
+            spare: What was just built.
+            weigh: Whether it is weighed, too, where the policy `passes` what is not worth its
+                place; it is given then although it is held. Else it is not to leave.
 
         Returns:
             Slot and epoch; None if all that is cached is held, pinned or spared.
@@ -118,9 +124,10 @@ class Chooser:
         O(log n) amortised; O(n) where much is held or pinned.
         """
         self._refresh(now)
-        chosen = self._search(now, spare)
+        weigh = weigh and self._passes
+        chosen = self._search(now, spare, weigh)
         if chosen is None and self._resync(registry, now):
-            chosen = self._search(now, spare)
+            chosen = self._search(now, spare, weigh)
         return chosen
 
     def order(self, registry: Registry, now: float) -> list[tuple[str, float]]:
@@ -173,7 +180,7 @@ class Chooser:
             error=problem if isinstance(problem, Exception) else None,
         )
 
-    def _search(self, now: float, spare: Slot | None) -> tuple[Slot, int] | None:
+    def _search(self, now: float, spare: Slot | None, weigh: bool) -> tuple[Slot, int] | None:
         """The least of the first few; the others go back."""
         passed: list[_Candidate] = []
         told: list[_Candidate] = []
@@ -187,11 +194,7 @@ class Chooser:
                 if slot.epoch != candidate.epoch or slot.kind != _STRONG:
                     if _may_return(slot, candidate.epoch):
                         passed.append(candidate)
-                elif (
-                    slot.pinned
-                    or (slot.holds and not (slot is spare and self._passes))
-                    or (slot is spare and not self._passes)
-                ):
+                elif slot.pinned or not (weigh if slot is spare else not slot.holds):
                     passed.append(candidate)
                 elif told and candidate.priority > told[0].priority:
                     passed.append(candidate)
