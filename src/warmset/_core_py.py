@@ -353,7 +353,7 @@ class RegistryCore(Changes):
         try:
             if departed:
                 self._departed(departed)
-            elif self._by_policy and self._cached > self._max_size:
+            elif place is slot and self._by_policy and self._cached > self._max_size:
                 self._trim()
         finally:
             if isinstance(place, Departure):

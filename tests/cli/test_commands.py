@@ -29,7 +29,7 @@ MB = 1_000_000
 COUNT = '[[steps]]\nclass = "Counter"\nmethod = "count"\narguments = { text = "$document.text" }\n'
 FAIL = '[[steps]]\nclass = "Sink"\nmethod = "fail"\narguments = { name = "$document.name" }\n'
 LEAK = '[[steps]]\nclass = "Sink"\nmethod = "leak"\neach = "run"\n'
-HEADINGS = "run seconds calls MB MB hits misses rate tions cached"
+HEADINGS = "run seconds calls MB MB MB hits misses rate tions cached"
 
 
 def invoke(*words: str) -> tuple[int, str]:
@@ -146,9 +146,10 @@ def test_a_run_prints_table_and_verdict(file: Callable[..., str]) -> None:
     assert lines[3].split() == HEADINGS.split()
     rows = [line.split() for line in lines[4:7]]
     assert [row[0] for row in rows] == ["1", "2", "3"]
-    assert {(row[2], *row[5:]) for row in rows} == {("2", "1", "1", "50.0%", "0", "1")}
-    assert rows[0][4] == "-"
-    assert rows[1][4][0] in "+-"
+    assert {(row[2], *row[6:]) for row in rows} == {("2", "1", "1", "50.0%", "0", "1")}
+    assert all(float(row[4]) > -100.0 for row in rows)  # what came back, measured
+    assert rows[0][5] == "-"
+    assert rows[1][5][0] in "+-"
     assert lines[7].startswith("PASS: RSS ")
     assert len(lines) == 8
     assert all(len(line) <= 80 for line in lines[2:7])
@@ -162,7 +163,17 @@ def test_nothing_is_cut_off_when_it_is_wider_than_the_screen(
     report.print_table((record(1, 100), big), sys.stdout)
     row = capsys.readouterr().out.splitlines()[-1]
     assert row.split() == [
-        *["2", "1.50", "10", "123456.7", "+123356.7", "1000000000000", "100000000000", "90.9%"],
+        *[
+            "2",
+            "1.50",
+            "10",
+            "123456.7",
+            "1.0",
+            "+123356.7",
+            "1000000000000",
+            "100000000000",
+            "90.9%",
+        ],
         *["100000000000", "1", "1000000000", "0"],
     ]
 
@@ -226,7 +237,7 @@ def test_the_report_as_json(file: Callable[..., str], tmp_path: Path) -> None:
     assert (data["calls"], data["failed"], data["skipped"]) == (8, 4, 0)
     assert data["failures"][0]["error"] == "ValueError: never"
     first, second = data["runs"]
-    assert set(first) == {*RunRecord.__slots__, "hit_rate"}
+    assert set(first) == {*RunRecord.__slots__, "hit_rate", "returned_bytes"}
     assert second["growth_bytes"] == second["rss_bytes"] - first["rss_bytes"]
     assert data["verdict"]["status"] == "pass"
     assert data["verdict"]["bound_bytes"] == 1000 * MB
@@ -412,3 +423,16 @@ def test_classes_beside_the_pipeline_need_not_be_installed(tmp_path: Path) -> No
             timeout=60,
         )
         assert result.returncode == 0, result.stderr + result.stdout
+
+
+def test_what_lives_on_is_told(file: Callable[..., str]) -> None:
+    """With who keeps it; and nothing where all is gone."""
+    keeping = '[[steps]]\nclass = "Sink"\nmethod = "keep"\neach = "run"\n'
+    status, text = invoke("run", file(keeping), "--runs", "2", "--max-growth-mb", "1000")
+    assert status == 0
+    lines = text.splitlines()
+    at = lines.index("2 instances dropped, and alive:")
+    assert lines[at + 1].startswith("  Sink (")
+    assert lines[at + 2].endswith(".kept[0]")
+    status, text = invoke("run", file(keeping), "--runs", "1", "--no-trim")
+    assert "dropped, and alive" not in text

@@ -25,9 +25,9 @@ def test_a_warm_one(make: Any, samples: Any, timer: Any) -> None:
     assert told.leaves_as == 2
     assert str(told).splitlines() == [
         "Alpha: warm",
-        "  built 15.0 s ago in 2.0 s, 7.0 MB",
+        "  built 15.0 s ago in 2.0 s, 7.0 MB (len_of, 15.0 s ago)",
         "  used twice, the last time 5.0 s ago",
-        "  idle TTL 1.0 min (the registry's)".replace("1.0 min", "60.0 s"),
+        "  idle TTL 60.0 s (the registry's)",
         "  maximum age 100.0 s (the registry's)",
         "  leaves in 55.0 s, unless it is used",
         "  2nd of 2 to leave for room, by last use; 2 of at most 5 cached",

@@ -276,6 +276,38 @@ def test_a_client_pins(make: Any, serving: Any, connect: Any) -> None:
     assert not client.ask("pin", registry="main", **{"class": "Nobody"})["ok"]
 
 
+def test_limits_of_classes_pins_and_policies_are_told(
+    make: Any, serving: Any, connect: Any, timer: Any
+) -> None:
+    """As they are, with sizes; a policy or a sizer of one's own by its name."""
+
+    class Newest:
+        def worth(self, slot: Any, now: float) -> float:
+            return -slot.last_used  # type: ignore[no-any-return]
+
+    registry = make({}, policy=Newest(), sizer=len_of, max_age_seconds=100, max_cache_size=3)
+    registry.register_class("Alpha", "samples.Alpha", pin=True)
+    registry.register_class("Beta", "samples.Beta", cache_ttl_seconds=9)
+    registry.register_class("Gamma", "samples.Gamma", cache_ttl_seconds=0, max_age_seconds=0)
+    registry.register_class("Delta", "samples.Delta")
+    for name in ("Alpha", "Beta", "Gamma"):
+        registry.get_instance(name)
+    serving.serve(registry, name="main")
+    (told,) = connect().ask("stats")["registries"]
+    assert told["settings"]["policy"].endswith("Newest")
+    assert told["settings"]["sizer"] == "len_of"
+    by_name = {row["class_name"]: row for row in told["classes"]}
+    assert by_name["Alpha"]["leaves"] == "pinned, aged in 2m"
+    assert by_name["Beta"]["leaves"] == "idle in 9.0s, by policy"
+    assert by_name["Gamma"]["leaves"] == "by policy"
+    assert [by_name[name]["bytes"] for name in ("Alpha", "Beta")] == [77, 77]
+    assert told["bytes"] == 231
+
+
+def len_of(instance: Any) -> int:
+    return 77
+
+
 def test_the_thread_keeps_no_registry_alive(make: Any, serving: Any) -> None:
     """It ends with the last one, and takes the socket away; the next one starts it again."""
     registry, other = make(), make()

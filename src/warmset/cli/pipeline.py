@@ -75,7 +75,6 @@ class RunRecord:
         rss_before_clear_bytes: Resident set size at the end of the run, before anything is freed.
         rss_bytes: The same after the cache was cleared (if it is), the garbage collected, and free
             memory given back to the system (if it is).
-        returned_bytes: What the system got back between the two.
         growth_bytes: `rss_bytes` less that of run 1.
         hits: Look-ups that found a live instance.
         misses: Look-ups that did not.
@@ -91,12 +90,16 @@ class RunRecord:
     skipped: int
     rss_before_clear_bytes: int
     rss_bytes: int
-    returned_bytes: int
     growth_bytes: int
     hits: int
     misses: int
     evictions: int
     cached: int
+
+    @property
+    def returned_bytes(self) -> int:
+        """Give what the system got back when the run had ended."""
+        return self.rss_before_clear_bytes - self.rss_bytes
 
     @property
     def hit_rate(self) -> float:
@@ -387,7 +390,6 @@ class _Engine:
                 skipped=skipped,
                 rss_before_clear_bytes=before_clear,
                 rss_bytes=rss,
-                returned_bytes=before_clear - rss,
                 growth_bytes=rss - first,
                 hits=hits,
                 misses=misses,

@@ -258,7 +258,14 @@ def as_data(
         "options": asdict(options),
         # JSON has no infinity; `retry_after_seconds` may be one.
         "registry": {key: _finite(value) for key, value in settings.items()},
-        "runs": [{**asdict(record), "hit_rate": record.hit_rate} for record in outcome.records],
+        "runs": [
+            {
+                **asdict(record),
+                "returned_bytes": record.returned_bytes,
+                "hit_rate": record.hit_rate,
+            }
+            for record in outcome.records
+        ],
         "ended": outcome.ended,
         "calls": outcome.calls,
         "failed": outcome.failed,

@@ -71,8 +71,7 @@ def explain(registry: Registry, class_name: str) -> Explanation:
     age, idle = max(0.0, now - slot.built_at), max(0.0, now - slot.last_used)
     size = None if slot.bytes < 0 else slot.bytes
     said = [
-        f"built {_span(age)} ago in {_span(slot.build_seconds)}, "
-        f"{'of unknown size' if size is None else _bytes(size)}",
+        f"built {_span(age)} ago in {_span(slot.build_seconds)}, {_sized(registry, slot, size)}",
         f"used {_times(slot.uses)}, the last time {_span(idle)} ago",
     ]
     said += _holding(registry, slot)
@@ -117,6 +116,19 @@ def _said(
         leaves_as=rank,
         because=tuple(said),
     )
+
+
+def _sized(registry: Registry, slot: Slot, size: int | None) -> str:
+    """How big it is, by what method, and since when that is known."""
+    if size is None:
+        return "of unknown size"
+    memory = registry._memory
+    told = None if memory is None else memory.sizing.last(slot.name, slot.epoch)
+    if told is None:
+        return _bytes(size)
+    ago = max(0.0, registry._now() - told.measured_at)
+    least = "at least " if told.at_least else "about " if told.estimate else ""
+    return f"{least}{_bytes(size)} ({told.method}, {_span(ago)} ago)"
 
 
 def _holding(registry: Registry, slot: Slot) -> list[str]:

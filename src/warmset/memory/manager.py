@@ -111,7 +111,7 @@ class MemoryManager:
     def choose_room(self, registry: Registry, spare: Slot | None) -> None:
         """Evict by the policy, down to `max_cache_size`."""
         most = registry.settings.max_cache_size
-        while registry._cached > most + len(self._passing):
+        while registry._cached > most + len(self._still_passing()):
             if not self.evict_one(registry, _SIZE, most, spare=spare):
                 break
 
@@ -133,12 +133,9 @@ class MemoryManager:
         """
         while True:
             if self.chooser is not None:
-                chosen = self.chooser.victim(
-                    registry,
-                    registry._now(),
-                    spare,
-                    may_pass=spare is not None and spare.name not in self._passing,
-                )
+                # What passes already is weighed no more: it would be chosen again and again.
+                weigh = spare is not None and spare.name not in self._passing
+                chosen = self.chooser.victim(registry, registry._now(), spare, weigh=weigh)
                 if chosen is None:
                     return False
                 slot, epoch = chosen
@@ -162,7 +159,11 @@ class MemoryManager:
 
     def passing_bytes(self) -> int:
         """Bytes of what leaves as soon as nobody holds it."""
-        return sum(max(0, slot.bytes) for slot, *_ in list(self._passing.values()))
+        return sum(max(0, slot.bytes) for slot in self._still_passing())
+
+    def _still_passing(self) -> list[Slot]:
+        """The slots of what passes; not of what left for another reason."""
+        return [slot for slot, epoch, *_ in list(self._passing.values()) if slot.epoch == epoch]
 
     def _let_pass(
         self, registry: Registry, slot: Slot, epoch: int, cause: int, more_than: int

@@ -107,7 +107,7 @@ def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
             **known,
         }
 
-    for entry, leaves, seconds in _departures(stats, len(registry)):
+    for entry, leaves, seconds in _departures(registry, stats):
         held = entry.holders > 0
         yield row(
             entry.class_name,
@@ -117,7 +117,7 @@ def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
             idle_seconds=None if held else entry.idle_seconds,
             uses=entry.uses,
             build_seconds=entry.build_seconds,
-            bytes=getattr(entry, "bytes", None),
+            bytes=entry.bytes,
             holders=entry.holders,
             leaves=leaves,
             leaves_in_seconds=seconds,
@@ -163,31 +163,43 @@ def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
 
 
 def _departures(
-    stats: RegistryStats, registered: int
+    registry: Registry, stats: RegistryStats
 ) -> Iterator[tuple[EntryStats, str, float | None]]:
     """Each cached instance, the newest first, with why it will leave, and in how many seconds."""
-    ttl = stats.cache_ttl_seconds
     spare = stats.max_cache_size - stats.cached
-    # How many go before it when room is needed: those used less recently, held ones excepted.
-    before = stats.cached - stats.held
+    # How many go before it when room is needed: those used less recently, held and pinned excepted.
+    slots = {entry.class_name: registry._slots.get(entry.class_name) for entry in stats.entries}
+    pinned = {name for name, slot in slots.items() if slot is not None and slot.pinned}
+    before = sum(not e.holders and e.class_name not in pinned for e in stats.entries)
     for entry in stats.entries:
         if entry.holders:
             yield entry, "at its release", None
             continue
-        before -= 1
-        left = ttl - entry.idle_seconds
+        slot = slots[entry.class_name]
         causes = []
-        if ttl > 0.0 and left <= 0.0:
+        idle_left = age_left = inf
+        if slot is not None:
+            age_left = slot.age_limit - entry.age_seconds
+            idle_left = slot.idle_limit - entry.idle_seconds
+        if entry.class_name in pinned:
+            causes.append("pinned")
+            idle_left = inf
+        else:
+            before -= 1
+        left = min(idle_left, age_left)
+        if left <= 0.0:
             causes.append("expired: next look-up")
-        elif ttl > 0.0:
-            causes.append(f"idle in {span(left)}")
-        if registered > stats.max_cache_size:
+        elif left != inf:
+            causes.append(f"{'idle' if idle_left <= age_left else 'aged'} in {span(left)}")
+        if len(registry) > stats.max_cache_size and entry.class_name not in pinned:
             builds = max(0, spare) + before + 1
-            if builds == 1:
+            if registry._by_policy:
+                causes.append("by policy")
+            elif builds == 1:
                 causes.append("LRU: next")
             elif not causes:
                 causes.append(f"LRU: after {builds} builds")
-        yield entry, ", ".join(causes) or "no limit", max(0.0, left) if ttl > 0.0 else None
+        yield entry, ", ".join(causes) or "no limit", None if left == inf else max(0.0, left)
 
 
 def _oldest_holds(registry: Registry) -> dict[str, tuple[int, float]]:
@@ -212,5 +224,9 @@ def span(seconds: float) -> str:
 
 
 def _finite(value: Any) -> Any:
-    # JSON has no infinity; `retry_after_seconds` may be one.
-    return "inf" if isinstance(value, float) and not isfinite(value) else value
+    # JSON has no infinity; `retry_after_seconds` may be one. A policy or a sizer may be any object.
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if isfinite(value) else "inf"
+    return getattr(value, "__qualname__", type(value).__qualname__)

@@ -1,0 +1,164 @@
+"""Random sequences of what bounds memory, on both cores: they agree on all, and nothing is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import structure
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from twins import load
+
+from warmset.testing import FakeTimer
+
+NAMES = ("Alpha", "Beta", "Gamma", "Delta")
+name = st.sampled_from(NAMES)
+SIZES = {"Alpha": 10, "Beta": 20, "Gamma": 30, "Delta": 100}
+
+
+def size_of(instance: Any) -> int:
+    return SIZES[type(instance).__name__]
+
+
+class Twins(RuleBasedStateMachine):
+    """Each step is done on both cores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timer = FakeTimer()
+        self.registries: list[Any] = []
+        self.leases: list[tuple[str, list[Any], list[Any]]] = []
+
+    @initialize(
+        policy=st.sampled_from(["lru", "cost"]),
+        most=st.sampled_from([0, 45, 90]),
+        size=st.integers(1, 4),
+        age=st.sampled_from([0.0, 20.0]),
+        revive=st.booleans(),
+    )
+    def start(self, policy: str, most: int, size: int, age: float, revive: bool) -> None:
+        self.size, self.most = size, most
+        for twin in ("compiled", "pure"):
+            registry = load(twin)["warmset"].MethodRegistry(  # type: ignore[attr-defined]
+                {each: f"samples.{each}" for each in NAMES},
+                cache_ttl_seconds=8,
+                max_age_seconds=age,
+                max_cache_size=size,
+                max_cache_bytes=most,
+                sizer=size_of,
+                policy=policy,
+                revive=revive,
+                timer=self.timer,
+            )
+            self.registries.append(registry)
+
+    def both(self, call: Any) -> Any:
+        one, other = (call(registry) for registry in self.registries)
+        assert one == other
+        return one
+
+    @rule(name=name)
+    def get(self, name: str) -> None:
+        self.both(lambda registry: type(registry.get_instance(name)).__name__)
+
+    @rule(name=name)
+    def hold(self, name: str) -> None:
+        leases = [registry.use(name) for registry in self.registries]
+        self.leases.append((name, [lease.__enter__() for lease in leases], leases))
+
+    @rule(at=st.integers(0, 9))
+    def release(self, at: int) -> None:
+        if self.leases:
+            _, instances, leases = self.leases.pop(at % len(self.leases))
+            assert not any(instance.is_closed for instance in instances)
+            for lease in leases:
+                lease.__exit__(None, None, None)
+
+    @rule(name=name, pinned=st.booleans())
+    def pin(self, name: str, pinned: bool) -> None:
+        self.both(lambda registry: registry.pin(name) if pinned else registry.unpin(name))
+
+    @rule(name=name, ttl=st.sampled_from([None, 0.0, 3.0]), priority=st.integers(-1, 1))
+    def options(self, name: str, ttl: float | None, priority: int) -> None:
+        self.both(
+            lambda registry: registry.register_class(
+                name, f"samples.{name}", cache_ttl_seconds=ttl, priority=priority
+            )
+        )
+
+    @rule(name=name)
+    def recycle(self, name: str) -> None:
+        self.both(lambda registry: registry.recycle(name))
+
+    @rule(name=name)
+    def discard(self, name: str) -> None:
+        self.both(lambda registry: registry.discard(name))
+
+    @rule()
+    def clear(self) -> None:
+        self.both(lambda registry: registry.clear_cache()["entries_cleared"])
+
+    @rule()
+    def sweep(self) -> None:
+        self.both(lambda registry: registry.sweep())
+        if not self.leases and not self.registries[0].pinned():
+            assert self.registries[0]._cached <= self.size
+            assert not self.most or self.registries[0]._bytes <= self.most
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 7.0, 15.0]))
+    def wait(self, seconds: float) -> None:
+        self.timer.advance(seconds)
+
+    @rule(name=name)
+    def explain(self, name: str) -> None:
+        self.both(lambda registry: registry.explain(name)[1:-1])
+
+    @invariant()
+    def they_agree(self) -> None:
+        if not self.registries:
+            return
+        self.both(lambda registry: registry._ring())
+        self.both(lambda registry: (registry._bytes, registry._blocked, registry.pinned()))
+
+        def counted(registry: Any) -> Any:
+            stats = registry.stats().as_dict()
+            return {key: value for key, value in stats.items() if key != "total_build_seconds"}
+
+        self.both(counted)
+
+    def teardown(self) -> None:
+        while self.leases:
+            self.release(0)
+        for registry in self.registries:
+            for pinned in registry.pinned():
+                registry.unpin(pinned)
+            registry.sweep()
+            structure.check(registry)
+            assert registry._cached <= self.size
+            assert not self.most or registry._bytes <= self.most
+            assert registry._blocked == 0
+            registry.close()
+            stats = registry.stats()
+            assert stats.closed + stats.left_open == stats.builds
+
+
+def test_the_cores_agree(request: pytest.FixtureRequest, samples: Any) -> None:
+    """On who leaves, when, and why."""
+    if request.config.getoption("--pure-only"):
+        pytest.skip("there is only one core in this run")
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Twins,
+        settings=settings(
+            max_examples=int(request.config.getoption("--examples")),
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
