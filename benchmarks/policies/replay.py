@@ -94,6 +94,7 @@ class Ours:
         self, trace: Trace, budget: int, policy: Policy, adaptive: AdaptiveTtl | None = None
     ) -> None:
         self.bytes = 0
+        self._cached = 0
         self.evicted: list[int] = []
         self._budget = budget
         self._adaptive = adaptive
@@ -133,6 +134,7 @@ class Ours:
             self._adaptive.observe_return(slot.name, now - left)
         slot.last_used = now
         self.bytes += slot.bytes
+        self._cached += 1
         self._chooser.note(slot, now)  # type: ignore[arg-type]
         if slot.bytes > self._budget:  # handed out and let go; the others stay
             self._remove(slot)
@@ -145,6 +147,7 @@ class Ours:
         slot.kind = 0
         slot.epoch += 1
         self.bytes -= slot.bytes
+        self._cached -= 1
         self.evicted.append(int(slot.name))
         self._chooser.left(slot.name, slot.uses, slot.built_at, slot.last_used)
         if self._adaptive is not None:

@@ -1,17 +1,18 @@
 """
 Choosing who leaves: a heap by priority and worth, which is brought up to date as it is looked at.
 
-A hit changes no heap, and neither does time. What was used since it was put in has risen, so it
-lies too far to the front; what was not may have fallen, and lie too far back. So of those that come
-up first a few that were not used are told anew, and the least of them leaves; and when there were
-as many choices as there are instances, all are told anew. A choice is O(log n), amortised over uses
-and choices.
+A hit changes no heap. What was used since its worth was told has risen, and so lies too far to the
+front: it is told anew when it comes up. What has fallen by time alone lies too far back: of those
+that come up first a few are told anew at each choice, and so are those that were told longest ago.
+So a choice is O(log n) amortised, it is exact for a policy whose worths never fall, and for any
+other one no worth is older than half as many choices as there are candidates.
 """
 
 from __future__ import annotations
 
 import math
 from _thread import RLock
+from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,17 +28,23 @@ if TYPE_CHECKING:
 __all__ = ["Chooser"]
 
 _STRONG = 1  # a slot's kind
-_TOLD_ANEW = 8  # of those that come up first and were not used
-_SMALL = 64  # a heap that is not worth purging
+_LOOKED_AT = 8  # of those that come up first
+_RENEWED = 2  # of those that were told longest ago
+_SMALL = 64  # a heap that is not worth clearing up
 
 
 class _Candidate(NamedTuple):
     priority: int
     worth: float
-    number: int  # no two have the same: slots are never compared
+    last_used: float  # of equal worth, who was used least recently
+    number: int  # of equal last use, who was noticed first; no two have the same
     slot: Slot
     epoch: int
     uses: int  # when the worth was told
+
+    @property
+    def has_left(self) -> bool:
+        return self.slot.epoch != self.epoch or self.slot.kind != _STRONG
 
 
 class Chooser:
@@ -48,7 +55,9 @@ class Chooser:
         policy: Tells what instances are worth.
         priority_of: Tells the priority of a class.
 
-    Safe under threads. The policy is called outside the lock.
+    Safe under threads, and when the policy asks the registry: it is called outside the lock. An
+    instance that it cannot judge counts as worth less than any other of its priority; of those, who
+    was used least recently leaves first.
     """
 
     def __init__(self, policy: Policy, priority_of: Callable[[str], int]) -> None:
@@ -56,35 +65,33 @@ class Chooser:
         self._priority_of = priority_of
         # Whether what was just built may be chosen, too: then it is handed out and not kept.
         self._passes = bool(getattr(policy, "passes", False))
+        # Class name -> its one valid candidate, those told longest ago first. What is in the heap
+        # but not here is passed over.
+        self._told: OrderedDict[str, _Candidate] = OrderedDict()
         self._heap: list[_Candidate] = []
         self._number = 0
-        self._purge_at = _SMALL
-        self._choices = 0  # since all were told anew
+        self._searching = 0  # threads that have some candidates out of the heap
         self._failed = False  # whether it was said that the policy fails
         self._lock = RLock()  # re-entrant: a finaliser may come in
 
     def reset_after_fork(self) -> None:
-        """Have a lock that no thread of the parent holds."""
+        """Have a lock that no thread of the parent holds, and no candidates that one has taken."""
         self._lock = RLock()
+        self._told, self._heap, self._searching = OrderedDict(), [], 0
 
     def note(self, slot: Slot, now: float) -> None:
         """
-        Let an instance be a candidate, as when it was built.
+        Let an instance be a candidate, as when it was built; or tell its worth anew.
 
         Args:
             slot: Where it is.
             now: The registry's clock.
         """
-        candidate = self._candidate(slot, now)
-        with self._lock:
-            heappush(self._heap, candidate)
-            much = len(self._heap) > self._purge_at
-        if much:
-            self.purge()
+        self._tell(slot, now, to_heap=True)
 
     def left(self, name: str, uses: int, built_at: float, last_used: float) -> None:
         """
-        Tell the policy that an instance left, if it wants to know.
+        An instance has left: it is a candidate no more, and the policy is told if it wants that.
 
         Args:
             name: The class name.
@@ -92,6 +99,10 @@ class Chooser:
             built_at: When it was built.
             last_used: When it was used last.
         """
+        with self._lock:
+            candidate = self._told.get(name)
+            if candidate is not None and candidate.has_left:  # and not another, or it came back
+                del self._told[name]
         left = getattr(self._policy, "left", None)
         if left is None:
             return
@@ -106,29 +117,37 @@ class Chooser:
         now: float,
         spare: Slot | None = None,
         *,
-        weigh: bool = False,
+        may_pass: bool = True,
     ) -> tuple[Slot, int] | None:
         """
-        Choose who leaves next; it is a candidate no more.
+        Choose who leaves next. It stays a candidate until it has left.
 
         Args:
             registry: What is cached.
             now: The registry's clock.
-            spare: What was just built.
-            weigh: Whether it is weighed, too, where the policy `passes` what is not worth its
-                place; it is given then although it is held. Else it is not to leave.
+            spare: What was just built: it is not to leave, unless the policy `passes` what is not
+                worth its place, and is given then although it is held.
+            may_pass: False where it passes already, and more has to leave.
 
         Returns:
             Slot and epoch; None if all that is cached is held, pinned or spared.
 
-        O(log n) amortised; O(n) where much is held or pinned.
+        O(log n) amortised; O(n) where much is held or pinned, and after something came in by
+        another way than a build.
         """
-        self._refresh(now)
-        weigh = weigh and self._passes
-        chosen = self._search(now, spare, weigh)
-        if chosen is None and self._resync(registry, now):
-            chosen = self._search(now, spare, weigh)
-        return chosen
+        if spare is not None and spare.kind == _STRONG and spare.name not in self._told:
+            self.note(spare, now)  # cached already, though its build has not ended
+        if len(self._told) < registry._cached:
+            self._resync(registry, now)
+        self._renew(now)
+        passes = self._passes and may_pass
+        chosen = self._search(now, spare, passes)
+        if chosen is None and (self._resync(registry, now) or self._searching):
+            # What another thread has out of the heap just now is no reason to find nobody.
+            free = [slot for slot in registry._warm_slots() if _may_leave(slot, spare, passes)]
+            told = [self._candidate(slot, now) for slot in free]
+            chosen = min(told, default=None)
+        return None if chosen is None else (chosen.slot, chosen.epoch)
 
     def order(self, registry: Registry, now: float) -> list[tuple[str, float]]:
         """
@@ -142,18 +161,43 @@ class Chooser:
             Name and worth of each that is neither held nor pinned, who leaves first at the front.
             It changes nothing. O(n log n).
         """
-        candidates = [
-            self._candidate(slot, now)
-            for slot in registry._warm_slots()
-            if not slot.holds and not slot.pinned
-        ]
-        return [(c.slot.name, c.worth) for c in sorted(candidates, key=lambda c: c[:2])]
+        free = [slot for slot in registry._warm_slots() if _may_leave(slot)]
+        candidates = sorted(self._candidate(slot, now) for slot in free)
+        return [(candidate.slot.name, candidate.worth) for candidate in candidates]
+
+    def purge(self, now: float | None = None) -> None:
+        """
+        Forget candidates that have left, and tell the others anew.
+
+        Args:
+            now: The registry's clock; None only forgets.
+
+        O(n log n).
+        """
+        with self._lock:
+            candidates = list(self._told.values())
+        for candidate in candidates:
+            if candidate.has_left:
+                self._forget(candidate)
+            elif now is not None:
+                self._tell(candidate.slot, now, to_heap=True, instead_of=candidate)
+        with self._lock:
+            self._clear_up()
+
+    # -- worths ----------------------------------------------------------------------------------
 
     def _candidate(self, slot: Slot, now: float) -> _Candidate:
-        epoch, uses = slot.epoch, slot.uses
+        # The use before the worth: one between the two makes it look too old, which does no harm.
+        epoch, uses, last_used = slot.epoch, slot.uses, slot.last_used
         worth = self._worth(slot, now)
-        self._number += 1
-        return _Candidate(self._priority_of(slot.name), worth, self._number, slot, epoch, uses)
+        priority = self._priority_of(slot.name)
+        with self._lock:
+            before = self._told.get(slot.name)
+            if before is not None and before[-3:] == (slot, epoch, uses):
+                number = before.number
+            else:
+                number = self._number = self._number + 1
+        return _Candidate(priority, worth, last_used, number, slot, epoch, uses)
 
     def _worth(self, slot: Slot, now: float) -> float:
         try:
@@ -164,7 +208,7 @@ class Chooser:
         except Exception as error:
             problem = error
         self._say(slot.name, problem)
-        return slot.last_used
+        return -math.inf
 
     def _say(self, class_name: str, problem: object) -> None:
         if self._failed:
@@ -180,88 +224,102 @@ class Chooser:
             error=problem if isinstance(problem, Exception) else None,
         )
 
-    def _search(self, now: float, spare: Slot | None, weigh: bool) -> tuple[Slot, int] | None:
-        """The least of the first few; the others go back."""
-        passed: list[_Candidate] = []
-        told: list[_Candidate] = []
-        try:
-            while len(told) < _TOLD_ANEW:
-                with self._lock:
-                    if not self._heap:
-                        break
-                    candidate = heappop(self._heap)
-                slot = candidate.slot
-                if slot.epoch != candidate.epoch or slot.kind != _STRONG:
-                    if _may_return(slot, candidate.epoch):
-                        passed.append(candidate)
-                elif slot.pinned or not (weigh if slot is spare else not slot.holds):
-                    passed.append(candidate)
-                elif told and candidate.priority > told[0].priority:
-                    passed.append(candidate)
-                    break
-                elif slot.uses != candidate.uses:
-                    self.note(slot, now)
-                else:
-                    told.append(self._candidate(slot, now))
-            if not told:
+    def _tell(
+        self, slot: Slot, now: float, *, to_heap: bool, instead_of: _Candidate | None = None
+    ) -> _Candidate | None:
+        """Ask for a worth and let it be the valid one; not if another was told meanwhile."""
+        candidate = self._candidate(slot, now)
+        with self._lock:
+            if instead_of is not None and self._told.get(slot.name) is not instead_of:
                 return None
-            least = min(told, key=_rank)
-            told.remove(least)
-            return least.slot, least.epoch
+            self._told[slot.name] = candidate
+            self._told.move_to_end(slot.name)
+            if to_heap:
+                self._push(candidate)
+        return candidate
+
+    def _push(self, candidate: _Candidate) -> None:
+        heappush(self._heap, candidate)
+        if len(self._heap) > 2 * len(self._told) + _SMALL:
+            self._clear_up()
+
+    def _clear_up(self) -> None:
+        self._heap = list(self._told.values())
+        heapify(self._heap)
+
+    def _forget(self, candidate: _Candidate) -> None:
+        with self._lock:
+            if self._told.get(candidate.slot.name) is candidate:
+                del self._told[candidate.slot.name]
+
+    # -- choosing --------------------------------------------------------------------------------
+
+    def _renew(self, now: float) -> None:
+        """Tell anew what was told longest ago."""
+        for _ in range(_RENEWED):
+            with self._lock:
+                oldest = next(iter(self._told.values()), None)
+            if oldest is None:
+                return
+            if oldest.has_left:
+                self._forget(oldest)
+            else:
+                self._tell(oldest.slot, now, to_heap=True, instead_of=oldest)
+
+    def _search(self, now: float, spare: Slot | None, passes: bool) -> _Candidate | None:
+        """The least of those that come up first; what was taken out of the heap goes back."""
+        aside: list[_Candidate] = []
+        least: _Candidate | None = None
+        looked_at = 0
+        with self._lock:
+            self._searching += 1
+        try:
+            while (candidate := self._take(least, looked_at >= _LOOKED_AT)) is not None:
+                slot = candidate.slot
+                if candidate.has_left:
+                    self._forget(candidate)
+                    continue
+                aside.append(candidate)
+                if not _may_leave(slot, spare, passes):
+                    continue
+                looked_at += slot.uses == candidate.uses
+                anew = self._tell(slot, now, to_heap=False, instead_of=candidate)
+                if anew is not None:
+                    aside[-1] = anew
+                    least = anew if least is None else min(least, anew)
         finally:
             with self._lock:
-                for candidate in (*passed, *told):
-                    heappush(self._heap, candidate)
+                self._searching -= 1
+                for candidate in aside:
+                    if self._told.get(candidate.slot.name) is candidate:
+                        self._push(candidate)
+        return least
 
-    def _refresh(self, now: float) -> None:
-        """Tell all anew, when there were as many choices as there are candidates."""
+    def _take(self, least: _Candidate | None, enough: bool) -> _Candidate | None:
+        """The first of the heap; None if there is none, or none that could be less."""
         with self._lock:
-            self._choices += 1
-            due = self._choices > len(self._heap)
-            if due:
-                self._choices = 0
-        if not due:
-            return
-        with self._lock:
-            stale, self._heap = self._heap, []
-        # Outside of the lock: the policy is foreign. Who chooses meanwhile finds the rest by
-        # `_resync`, and what is entered twice by that is stale once it has left.
-        told = []
-        for candidate in stale:
-            slot = candidate.slot
-            if slot.epoch == candidate.epoch and slot.kind == _STRONG:
-                told.append(self._candidate(slot, now))
-            elif _may_return(slot, candidate.epoch):
-                told.append(candidate)
-        with self._lock:
-            self._heap += told
-            heapify(self._heap)
-            self._purge_at = 2 * len(self._heap) + _SMALL
+            while self._heap:
+                first = self._heap[0]
+                valid = self._told.get(first.slot.name) is first
+                if valid and enough and least is not None and least < first:
+                    return None
+                heappop(self._heap)
+                if valid:
+                    return first
+        return None
 
     def _resync(self, registry: Registry, now: float) -> bool:
         """Take up what is cached and no candidate, as what was written from outside."""
-        with self._lock:
-            known = {(c.slot.name, c.epoch) for c in self._heap}
-        missing = [slot for slot in registry._warm_slots() if (slot.name, slot.epoch) not in known]
-        for slot in missing:
-            self.note(slot, now)
-        return bool(missing)
-
-    def purge(self) -> None:
-        """Forget candidates that have left. O(n)."""
-        with self._lock:
-            self._heap = [
-                c for c in self._heap if c.slot.epoch == c.epoch or _may_return(c.slot, c.epoch)
-            ]
-            heapify(self._heap)
-            # The next time when as much again has come, so that it is O(1) for each.
-            self._purge_at = 2 * len(self._heap) + _SMALL
+        found = False
+        for slot in registry._warm_slots():
+            candidate = self._told.get(slot.name)
+            if candidate is None or candidate.slot is not slot or candidate.epoch != slot.epoch:
+                self.note(slot, now)
+                found = True
+        return found
 
 
-def _rank(candidate: _Candidate) -> tuple[int, float, int]:
-    return candidate[:3]
-
-
-def _may_return(slot: Slot, epoch: int) -> bool:
-    """Whether what had this epoch is still held, so that it may be revived."""
-    return any(departure.epoch == epoch for departure in list(slot.leaving or ()))
+def _may_leave(slot: Slot, spare: Slot | None = None, passes: bool = False) -> bool:
+    if slot is spare:  # its caller holds it, and gives it back soon
+        return passes and not slot.pinned
+    return not slot.holds and not slot.pinned

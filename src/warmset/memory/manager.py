@@ -134,8 +134,8 @@ class MemoryManager:
         while True:
             if self.chooser is not None:
                 # What passes already is weighed no more: it would be chosen again and again.
-                weigh = spare is not None and spare.name not in self._passing
-                chosen = self.chooser.victim(registry, registry._now(), spare, weigh=weigh)
+                may_pass = spare is not None and spare.name not in self._passing
+                chosen = self.chooser.victim(registry, registry._now(), spare, may_pass=may_pass)
                 if chosen is None:
                     return False
                 slot, epoch = chosen
@@ -206,7 +206,7 @@ class MemoryManager:
     def sweep(self, registry: Registry) -> None:
         """Look after what time alone changes."""
         if self.chooser is not None:
-            self.chooser.purge()
+            self.chooser.purge(registry._now())
         if self.adaptive is not None:
             for slot in registry._warm_slots():
                 self._adapt(registry, slot)
