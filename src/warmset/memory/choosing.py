@@ -115,7 +115,7 @@ class Chooser:
         now: float,
         spare: Slot | None = None,
         *,
-        weigh: bool = False,
+        may_pass: bool = True,
     ) -> tuple[Slot, int] | None:
         """
         Choose who leaves next. It stays a candidate until it has left.
@@ -123,9 +123,9 @@ class Chooser:
         Args:
             registry: What is cached.
             now: The registry's clock.
-            spare: What was just built.
-            weigh: Whether it is weighed, too, where the policy lets it pass: it is chosen then if
-                it is worth least, although it is held. Else it is not to leave.
+            spare: What was just built. It is not to leave, unless the policy says that it passes
+                and it is worth least: then it is chosen although it is held.
+            may_pass: False where it passes already, and more has to leave.
 
         Returns:
             Slot and epoch; None if all that is cached is held, pinned or spared.
@@ -138,11 +138,11 @@ class Chooser:
         if len(self._told) < registry._cached:
             self._resync(registry, now)
         self._renew(now)
-        weigh = weigh and spare is not None and self._passes(spare, now)
-        chosen = self._search(now, spare, weigh)
+        passes = may_pass and spare is not None and self._passes(spare, now)
+        chosen = self._search(now, spare, passes)
         if chosen is None and (self._resync(registry, now) or self._searching):
             # What another thread has out of the heap just now is no reason to find nobody.
-            free = [slot for slot in registry._warm_slots() if _may_leave(slot, spare, weigh)]
+            free = [slot for slot in registry._warm_slots() if _may_leave(slot, spare, passes)]
             told = [self._candidate(slot, now) for slot in free]
             chosen = min(told, default=None)
         return None if chosen is None else (chosen.slot, chosen.epoch)
@@ -209,12 +209,10 @@ class Chooser:
         return -math.inf
 
     def _passes(self, slot: Slot, now: float) -> bool:
-        """Whether what was just built may be chosen, too: then it is handed out and not kept."""
+        """Whether what was just built may be handed out and not kept."""
         passes = getattr(self._policy, "passes", None)
-        if passes is None:
-            return False
         try:
-            return bool(passes(slot, now))
+            return passes is not None and bool(passes(slot, now))
         except Exception as error:
             self._say(slot.name, error)
         return False
@@ -275,7 +273,7 @@ class Chooser:
             else:
                 self._tell(oldest.slot, now, to_heap=True, instead_of=oldest)
 
-    def _search(self, now: float, spare: Slot | None, weigh: bool) -> _Candidate | None:
+    def _search(self, now: float, spare: Slot | None, passes: bool) -> _Candidate | None:
         """The least of those that come up first; what was taken out of the heap goes back."""
         aside: list[_Candidate] = []
         least: _Candidate | None = None
@@ -289,7 +287,7 @@ class Chooser:
                     self._forget(candidate)
                     continue
                 aside.append(candidate)
-                if not _may_leave(slot, spare, weigh):
+                if not _may_leave(slot, spare, passes):
                     continue
                 looked_at += slot.uses == candidate.uses
                 anew = self._tell(slot, now, to_heap=False, instead_of=candidate)
@@ -328,7 +326,7 @@ class Chooser:
         return found
 
 
-def _may_leave(slot: Slot, spare: Slot | None = None, weigh: bool = False) -> bool:
+def _may_leave(slot: Slot, spare: Slot | None = None, passes: bool = False) -> bool:
     if slot is spare:  # its caller holds it, and gives it back soon
-        return weigh and not slot.pinned
+        return passes and not slot.pinned
     return not slot.holds and not slot.pinned

@@ -134,8 +134,8 @@ class MemoryManager:
         while True:
             if self.chooser is not None:
                 # What passes already is weighed no more: it would be chosen again and again.
-                weigh = spare is not None and spare.name not in self._passing
-                chosen = self.chooser.victim(registry, registry._now(), spare, weigh=weigh)
+                may_pass = spare is not None and spare.name not in self._passing
+                chosen = self.chooser.victim(registry, registry._now(), spare, may_pass=may_pass)
                 if chosen is None:
                     return False
                 slot, epoch = chosen
