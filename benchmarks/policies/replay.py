@@ -7,6 +7,7 @@ others. Time is that of the trace: builds take none of it.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from warmset.memory.choosing import Chooser
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from warmset.memory.policies import Policy
 
     from .traces import Trace
+
+_STEPS = 200
+_PATIENCE = 15  # steps without a better bound, after which they get shorter
 
 __all__ = ["Cache", "Ours", "Replayed", "lower_bound", "offline", "replay"]
 
@@ -256,32 +260,63 @@ def offline(trace: Trace, budget: int) -> Replayed:
     return Replayed(seconds, builds, peak)
 
 
-def lower_bound(trace: Trace, budget: int) -> float:
+def lower_bound(trace: Trace, budget: int, known: float) -> float:
     """
     Seconds of builds that no policy can save, whatever it knows.
 
-    To save a build an instance must be kept from one use to the next, which takes its bytes for
-    that long; all together cannot take more than the budget for the whole time. The best of such
-    intervals by seconds per byte and request, taken until that is used up, save at least as much as
-    any policy could: the bound that Berger, Beckmann and Harchol-Balter ("Practical Bounds on
-    Optimal Caching with Variable Object Sizes", 2018) call PFOO-U, with costs.
+    To save a build an instance must be kept from one use to the next. What can be saved so within
+    the budget is at most what can be saved if each byte kept from one request to the next is paid
+    for, at any prices whatever, and what the whole budget brings at these prices is added: the
+    Lagrangian dual of the linear program of Berger, Beckmann and Harchol-Balter ("Practical Bounds
+    on Optimal Caching with Variable Object Sizes", 2018), with costs. Each set of prices gives a
+    bound that holds; those of the best are come closer to step by step.
+
+    Args:
+        trace: The requests.
+        budget: Bytes.
+        known: Seconds that some policy needs; it sets how far each step goes.
+
+    Returns:
+        The greatest bound that was found.
     """
-    following = _next_uses(trace)
+    import numpy
+
     end = len(trace.requests)
-    total = 0.0
-    intervals = []
-    for at, (_, number) in enumerate(trace.requests):
-        total += trace.build_seconds[number]
-        if following[at] < end and trace.sizes[number] <= budget:
-            room = trace.sizes[number] * (following[at] - at)
-            intervals.append((trace.build_seconds[number] / room, room))
-    intervals.sort(reverse=True)
-    left = float(budget) * end
-    saved = 0.0
-    for worth, room in intervals:
-        taken = min(left, room)
-        saved += worth * taken
-        left -= taken
-        if left <= 0.0:
+    numbers = numpy.array([number for _, number in trace.requests])
+    costs = numpy.array(trace.build_seconds)[numbers]
+    rooms = numpy.array(trace.sizes, dtype=float)[numbers] / budget
+    following = numpy.array(_next_uses(trace))
+    total = float(costs.sum())
+    keeps = (following < end) & (rooms <= 1.0)
+    first, after, gains, rooms = (
+        part[keeps] for part in (numpy.arange(end), following, costs, rooms)
+    )
+    prices = numpy.full(end, _even_price(gains, rooms * (after - first), end))
+    saved, step, since = math.inf, 1.0, 0
+    for _ in range(_STEPS):
+        paid = numpy.concatenate(([0.0], numpy.cumsum(prices)))
+        nets = gains - rooms * (paid[after] - paid[first])
+        kept = nets > 0.0
+        value = float(nets[kept].sum() + prices.sum())
+        since = 0 if value < saved else since + 1
+        saved = min(saved, value)
+        if since == _PATIENCE:
+            step, since = step / 2.0, 0
+        comes = numpy.bincount(first[kept], rooms[kept], end + 1)
+        goes = numpy.bincount(after[kept], rooms[kept], end + 1)
+        unused = 1.0 - numpy.cumsum(comes - goes)[:end]
+        length = float(unused @ unused)
+        if length == 0.0:
             break
+        prices = numpy.maximum(0.0, prices - step * (value - (total - known)) / length * unused)
     return total - saved
+
+
+def _even_price(gains: Any, areas: Any, end: int) -> float:
+    """The price, one for all times, at which as much is kept as there is room for."""
+    import numpy
+
+    best_first = numpy.argsort(-gains / areas)
+    taken = numpy.cumsum(areas[best_first])
+    at = int(numpy.searchsorted(taken, float(end)))
+    return 0.0 if at >= len(best_first) else float(gains[best_first[at]] / areas[best_first[at]])

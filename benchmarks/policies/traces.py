@@ -97,6 +97,17 @@ def _loop(random_: random.Random) -> Iterator[tuple[float, int]]:
         yield now, random_.randrange(CLASSES) if random_.random() < 0.1 else number
 
 
+def _bursts(random_: random.Random) -> Iterator[tuple[float, int]]:
+    """Run after run of the same classes in the same order, one to four requests of each at once."""
+    now, turn = 0.0, 0
+    while turn < REQUESTS:
+        for number in range(CLASSES):
+            for _ in range(random_.randint(1, 4)):
+                now += random_.expovariate(1.0)
+                yield now, number
+                turn += 1
+
+
 def _scans(random_: random.Random) -> Iterator[tuple[float, int]]:
     """A hot set, and now and then all the others once, as by a nightly audit."""
     now, hot = 0.0, 60
@@ -156,6 +167,12 @@ TRACES: dict[
     "day and night, related": (_day_and_night, _related, 10),
     "all": (_all, _independent, 11),
     "all, related": (_all, _related, 12),
+    # These came after the others, with the seeds that came next: what was just built must not be
+    # let go between two requests of a burst, and no mean gap tells of a night.
+    "day and night, alike": (_day_and_night, _alike, 13),
+    "bursts": (_bursts, _independent, 14),
+    "bursts, related": (_bursts, _related, 15),
+    "bursts, alike": (_bursts, _alike, 16),
 }
 """Name -> requests, costs and sizes, and the seed."""
 

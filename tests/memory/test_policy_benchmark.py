@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import sys
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from warmset.testing import FakeTimer
 
@@ -94,13 +98,135 @@ def test_the_bound_is_one(replay: Any) -> None:
     for name in ("drift", "demo"):
         trace = next(traces.traces([name]))
         trace = trace._replace(requests=list(islice(trace.requests, 3_000)))
-        budget = trace.bytes // 5
-        least = module.lower_bound(trace, budget)
-        assert least <= module.offline(trace, budget).build_seconds
-        everything = module.lower_bound(trace, trace.bytes)
+        known = module.offline(trace, trace.bytes // 5).build_seconds
+        assert 0.0 < module.lower_bound(trace, trace.bytes // 5, known) <= known
         asked = {number for _, number in trace.requests}
-        assert everything == pytest.approx(sum(trace.build_seconds[n] for n in asked))
+        everything = sum(trace.build_seconds[number] for number in asked)
+        assert module.lower_bound(trace, trace.bytes, everything) == pytest.approx(everything)
         assert module.offline(trace, trace.bytes).build_seconds == pytest.approx(everything)
+
+
+def best_of_all(trace: Any, budget: int) -> float:
+    """The fewest build seconds of all there are, by trying every choice."""
+    kept: dict[frozenset[int], float] = {frozenset(): 0.0}
+    for _, number in trace.requests:
+        following: dict[frozenset[int], float] = {}
+        for had, seconds in kept.items():
+            needed = seconds + (0.0 if number in had else trace.build_seconds[number])
+            for count in range(len(had | {number}) + 1):
+                for some in map(frozenset, combinations(had | {number}, count)):
+                    if sum(trace.sizes[one] for one in some) <= budget:
+                        following[some] = min(following.get(some, math.inf), needed)
+        kept = following
+    return min(kept.values())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    requests=st.lists(st.integers(0, 3), min_size=2, max_size=14),
+    costs=st.lists(st.integers(1, 9), min_size=4, max_size=4),
+    sizes=st.lists(st.integers(1, 9), min_size=4, max_size=4),
+    budget=st.integers(1, 30),
+)
+def test_the_bound_is_below_the_best(
+    replay: Any, requests: list[int], costs: list[int], sizes: list[int], budget: int
+) -> None:
+    """Which is below the greedy rule."""
+    module, traces = replay
+    numbered = [(float(at), number) for at, number in enumerate(requests)]
+    trace = traces.Trace("small", "", True, numbered, list(map(float, costs)), sizes)
+    best = best_of_all(trace, budget)
+    greedy = module.offline(trace, budget).build_seconds
+    assert module.lower_bound(trace, budget, greedy) <= best + 1e-9
+    assert best <= greedy + 1e-9
+
+
+FIXED = {
+    "drift": "1ad8d0bc96550611",
+    "drift, related": "607d0f1e2eca7f93",
+    "drift, alike": "77a73aadb2d3c34b",
+    "loop": "403ebd2c11ab4060",
+    "loop, alike": "0c8d8178d52c7c63",
+    "scans": "b980b702f90c4811",
+    "scans, related": "c79dc9c5683b42c4",
+    "scans, alike": "d87ac62bbba75ecf",
+    "day and night": "4ca1f362201299fa",
+    "day and night, related": "867b1b824cd457aa",
+    "all": "5d67b9ae9e1ba339",
+    "all, related": "ad0b1c64521026c9",
+    "day and night, alike": "ee19ff57b5cc4ed3",
+    "bursts": "a6b6b4d861bba34e",
+    "bursts, related": "b11b2e4fadfc608e",
+    "bursts, alike": "351de6ce2be36111",
+    "demo": "8839d58c8f435414",
+}
+
+
+def test_published_traces_never_change(replay: Any) -> None:
+    """Policies were tuned after they were fixed; a new trace is a new name."""
+    _, traces = replay
+    assert {trace.name: digest(trace) for trace in traces.traces()} == FIXED
+
+
+def digest(trace: Any) -> str:
+    """What tells one trace from another, to nine digits."""
+    told = hashlib.sha256()
+    for seconds, size in zip(trace.build_seconds, trace.sizes, strict=True):
+        told.update(f"{seconds:.9g} {size}\n".encode())
+    for at, number in trace.requests:
+        told.update(f"{at:.9g} {number}\n".encode())
+    return told.hexdigest()[:16]
+
+
+def test_a_peer_that_is_missing_says_so(replay: Any, monkeypatch: Any) -> None:
+    """In its cells; the others are measured."""
+    from benchmarks.policies import __main__ as command
+    from benchmarks.policies import contestants
+
+    def version(package: str) -> str:
+        raise contestants.PackageNotFoundError(package)
+
+    monkeypatch.setattr(contestants, "version", version)
+    for contestant in contestants.CONTESTANTS:
+        if contestant.package != "warmset":
+            assert contestant.missing == f"{contestant.package} is not installed"
+    module, traces = replay
+    trace = next(traces.traces(["demo"]))
+    done = module.replay(trace, contestants.CONTESTANTS[0].make(trace, trace.bytes))
+    row = command.Row(trace, 1.0, trace.bytes, {"warmset lru": done}, done, 1.0)
+    assert "theine is not installed" in command.table([row])
+    assert row.best_peer is None
+
+
+@pytest.mark.parametrize("policy", ["lru", "cost"])
+def test_the_replay_keeps_to_the_budget(replay: Any, policy: str) -> None:
+    """At every request, and whatever is too big for it alone."""
+    from warmset.memory.policies import policy_of
+
+    module, traces = replay
+    trace = next(traces.traces(["bursts"]))
+    for part in (0.02, 0.3):
+        budget = int(trace.bytes * part)
+        ours = module.Ours(trace, budget, policy_of(policy))
+        for now, number in islice(trace.requests, 2_000):
+            if not ours.get(number, now):
+                ours.put(number, now)
+            assert ours.bytes <= budget
+
+
+def test_no_trace_costs_much_more_than_lru(replay: Any) -> None:
+    """Where all cost and weigh the same, and requests come in bursts."""
+    from warmset.memory.policies import policy_of
+
+    module, traces = replay
+    trace = next(traces.traces(["bursts, alike"]))
+    trace = trace._replace(requests=list(islice(trace.requests, 6_000)))
+    budget = trace.bytes // 10
+    lru, cost = (
+        module.replay(trace, module.Ours(trace, budget, policy_of(name))).build_seconds
+        for name in ("lru", "cost")
+    )
+    assert cost <= 1.05 * lru
 
 
 def test_traces_are_fixed(replay: Any) -> None:

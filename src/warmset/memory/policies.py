@@ -92,14 +92,14 @@ class _Past(NamedTuple):
     gaps: float  # faded
     seconds: float  # of these gaps together
     last_used: float
-    lone: bool  # whether the last stay had one use: the gap to the second is still to be seen
-    soon: float  # in what part of the stays the second use came soon after the first, faded
+    second_use: float | None  # seconds from the last build to the use after it; None: not yet
+    soon: float  # in what part of the stays before the last one that came soon, faded
 
-    def second_use(self, gap: float) -> float:
-        """Tell `soon`, with one more gap between a build and the use after it."""
-        if self.gaps <= 0.0:
-            return self.soon
-        is_soon = gap < _SOON_SHARE * self.seconds / self.gaps
+    def soon_at(self, built_at: float) -> float:
+        """Tell `soon` with the last stay, when the next one begins: only now is it known."""
+        between = built_at - self.last_used
+        gap = between if self.second_use is None else self.second_use
+        is_soon = gap < _SOON_SHARE * (self.seconds + between) / (self.gaps + 1.0)
         return self.soon + _SOON_WEIGHT * (is_soon - self.soon)
 
 
@@ -152,10 +152,8 @@ class CostPolicy:
             Whether its class is mostly not used again soon after a build, as far as is known.
         """
         past = self._past.get(slot.name)
-        if past is None:  # its first use alone makes it worth much
-            return True
-        soon = past.second_use(slot.built_at - past.last_used) if past.lone else past.soon
-        return soon < _SOON_AT_MOST
+        # Of a class that is not known its first use alone makes it worth much.
+        return past is None or past.soon_at(slot.built_at) < _SOON_AT_MOST
 
     def left(self, name: str, uses: int, built_at: float, last_used: float) -> None:
         """
@@ -171,14 +169,10 @@ class CostPolicy:
         if past is not None and past.last_used > built_at:  # it was revived: the stay is known
             return
         gaps, seconds = self._gaps(name, uses, built_at, last_used)
-        soon = _SOON_AT_FIRST
-        if past is not None:
-            soon = past.second_use(built_at - past.last_used) if past.lone else past.soon
-        now = _Past(gaps, seconds, last_used, uses <= 1, soon)
-        if uses > 1:
-            now = now._replace(soon=now.second_use((last_used - built_at) / (uses - 1.0)))
+        soon = _SOON_AT_FIRST if past is None else past.soon_at(built_at)
+        second_use = (last_used - built_at) / (uses - 1.0) if uses > 1 else None
         self._past.pop(name, None)  # to the end: the front is forgotten first
-        self._past[name] = now
+        self._past[name] = _Past(gaps, seconds, last_used, second_use, soon)
         if len(self._past) > _MOST_NAMES:
             with suppress(RuntimeError):  # another thread came between: the next one forgets it
                 self._past.pop(next(iter(self._past)), None)
