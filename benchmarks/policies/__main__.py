@@ -146,9 +146,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axis.plot([known, known], [place - 0.42, place + 0.42], color="black", linewidth=1.5)
         axis.axvline(1.0, color="#0f172a", linewidth=0.8, linestyle=":")
         axis.set_yticks(range(len(shown)), [row.trace.name for row in shown])
-        axis.invert_yaxis()
         axis.set_xlabel(f"build seconds by those of lru, a budget of {part:.0%} of all bytes")
         axis.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()  # and the other one with it
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc="upper right",

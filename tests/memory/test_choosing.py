@@ -382,3 +382,106 @@ def test_a_policy_that_cannot_tell_what_passes_spares_it() -> None:
 
     registry = warm(Failing(), 5.0, 1.0)
     assert registry.victim(spare=registry.slots[1]) == "S0"
+
+
+# -- in a registry ---------------------------------------------------------------------------------
+
+
+class Alphabetical:
+    """The first names are worth least."""
+
+    def worth(self, slot: Any, now: float) -> float:
+        return float(ord(slot.name[0]))
+
+
+def test_what_was_written_to_the_cache_takes_part(ws: Any, make: Any) -> None:
+    """As the pipeline's own code does, past the builder."""
+    registry = make(policy=Alphabetical(), max_cache_size=2)
+    for name in ("Gamma", "Delta"):
+        registry.get_instance(name)
+    registry._cache["Alpha"] = ws.CacheEntry(object(), 0.0, 0.0)
+    assert len(registry._ring()) == 3
+    registry.get_instance("Beta")  # which is spared
+    assert sorted(registry._ring()) == ["Beta", "Gamma"]
+
+
+def test_what_is_revived_takes_part(make: Any) -> None:
+    """It left while it was held, and came back with its own epoch."""
+    registry = make(policy=Alphabetical(), max_cache_size=2)
+    with registry.use("Alpha"):
+        registry.discard("Alpha")
+        registry.get_instance("Delta")
+        with registry.use("Alpha"):
+            assert sorted(registry._ring()) == ["Alpha", "Delta"]
+    registry.get_instance("Gamma")
+    assert sorted(registry._ring()) == ["Delta", "Gamma"]
+
+
+def test_after_a_fork_it_starts_anew(make: Any) -> None:
+    """As in a child, where a thread of the parent may have had candidates in its hands."""
+    registry = make(policy=Alphabetical(), max_cache_size=2)
+    for name in ("Delta", "Alpha"):
+        registry.get_instance(name)
+    registry._reset_after_fork()
+    registry.get_instance("Gamma")
+    assert sorted(registry._ring()) == ["Delta", "Gamma"]
+
+
+def test_a_finaliser_may_come_in(make: Any) -> None:
+    """It asks the registry while a victim is looked for."""
+    registry = make(policy="cost", max_cache_size=2)
+
+    class Last:
+        def __del__(self) -> None:
+            registry.get_instance("Delta")
+
+    class Dropping(Alphabetical):
+        drops = 3
+
+        def worth(self, slot: Any, now: float) -> float:
+            if self.drops:
+                self.drops -= 1
+                Last()
+            return super().worth(slot, now)
+
+    registry._memory.chooser._policy = Dropping()
+    for name in ("Alpha", "Beta", "Gamma", "Alpha", "Beta"):
+        registry.get_instance(name)
+    assert len(registry._ring()) == 2
+
+
+@pytest.mark.parametrize("policy", [Alphabetical(), "cost"])
+def test_nobody_is_lost_under_threads(make: Any, samples: Any, policy: Any) -> None:
+    """When all is given back the bound holds, and everybody can still be chosen."""
+    registry = make(policy=policy, max_cache_size=2)
+    names = ("Alpha", "Beta", "Gamma", "Delta")
+    failed: list[BaseException] = []
+
+    def work(offset: int) -> None:
+        try:
+            for turn in range(300):
+                with registry.use(names[(turn * (offset + 1) + offset) % 4]):
+                    pass
+                if turn % 50 == offset:
+                    registry.discard(names[offset])
+                if turn % 40 == 0:
+                    registry.sweep()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60.0)
+    assert not failed
+    registry.sweep()
+    assert registry._cached <= 2
+    chooser = registry._memory.chooser
+    order = chooser.order(registry, registry._now())
+    assert len(order) == registry._cached
+    for _ in range(registry._cached):
+        slot, epoch = chooser.victim(registry, registry._now())
+        assert registry._evict(slot, epoch, 1, 0)
+    assert registry._cached == 0
+    assert not chooser._told
