@@ -139,7 +139,7 @@ class Ours:
         if slot.bytes > self._budget:  # handed out and let go; the others stay
             self._remove(slot)
         while self.bytes > self._budget:
-            chosen = self._chooser.victim(self, now, None)  # type: ignore[arg-type]
+            chosen = self._chooser.victim(self, now, slot)  # type: ignore[arg-type]
             assert chosen is not None
             self._remove(chosen[0])  # type: ignore[arg-type]
 

@@ -348,14 +348,16 @@ def test_two_threads_never_find_nobody() -> None:
 class Passing(ByAttribute):
     """Weighs what was just built with the others."""
 
-    passes = True
+    def passes(self, slot: Any, now: float) -> bool:
+        return True
 
 
 def test_what_was_just_built_is_spared() -> None:
     """However little it is worth."""
     registry = warm(ByAttribute(), 5.0, 1.0)
-    registry.slots[1].holds = 1
-    assert registry.victim(spare=registry.slots[1]) == "S0"
+    spare = registry.slots[1]
+    spare.holds = 1
+    assert registry.victim(spare=spare) == "S0"
 
 
 def test_what_was_just_built_may_pass() -> None:
@@ -369,3 +371,14 @@ def test_what_was_just_built_may_pass() -> None:
     assert again[0].name == "S0"
     spare.pinned = True
     assert registry.victim(spare=spare) == "S0"
+
+
+def test_a_policy_that_cannot_tell_what_passes_spares_it() -> None:
+    """As one that does not say."""
+
+    class Failing(Passing):
+        def passes(self, slot: Any, now: float) -> bool:
+            raise ValueError("no")
+
+    registry = warm(Failing(), 5.0, 1.0)
+    assert registry.victim(spare=registry.slots[1]) == "S0"

@@ -63,8 +63,6 @@ class Chooser:
     def __init__(self, policy: Policy, priority_of: Callable[[str], int]) -> None:
         self._policy = policy
         self._priority_of = priority_of
-        # Whether what was just built may be chosen, too: then it is handed out and not kept.
-        self._passes = bool(getattr(policy, "passes", False))
         # Class name -> its one valid candidate, those told longest ago first. What is in the heap
         # but not here is passed over.
         self._told: OrderedDict[str, _Candidate] = OrderedDict()
@@ -125,8 +123,8 @@ class Chooser:
         Args:
             registry: What is cached.
             now: The registry's clock.
-            spare: What was just built: it is not to leave, unless the policy `passes` what is not
-                worth its place, and is given then although it is held.
+            spare: What was just built. It is not to leave, unless the policy says that it passes
+                and it is worth least: then it is chosen although it is held.
             may_pass: False where it passes already, and more has to leave.
 
         Returns:
@@ -140,7 +138,7 @@ class Chooser:
         if len(self._told) < registry._cached:
             self._resync(registry, now)
         self._renew(now)
-        passes = self._passes and may_pass
+        passes = may_pass and spare is not None and self._passes(spare, now)
         chosen = self._search(now, spare, passes)
         if chosen is None and (self._resync(registry, now) or self._searching):
             # What another thread has out of the heap just now is no reason to find nobody.
@@ -209,6 +207,15 @@ class Chooser:
             problem = error
         self._say(slot.name, problem)
         return -math.inf
+
+    def _passes(self, slot: Slot, now: float) -> bool:
+        """Whether what was just built may be handed out and not kept."""
+        passes = getattr(self._policy, "passes", None)
+        try:
+            return passes is not None and bool(passes(slot, now))
+        except Exception as error:
+            self._say(slot.name, error)
+        return False
 
     def _say(self, class_name: str, problem: object) -> None:
         if self._failed:
