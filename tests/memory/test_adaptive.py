@@ -196,3 +196,18 @@ def test_explain_tells_the_numbers(make: Any, timer: Any) -> None:
     registry.discard("Alpha")
     registry.get_instance("Alpha")
     assert "3 x its usual gap of 20 s is 60 s" in str(registry.explain("Alpha"))
+
+
+def test_names_that_never_come_back_are_forgotten(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of runs that register their classes anew."""
+    registry = make({}, adaptive_ttl=True)
+    from warmset.memory import manager
+
+    monkeypatch.setattr(manager, "_MOST_NAMES", 10)
+    for number in range(50):
+        registry.register_class(f"Alpha@{number}", "samples.Alpha")
+        registry.get_instance(f"Alpha@{number}")
+        registry.unregister_class(f"Alpha@{number}")
+    assert list(registry._memory._last_used) == [f"Alpha@{number}" for number in range(40, 50)]

@@ -7,6 +7,8 @@ builds, removals and sweeps, never of a hit: what a use tells stands in the slot
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from .budgets import Budgets
 from .sizing import Sizing
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["MemoryManager"]
 
 _SIZE, _MEMORY = 1, 2  # values of `events.RemovalCause`
+_MOST_NAMES = 10_000  # of which it is remembered when they were used last
 
 
 class MemoryManager:
@@ -194,6 +197,7 @@ class MemoryManager:
                 )
         if self.adaptive is not None:
             for departure in departed:
+                self._last_used.pop(departure.class_name, None)  # to the end
                 self._last_used[departure.class_name] = departure.last_used
                 self.adaptive.observe_residence(
                     departure.class_name,
@@ -202,6 +206,9 @@ class MemoryManager:
                     departure.last_used,
                     departure.build_seconds,
                 )
+            while len(self._last_used) > _MOST_NAMES:
+                with suppress(RuntimeError, StopIteration):  # another thread came between
+                    self._last_used.pop(next(iter(self._last_used)), None)
 
     def sweep(self, registry: Registry) -> None:
         """Look after what time alone changes."""
