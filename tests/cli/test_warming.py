@@ -95,8 +95,13 @@ def test_a_profile_is_tried(recorded: tuple[str, str]) -> None:
     rows = [line.split() for line in output.splitlines()]
     assert rows[0] == ["profile.json:", "2", "classes,", "1", "recording"]
     assert rows[1] == ["class", "outcome", "seconds", "why"]
-    assert sorted(row[:2] for row in rows[2:4]) == [["Counter", "warm"], ["Sink", "built"]]
-    assert output.splitlines()[4].startswith("built 1 in ")
+    # Which comes first is decided by measured times; Sink's rule asks for Counter, so if Sink is
+    # first, Counter is warm when its turn comes.
+    outcomes = {row[0]: row[1] for row in rows[2:4]}
+    assert outcomes["Sink"] == "built"
+    assert outcomes["Counter"] in ("built", "warm")
+    built = list(outcomes.values()).count("built")
+    assert output.splitlines()[4].startswith(f"built {built} in ")
 
 
 def test_it_is_told_as_json(recorded: tuple[str, str]) -> None:
