@@ -43,6 +43,7 @@ DEFAULTS = {
     "adaptive_ttl": False,
     "adaptive_ttl_min_seconds": 10.0,
     "adaptive_ttl_max_seconds": 3600.0,
+    "store": None,
     "observe_socket": False,
     "observe_changes": False,
 }
@@ -372,7 +373,7 @@ def test_any_value_is_taken_exactly_or_refused(ws: Any, setting: str, value: Any
             assert (type(got), got) == (float, float(value))
         elif setting in ("max_rss_bytes", "low_rss_bytes"):
             assert (type(got), got) in ((int, value), (float, value))
-        elif setting not in ("policy", "sizer"):
+        elif setting not in ("policy", "sizer", "store"):
             assert (type(got), got) == (type(DEFAULTS[setting]), value)
         assert made == ws.settings.RegistrySettings(**made.as_options())
         table = {setting: value, **other}

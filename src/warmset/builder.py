@@ -294,7 +294,7 @@ class Builder:
             flight.sizing = memory.begins(registry, slot)
         began = self._stopwatch()
         try:
-            instance = registry._construct(slot)
+            instance = registry._make(slot)
             if instance is None:
                 raise BuildError(
                     f"building {slot.name!r} ({slot.path}) gave None; expected an instance",

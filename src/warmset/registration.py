@@ -29,6 +29,9 @@ _NO_OPTIONS = {
     "priority": 0,
     "pin": False,
     "sizer": None,
+    "shareable": False,
+    "snapshot": None,
+    "restore": None,
     "recycle_after_uses": 0,
     "recycle_after_seconds": 0.0,
     "recycle_after_growth_bytes": 0,
@@ -42,6 +45,7 @@ class Registration(RegistryCore):
     _builder: Builder
     _options: dict[str, ClassOptions]
     _rules: dict[str, Callable[[type], Any]]
+    _rule_versions: dict[str, tuple[Callable[[type], Any], str | None]]
 
     def register_class(
         self,
@@ -56,6 +60,9 @@ class Registration(RegistryCore):
         priority: int = 0,
         pin: bool = False,
         sizer: Any = None,
+        shareable: bool | str = False,
+        snapshot: Callable[[Any], Any] | None = None,
+        restore: Callable[[type, Any], Any] | None = None,
         recycle_after_uses: int = 0,
         recycle_after_seconds: float = 0.0,
         recycle_after_growth_bytes: int = 0,
@@ -81,6 +88,13 @@ class Registration(RegistryCore):
             priority: Who has less leaves before who has more, whatever the policy.
             pin: Its instance does not leave for want of use, room or memory; see `pin`.
             sizer: Its own sizer, as the registry's; None: the registry's.
+            shareable: Keep a snapshot of its instance in the registry's `store`, and open that
+                instead of building. Arrays are read-only then; "copy_on_write" lets them be
+                written, and what is written is this process's own.
+            snapshot: Takes the instance and gives what is stored in its place; makes the class
+                shareable.
+            restore: Takes the class and what was stored, and gives an instance; goes with
+                `snapshot`.
             recycle_after_uses: Build it anew when it was used so often; 0: never. This and the next
                 two are looked at by `sweep`, which goes on by itself where
                 `sweep_interval_seconds` is set; the new one is built in the background, takes the
@@ -106,6 +120,9 @@ class Registration(RegistryCore):
             "priority": priority,
             "pin": pin,
             "sizer": sizer,
+            "shareable": shareable,
+            "snapshot": snapshot,
+            "restore": restore,
             "recycle_after_uses": recycle_after_uses,
             "recycle_after_seconds": recycle_after_seconds,
             "recycle_after_growth_bytes": recycle_after_growth_bytes,
@@ -169,7 +186,9 @@ class Registration(RegistryCore):
     def __bool__(self) -> bool:
         return True  # an empty registry is a registry: `registry or default` must not drop it
 
-    def register_instantiation_rule(self, class_name: str, rule: Callable[[type], Any]) -> None:
+    def register_instantiation_rule(
+        self, class_name: str, rule: Callable[[type], Any], *, version: str | None = None
+    ) -> None:
         """
         Let a rule build the instances of a class, in place of the bare constructor.
 
@@ -177,16 +196,25 @@ class Registration(RegistryCore):
             class_name: The name; it may be registered later.
             rule: Takes the class and gives the instance. It may ask this registry for others. None
                 is no instance.
+            version: Another one whenever the rule builds something else than before: snapshots of
+                instances that were built by another version are not opened. Without it, what this
+                rule builds is not shared.
 
         Raises:
-            TypeError: The name is not a string, or the rule is not callable.
+            TypeError: The name is not a string, the rule is not callable, or the version is neither
+                None nor a string.
 
         The rule is used from the next build on; a remembered failure of the class is forgotten.
         """
         class_name = check_name(class_name)
         if not callable(rule):
             raise TypeError(f"the rule of {class_name!r} must be callable, got {rule!r}")
+        if not (version is None or type(version) is str):
+            raise TypeError(
+                f"the version of the rule of {class_name!r} must be a str, got {version!r}"
+            )
         self._rules[class_name] = rule
+        self._rule_versions[class_name] = rule, version
         self._builder.forget(class_name)
 
     def has_method(self, class_name: str, method_name: str) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .lifecycle.options import ClassOptions
     from .lifecycle.room import Room
     from .observe.serving import Served
+    from .share.sharing import Sharing
 
 __all__ = ["Registry"]
 
@@ -72,6 +73,9 @@ class Registry(Bounded):
             used and what its build costs; `explain` tells it.
         adaptive_ttl_min_seconds: The least limit that this gives.
         adaptive_ttl_max_seconds: The most; also for a class of which nothing is known.
+        store: Where snapshots of shareable classes are kept, so that other processes, and the next
+            run, open them instead of building: the path of a directory, a URL, or a store, see
+            `warmset.share`; None: nowhere.
         observe_socket: Let `warmset top` and `warmset stats` of the same user look at this
             registry, over a private Unix socket; see `warmset.observe.serve`.
         observe_changes: Let them also evict and clear.
@@ -108,6 +112,7 @@ class Registry(Bounded):
         adaptive_ttl: bool = False,
         adaptive_ttl_min_seconds: float = 10.0,
         adaptive_ttl_max_seconds: float = 3600.0,
+        store: Any = None,
         observe_socket: bool = False,
         observe_changes: bool = False,
         timer: Callable[[], float] | None = None,
@@ -133,6 +138,7 @@ class Registry(Bounded):
             adaptive_ttl=adaptive_ttl,
             adaptive_ttl_min_seconds=adaptive_ttl_min_seconds,
             adaptive_ttl_max_seconds=adaptive_ttl_max_seconds,
+            store=store,
             observe_socket=observe_socket,
             observe_changes=observe_changes,
         )
@@ -153,6 +159,7 @@ class Registry(Bounded):
         self._build_listeners = ()
         self._monitor = self._leaving = self._memory = None
         self._room: Room | None = None
+        self._sharing: Sharing | None = None
         self._live_view: Served | None = None
         # Here and not where something leaves: a finaliser or a signal handler that comes in while
         # a module is being imported would find half of it.
@@ -162,6 +169,8 @@ class Registry(Bounded):
         self._close_departed = close_departed
         watch_exit(self)
         self._rules: dict[str, Callable[[type], Any]] = {}
+        # With the rule that it is of: `_rules` may be written from outside.
+        self._rule_versions: dict[str, tuple[Callable[[type], Any], str | None]] = {}
         # Thread -> what has an awaitable awaited by an event loop, and gives its result.
         self._awaiting: dict[int, Callable[[Any], Any]] = {}
         self._builder = Builder(
@@ -177,6 +186,10 @@ class Registry(Bounded):
             or settings.adaptive_ttl
         ):
             self._manager()
+        if settings.store is not None:
+            from .share.sharing import Sharing
+
+            self._sharing = Sharing(settings.store)
         if class_paths is None:
             from .sources import default_class_paths
 
@@ -446,8 +459,14 @@ class Registry(Bounded):
         """Nobody holds a departed instance any more."""
         self._close_departed(self, departure)
 
+    def _make(self, slot: Slot) -> Any:
+        """Build, or open what another process built; the builder calls it."""
+        if self._sharing is not None:
+            return self._sharing.make(self, slot)
+        return self._construct(slot)
+
     def _construct(self, slot: Slot) -> Any:
-        """Import and make; the builder calls it, and foreign code runs in it."""
+        """Import and build; foreign code runs in it."""
         return self._instantiate(slot.name, self._resolve(slot.name))
 
     def _resolve(self, class_name: str) -> type:

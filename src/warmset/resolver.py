@@ -12,6 +12,7 @@ from .errors import ClassAttributeError, ClassImportError, ClassPathError, NotAC
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 PATH_EXPECTED = "an absolute dotted path 'package.module.Class'"
 
@@ -287,6 +288,35 @@ def imported(class_path: str) -> type | None:
     module_name, _, attribute = class_path.rpartition(".")
     found = getattr(sys.modules.get(module_name), "__dict__", {}).get(attribute)
     return found if issubclass(type(found), type) else None
+
+
+def import_dotted(path: str) -> Any:
+    """
+    Import what a dotted path ``package.module.name`` names.
+
+    Args:
+        path: The dotted path.
+
+    Returns:
+        The attribute of the module.
+
+    Raises:
+        ImportError: The module cannot be imported, or has no such attribute.
+    """
+    from importlib import import_module
+
+    module_name, _, attribute = path.rpartition(".")
+    try:
+        module = import_module(module_name)
+    except Exception as error:
+        # A module can fail with anything on import.
+        raise ImportError(f"cannot import {module_name!r}: {told(error)}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        near = near_names(attribute, [name for name in vars(module) if not name.startswith("_")])
+        hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
+        raise ImportError(f"module {module_name!r} has no {attribute!r}{hint}") from error
 
 
 def _missing(error: Exception, prefix: str) -> str:

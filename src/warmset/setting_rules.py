@@ -108,6 +108,36 @@ def _policy(setting: str, value: object) -> Any:
     return _named_or(setting, value, ("lru", "cost"), "worth")
 
 
+def _store(setting: str, value: object) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not value:
+            raise ValueError(_refusal(setting, value))
+        return str(value)
+    if isinstance(value, type) or not (
+        callable(getattr(value, "fetch", None)) and callable(getattr(value, "claim", None))
+    ):
+        raise TypeError(_refusal(setting, value))
+    return value
+
+
+def _shareable(setting: str, value: object) -> bool | str:
+    if value is True or value is False:
+        return value
+    if isinstance(value, str):
+        if value != "copy_on_write":
+            raise ValueError(_refusal(setting, value))
+        return str(value)
+    raise TypeError(_refusal(setting, value))
+
+
+def _hook(setting: str, value: object) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(_refusal(setting, value))
+    return value
+
+
 def _sizer(setting: str, value: object) -> Any:
     if value is None:
         return None
@@ -162,6 +192,11 @@ RULES: dict[str, tuple[Callable[[str, object], Any], str]] = {
     "adaptive_ttl": (_flag, "a bool, true or false"),
     "adaptive_ttl_min_seconds": (_finite_seconds, "a finite number of seconds, 0 or more"),
     "adaptive_ttl_max_seconds": (_finite_seconds, "a finite number of seconds, 0 or more"),
+    "store": (
+        _store,
+        "None, the path of a directory, a URL such as 'valkey://host:6379/0', or a store of "
+        "warmset.share",
+    ),
     "observe_socket": (_flag, "a bool, true or false"),
     "observe_changes": (_flag, "a bool, true or false"),
 }
@@ -169,6 +204,15 @@ SETTINGS = tuple(RULES)
 RULES |= {
     "priority": (_integer, "a whole number (who has less leaves before who has more)"),
     "pin": (_flag, "a bool, true or false"),
+    "shareable": (_shareable, "a bool, true or false, or 'copy_on_write'"),
+    "snapshot": (
+        _hook,
+        "None, or a callable that takes an instance and gives what is to be stored",
+    ),
+    "restore": (
+        _hook,
+        "None, or a callable that takes the class and what was stored, and gives an instance",
+    ),
     "recycle_after_uses": (_none_or_more, "a whole number of uses, 0 or more (0: never)"),
     "recycle_after_seconds": (
         _finite_seconds,

@@ -109,6 +109,8 @@ class RegistrySettings(_Frozen):
         adaptive_ttl: Whether the idle limit of a class follows from its own use.
         adaptive_ttl_min_seconds: The least that it gives.
         adaptive_ttl_max_seconds: The most that it gives.
+        store: Where snapshots of shareable classes are kept, see `warmset.share`: None, the path of
+            a directory, a URL, or a store.
         observe_socket: Whether `warmset top` of the same user may look at the registry while it
             runs, over a private Unix socket.
         observe_changes: Whether it may also evict and clear there.
@@ -142,6 +144,7 @@ class RegistrySettings(_Frozen):
         "retry_after_seconds",
         "revive",
         "sizer",
+        "store",
         "sweep_interval_seconds",
     )
 
@@ -163,6 +166,7 @@ class RegistrySettings(_Frozen):
     adaptive_ttl: bool
     adaptive_ttl_min_seconds: float
     adaptive_ttl_max_seconds: float
+    store: Any
     observe_socket: bool
     observe_changes: bool
 
@@ -187,6 +191,7 @@ class RegistrySettings(_Frozen):
         adaptive_ttl: bool = False,
         adaptive_ttl_min_seconds: float = 10.0,
         adaptive_ttl_max_seconds: float = 3600.0,
+        store: Any = None,
         observe_socket: bool = False,
         observe_changes: bool = False,
     ) -> None:
@@ -209,6 +214,7 @@ class RegistrySettings(_Frozen):
             "adaptive_ttl": adaptive_ttl,
             "adaptive_ttl_min_seconds": adaptive_ttl_min_seconds,
             "adaptive_ttl_max_seconds": adaptive_ttl_max_seconds,
+            "store": store,
             "observe_socket": observe_socket,
             "observe_changes": observe_changes,
         }

@@ -117,6 +117,7 @@ CLASS_OPTIONS = (
     "recycle_after_growth_bytes",
     "recycle_after_seconds",
     "recycle_after_uses",
+    "shareable",
     "sizer",
 )
 

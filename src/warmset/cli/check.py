@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from warmset.errors import ArgumentValidationError, MethodRegistryError
-from warmset.resolver import near_names, resolve, told
+from warmset.resolver import import_dotted, near_names, resolve, told
 from warmset.routing import compile_plan
 from warmset.settings import SettingsError
 
 from .app_path import app_dir_option, put_first
 from .exit_codes import BAD_FILE, PASSED, exit_status_help
-from .faults import fault, import_dotted
+from .faults import fault
 from .pipeline_file import Reference, read_pipeline
 from .refused import Refused
 

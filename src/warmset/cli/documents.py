@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from warmset.resolver import shown, told
+from warmset.resolver import import_dotted, shown, told
 
-from .faults import fault, import_dotted
+from .faults import fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from warmset.resolver import near_names, shown, told
+from warmset.resolver import near_names, shown
 from warmset.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
-    from typing import Any
 
 
 class Faults:
@@ -75,30 +73,3 @@ def fault(
         table=table,
         key=key,
     )
-
-
-def import_dotted(path: str) -> Any:
-    """
-    Import what a dotted path ``package.module.name`` names.
-
-    Args:
-        path: The dotted path.
-
-    Returns:
-        The attribute of the module.
-
-    Raises:
-        ImportError: The module cannot be imported, or has no such attribute.
-    """
-    module_name, _, attribute = path.rpartition(".")
-    try:
-        module = import_module(module_name)
-    except Exception as error:
-        # A module can fail with anything on import.
-        raise ImportError(f"cannot import {module_name!r}: {told(error)}") from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError as error:
-        near = near_names(attribute, [name for name in vars(module) if not name.startswith("_")])
-        hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
-        raise ImportError(f"module {module_name!r} has no {attribute!r}{hint}") from error

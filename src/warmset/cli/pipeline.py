@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 from warmset import MethodExecutor, MethodRegistry
 from warmset._process_memory import resident_bytes
 from warmset.observe.leaving import watch_leaving
-from warmset.resolver import told
+from warmset.resolver import import_dotted, told
 
-from .faults import import_dotted
 from .pipeline_file import Reference
 
 if TYPE_CHECKING:

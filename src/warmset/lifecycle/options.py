@@ -26,6 +26,10 @@ class ClassOptions:
         priority: Who has less leaves before who has more.
         pin: Whether its instance stays, whatever the bounds.
         sizer: Its own sizer; None: the registry's.
+        shareable: Whether its snapshot is kept in the registry's store; "copy_on_write" lets its
+            arrays be written.
+        snapshot: Takes an instance and gives what is to be stored.
+        restore: Takes the class and what was stored, and gives an instance.
         recycle_after_uses: Uses after which it is built anew; 0: never.
         recycle_after_seconds: Seconds after which it is built anew; 0: never.
         recycle_after_growth_bytes: Bytes of growth after which it is built anew; 0: never.
@@ -46,7 +50,10 @@ class ClassOptions:
         "recycle_after_growth_bytes",
         "recycle_after_seconds",
         "recycle_after_uses",
+        "restore",
+        "shareable",
         "sizer",
+        "snapshot",
     )
 
     def __init__(
@@ -61,6 +68,9 @@ class ClassOptions:
         priority: int = 0,
         pin: bool = False,
         sizer: Any = None,
+        shareable: bool | str = False,
+        snapshot: Callable[[Any], Any] | None = None,
+        restore: Callable[[type, Any], Any] | None = None,
         recycle_after_uses: int = 0,
         recycle_after_seconds: float = 0.0,
         recycle_after_growth_bytes: int = 0,
@@ -95,6 +105,16 @@ class ClassOptions:
         self.priority: int = checked("priority", priority)
         self.pin: bool = checked("pin", pin)
         self.sizer = checked("sizer", sizer)
+        self.snapshot: Callable[[Any], Any] | None = checked("snapshot", snapshot)
+        self.restore: Callable[[type, Any], Any] | None = checked("restore", restore)
+        if (snapshot is None) is not (restore is None):
+            missing = "snapshot" if snapshot is None else "restore"
+            raise ValueError(
+                f"snapshot and restore of {class_name!r} go together: {missing} is missing"
+            )
+        self.shareable: bool | str = checked("shareable", shareable)
+        if snapshot is not None and not self.shareable:
+            self.shareable = True
         self.recycle_after_uses: int = checked("recycle_after_uses", recycle_after_uses)
         self.recycle_after_seconds: float = checked("recycle_after_seconds", recycle_after_seconds)
         self.recycle_after_growth_bytes: int = checked(

@@ -1,0 +1,162 @@
+"""What a registry on a worker is made from: one value that can be pickled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..registry import Registry
+from ..resolver import check_name, import_dotted, shown
+from ..settings import RegistrySettings
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping
+
+    from ..legacy import MethodRegistry
+
+__all__ = ["WorkerSettings"]
+
+
+class WorkerSettings:
+    """
+    What each worker makes its registry from, immutable.
+
+    Args:
+        class_paths: Class name -> class path.
+        settings: Of the registry; None: the defaults.
+        class_options: Class name -> options of `register_class`.
+        rules: Class name -> its rule: a function that can be imported where the worker runs, or
+            its dotted path; or a pair of that and its version.
+        prepare: Called with the registry on each worker before anything is built, for what a value
+            cannot say; a function that can be imported there.
+
+    Raises:
+        TypeError: One of them is of a wrong type.
+        ValueError: A name or a path has not the shape of one.
+
+    It has to be picklable: so a store with a key that was given as bytes will not do, see
+    `warmset.share`.
+    """
+
+    __slots__ = ("class_options", "class_paths", "prepare", "rules", "settings")
+
+    class_paths: dict[str, str]
+    settings: RegistrySettings
+    class_options: dict[str, dict[str, Any]]
+    rules: dict[str, tuple[Callable[[type], Any] | str, str | None]]
+    prepare: Callable[[MethodRegistry], Any] | None
+
+    def __init__(
+        self,
+        class_paths: Mapping[str, str],
+        *,
+        settings: RegistrySettings | None = None,
+        class_options: Mapping[str, Mapping[str, Any]] | None = None,
+        rules: Mapping[str, Any] | None = None,
+        prepare: Callable[[MethodRegistry], Any] | None = None,
+    ) -> None:
+        if settings is None:
+            settings = RegistrySettings()
+        if not isinstance(settings, RegistrySettings):
+            raise TypeError(f"settings must be RegistrySettings or None, got {shown(settings)}")
+        if prepare is not None and not callable(prepare):
+            raise TypeError(f"prepare must be a callable or None, got {shown(prepare)}")
+        put = object.__setattr__
+        put(self, "class_paths", dict(class_paths))
+        put(self, "settings", settings)
+        put(self, "class_options", {n: dict(o) for n, o in (class_options or {}).items()})
+        put(self, "rules", {n: _rule(n, rule) for n, rule in (rules or {}).items()})
+        put(self, "prepare", prepare)
+        for name in (*self.class_options, *self.rules):
+            if name not in self.class_paths:
+                raise ValueError(f"options or a rule of {name!r}, which is not in class_paths")
+        # What a registry would refuse is refused here, and not on each worker.
+        Registry(self.class_paths).close()
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> WorkerSettings:
+        """
+        Take them from a ``warmset.toml``.
+
+        Args:
+            path: The file, read here and not on the workers.
+            options: `rules`, `prepare`.
+
+        Returns:
+            The settings.
+
+        Raises:
+            SettingsError: As for `Registry.from_file`.
+        """
+        from ..settings_file import load_settings_file
+
+        loaded = load_settings_file(path)
+        return cls(
+            loaded.class_paths,
+            settings=loaded.settings,
+            class_options=loaded.class_options,
+            **options,
+        )
+
+    def make_registry(self) -> MethodRegistry:
+        """
+        Make the registry.
+
+        Returns:
+            A new one; whoever asked for it closes it.
+
+        Raises:
+            ImportError: A rule cannot be imported.
+        """
+        from .. import MethodRegistry
+
+        registry = MethodRegistry({}, **self.settings.as_options())
+        try:
+            for name, path in self.class_paths.items():
+                registry.register_class(name, path, **self.class_options.get(name, {}))
+            for name, (rule, version) in self.rules.items():
+                called = import_dotted(rule) if isinstance(rule, str) else rule
+                registry.register_instantiation_rule(name, called, version=version)
+            if self.prepare is not None:
+                self.prepare(registry)
+        except BaseException:
+            registry.close()
+            raise
+        return registry
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"WorkerSettings is immutable: cannot set {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (
+            self.class_paths,
+            self.settings,
+            self.class_options,
+            self.rules,
+            self.prepare,
+        )
+
+    def __repr__(self) -> str:
+        return f"<WorkerSettings: {len(self.class_paths)} classes>"
+
+
+def _rebuild(
+    class_paths: Any, settings: Any, class_options: Any, rules: Any, prepare: Any
+) -> WorkerSettings:
+    return WorkerSettings(
+        class_paths,
+        settings=settings,
+        class_options=class_options,
+        rules=rules,
+        prepare=prepare,
+    )
+
+
+def _rule(class_name: str, given: Any) -> tuple[Callable[[type], Any] | str, str | None]:
+    class_name = check_name(class_name)
+    rule, version = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    if not (callable(rule) or isinstance(rule, str)):
+        raise TypeError(
+            f"the rule of {class_name!r} must be a callable or a dotted path, got {shown(rule)}"
+        )
+    return rule, version

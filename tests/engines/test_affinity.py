@@ -1,0 +1,194 @@
+"""Where calls go: classes stay where they are warm, spread when their queue says so, and move."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from warmset.engines.affinity import Router, Ticket
+
+
+def make(workers: int = 4, *, threads: int = 1, **options: Any) -> Router:
+    return Router({f"w{at}": threads for at in range(workers)}, **options)
+
+
+def sound(router: Router) -> None:
+    """What is queued is not negative, and each class stands with workers that there are."""
+    workers = set(router.workers())
+    for worker in router._workers.values():
+        assert worker.queued >= 0.0
+    for class_name, known in router._classes.items():
+        assert set(known.holders) <= workers
+        assert set(known.under_way) <= workers
+        assert all(count > 0 for count in known.under_way.values())
+        firsts = [w.name for w in router._workers.values() if class_name in w.classes]
+        assert len(firsts) <= 1
+        if known.holders:
+            assert len(firsts) == 1
+
+
+def test_a_class_stays_where_it_is() -> None:
+    router = make()
+    first = router.choose("A")
+    assert first.built
+    router.done(first)
+    for _ in range(50):
+        ticket = router.choose("A")
+        assert (ticket.worker, ticket.built) == (first.worker, False)
+        router.done(ticket)
+    assert router.placements() == {"A": (first.worker,)}
+    sound(router)
+
+
+def test_no_worker_gets_more_than_its_share() -> None:
+    """The mean and a quarter, at any moment."""
+    router = make(8)
+    for at in range(1, 401):
+        router.choose(f"class {at}")
+        counts = Counter(worker for (worker,) in router.placements().values())
+        assert max(counts.values()) <= -(-1.25 * at // 8)
+    sound(router)
+
+
+def test_clients_that_know_nothing_of_each_other_agree() -> None:
+    """Nearly: the bound lets the order of arrival decide where the last ones go."""
+    one, other = make(16), make(16)
+    names = [f"class {at}" for at in range(400)]
+    for name in names:
+        one.choose(name)
+    random.Random(1).shuffle(names)
+    for name in names:
+        other.choose(name)
+    mine, theirs = one.placements(), other.placements()
+    agreed = sum(mine[name] == theirs[name] for name in names)
+    assert agreed >= 0.75 * len(names)
+
+
+def test_it_waits_while_that_costs_less_than_a_build() -> None:
+    router = make(2)
+    router.learn("A", call_seconds=0.1, build_seconds=1.0)
+    tickets = [router.choose("A") for _ in range(20)]
+    assert len({ticket.worker for ticket in tickets}) == 1  # 2.0 s and a build are queued
+    tickets += [router.choose("A") for _ in range(40)]
+    assert len({ticket.worker for ticket in tickets}) == 2
+    assert [ticket.built for ticket in tickets].count(True) == 2
+    sound(router)
+    for ticket in tickets:
+        router.done(ticket)
+    assert router.longest_wait() == pytest.approx(0.0)
+    sound(router)
+
+
+def test_it_does_not_spread_before_its_build_is_known() -> None:
+    router = make(4)
+    assert len({router.choose("A").worker for _ in range(1000)}) == 1
+
+
+def test_workers_that_are_as_busy_are_no_reason_to_spread() -> None:
+    """Twenty classes that are called alike stay where they are, however long the queues."""
+    router = make(4)
+    for at in range(20):
+        router.learn(f"class {at}", call_seconds=0.01, build_seconds=0.3)
+    for _ in range(200):
+        for at in range(20):
+            router.choose(f"class {at}")
+    assert sum(map(len, router.placements().values())) <= 1.2 * 20
+    sound(router)
+
+
+def test_a_worker_it_was_spread_to_is_forgotten(timer: Any) -> None:
+    """When it was not needed for a minute; the first one never is."""
+    router = make(2, timer=timer)
+    router.learn("A", call_seconds=1.0, build_seconds=0.1)
+    tickets = [router.choose("A") for _ in range(4)]
+    assert len(router.placements()["A"]) == 2
+    for ticket in tickets:
+        router.done(ticket)
+    timer.advance(61.0)
+    router.done(router.choose("A"))
+    assert len(router.placements()["A"]) == 1
+    timer.advance(600.0)
+    assert router.choose("A").worker == tickets[0].worker
+    sound(router)
+
+
+def test_lost_workers_leave_their_classes_to_others() -> None:
+    router = make(3)
+    for at in range(30):
+        router.choose(f"class {at}")
+    before = router.placements()
+    lost = router.remove_worker("w1")
+    assert sorted(lost) == sorted(name for name, where in before.items() if where == ("w1",))
+    for at in range(30):
+        where = router.choose(f"class {at}").worker
+        assert where != "w1"
+        if before[f"class {at}"] != ("w1",):
+            assert (where,) == before[f"class {at}"]
+    assert router.remove_worker("w1") == []
+    sound(router)
+
+
+def test_a_ticket_of_a_lost_worker_does_no_harm() -> None:
+    router = make(1)
+    ticket = router.choose("A")
+    router.set_workers({"other": 2})
+    router.done(ticket)
+    router.done(Ticket("never seen", "nowhere", 1.0, False))
+    assert router.choose("A").worker == "other"
+    sound(router)
+
+
+def test_an_heir_takes_over_a_class_that_was_spread() -> None:
+    router = make(2)
+    router.learn("A", call_seconds=1.0, build_seconds=0.1)
+    for _ in range(4):
+        router.choose("A")
+    first, second = router.placements()["A"]
+    router.remove_worker(first)
+    assert router.placements()["A"] == (second,)
+    sound(router)
+
+
+def test_without_affinity_the_shortest_queue_is_taken() -> None:
+    router = make(3, affinity=False)
+    assert sorted(router.choose("A").worker for _ in range(3)) == ["w0", "w1", "w2"]
+
+
+def test_nowhere_to_go() -> None:
+    with pytest.raises(LookupError, match="no worker to call 'A' on"):
+        Router().choose("A")
+    with pytest.raises(ValueError, match="threads of worker 'w' must be 1 or more, got 0"):
+        Router().add_worker("w", 0)
+    with pytest.raises(TypeError, match="class name"):
+        make().choose(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_course(seed: int, timer: Any) -> None:
+    """Calls, ends, losses and arrivals in any order leave it sound."""
+    chance = random.Random(seed)
+    router = make(3, timer=timer)
+    tickets: list[Ticket] = []
+    arrived = 3
+    for _ in range(600):
+        what = chance.random()
+        if what < 0.5 and router.workers():
+            tickets.append(router.choose(f"class {chance.randrange(12)}"))
+        elif what < 0.85 and tickets:
+            router.done(tickets.pop(chance.randrange(len(tickets))))
+        elif what < 0.88 and len(router.workers()) > 1:
+            router.remove_worker(chance.choice(router.workers()))
+        elif what < 0.92:
+            router.add_worker(f"w{arrived}", chance.randrange(1, 4))
+            arrived += 1
+        elif what < 0.96:
+            name = f"class {chance.randrange(12)}"
+            router.learn(name, call_seconds=chance.random(), build_seconds=chance.random())
+        else:
+            timer.advance(chance.random() * 50)
+            if router.workers():
+                router.cooled(chance.choice(router.workers()))
+        sound(router)
