@@ -52,6 +52,7 @@ class Flight:
         "gate",
         "instance",
         "interrupted",
+        "opened",
         "outer",
         "owner",
         "renews",
@@ -77,6 +78,7 @@ class Flight:
         # What was asked for in its course and was not warm, and the seconds that this took.
         self.asked_for: dict[str, None] = {}
         self.elsewhere = 0.0
+        self.opened = False  # whether it came from a snapshot
         self.interrupted = False
         self.done = False
         self.gate = allocate_lock()
@@ -294,7 +296,7 @@ class Builder:
             flight.sizing = memory.begins(registry, slot)
         began = self._stopwatch()
         try:
-            instance = registry._make(slot)
+            instance = registry._make(flight)
             if instance is None:
                 raise BuildError(
                     f"building {slot.name!r} ({slot.path}) gave None; expected an instance",

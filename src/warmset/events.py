@@ -89,3 +89,5 @@ class BuildEvent(NamedTuple):
     """The classes that it asked for itself and that were not warm: built for it, or waited for."""
     own_seconds: float = 0.0
     """`seconds`, less those that it spent on what it asked for."""
+    opened: bool = False
+    """Whether it was not built, but opened from a snapshot; see `warmset.share`."""

@@ -440,6 +440,8 @@ class Registry(Bounded):
         self._blocked = 0
         if self._memory is not None:
             self._memory._reset_after_fork()
+        if self._sharing is not None:
+            self._sharing._reset_after_fork()
         if self._room is not None:
             self._room = type(self._room)(self._settings.block_timeout_seconds)
         for class_name, options in list(self._options.items()):
@@ -459,11 +461,11 @@ class Registry(Bounded):
         """Nobody holds a departed instance any more."""
         self._close_departed(self, departure)
 
-    def _make(self, slot: Slot) -> Any:
+    def _make(self, flight: Flight) -> Any:
         """Build, or open what another process built; the builder calls it."""
         if self._sharing is not None:
-            return self._sharing.make(self, slot)
-        return self._construct(slot)
+            return self._sharing.make(self, flight)
+        return self._construct(flight.slot)
 
     def _construct(self, slot: Slot) -> Any:
         """Import and build; foreign code runs in it."""

@@ -96,6 +96,7 @@ def tell_build(registry: Registry, flight: Flight, seconds: float) -> None:
         within=None if outer is None else outer.slot.name,
         asked_for=tuple(flight.asked_for),
         own_seconds=max(0.0, seconds - flight.elsewhere),
+        opened=flight.opened,
     )
     _log_build(event, slot.path)
     for listener in registry._build_listeners:
@@ -110,7 +111,8 @@ def _log_build(event: BuildEvent, class_path: str | None) -> None:
         "bytes": event.bytes,
     }
     if event.succeeded:
-        _logs.info("builds", "built %r in %.3f s", event.class_name, event.seconds, fields=fields)
+        how = "opened the snapshot of" if event.opened else "built"
+        _logs.info("builds", "%s %r in %.3f s", how, event.class_name, event.seconds, fields=fields)
     else:
         fields |= {"stage": event.stage, "error_type": event.error_type}
         _logs.warning(

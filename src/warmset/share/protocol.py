@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .secrets import Secret
+    from .secret import Secret
 
     class Claim(Protocol):
         """The right to build for a key; given back by leaving its ``with`` block."""
@@ -50,13 +50,12 @@ if TYPE_CHECKING:
             """What its snapshots are signed with; None where who can write it is trusted."""
             ...
 
-        def fetch(self, key: str, *, writable: bool = False) -> Blob | None:
+        def fetch(self, key: str) -> Blob | None:
             """
             Give what is kept under a key, and note that it was used.
 
             Args:
                 key: Letters, digits, dots, hyphens and underscores, at most 200.
-                writable: Whether its bytes may be written, for this process alone.
 
             Returns:
                 The bytes; None if there are none.
@@ -101,8 +100,7 @@ class Blob(NamedTuple):
     """Bytes that a store keeps."""
 
     view: memoryview
-    private: bool
-    """Whether nobody else can change these bytes any more: not so for a file that others may
-    write."""
+    """They do not change any more, whatever happens to the store. Where it is not read-only, what
+    is written to it is this process's own."""
     shared: bool
     """Whether they are one physical copy for all processes that fetch them."""
