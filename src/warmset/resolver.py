@@ -33,7 +33,20 @@ def shown(value: object, limit: int = 200) -> str:
     except Exception:
         # Also an int of more digits than the interpreter prints.
         text = f"<unprintable {type(value).__name__}>"
+    if "://" in text:
+        text = _without_passwords(text)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _without_passwords(text: str) -> str:
+    # A URL that was put where it does not belong must not tell in an error what it holds.
+    parts = text.split("://")
+    for at, part in enumerate(parts[1:], 1):
+        place = part.partition("/")[0]
+        user, found, host = place.rpartition("@")
+        if found and ":" in user:
+            parts[at] = f"{user.partition(':')[0]}:***@{host}{part[len(place) :]}"
+    return "://".join(parts)
 
 
 def told(error: BaseException, limit: int = 500) -> str:

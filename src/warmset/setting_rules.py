@@ -112,7 +112,8 @@ def _store(setting: str, value: object) -> Any:
     if value is None:
         return None
     if isinstance(value, str):
-        if not value:
+        # A password would be shown with the settings.
+        if not value or shown(value) != repr(value):
             raise ValueError(_refusal(setting, value))
         return str(value)
     if isinstance(value, type) or not (
@@ -194,8 +195,8 @@ RULES: dict[str, tuple[Callable[[str, object], Any], str]] = {
     "adaptive_ttl_max_seconds": (_finite_seconds, "a finite number of seconds, 0 or more"),
     "store": (
         _store,
-        "None, the path of a directory, a URL such as 'valkey://host:6379/0', or a store of "
-        "warmset.share",
+        "None, the path of a directory, a URL such as 'valkey://host:6379/0' that holds no "
+        "password, or a store of warmset.share",
     ),
     "observe_socket": (_flag, "a bool, true or false"),
     "observe_changes": (_flag, "a bool, true or false"),

@@ -1,7 +1,30 @@
 """What reaches beyond one process: snapshots that others open, and a budget for a whole host."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .directory import DirectoryStore
 from .errors import StoreBusyError, StoreError, StoreRefusedError
 from .sharing import SnapshotStats
 
-__all__ = ["DirectoryStore", "SnapshotStats", "StoreBusyError", "StoreError", "StoreRefusedError"]
+if TYPE_CHECKING:
+    from .valkey import ValkeyStore
+
+__all__ = [
+    "DirectoryStore",
+    "SnapshotStats",
+    "StoreBusyError",
+    "StoreError",
+    "StoreRefusedError",
+    "ValkeyStore",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Not before it is asked for: who has a directory needs no client.
+    if name == "ValkeyStore":
+        from .valkey import ValkeyStore
+
+        return ValkeyStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

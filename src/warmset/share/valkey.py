@@ -1,0 +1,491 @@
+"""
+Snapshots on a Valkey (or Redis) server: built once for many machines.
+
+Below ``{PREFIX}:`` there is, for each key, a manifest that names the chunks its bytes are in; the
+chunks; a lock while somebody builds; and for all keys together when each was used last and how many
+bytes it has. A manifest is written when its chunks are there, in one step with the check that the
+builder still has its lock: who was slow, and whose lease has run out, writes nothing. The chunks of
+a builder that died expire.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from .errors import StoreBusyError, StoreError, StoreRefusedError
+from .protocol import Blob
+from .secret import KEY_VARIABLE, Secret, secret_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .directory import DirectoryStore
+    from .secret import AnyPath
+
+__all__ = ["PASSWORD_VARIABLE", "ValkeyStore"]
+
+PASSWORD_VARIABLE = "WARMSET_STORE_PASSWORD"
+_CHUNK_BYTES = 8 << 20  # a server is not asked for more at once: others wait meanwhile
+_UNFINISHED_MS = 3_600_000  # after which the chunks of a builder that died are gone
+_CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 60.0
+
+# KEYS: lock, manifest, used, sizes. ARGV: token, new manifest, its chunks' stem, chunks, bytes,
+# key, age in ms or 0, most bytes or 0, stem of manifests, stem of chunks. It runs as one step.
+_PUBLISH = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local function drop(manifest, spared)
+    local old = redis.call('GET', manifest)
+    if old then
+        local at = cjson.decode(old)
+        for i = 0, at.chunks - 1 do redis.call('UNLINK', ARGV[10] .. at.id .. ':' .. i) end
+        if not spared then redis.call('DEL', manifest) end
+    end
+end
+drop(KEYS[2], true)
+local age = tonumber(ARGV[7])
+for i = 0, tonumber(ARGV[4]) - 1 do
+    if age > 0 then redis.call('PEXPIRE', ARGV[3] .. i, age)
+    else redis.call('PERSIST', ARGV[3] .. i) end
+end
+redis.call('SET', KEYS[2], ARGV[2])
+if age > 0 then redis.call('PEXPIRE', KEYS[2], age) end
+local now = redis.call('TIME')
+redis.call('ZADD', KEYS[3], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[6])
+redis.call('HSET', KEYS[4], ARGV[6], ARGV[5])
+local most, total = tonumber(ARGV[8]), 0
+for _, key in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+    if redis.call('EXISTS', ARGV[9] .. key) == 1 then
+        total = total + (tonumber(redis.call('HGET', KEYS[4], key)) or 0)
+    else
+        redis.call('ZREM', KEYS[3], key)
+        redis.call('HDEL', KEYS[4], key)
+    end
+end
+if most > 0 then
+    for _, key in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+        if total <= most then break end
+        if key ~= ARGV[6] then
+            total = total - (tonumber(redis.call('HGET', KEYS[4], key)) or 0)
+            drop(ARGV[9] .. key, false)
+            redis.call('ZREM', KEYS[3], key)
+            redis.call('HDEL', KEYS[4], key)
+        end
+    end
+end
+return 1
+"""
+# KEYS: lock. ARGV: token, ms.
+_RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+# KEYS: lock. ARGV: token, channel.
+_RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('PUBLISH', ARGV[2], 'done')
+return 1
+"""
+# KEYS: used. ARGV: key.
+_USE = """
+local now = redis.call('TIME')
+redis.call('ZADD', KEYS[1], 'XX', now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
+return 1
+"""
+
+
+class ValkeyStore:
+    """
+    Keeps snapshots on a Valkey or Redis server.
+
+    Args:
+        url: ``valkey://host:port/number``, ``valkeys://`` with TLS, ``unix://path``; also as
+            ``redis://`` and ``rediss://``.
+        key: At least 16 bytes that snapshots are signed with: who can write to the server could
+            otherwise run code here. Or by `key_file`, or by the environment variable
+            ``WARMSET_STORE_KEY``; one of them there must be.
+        key_file: A file that holds the key.
+        password: Of the server; None takes the environment variable ``WARMSET_STORE_PASSWORD``,
+            where it is set.
+        prefix: What its keys on the server begin with.
+        max_bytes: How much is kept at most, least recently used leaves first; 0: no bound.
+        max_age_seconds: How old a snapshot may be; 0: no bound.
+        lease_seconds: For how long a builder that is not heard of keeps its lock; it is renewed by
+            a thread while it builds.
+        wait_seconds: How long to wait while another process builds, before building all the same.
+        local: A `DirectoryStore` of this machine, which what was fetched is kept in: then it is
+            fetched once for a machine, and is one physical copy for its processes.
+        client: A client of `valkey` or `redis`, instead of one made from the URL.
+
+    Raises:
+        StoreRefusedError: There is no key.
+        StoreError: The package `valkey` is not installed, or the URL is none.
+        TypeError: An argument is of a wrong type.
+        ValueError: A number is out of range, the key is too short, or the URL holds a password.
+
+    It connects at first use. Safe under threads, and after a fork; picklable, with a key and a
+    password from files or the environment, and without `client`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: bytes | str | Secret | None = None,
+        key_file: AnyPath | None = None,
+        password: str | None = None,
+        prefix: str = "warmset",
+        max_bytes: int = 10_000_000_000,
+        max_age_seconds: float = 30 * 86400.0,
+        lease_seconds: float = 30.0,
+        wait_seconds: float = 600.0,
+        local: DirectoryStore | None = None,
+        client: Any = None,
+    ) -> None:
+        for name, value, least in (
+            ("max_bytes", max_bytes, 0.0),
+            ("max_age_seconds", max_age_seconds, 0.0),
+            ("lease_seconds", lease_seconds, 0.1),
+            ("wait_seconds", wait_seconds, 0.0),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, got {value!r}")
+            if not value >= least:
+                raise ValueError(f"{name} must be {least:g} or more, got {value!r}")
+        self.url = _checked_url(url)
+        secret = secret_from(key, key_file)
+        if secret is None:
+            raise StoreRefusedError(
+                f"snapshots on {self.url!r} are not to be trusted without a key, and opening one "
+                f"runs what is in it: give key=, key_file= or the environment variable "
+                f"{KEY_VARIABLE}"
+            )
+        self._secret: Secret = secret
+        self._password = password
+        self._prefix = prefix
+        self._max_bytes, self._max_age = max_bytes, max_age_seconds
+        self._lease, self._wait = lease_seconds, wait_seconds
+        self._local = local
+        self._given = client
+        self._client: Any = client
+        error = _package().ValkeyError if client is None else _base_error(client)
+        self._errors: tuple[type[Exception], ...] = (error, OSError)
+
+    @property
+    def secret(self) -> Secret:
+        """What snapshots are signed with."""
+        return self._secret
+
+    def __repr__(self) -> str:
+        return f"<ValkeyStore {self.url!r}>"
+
+    def __reduce__(self) -> Any:
+        if self._password is not None:
+            raise TypeError(
+                "the password of a store was given as a string, and is not put into a pickle; give "
+                f"it by the environment variable {PASSWORD_VARIABLE}, on each machine"
+            )
+        if self._given is not None:
+            raise TypeError("a store with a client of one's own cannot be pickled")
+        options = {
+            "prefix": self._prefix,
+            "max_bytes": self._max_bytes,
+            "max_age_seconds": self._max_age,
+            "lease_seconds": self._lease,
+            "wait_seconds": self._wait,
+            "local": self._local,
+        }
+        return _reopened, (self.url, self._secret, options)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        mine = self.url, self._prefix, self._secret
+        return mine == (other.url, other._prefix, other._secret)
+
+    def __hash__(self) -> int:
+        return hash((self.url, self._prefix, self._secret))
+
+    # -- the server ------------------------------------------------------------------------------
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            password = self._password or os.environ.get(PASSWORD_VARIABLE) or None
+            self._client = _package().Valkey.from_url(
+                self.url,
+                password=password,
+                socket_connect_timeout=_CONNECT_SECONDS,
+                socket_timeout=_ANSWER_SECONDS,
+            )
+        return self._client
+
+    def _asked(self, what: str, ask: Callable[[Any], Any]) -> Any:
+        try:
+            return ask(self._connected())
+        except self._errors as error:
+            # The text of its errors names host and port, and no password.
+            raise StoreError(f"{what} on {self.url} failed: {error}") from error
+
+    def _name(self, kind: str, rest: str = "") -> str:
+        # What is in braces decides where a cluster keeps it: all in one place, for the scripts.
+        return f"{{{self._prefix}}}:{kind}:{rest}"
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def fetch(self, key: str) -> Blob | None:
+        """
+        Give what is kept under a key; see `protocol.Store`.
+
+        As long as its bytes take over the network; with `local`, once for a machine.
+        """
+        if self._local is None:
+            view = self._downloaded(key)
+            return None if view is None else Blob(view, shared=False)
+        found = self._local.fetch(key)
+        if found is not None:
+            return found
+        claim = self._local.claim(key)
+        if claim is not None:
+            with claim:
+                found = self._local.fetch(key)
+                if found is None:
+                    view = self._downloaded(key)
+                    if view is None:
+                        return None
+                    claim.put([view])
+        return self._local.fetch(key)
+
+    def _downloaded(self, key: str) -> memoryview | None:
+        def ask(client: Any) -> memoryview | None:
+            text = client.get(self._name("manifest", key))
+            if text is None:
+                return None
+            manifest = json.loads(text)
+            found = bytearray(manifest["bytes"])
+            at = 0
+            for number in range(manifest["chunks"]):
+                chunk = client.get(self._name("chunk", f"{manifest['id']}:{number}"))
+                if chunk is None or at + len(chunk) > len(found):
+                    return None  # replaced meanwhile
+                found[at : at + len(chunk)] = chunk
+                at += len(chunk)
+            client.eval(_USE, 1, self._name("used"), key)
+            return memoryview(found)
+
+        return self._asked("reading a snapshot", ask)  # type: ignore[no-any-return]
+
+    # -- building --------------------------------------------------------------------------------
+
+    def claim(self, key: str, *, wait: bool = True) -> _Claim | None:
+        """Claim the right to build for a key; see `protocol.Store`."""
+        lock, token = self._name("lock", key), uuid.uuid4().hex
+        ms = int(1000 * self._lease)
+        if self._asked("locking", lambda client: client.set(lock, token, nx=True, px=ms)):
+            return _Claim(self, key, token)
+        if wait:
+            self._asked("waiting", lambda client: self._await(client, key, lock))
+        return None
+
+    def _await(self, client: Any, key: str, lock: str) -> None:
+        """Wait until a lock is free: its holder says so, or its lease has run out."""
+        until = time.monotonic() + self._wait
+        with client.pubsub() as listening:
+            listening.subscribe(self._name("done", key))
+            while True:
+                # Looked at once it is listened for: so none is missed.
+                left = client.pttl(lock)
+                now = time.monotonic()
+                if left == -2:
+                    return
+                if now >= until:
+                    raise StoreBusyError(
+                        f"another process has been building {key} for {self._wait:.0f} s"
+                    )
+                message = listening.get_message(timeout=min(left / 1000 + 0.01, until - now))
+                if message is not None and message["type"] == "message":
+                    return
+
+    def _put(self, key: str, token: str, pieces: Sequence[memoryview | bytes]) -> None:
+        number = uuid.uuid4().hex
+        stem = self._name("chunk", f"{number}:")
+
+        def ask(client: Any) -> Any:
+            count = total = 0
+            for chunk in _chunks(pieces):
+                client.set(f"{stem}{count}", chunk, px=_UNFINISHED_MS)
+                count += 1
+                total += len(chunk)
+            manifest = json.dumps({"id": number, "chunks": count, "bytes": total})
+            named = (self._name("lock", key), self._name("manifest", key))
+            told = (token, manifest, stem, count, total, key, int(1000 * self._max_age))
+            stems = (int(self._max_bytes), self._name("manifest"), self._name("chunk"))
+            done = client.eval(
+                _PUBLISH, 4, *named, self._name("used"), self._name("sizes"), *told, *stems
+            )
+            if not done:
+                client.unlink(*(f"{stem}{at}" for at in range(count)))
+            return done
+
+        if not self._asked("storing a snapshot", ask):
+            raise StoreError(f"the claim of {key} was lost: its lease ran out while it was built")
+        if self._local is not None:
+            claim = self._local.claim(key, wait=False)
+            if claim is not None:
+                with claim:
+                    claim.put(pieces)
+
+    def _renew(self, key: str, token: str) -> bool:
+        ms = int(1000 * self._lease)
+        lock = self._name("lock", key)
+        return bool(
+            self._asked("renewing a lock", lambda client: client.eval(_RENEW, 1, lock, token, ms))
+        )
+
+    def _release(self, key: str, token: str) -> None:
+        lock, channel = self._name("lock", key), self._name("done", key)
+        self._asked("unlocking", lambda client: client.eval(_RELEASE, 1, lock, token, channel))
+
+    def discard(self, key: str) -> bool:
+        """Keep nothing under a key any more; see `protocol.Store`."""
+
+        def ask(client: Any) -> bool:
+            text = client.get(self._name("manifest", key))
+            if text is None:
+                return False
+            manifest = json.loads(text)
+            chunks = range(manifest["chunks"])
+            named = [self._name("chunk", f"{manifest['id']}:{at}") for at in chunks]
+            client.hdel(self._name("sizes"), key)
+            client.zrem(self._name("used"), key)
+            return bool(client.unlink(self._name("manifest", key), *named))
+
+        here = self._local is not None and self._local.discard(key)
+        return bool(self._asked("removing a snapshot", ask)) or here
+
+    def clear(self) -> int:
+        """
+        Keep nothing below the prefix any more; builds that are under way go on.
+
+        Returns:
+            How many snapshots were removed.
+        """
+        start = self._name("manifest")
+
+        def ask(client: Any) -> list[str]:
+            pattern = start.replace("[", "\\[").replace("*", "\\*").replace("?", "\\?") + "*"
+            return [name.decode()[len(start) :] for name in client.scan_iter(pattern)]
+
+        return sum(self.discard(key) for key in self._asked("listing snapshots", ask))
+
+
+class _Claim:
+    """The right to build for a key: a lock whose lease a thread renews."""
+
+    def __init__(self, store: ValkeyStore, key: str, token: str) -> None:
+        self._store = store
+        self._key = key
+        self._token = token
+        self._process = os.getpid()
+        self._ended = threading.Event()
+        self._renewer = threading.Thread(
+            target=self._go_on, name=f"warmset-lease-{key[-8:]}", daemon=True
+        )
+        self._renewer.start()
+
+    def _go_on(self) -> None:
+        while not self._ended.wait(self._store._lease / 3):
+            try:
+                if not self._store._renew(self._key, self._token):
+                    return  # lost; whoever builds is told when it wants to store
+            except StoreError:
+                pass  # the server may be back before the lease has run out
+
+    def put(self, pieces: Sequence[memoryview | bytes]) -> None:
+        """Keep bytes under the key; see `protocol.Claim`."""
+        if self._ended.is_set() or os.getpid() != self._process:
+            raise StoreError(f"the claim of {self._key} was given back, or is another process's")
+        self._store._put(self._key, self._token, pieces)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._ended.is_set() or os.getpid() != self._process:
+            return
+        self._ended.set()
+        with suppress(StoreError):  # else it ends with its lease
+            self._store._release(self._key, self._token)
+
+
+def _chunks(pieces: Sequence[memoryview | bytes]) -> Any:
+    chunk = bytearray()
+    for piece in pieces:
+        rest = memoryview(piece).cast("B")
+        while rest.nbytes:
+            room = _CHUNK_BYTES - len(chunk)
+            chunk += rest[:room]
+            rest = rest[room:]
+            if len(chunk) == _CHUNK_BYTES:
+                yield bytes(chunk)
+                chunk.clear()
+    if chunk:
+        yield bytes(chunk)
+
+
+def _checked_url(url: object) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"the URL of a store must be a str, got {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        password = parts.password
+    except ValueError as error:
+        raise StoreError("the URL of a store cannot be read") from error
+    if password is not None:
+        raise ValueError(
+            "the URL of a store holds a password, which would be shown with it: give it as "
+            f"password=, or by the environment variable {PASSWORD_VARIABLE}"
+        )
+    if parts.scheme not in ("valkey", "valkeys", "redis", "rediss", "unix"):
+        raise StoreError(
+            f"the URL of a store must begin with valkey://, valkeys://, redis://, rediss:// or "
+            f"unix://, got {url!r}"
+        )
+    return url
+
+
+def _package() -> Any:
+    try:
+        import valkey
+    except ImportError as error:
+        raise StoreError(
+            "a ValkeyStore needs the 'valkey' extra: pip install \"warmset[valkey]\""
+        ) from error
+    return valkey
+
+
+def _base_error(client: Any) -> type[Exception]:
+    """The base class of the errors of a client's package: `valkey` and `redis` name it alike."""
+    import importlib
+
+    package = importlib.import_module(type(client).__module__.partition(".")[0])
+    found = getattr(package, "ValkeyError", None) or getattr(package, "RedisError", None)
+    return found if isinstance(found, type) and issubclass(found, Exception) else OSError
+
+
+def _reopened(url: str, secret: Secret, options: dict[str, Any]) -> ValkeyStore:
+    return ValkeyStore(url, key=secret, **options)
