@@ -345,6 +345,8 @@ class Registry(Bounded):
             sweeper.remove(self)
         if self._live_view is not None:
             self._live_view.stop()
+        if self._sharing is not None:
+            self._sharing.close()
 
     def __enter__(self) -> Self:
         return self

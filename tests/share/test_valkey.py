@@ -38,12 +38,17 @@ def prefix() -> str:
 
 
 @pytest.fixture
-def make(share: Any, path: str, prefix: str, notes: Any) -> Callable[..., Any]:
+def make(share: Any, path: str, prefix: str, notes: Any) -> Iterator[Callable[..., Any]]:
+    made: list[Any] = []
+
     def make(**options: Any) -> Any:
         given = {"key": KEY, "prefix": prefix, "wait_seconds": 0.0, **options}
-        return share.ValkeyStore(f"unix://{path}", **given)
+        made.append(share.ValkeyStore(f"unix://{path}", **given))
+        return made[-1]
 
-    return make
+    yield make
+    for store in made:
+        store.close()
 
 
 @pytest.fixture
@@ -344,6 +349,7 @@ def test_pickles(make: Any, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert copy == store
     put(store, "a", b"12345")
     assert content(copy, "a") == b"12345"
+    copy.close()
     for options in ({}, {"key": None, "password": "sesame"}, {"key": None, "client": object()}):
         with pytest.raises(TypeError, match="pickle"):
             pickle.dumps(make(**options))
@@ -359,6 +365,10 @@ def test_a_server_with_a_password(share: Any, notes: Any, monkeypatch: pytest.Mo
         store = share.ValkeyStore(f"unix://{path}", key=KEY)
         with pytest.raises(share.StoreError, match="reading a snapshot on unix"):
             store.fetch("a")
+        store.close()
         monkeypatch.setenv("WARMSET_STORE_PASSWORD", "sesame-open")
-        put(share.ValkeyStore(f"unix://{path}", key=KEY), "a", b"12345")
-        assert content(share.ValkeyStore(f"unix://{path}", key=KEY, password="sesame-open"), "a")
+        put(store, "a", b"12345")
+        told = share.ValkeyStore(f"unix://{path}", key=KEY, password="sesame-open")
+        assert content(told, "a") == b"12345"
+        store.close()
+        told.close()

@@ -71,6 +71,7 @@ class Sharing:
     """
 
     def __init__(self, store: Store | str) -> None:
+        self._own = isinstance(store, str)  # whose connections are closed with the registry
         if isinstance(store, str):
             from .opening import open_store
 
@@ -84,6 +85,12 @@ class Sharing:
 
     def _reset_after_fork(self) -> None:
         self._lock = Lock()
+
+    def close(self) -> None:
+        """Close the connections of a store that was made here."""
+        close = getattr(self._store, "close", None)
+        if self._own and close is not None:
+            close()
 
     @property
     def store(self) -> Store:

@@ -216,6 +216,12 @@ class ValkeyStore:
     def __hash__(self) -> int:
         return hash((self.url, self._prefix, self._secret))
 
+    def close(self) -> None:
+        """Close its connections; it connects again when it is used again."""
+        client, self._client = self._client, self._given
+        if client is not None and client is not self._given:
+            client.close()
+
     # -- the server ------------------------------------------------------------------------------
 
     def _connected(self) -> Any:
