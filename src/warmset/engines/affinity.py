@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..resolver import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["Router", "Ticket"]
 
@@ -284,6 +284,23 @@ class Router:
                 known.call_seconds = call_seconds
             if build_seconds is not None:
                 known.build_seconds = build_seconds
+
+    def learn_times(
+        self, call_seconds: Mapping[str, float], build_seconds: Mapping[str, float]
+    ) -> None:
+        """
+        Take what one worker measured; see `Worker.times`.
+
+        Args:
+            call_seconds: Class name -> seconds of a call.
+            build_seconds: Class name -> seconds of its last build.
+        """
+        for class_name in {**call_seconds, **build_seconds}:
+            self.learn(
+                class_name,
+                call_seconds=call_seconds.get(class_name),
+                build_seconds=build_seconds.get(class_name),
+            )
 
     def cooled(self, worker: str, class_names: Iterable[str] | None = None) -> None:
         """

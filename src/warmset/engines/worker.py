@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._process_memory import resident_bytes
 from ..executor import MethodExecutor
+from ..resolver import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -134,6 +135,41 @@ class Worker:
     def close(self) -> None:
         """Close the registry."""
         self.registry.close()
+
+
+class Told(NamedTuple):
+    """What a function returned on a worker; so that an exception as a value is told from one."""
+
+    value: Any
+
+
+def call_on(worker: Worker, function: Any, arguments: tuple[Any, ...]) -> Told:
+    """Call a function on a worker."""
+    return Told(function(worker, *arguments))
+
+
+def times_of(worker: Worker) -> tuple[dict[str, float], dict[str, float]]:
+    """Give what calls and builds took on a worker, by class."""
+    return worker.times()
+
+
+def names_of(profile_or_names: Any) -> list[str]:
+    """
+    Give the classes that are to be warmed up.
+
+    Args:
+        profile_or_names: A `Profile`, or class names.
+
+    Returns:
+        Their names.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(profile_or_names, str):
+        raise TypeError(f"expected a Profile or class names, got the str {profile_or_names!r}")
+    classes = getattr(profile_or_names, "classes", profile_or_names)
+    return [check_name(name) for name in classes]
 
 
 _COUNTERS = (

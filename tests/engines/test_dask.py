@@ -1,0 +1,252 @@
+"""Registries on a real Dask cluster: two worker processes, and what is lost with one of them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import warnings
+from typing import TYPE_CHECKING
+
+import engine_samples
+import pytest
+
+pytest.importorskip("distributed")
+
+from distributed import Client, LocalCluster, as_completed, wait
+
+from warmset import ArgumentValidationError, BuildError, MethodNotFoundError
+from warmset.engines import dask as engine
+from warmset.engines.errors import EngineError
+from warmset.engines.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Its own: sockets and event loops that are closed a little later than they are dropped.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def notes_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    file = tmp_path_factory.mktemp("dask") / "notes"
+    file.touch()
+    os.environ["WARMSET_TEST_NOTES"] = str(file)
+    yield file
+    del os.environ["WARMSET_TEST_NOTES"]
+
+
+@pytest.fixture(scope="module")
+def cluster(notes_file: Path) -> Iterator[LocalCluster]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with LocalCluster(
+            n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster:
+            yield cluster
+        gc.collect()
+
+
+@pytest.fixture
+def client(cluster: LocalCluster, notes_file: Path) -> Iterator[Client]:
+    """With registries that nothing has been built in."""
+    with Client(cluster) as client:
+        client.wait_for_workers(2)
+        engine.install(client, WorkerSettings(engine_samples.PATHS))
+        notes_file.write_text("")
+        yield client
+        engine.uninstall(client)
+
+
+def built(notes_file: Path) -> list[str]:
+    return sorted(line.split()[0] for line in notes_file.read_text().splitlines())
+
+
+def test_a_call(client: Client) -> None:
+    assert engine.submit_method(client, "One", "add", x=1, y=2).result() == 3
+    assert engine.submit_method(client, "One", "add", x=5).result() == 5
+
+
+def test_a_class_stays_where_it_is_warm(client: Client, notes_file: Path) -> None:
+    names = ["One", "Two", "Three", "Four"]
+    futures = engine.map_methods(client, [(name, "where") for _ in range(25) for name in names])
+    processes = client.gather(futures)
+    by_class = {name: set(processes[at::4]) for at, name in enumerate(names)}
+    assert all(len(where) == 1 for where in by_class.values())
+    assert built(notes_file) == sorted(names)
+    assert len(set(processes)) == 2
+    told = engine.stats(client)
+    assert told.total["total_instantiations"] == 4
+    assert (told.total["workers"], told.total["calls"]) == (2, 100)
+    assert told.total["cache_hits"] + told.total["cache_misses"] == 100
+    assert sorted(name for each in told.workers.values() for name in each.warm) == sorted(names)
+    assert {each.pid for each in told.workers.values()} == set(processes)
+
+
+def test_results_come_in_the_order_of_the_calls(client: Client) -> None:
+    calls = [(name, "add", {"x": at}) for at in range(600) for name in ("One", "Two")]
+    results = client.gather(engine.map_methods(client, calls))
+    assert results == [at for at in range(600) for _ in range(2)]
+
+
+def test_errors_come_back_as_they_are(client: Client) -> None:
+    with pytest.raises(KeyError, match="here"):
+        engine.submit_method(client, "One", "fail", text="here").result()
+    with pytest.raises(MethodNotFoundError, match="nearest: 'One'") as unknown:
+        engine.submit_method(client, "Oen", "add").result()
+    assert (unknown.value.class_name, unknown.value.method_name) == ("Oen", "add")
+    with pytest.raises(BuildError, match="no such model") as failed:
+        engine.submit_method(client, "Broken", "add").result()
+    assert failed.value.class_name == "Broken"
+    with pytest.raises(ArgumentValidationError, match="x"):
+        engine.submit_method(client, "One", "add").result()
+
+
+def test_futures_are_dasks_own(client: Client) -> None:
+    """Passed on to other calls and to plain tasks, and waited for in any order."""
+    one = engine.submit_method(client, "One", "add", x=1)
+    two = engine.submit_method(client, "Two", "add", x=one, y=10)
+    three = client.submit(lambda value: value * 2, two)
+    assert three.result() == 22
+    done = list(as_completed(engine.map_methods(client, [("One", "add", {"x": 1})] * 3)))
+    assert [future.result() for future in done] == [1, 1, 1]
+
+
+def test_bad_calls_are_refused_before_anything_is_sent(client: Client) -> None:
+    with pytest.raises(TypeError, match=r"call 1: the arguments of One\.add must be a mapping"):
+        engine.map_methods(client, [("One", "add", {"x": 1}), ("One", "add", 3)])
+    with pytest.raises(TypeError, match="call 0 must be"):
+        engine.map_methods(client, ["One"])
+    with pytest.raises(TypeError, match="class name"):
+        engine.submit_method(client, 3, "add")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected WorkerSettings"):
+        engine.install(client, {"One": "a.One"})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not asynchronous"):
+        engine.install("client", WorkerSettings({}))  # type: ignore[arg-type]
+
+
+def test_rules_options_and_more(client: Client, notes_file: Path) -> None:
+    settings = WorkerSettings(engine_samples.PATHS, rules={"Ruled": ("engine_samples.rule", "1")})
+    engine.install(client, settings)
+    assert engine.submit_method(client, "Ruled", "others").result() == "int"
+    engine.install(client, WorkerSettings(engine_samples.PATHS, prepare=engine_samples.prepare))
+    assert engine.submit_method(client, "Ruled", "others").result() == "One"
+    assert built(notes_file) == ["One", "Ruled", "Ruled"]
+
+
+def test_settings_that_do_not_work_on_the_workers(client: Client) -> None:
+    settings = WorkerSettings(engine_samples.PATHS, prepare=engine_samples.bad_prepare)
+    with pytest.raises(RuntimeError, match="not on this worker"):
+        engine.install(client, settings)
+    with pytest.raises(ValueError, match="a rule of 'Nobody', which is not in class_paths"):
+        WorkerSettings({}, rules={"Nobody": engine_samples.rule})
+
+
+def test_clear_and_warm_up(client: Client, notes_file: Path) -> None:
+    reports = engine.warm_up(client, ["One", "Two", "Three", "Four"])
+    assert len(reports) == 2
+    names = [each["class_name"] for report in reports.values() for each in report["built"]]
+    assert sorted(names) == ["Four", "One", "Three", "Two"]
+    client.gather(engine.map_methods(client, [(name, "where") for name in names]))
+    assert engine.stats(client).total["cache_misses"] == 4  # those of the warm-up
+    cleared = engine.clear(client)
+    assert sum(each["entries_cleared"] for each in cleared.values()) == 4
+    assert all("release" in each for each in engine.clear(client, release=True).values())
+    assert engine.stats(client).total["cached_instances"] == 0
+    with pytest.raises(TypeError, match="got the str 'One'"):
+        engine.warm_up(client, "One")
+
+
+def test_the_registry_of_the_worker(client: Client) -> None:
+    def ask() -> list[str]:
+        from warmset.engines.dask import worker_registry
+
+        return list(worker_registry().class_names())
+
+    assert client.submit(ask, pure=False).result() == list(engine_samples.PATHS)
+    with pytest.raises(EngineError, match="does not run on a worker"):
+        engine.worker_registry()
+
+
+def test_another_client_places_classes_alike(client: Client, cluster: LocalCluster) -> None:
+    names = ["One", "Two", "Three", "Four"]
+    mine = client.gather(engine.map_methods(client, [(name, "where") for name in names]))
+    with Client(cluster) as other:
+        theirs = other.gather(engine.map_methods(other, [(name, "where") for name in names]))
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("install_twice", [False, True])
+def test_a_lost_worker_loses_no_result(
+    client: Client, notes_file: Path, tmp_path: Path, install_twice: bool
+) -> None:
+    """Neither what it was at, nor what was queued there, nor what lay there done."""
+    if install_twice:
+        engine.install(client, WorkerSettings(engine_samples.PATHS))
+    names = ["One", "Two", "Three", "Four"]
+    before = dict(
+        zip(
+            names,
+            client.gather(engine.map_methods(client, [(n, "where") for n in names])),
+            strict=True,
+        )
+    )
+    victim = before["One"]
+    survivors = [name for name in names if before[name] != victim]
+    assert survivors
+    done = engine.map_methods(client, [(name, "add", {"x": 7}) for name in names])
+    wait(done)
+    gate = tmp_path / "gate"
+    waiting = [engine.submit_method(client, "One", "wait_for", path=str(gate)) for _ in range(2)]
+    queued = engine.map_methods(client, [("One", "add", {"x": at}) for at in range(50)])
+    while notes_file.read_text().count("waits") < 2:
+        pass
+    os.kill(victim, signal.SIGKILL)
+    gate.touch()
+    assert client.gather(done) == [7] * 4
+    assert victim not in client.gather(waiting)
+    assert client.gather(queued) == list(range(50))
+    client.wait_for_workers(2)
+    after = client.gather(engine.map_methods(client, [(name, "where") for name in names]))
+    assert victim not in after
+    # What was lost is built once more, and not on each worker.
+    assert built(notes_file).count("One") <= 3
+
+
+def test_start(notes_file: Path) -> None:
+    """A cluster of one's own, and one that is there already."""
+    settings = WorkerSettings(engine_samples.PATHS)
+    with engine.start(settings, workers=1) as cluster:
+        assert cluster.submit("One", "add", {"x": 1}).result() == 1
+        assert len(cluster.workers()) == 1
+        address = cluster.client.scheduler.address
+        with engine.start(settings, address=address) as joined:
+            assert joined.submit("Two", "add", {"x": 2}).result() == 2
+            assert joined.stats().total["total_instantiations"] == 1  # installed anew
+            told = joined.on_each_worker(lambda worker, x: (worker.name, x), 3)
+            assert list(told.values()) == [(joined.workers()[0], 3)]
+        with pytest.raises(EngineError, match="has no registry"):
+            cluster.submit("One", "add", {"x": 1}).result()
+    with pytest.raises(EngineError, match=r"no Dask scheduler can be reached at tcp://127"):
+        engine.start(settings, address="tcp://127.0.0.1:9")
+
+
+def test_workers_that_are_threads(notes_file: Path) -> None:
+    """Several in one process: each has its own registry."""
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        engine.install(client, WorkerSettings(engine_samples.PATHS))
+        names = ["One", "Two", "Three", "Four"]
+        client.gather(engine.map_methods(client, [(name, "where") for name in names]))
+        told = engine.stats(client)
+        assert told.total["total_instantiations"] == 4
+        assert sorted(len(each.warm) for each in told.workers.values()) in ([1, 3], [2, 2])

@@ -1,0 +1,90 @@
+"""Classes that the workers of the engines build; what happened is noted in a file."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+
+def note(what: str) -> None:
+    """Add a line to the file that the environment names."""
+    with open(os.environ["WARMSET_TEST_NOTES"], "a", buffering=1) as notes:
+        notes.write(f"{what} {os.getpid()}\n")
+
+
+class Base:
+    def __init__(self) -> None:
+        note(type(self).__name__)
+        self.calls = 0
+        self.lock = threading.Lock()
+
+    def add(self, x: int, y: int = 0) -> int:
+        return x + y
+
+    def where(self) -> int:
+        """The process."""
+        return os.getpid()
+
+    def fail(self, text: str) -> None:
+        raise KeyError(text)
+
+    def wait_for(self, path: str) -> int:
+        """Until the file is there."""
+        note("waits")
+        while not os.path.exists(path):
+            time.sleep(0.005)
+        return os.getpid()
+
+    def doze(self, seconds: float) -> int:
+        time.sleep(seconds)
+        return os.getpid()
+
+
+class One(Base):
+    pass
+
+
+class Two(Base):
+    pass
+
+
+class Three(Base):
+    pass
+
+
+class Four(Base):
+    pass
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise OSError("no such model")
+
+
+class Ruled(Base):
+    def __init__(self, other: Any = None) -> None:
+        super().__init__()
+        self.other = other
+
+    def others(self) -> str:
+        return type(self.other).__name__
+
+
+def rule(cls: Any) -> Any:
+    return cls(other=3)
+
+
+def prepare(registry: Any) -> None:
+    """What a value cannot say: a rule that asks the registry for another class."""
+    registry.register_instantiation_rule("Ruled", lambda cls: cls(registry.get_instance("One")))
+
+
+def bad_prepare(registry: Any) -> None:
+    raise RuntimeError("not on this worker")
+
+
+PATHS = {
+    name: f"engine_samples.{name}" for name in ("One", "Two", "Three", "Four", "Broken", "Ruled")
+}
