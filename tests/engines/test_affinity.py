@@ -102,7 +102,7 @@ def test_workers_that_are_as_busy_are_no_reason_to_spread() -> None:
 def test_a_worker_it_was_spread_to_is_forgotten(timer: Any) -> None:
     """When it was not needed for a minute; the first one never is."""
     router = make(2, timer=timer)
-    router.learn("A", call_seconds=1.0, build_seconds=0.1)
+    router.learn("A", call_seconds=1.0, build_seconds=0.2)
     tickets = [router.choose("A") for _ in range(4)]
     assert len(router.placements()["A"]) == 2
     for ticket in tickets:
@@ -143,7 +143,7 @@ def test_a_ticket_of_a_lost_worker_does_no_harm() -> None:
 
 def test_an_heir_takes_over_a_class_that_was_spread() -> None:
     router = make(2)
-    router.learn("A", call_seconds=1.0, build_seconds=0.1)
+    router.learn("A", call_seconds=1.0, build_seconds=0.2)
     for _ in range(4):
         router.choose("A")
     first, second = router.placements()["A"]

@@ -32,6 +32,7 @@ __all__ = ["Router", "Ticket"]
 _POINTS = 64  # on the ring, for each worker
 _SHARE = 1.25  # of the mean number of classes, that a worker takes before the next one on the ring
 _BUILD_COUNTS = 3.0  # times, against waiting
+_LEAST_BUILD_SECONDS = 0.2  # for what is quickly built takes memory, too
 _FIRST_GUESS = 0.01  # seconds of a call of which nothing is known
 _FORGET_SECONDS = 60.0  # after which a worker that a class was spread to counts as cold
 
@@ -215,6 +216,8 @@ class Router:
             self._forget(known, now)
         best = min((self._workers[name] for name in known.holders), key=_by_wait)
         build = known.build_seconds
+        if build is not None:
+            build = max(build, _LEAST_BUILD_SECONDS)
         # While nothing is known of its build, it is under way: another one would not be sooner.
         if build is None or best.wait <= _BUILD_COUNTS * build:
             return best

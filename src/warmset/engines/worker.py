@@ -108,6 +108,10 @@ class Worker:
         with self._lock:
             return dict(self._call_seconds), dict(self._build_seconds)
 
+    def times_of_class(self, class_name: str) -> tuple[float | None, float | None]:
+        """Give what a call of a class takes, and what its last build took; None: not known."""
+        return self._call_seconds.get(class_name), self._build_seconds.get(class_name)
+
     def stats(self) -> WorkerStats:
         """Tell how the worker does."""
         told = self.registry.get_stats()

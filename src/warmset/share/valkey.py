@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 import uuid
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .errors import StoreBusyError, StoreError, StoreRefusedError
+from .leases import LeasedClaim
 from .protocol import Blob
 from .secret import KEY_VARIABLE, Secret, secret_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from .directory import DirectoryStore
     from .secret import AnyPath
@@ -292,12 +288,18 @@ class ValkeyStore:
 
     # -- building --------------------------------------------------------------------------------
 
-    def claim(self, key: str, *, wait: bool = True) -> _Claim | None:
+    def claim(self, key: str, *, wait: bool = True) -> LeasedClaim | None:
         """Claim the right to build for a key; see `protocol.Store`."""
         lock, token = self._name("lock", key), uuid.uuid4().hex
         ms = int(1000 * self._lease)
         if self._asked("locking", lambda client: client.set(lock, token, nx=True, px=ms)):
-            return _Claim(self, key, token)
+            return LeasedClaim(
+                key,
+                lease_seconds=self._lease,
+                put=lambda pieces: self._put(key, token, pieces),
+                renew=lambda: self._renew(key, token),
+                release=lambda: self._release(key, token),
+            )
         if wait:
             self._asked("waiting", lambda client: self._await(client, key, lock))
         return None
@@ -392,50 +394,6 @@ class ValkeyStore:
             return [name.decode()[len(start) :] for name in client.scan_iter(pattern)]
 
         return sum(self.discard(key) for key in self._asked("listing snapshots", ask))
-
-
-class _Claim:
-    """The right to build for a key: a lock whose lease a thread renews."""
-
-    def __init__(self, store: ValkeyStore, key: str, token: str) -> None:
-        self._store = store
-        self._key = key
-        self._token = token
-        self._process = os.getpid()
-        self._ended = threading.Event()
-        self._renewer = threading.Thread(
-            target=self._go_on, name=f"warmset-lease-{key[-8:]}", daemon=True
-        )
-        self._renewer.start()
-
-    def _go_on(self) -> None:
-        while not self._ended.wait(self._store._lease / 3):
-            try:
-                if not self._store._renew(self._key, self._token):
-                    return  # lost; whoever builds is told when it wants to store
-            except StoreError:
-                pass  # the server may be back before the lease has run out
-
-    def put(self, pieces: Sequence[memoryview | bytes]) -> None:
-        """Keep bytes under the key; see `protocol.Claim`."""
-        if self._ended.is_set() or os.getpid() != self._process:
-            raise StoreError(f"the claim of {self._key} was given back, or is another process's")
-        self._store._put(self._key, self._token, pieces)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._ended.is_set() or os.getpid() != self._process:
-            return
-        self._ended.set()
-        with suppress(StoreError):  # else it ends with its lease
-            self._store._release(self._key, self._token)
 
 
 def _chunks(pieces: Sequence[memoryview | bytes]) -> Any:

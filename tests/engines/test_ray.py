@@ -1,0 +1,227 @@
+"""Registries in actors of a real Ray: two worker processes, and what is lost with one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import engine_samples
+import pytest
+
+pytest.importorskip("ray")
+
+import ray
+
+from warmset import ArgumentValidationError, MethodNotFoundError
+from warmset.engines import ray as engine
+from warmset.engines.errors import EngineError
+from warmset.engines.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# Its own: pipes and processes that are looked after a little later than they are dropped.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+NAMES = ["One", "Two", "Three", "Four"]
+
+
+@pytest.fixture(scope="module")
+def started(notes_file: Path) -> Iterator[None]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def actors(started: None) -> Iterator[engine.RayWorkers]:
+    workers = engine.RayWorkers(2, threads=2)
+    engine.install(workers, WorkerSettings(engine_samples.PATHS))
+    yield workers
+    engine.uninstall(workers)
+
+
+@pytest.fixture
+def workers(actors: engine.RayWorkers) -> engine.RayWorkers:
+    """With nothing warm."""
+    engine.clear(actors)
+    return actors
+
+
+def where(workers: engine.RayWorkers) -> dict[str, int]:
+    """The process of each class."""
+    refs = engine.map_methods(workers, [(name, "where") for name in NAMES])
+    return dict(zip(NAMES, ray.get(refs), strict=True))
+
+
+def test_a_call(workers: engine.RayWorkers) -> None:
+    assert ray.get(engine.submit_method(workers, "One", "add", x=1, y=2)) == 3
+    assert ray.get(engine.submit_method(workers, "One", "add", x=5)) == 5
+
+
+def test_a_class_stays_where_it_is_warm(
+    workers: engine.RayWorkers, built: Callable[[], list[str]]
+) -> None:
+    before = engine.stats(workers).total
+    refs = engine.map_methods(workers, [(name, "where") for _ in range(25) for name in NAMES])
+    processes = ray.get(refs)
+    assert all(len(set(processes[at::4])) == 1 for at in range(4))
+    assert built() == sorted(NAMES)
+    assert len(set(processes)) == 2
+    told = engine.stats(workers)
+    assert told.total["total_instantiations"] - before["total_instantiations"] == 4
+    assert told.total["calls"] - before["calls"] == 100
+    assert sorted(name for each in told.workers.values() for name in each.warm) == sorted(NAMES)
+    assert {each.pid for each in told.workers.values()} == set(processes)
+
+
+def test_results_come_in_the_order_of_the_calls(workers: engine.RayWorkers) -> None:
+    calls = [(name, "add", {"x": at}) for at in range(200) for name in ("One", "Two")]
+    assert ray.get(engine.map_methods(workers, calls)) == [at for at in range(200) for _ in "ab"]
+
+
+def test_nothing_is_kept_of_calls_that_ended(workers: engine.RayWorkers) -> None:
+    """And what they took is known."""
+    ray.get([engine.submit_method(workers, "One", "doze", seconds=0.02) for _ in range(4)])
+    while workers._under_way:
+        workers._settle()
+    assert workers._router.longest_wait() == pytest.approx(0.0)
+    known = workers._router._classes["One"]
+    assert known.call_seconds is not None
+    assert known.call_seconds > 0.001
+    assert known.build_seconds is not None
+
+
+def test_errors_come_back_as_they_are(workers: engine.RayWorkers) -> None:
+    """Of the class that they were, and whole in `cause`."""
+    with pytest.raises(KeyError):
+        ray.get(engine.submit_method(workers, "One", "fail", text="here"))
+    with pytest.raises(MethodNotFoundError) as unknown:
+        ray.get(engine.submit_method(workers, "Oen", "add"))
+    assert unknown.value.cause.class_name == "Oen"  # type: ignore[attr-defined]
+    with pytest.raises(ArgumentValidationError):
+        ray.get(engine.submit_method(workers, "One", "add"))
+
+
+def test_refs_are_rays_own(workers: engine.RayWorkers) -> None:
+    one = engine.submit_method(workers, "One", "add", x=1)
+    two = engine.submit_method(workers, "Two", "add", x=one, y=10)
+    double = ray.remote(num_cpus=0)(lambda value: value * 2)
+    assert ray.get(double.remote(two)) == 22
+    assert ray.wait([one, two], num_returns=2, timeout=30)[1] == []
+
+
+def test_bad_calls_are_refused_before_anything_is_sent(workers: engine.RayWorkers) -> None:
+    with pytest.raises(TypeError, match=r"call 1: the arguments of One\.add must be a mapping"):
+        engine.map_methods(workers, [("One", "add", {"x": 1}), ("One", "add", 3)])
+    with pytest.raises(TypeError, match="class name"):
+        engine.submit_method(workers, 3, "add")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected WorkerSettings"):
+        engine.install(workers, {"One": "a.One"})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected RayWorkers"):
+        engine.install("workers", WorkerSettings({}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="count must be a whole number, 1 or more, got 0"):
+        engine.RayWorkers(0)
+    with pytest.raises(EngineError, match="there are no workers"):
+        engine.submit_method(engine.RayWorkers(), "One", "add", x=1)
+
+
+def test_clear_and_warm_up(workers: engine.RayWorkers) -> None:
+    before = engine.stats(workers).total["cache_misses"]
+    reports = engine.warm_up(workers, NAMES)
+    names = [each["class_name"] for report in reports.values() for each in report["built"]]
+    assert sorted(names) == sorted(NAMES)
+    where(workers)
+    assert engine.stats(workers).total["cache_misses"] - before == 4  # those of the warm-up
+    cleared = engine.clear(workers, release=True)
+    assert sum(each["entries_cleared"] for each in cleared.values()) == 4
+    assert all("release" in each for each in cleared.values())
+
+
+def test_the_registry_of_the_worker(workers: engine.RayWorkers) -> None:
+    def ask(worker: Any) -> bool:
+        from warmset.engines.ray import worker_registry
+
+        return worker_registry() is worker.registry
+
+    assert set(engine.on_each_worker(workers, ask).values()) == {True}
+    with pytest.raises(EngineError, match="does not run on a worker"):
+        engine.worker_registry()
+    with pytest.raises(ZeroDivisionError):
+        engine.on_each_worker(workers, lambda worker: 1 / 0)
+
+
+def test_a_lost_worker_loses_no_result(
+    workers: engine.RayWorkers,
+    built: Callable[[], list[str]],
+    notes_file: Path,
+    tmp_path: Path,
+) -> None:
+    """Neither what it was at nor what was queued there."""
+    before = where(workers)
+    victim = before["One"]
+    gate = tmp_path / "gate"
+    waiting = [engine.submit_method(workers, "One", "wait_for", path=str(gate)) for _ in range(2)]
+    queued = engine.map_methods(workers, [("One", "add", {"x": at}) for at in range(50)])
+    while notes_file.read_text().count("waits") < 2:
+        pass
+    os.kill(victim, signal.SIGKILL)
+    gate.touch()
+    assert victim not in ray.get(waiting, timeout=60)
+    assert ray.get(queued, timeout=60) == list(range(50))
+    after = where(workers)
+    assert victim not in after.values()
+    survivors = [name for name in NAMES if before[name] != victim]
+    assert survivors
+    assert all(after[name] == before[name] for name in survivors)
+    assert built().count("One") <= 3
+
+
+def test_an_actor_that_is_gone_for_good_is_called_no_more(started: None) -> None:
+    workers = engine.RayWorkers(2)
+    engine.install(workers, WorkerSettings(engine_samples.PATHS))
+    first = where(workers)["One"]
+    (name,) = [
+        n for n, p in engine.on_each_worker(workers, lambda w: os.getpid()).items() if p == first
+    ]
+    ray.kill(workers._actors[name])
+    assert len(engine.stats(workers).workers) == 1
+    assert ray.get(engine.submit_method(workers, "One", "add", x=1), timeout=60) == 1
+    engine.uninstall(workers)
+
+
+def test_rules_and_settings_that_do_not_work(started: None) -> None:
+    workers = engine.RayWorkers(1)
+    settings = WorkerSettings(engine_samples.PATHS, rules={"Ruled": ("engine_samples.rule", "1")})
+    engine.install(workers, settings)
+    assert ray.get(engine.submit_method(workers, "Ruled", "others")) == "int"
+    engine.install(workers, WorkerSettings(engine_samples.PATHS, prepare=engine_samples.prepare))
+    assert ray.get(engine.submit_method(workers, "Ruled", "others")) == "One"
+    with pytest.raises(EngineError, match="not on this worker"):
+        engine.install(
+            workers, WorkerSettings(engine_samples.PATHS, prepare=engine_samples.bad_prepare)
+        )
+    assert workers.names() == []
+
+
+def test_start(started: None) -> None:
+    """On the cluster that the process has joined, which goes on."""
+    with engine.start(WorkerSettings(engine_samples.PATHS), workers=1) as cluster:
+        assert cluster.submit("One", "add", {"x": 1}).result() == 1
+        assert cluster.workers() == ["worker-0"]
+        assert cluster.stats().total["total_instantiations"] == 1
+        assert cluster.on_each_worker(lambda worker, x: x, 3) == {"worker-0": 3}
+        with pytest.raises(KeyError, match="here") as caught:
+            cluster.submit("One", "fail", {"text": "here"}).result()
+        assert type(caught.value) is KeyError
+        with pytest.raises(MethodNotFoundError) as unknown:
+            cluster.submit("Oen", "add", {}).result()
+        assert unknown.value.class_name == "Oen"
+    assert ray.is_initialized()

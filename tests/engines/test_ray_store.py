@@ -1,0 +1,197 @@
+"""Snapshots in Ray's object store: one builder, one copy, and nothing of who lost a claim."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("ray")
+pytest.importorskip("numpy")
+
+import ray
+
+from warmset import MethodRegistry
+from warmset.engines import ray as engine
+from warmset.engines.ray_store import RayStore
+from warmset.engines.settings import WorkerSettings
+from warmset.settings import RegistrySettings
+from warmset.share import StoreBusyError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def started(notes_file: Path) -> Iterator[None]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def store(started: None, request: pytest.FixtureRequest) -> Iterator[RayStore]:
+    store = RayStore(request.node.name, max_bytes=1000, wait_seconds=0.0)
+    yield store
+    store.destroy()
+
+
+def put(store: RayStore, key: str, content: bytes) -> None:
+    claim = store.claim(key)
+    assert claim is not None
+    with claim:
+        claim.put([content[:3], memoryview(content)[3:]])
+
+
+def content(store: RayStore, key: str) -> bytes | None:
+    blob = store.fetch(key)
+    return None if blob is None else bytes(blob.view)
+
+
+def test_what_was_put_is_fetched(store: RayStore) -> None:
+    other = pickle.loads(pickle.dumps(store))
+    assert other == store
+    assert store.fetch("a") is None
+    put(store, "a", b"12345")
+    assert content(other, "a") == b"12345"
+    blob = other.fetch("a")
+    assert blob is not None
+    assert blob.shared
+    assert blob.view.readonly
+    put(other, "a", b"abcdefg")
+    assert content(store, "a") == b"abcdefg"
+    assert bytes(blob.view) == b"12345"
+    assert store.discard("a")
+    assert not store.discard("a")
+
+
+def test_the_least_recently_used_leave_for_room(store: RayStore) -> None:
+    for name in ("a", "b", "c"):
+        put(store, name, b"x" * 400)
+        assert content(store, "a") is not None
+    assert [content(store, name) is not None for name in ("a", "b", "c")] == [True, False, True]
+    put(store, "big", b"x" * 5000)
+    assert store.clear() == 1
+
+
+def test_one_claim_at_a_time(store: RayStore) -> None:
+    claim = store.claim("a")
+    assert claim is not None
+    with claim:
+        assert store.claim("a", wait=False) is None
+        with pytest.raises(StoreBusyError, match="has been building a for 0 s"):
+            store.claim("a")
+    with pytest.raises(StoreError, match="was given back"):
+        claim.put([b"x"])
+    put(store, "a", b"12345")
+
+
+def test_who_waits_is_woken(store: RayStore, tmp_path: Path) -> None:
+    """By the end of the build, in another process."""
+    patient = RayStore(store.name, wait_seconds=60.0)
+    claim = store.claim("a")
+    assert claim is not None
+
+    @ray.remote(num_cpus=0)
+    def wait(store: RayStore, there: Path) -> tuple[bool, bytes]:
+        assert store.claim("a", wait=False) is None
+        there.touch()
+        claim = store.claim("a")
+        blob = store.fetch("a")
+        return claim is None, b"" if blob is None else bytes(blob.view)
+
+    there = tmp_path / "there"
+    waiting = wait.remote(patient, there)
+    while not there.exists():
+        pass
+    assert ray.wait([waiting], timeout=0.2)[0] == []
+    with claim:
+        claim.put([b"12345"])
+    assert ray.get(waiting, timeout=30) == (True, b"12345")
+
+
+def test_who_lost_its_claim_writes_nothing(store: RayStore) -> None:
+    late = store.claim("a")
+    assert late is not None
+    late._release()  # as its lease would
+    claim = store.claim("a")
+    assert claim is not None
+    with claim:
+        with pytest.raises(StoreError, match="the claim of a was lost"):
+            late.put([b"late"])
+        late.__exit__(None, None, None)
+        assert store.claim("a", wait=False) is None
+        claim.put([b"in time"])
+    assert content(store, "a") == b"in time"
+
+
+def test_who_is_not_heard_of_loses_its_claim(store: RayStore) -> None:
+    hasty = RayStore(store.name, lease_seconds=0.2, wait_seconds=60.0)
+
+    @ray.remote(num_cpus=0)
+    def hold(store: RayStore) -> None:
+        store.claim("a")
+        os._exit(1)  # as a process that is killed
+
+    with pytest.raises(ray.exceptions.RayError):
+        ray.get(hold.options(max_retries=0).remote(hasty))
+    while (claim := hasty.claim("a")) is None:
+        pass
+    with claim:
+        claim.put([b"mine"])
+    assert content(store, "a") == b"mine"
+
+
+def test_an_index_that_is_gone(store: RayStore) -> None:
+    """Costs what was kept; a new one comes by itself."""
+    put(store, "a", b"12345")
+    ray.kill(store._index)
+    with pytest.raises(StoreError, match="cannot be asked"):
+        store.fetch("a")
+    assert store.fetch("a") is None
+    put(store, "a", b"12345")
+    assert content(store, "a") == b"12345"
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(TypeError, match="non-empty str"):
+        RayStore("")
+    with pytest.raises(ValueError, match=r"lease_seconds must be 0\.1 or more"):
+        RayStore(lease_seconds=0.0)
+    with pytest.raises(TypeError, match="max_bytes must be a number"):
+        RayStore(max_bytes="1")  # type: ignore[arg-type]
+
+
+def test_workers_share_what_one_has_built(started: None, built: Callable[[], list[str]]) -> None:
+    """The class is called on both workers, and built on one."""
+    store = RayStore("shared")
+    settings = WorkerSettings(
+        {"Table": "shared_samples.Table"},
+        settings=RegistrySettings(store=store),
+        class_options={"Table": {"shareable": True}},
+    )
+    with engine.start(settings, workers=2) as cluster:
+
+        def look(worker: Any) -> tuple[bool, bool]:
+            table = worker.registry.get_instance("Table")
+            return bool(table.weights.flags.owndata), bool(table.weights.flags.writeable)
+
+        assert list(cluster.on_each_worker(look).values()) == [(False, False)] * 2
+        assert cluster.submit("Table", "total", {}).result() == sum(range(10_000))
+    assert built() == ["Table"]
+    with MethodRegistry({}, store=store) as registry:  # the driver, too
+        registry.register_class("Table", "shared_samples.Table", shareable=True)
+        assert registry.get_instance("Table").total() == sum(range(10_000))
+    assert built() == ["Table"]
+    store.destroy()
