@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .documents import Document
-    from .pipeline import RunRegistry
+    from .pipeline_rules import RunRegistry
 
 PIPELINE_FILE = Path(__file__).with_name("demo.toml")
 

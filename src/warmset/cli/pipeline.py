@@ -7,10 +7,7 @@ result or a traceback that the engine kept would be counted as growth of the pip
 
 from __future__ import annotations
 
-import copy
 import functools
-import gc
-import inspect
 import threading
 import time
 from array import array
@@ -18,23 +15,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from warmset import MethodExecutor, MethodRegistry
 from warmset._process_memory import resident_bytes
-from warmset.observe.leaving import watch_leaving
-from warmset.resolver import import_dotted, told
+from warmset.resolver import told
 
 from .pipeline_file import Reference
+from .places import Here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from warmset import MethodRegistry
+
     from .documents import Document
     from .pipeline_file import Pipeline, Step
+    from .places import Place, WorkerRecord
 
 # The rest is counted: failures of every step of every document in every run would be growth.
 MAX_FAILURES_KEPT = 100
-# Numbers of one run in the ledger.
-_LEDGER_WIDTH = 10
+# Numbers of one run in the ledger: those of its place, and those of its calls.
+_LEDGER_WIDTH = 7 + 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +141,7 @@ class Outcome:
         calls: How many calls there were.
         ended: ``"finished"``, ``"stopped"`` (`strict`) or ``"interrupted"`` (Ctrl-C).
         survivors: What was dropped by the end of the last run and lived on, and who keeps it.
+        workers: With an engine, one for each run and worker.
     """
 
     records: tuple[RunRecord, ...]
@@ -151,6 +151,7 @@ class Outcome:
     calls: int
     ended: str
     survivors: tuple[str, ...] = ()
+    workers: tuple[WorkerRecord, ...] = ()
 
 
 def run_pipeline(
@@ -181,9 +182,37 @@ def run_pipeline(
     Returns:
         What came out, also after Ctrl-C.
     """
-    engine = _Engine(pipeline, documents, options, rss, timer, on_step)
-    watch(engine.registry)
-    return engine.execute(on_run)
+    place = Here(pipeline, documents, options, rss)
+    watch(place.registry)
+    return run_at(place, pipeline, documents, options, timer=timer, on_step=on_step, on_run=on_run)
+
+
+def run_at(
+    place: Place,
+    pipeline: Pipeline,
+    documents: Sequence[Document],
+    options: RunOptions,
+    *,
+    timer: Callable[[], float] = time.perf_counter,
+    on_step: Callable[[], None] = lambda: None,
+    on_run: Callable[[int], None] = lambda number: None,
+) -> Outcome:
+    """
+    Run a pipeline where its calls are to be done.
+
+    Args:
+        place: Where; it is closed when this function returns.
+        pipeline: What to run.
+        documents: What to run it over.
+        options: How.
+        timer: Gives monotonic seconds.
+        on_step: As for `run_pipeline`.
+        on_run: As for `run_pipeline`.
+
+    Returns:
+        What came out, also after Ctrl-C.
+    """
+    return _Engine(pipeline, documents, options, place, timer, on_step).execute(on_run)
 
 
 def make_registry(pipeline: Pipeline, documents: Sequence[Document]) -> MethodRegistry:
@@ -197,40 +226,7 @@ def make_registry(pipeline: Pipeline, documents: Sequence[Document]) -> MethodRe
     Returns:
         The registry; whoever asked for it closes it.
     """
-    options = RunOptions()
-    engine = _Engine(pipeline, documents, options, resident_bytes, time.perf_counter, lambda: None)
-    return engine.registry
-
-
-class RunRegistry:
-    """
-    What a rule sees of the registry: the class names of its own run, without the run's number.
-
-    Args:
-        registry: The registry.
-        names: Class name in the pipeline file -> class name in the registry.
-    """
-
-    __slots__ = ("_names", "_registry")
-
-    def __init__(self, registry: MethodRegistry, names: Mapping[str, str]) -> None:
-        self._registry = registry
-        self._names = names
-
-    def get_instance(self, class_name: str) -> Any:
-        """
-        Give the instance of a class of the pipeline, which is built if need be.
-
-        Args:
-            class_name: The name in the pipeline file.
-
-        Returns:
-            The instance of this run.
-
-        Raises:
-            MethodRegistryError: It cannot be had.
-        """
-        return self._registry.get_instance(self._names.get(class_name, class_name))
+    return Here(pipeline, documents, RunOptions(trim=False), resident_bytes).registry
 
 
 @dataclass(slots=True)
@@ -263,14 +259,14 @@ class _Engine:
         pipeline: Pipeline,
         documents: Sequence[Document],
         options: RunOptions,
-        rss: Callable[[], int],
+        place: Place,
         timer: Callable[[], float],
         on_step: Callable[[], None],
     ) -> None:
         self._pipeline = pipeline
         self._documents = tuple(documents)
         self._options = options
-        self._rss = rss
+        self._place = place
         self._timer = timer
         self._on_step = on_step
         self._run_steps = [step for step in pipeline.steps if not step.per_document]
@@ -288,12 +284,7 @@ class _Engine:
         # a whole arena of them (1 MiB) from going back to the system, run after run.
         self._ledger = array("q")
         self._seconds = array("d")
-        self._survivors: tuple[str, ...] = ()
-        self.registry = MethodRegistry({}, **pipeline.settings.as_options())
-        self._names = self._register(1)
-        self._executor = MethodExecutor(method_registry=self.registry)
-        if options.trim:
-            watch_leaving(self.registry)  # from the first run on, for `release_memory`
+        self._names: Mapping[str, str] = {}
 
     def execute(self, on_run: Callable[[int], None]) -> Outcome:
         ended = "finished"
@@ -315,7 +306,7 @@ class _Engine:
             self._stop.set()
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
-            self.registry.close()
+            self._place.close()
         return Outcome(
             records=tuple(self._records()),
             failures=tuple(self._tally.failures),
@@ -323,63 +314,24 @@ class _Engine:
             skipped=self._tally.skipped,
             calls=self._tally.calls,
             ended=ended,
-            survivors=self._survivors,
+            survivors=self._place.survivors,
+            workers=tuple(self._place.workers),
         )
 
-    def _register(self, number: int) -> Mapping[str, str]:
-        suffix = f"@{number}" if self._options.per_run else ""
-        names = {name: f"{name}{suffix}" for name in self._pipeline.class_paths}
-        seen = RunRegistry(self.registry, names)
-        for name, path in self._pipeline.class_paths.items():
-            self.registry.register_class(names[name], path)
-            if name in self._pipeline.build:
-                rule = _constructor_rule(self._pipeline.build[name])
-            elif name in self._pipeline.rules:
-                rule = _dotted_rule(self._pipeline.rules[name], seen, self._documents)
-            else:
-                continue
-            self.registry.register_instantiation_rule(names[name], rule)
-        return names
-
     def _run(self, number: int, pool: ThreadPoolExecutor | None) -> None:
-        if self._options.per_run and number > 1:
-            self._names = self._register(number)
-        before = self.registry.get_stats()
+        self._names = self._place.begin(number)
         started = self._timer()
         tally = self._call_steps(number, pool)
         seconds = self._timer() - started
-        after = self.registry.get_stats()
-        numbers = self._ledger
-        numbers.append(self._rss())
-        if self._options.clear:
-            self.registry.clear_cache()
-        if self._options.trim:
-            report = self.registry.release_memory()
-            # Texts, and those of one run only: what is kept from run to run is growth.
-            self._survivors = tuple(str(survivor) for survivor in report.leaked)
-            del report
-        else:
-            gc.collect()
-        numbers.append(self._rss())
-        numbers.extend(
-            (
-                tally.calls,
-                tally.failed,
-                tally.skipped,
-                after["cache_hits"] - before["cache_hits"],
-                after["cache_misses"] - before["cache_misses"],
-                after["evictions"] - before["evictions"],
-                after["cached_instances"],
-                not self._stop.is_set(),
-            )
-        )
+        self._place.finish(self._ledger, clear=self._options.clear, trim=self._options.trim)
+        self._ledger.extend((tally.calls, tally.failed, tally.skipped, not self._stop.is_set()))
         self._seconds.append(seconds)
 
     def _records(self) -> Iterator[RunRecord]:
-        first = self._ledger[1] if self._ledger else 0
         for at, seconds in enumerate(self._seconds):
             row = self._ledger[at * _LEDGER_WIDTH : (at + 1) * _LEDGER_WIDTH].tolist()
-            before_clear, rss, calls, failed, skipped, hits, misses, evictions, cached, whole = row
+            before_clear, rss, first, hits, misses, evictions, cached, *counts = row
+            calls, failed, skipped, whole = counts
             yield RunRecord(
                 run=at + 1,
                 complete=bool(whole),
@@ -432,9 +384,7 @@ class _Engine:
             tally.calls += 1
             try:
                 arguments = self._bind(step.arguments, document, results)
-                result = self._executor.execute(
-                    run.names[step.class_name], step.method, **arguments
-                )
+                result = self._place.call(run.names[step.class_name], step.method, arguments)
             except (Exception, SystemExit) as error:
                 # SystemExit too: a method that calls `sys.exit` must not take the others along.
                 broken.add(step.name)
@@ -474,23 +424,3 @@ def _failure(run: _Run, step: Step, document: Document | None, error: BaseExcept
         document=None if document is None else document.name,
         error=told(error),
     )
-
-
-def _constructor_rule(arguments: Mapping[str, Any]) -> Callable[[type], Any]:
-    def build(cls: type) -> Any:
-        # A copy for each instance: a constructor may keep what it is given and change it.
-        return cls(**copy.deepcopy(dict(arguments)))
-
-    return build
-
-
-def _dotted_rule(
-    path: str, registry: RunRegistry, documents: Sequence[Document]
-) -> Callable[[type], Any]:
-    def build(cls: type) -> Any:
-        rule = import_dotted(path)
-        offered = {"registry": registry, "documents": documents}
-        taken = inspect.signature(rule).parameters
-        return rule(cls, **{name: offered[name] for name in offered if name in taken})
-
-    return build
