@@ -17,6 +17,7 @@ from warmset.settings import SettingsError
 from .app_path import app_dir_option, put_first
 from .check import check
 from .completion import completion
+from .engine_run import checked_engine, documents_at_once, engine_options, start_workers
 from .exit_codes import (
     BAD_FILE,
     CLOSED_PIPE,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .html_report import Recorder
     from .pipeline import Outcome, RunOptions
     from .pipeline_file import Pipeline
+    from .places import Place
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
@@ -151,9 +153,8 @@ def _run_options(command: _Command) -> _Command:
         click.option(
             "--workers",
             type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Threads that work on documents; the steps of one document stay in order.",
+            help="Threads that work on documents; the steps of one document stay in order. By"
+            " default 1, and with --engine two for each of its workers.",
         ),
         click.option(
             "--clear/--no-clear",
@@ -215,7 +216,7 @@ def _run_options(command: _Command) -> _Command:
     ]
     for option in reversed(options):
         command = option(command)
-    return profile_options(command)
+    return engine_options(profile_options(command))
 
 
 @cli.command(epilog=_EPILOG, short_help="Run a pipeline N times and judge the growth of memory.")
@@ -290,6 +291,10 @@ def _execute(
     allow_changes: bool,
     record_profile: Path | None,
     warm_up: Path | None,
+    engine: str | None,
+    address: str | None,
+    engine_workers: int | None,
+    workers: int | None,
     **options: Any,
 ) -> int:
     from warmset._process_memory import share_one_heap
@@ -298,7 +303,14 @@ def _execute(
     from .documents import load_documents
     from .pipeline import RunOptions
 
-    run_options = RunOptions(**options)
+    watching = {
+        "serve": serve,
+        "report_file": report_file,
+        "record_profile": record_profile,
+        "warm_up": warm_up,
+    }
+    chosen = checked_engine(engine, address, engine_workers, watching)
+    run_options = RunOptions(workers=workers or documents_at_once(chosen), **options)
     given = {"max_cache_size": max_cache_size, "cache_ttl_seconds": cache_ttl_seconds}
     changes = {key: value for key, value in given.items() if value is not None}
     try:
@@ -318,14 +330,19 @@ def _execute(
         documents = load_documents(source, pipeline.file) if source is not None else ()
     if run_options.trim and run_options.workers > 1:
         share_one_heap()
-    click.echo(report.headline(pipeline, len(documents), run_options))
+    click.echo(report.headline(pipeline, len(documents), run_options) + chosen.text)
     server = _server(pipeline, allow_changes) if serve else None
-    outcome = _with_progress(pipeline, documents, run_options, recorder, server, warming)
+    place = None
+    if chosen.name is not None:
+        place = start_workers(chosen, pipeline, documents, run_options)
+    outcome = _with_progress(pipeline, documents, run_options, recorder, server, warming, place)
     if warming.report is not None:
         click.echo(f"warm-up: {warming.report}")
     verdict = report.judge(outcome, max_growth_mb)
     if outcome.records:
         report.print_table(outcome.records, sys.stdout)
+    if outcome.workers:
+        report.print_workers(outcome.workers, sys.stdout)
     for line in (*report.failure_lines(outcome), *report.survivor_lines(outcome)):
         click.echo(line)
     if outcome.ended == "interrupted":
@@ -333,6 +350,7 @@ def _execute(
     click.echo(verdict.text)
     if json_file is not None:
         data = report.as_data(pipeline, len(documents), run_options, outcome, verdict)
+        data["engine"] = None if chosen.name is None else chosen._asdict()
         if warming.report is not None:
             data["warm_up"] = warming.report.as_dict()
         try:
@@ -398,10 +416,16 @@ def _with_progress(
     recorder: Recorder | None,
     server: Callable[[MethodRegistry], None] | None,
     warming: Warming,
+    place: Place | None,
 ) -> Outcome:
     from rich.console import Console
 
-    from .pipeline import run_pipeline
+    from .pipeline import run_at, run_pipeline
+
+    def run(**watched: Any) -> Outcome:
+        if place is None:
+            return run_pipeline(pipeline, documents, options, watch=watch, **watched)
+        return run_at(place, pipeline, documents, options, **watched)
 
     def watch(registry: MethodRegistry) -> None:
         if server is not None:
@@ -411,12 +435,12 @@ def _with_progress(
         warming.watch(registry, shown)
 
     shown: Progress | None = None
-    watching: dict[str, Any] = {"watch": watch}
+    watching: dict[str, Any] = {}
     if recorder is not None:
         watching["on_run"] = recorder.on_run
     console = Console(stderr=True)
     if not console.is_terminal:
-        return run_pipeline(pipeline, documents, options, **watching)
+        return run(**watching)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     steps = sum(len(documents) if step.per_document else 1 for step in pipeline.steps)
@@ -435,13 +459,7 @@ def _with_progress(
             if recorder is not None:
                 recorder.on_run(number)
 
-        return run_pipeline(
-            pipeline,
-            documents,
-            options,
-            **{**watching, "on_run": on_run},
-            on_step=lambda: progress.advance(task),
-        )
+        return run(on_run=on_run, on_step=lambda: progress.advance(task))
 
 
 for _command in (warm_up, check, top, stats, completion):

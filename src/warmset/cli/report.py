@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .pipeline import Failure, Outcome, RunOptions, RunRecord
     from .pipeline_file import Pipeline
+    from .places import WorkerRecord
 
 MB = 1_000_000
 FAILURES_SHOWN = 5
@@ -69,6 +70,8 @@ def judge(outcome: Outcome, max_growth_mb: float) -> Verdict:
     if len(records) < 2:
         text = "NO VERDICT: growth is measured from run 1 on, and needs two complete runs"
         return Verdict("none", text, bound)
+    if outcome.workers:
+        return _judge_workers(outcome, records, bound)
     last = records[-1]
     # The first of equals, and never run 1, whose growth is 0 by definition.
     worst = max(records[1:], key=lambda record: record.growth_bytes)
@@ -77,6 +80,23 @@ def judge(outcome: Outcome, max_growth_mb: float) -> Verdict:
         f"{'FAIL' if failed else 'PASS'}: RSS {_change(last.growth_bytes)} from run 1 to run"
         f" {last.run}, at worst {_mb(worst.growth_bytes, '+')} MB at run {worst.run}"
         f" (bound {_mb(bound)} MB)"
+    )
+    status = "fail" if failed else "pass"
+    return Verdict(status, text, bound, last.growth_bytes, worst.growth_bytes, worst.run)
+
+
+def _judge_workers(outcome: Outcome, records: list[RunRecord], bound: int) -> Verdict:
+    """The worker that grew most is judged: each of them is a process that may die of its size."""
+    last = records[-1]
+    rows = [row for row in outcome.workers if 1 < row.run <= last.run]
+    if not rows:
+        return Verdict("none", "NO VERDICT: no worker was there at the end of run 2", bound)
+    worst = max(rows, key=lambda row: row.growth_bytes)
+    failed = worst.growth_bytes > bound
+    text = (
+        f"{'FAIL' if failed else 'PASS'}: RSS of all workers {_change(last.growth_bytes)} from run"
+        f" 1 to run {last.run}; of one worker at worst {_mb(worst.growth_bytes, '+')} MB, at run"
+        f" {worst.run}, {worst.worker} (bound {_mb(bound)} MB for each)"
     )
     status = "fail" if failed else "pass"
     return Verdict(status, text, bound, last.growth_bytes, worst.growth_bytes, worst.run)
@@ -176,6 +196,12 @@ def print_table(records: tuple[RunRecord, ...], stream: TextIO) -> None:
             str(record.cached),
         ]
         table.add_row(*row, *([str(record.failed), str(record.skipped)] if failing else []))
+    _print_wide(table, stream)
+    if not all(record.complete for record in records):
+        stream.write("* not complete: a step failed and --strict stopped the runs\n")
+
+
+def _print_wide(table: Table, stream: TextIO) -> None:
     console = Console(file=stream, highlight=False)
     # Wider than the terminal is better than cut off: a report is also read in a log.
     wide = Console(file=stream, width=10_000)
@@ -184,8 +210,45 @@ def print_table(records: tuple[RunRecord, ...], stream: TextIO) -> None:
     with console.capture() as captured:
         console.print(table)
     stream.write(captured.get())
-    if not all(record.complete for record in records):
-        stream.write("* not complete: a step failed and --strict stopped the runs\n")
+
+
+def print_workers(records: tuple[WorkerRecord, ...], stream: TextIO) -> None:
+    """
+    Print one row for each worker: its counters in sum over the runs, its memory after the last one.
+
+    Args:
+        records: One for each run and worker.
+        stream: Where to.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("worker", no_wrap=True, vertical="bottom")
+    headings = ["process", "RSS\nMB", "returned\nMB", "worst growth\nMB", "hits", "misses"]
+    for heading in [*headings, "evic-\ntions", "cached"]:
+        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
+    by_process: dict[tuple[str, int], list[WorkerRecord]] = {}
+    for record in records:
+        by_process.setdefault((record.worker, record.pid), []).append(record)
+    final = records[-1].run
+    for (worker, pid), rows in by_process.items():
+        last = rows[-1]
+        mark = "*" if last.run < final else "+" if rows[0].new else ""
+        table.add_row(
+            worker,
+            f"{pid}{mark}",
+            _mb(last.rss_bytes),
+            _mb(last.rss_before_clear_bytes - last.rss_bytes),
+            _mb(max(row.growth_bytes for row in rows), "+") if len(rows) > 1 else "-",
+            str(sum(row.hits for row in rows)),
+            str(sum(row.misses for row in rows)),
+            str(sum(row.evictions for row in rows)),
+            str(last.cached),
+        )
+    stream.write("\n")
+    _print_wide(table, stream)
+    if any(rows[-1].run < final for rows in by_process.values()):
+        stream.write("* lost before the last run ended; its calls were done again elsewhere\n")
+    if any(rows[0].new for rows in by_process.values()):
+        stream.write("+ came after run 1; its growth is counted from its own first run\n")
 
 
 def failure_lines(outcome: Outcome) -> Iterator[str]:
@@ -266,6 +329,7 @@ def as_data(
             }
             for record in outcome.records
         ],
+        "workers": [asdict(record) for record in outcome.workers],
         "ended": outcome.ended,
         "calls": outcome.calls,
         "failed": outcome.failed,

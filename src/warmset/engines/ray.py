@@ -7,7 +7,9 @@ whose process dies is started anew by Ray, with a new registry, and its calls ar
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import sys
 import time
 from threading import Lock
@@ -55,6 +57,7 @@ __all__ = [
     "worker_registry",
 ]
 
+_CONNECT_SECONDS = 10.0
 _SETTLE_SECONDS = 0.005  # between two looks at which calls have ended
 
 
@@ -456,6 +459,17 @@ class RayCluster:
         self.close()
 
 
+def _check_address(address: str | None) -> None:
+    """Ray tries for minutes where there is nobody; one look tells."""
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or "//" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"no Ray cluster can be reached at {address}: {error}") from error
+
+
 def start(
     settings: WorkerSettings, *, address: str | None = None, workers: int = 2, threads: int = 1
 ) -> RayCluster:
@@ -477,9 +491,9 @@ def start(
     """
     own = not ray.is_initialized()
     if own:
-        options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
-        if address is not None:
-            options = {"address": address, "log_to_driver": False}
+        _check_address(address)
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        options |= {"include_dashboard": False} if address is None else {"address": address}
         try:
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError) as error:
