@@ -44,6 +44,7 @@ DEFAULTS = {
     "adaptive_ttl_min_seconds": 10.0,
     "adaptive_ttl_max_seconds": 3600.0,
     "store": None,
+    "host_budget": 0,
     "observe_socket": False,
     "observe_changes": False,
 }
@@ -371,7 +372,7 @@ def test_any_value_is_taken_exactly_or_refused(ws: Any, setting: str, value: Any
         got = getattr(made, setting)
         if setting.endswith("_seconds"):
             assert (type(got), got) == (float, float(value))
-        elif setting in ("max_rss_bytes", "low_rss_bytes"):
+        elif setting in ("max_rss_bytes", "low_rss_bytes", "host_budget"):
             assert (type(got), got) in ((int, value), (float, value))
         elif setting not in ("policy", "sizer", "store"):
             assert (type(got), got) == (type(DEFAULTS[setting]), value)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .observe.health import Finding, HealthMonitor, HealthThresholds
     from .observe.leaving import Leaving
     from .settings import RegistrySettings
-    from .share.sharing import Sharing, SnapshotStats
     from .stats import HolderStats, RegistryStats
 
 __all__ = ["Observed"]
@@ -30,7 +29,6 @@ class Observed(Registration):
     _monitor: HealthMonitor | None
     _leaving: Leaving | None
     _settings: RegistrySettings
-    _sharing: Sharing | None
 
     @property
     def settings(self) -> RegistrySettings:
@@ -128,15 +126,6 @@ class Observed(Registration):
             What `stats` gives, as a dict.
         """
         return self.stats().as_dict()
-
-    def snapshot_stats(self) -> SnapshotStats | None:
-        """
-        Tell what came of the snapshots of shareable classes.
-
-        Returns:
-            An immutable snapshot of the counters; None for a registry without a store.
-        """
-        return None if self._sharing is None else self._sharing.stats()
 
     def holders(self) -> list[HolderStats]:
         """

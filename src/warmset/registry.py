@@ -7,7 +7,7 @@ from __future__ import annotations
 from _thread import get_ident
 
 from . import _logs
-from .bounded import Bounded
+from .beyond import Beyond
 from .builder import Builder
 from .errors import AsyncRuleError, ClosedError, UnknownClassError
 from .resolver import check_name, near_names, resolve
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
     from .lifecycle.options import ClassOptions
     from .lifecycle.room import Room
     from .observe.serving import Served
-    from .share.sharing import Sharing
 
 __all__ = ["Registry"]
 
 _CLEARED, _DISCARDED, _SHUTDOWN = 6, 7, 9  # values of `events.RemovalCause`
 
 
-class Registry(Bounded):
+class Registry(Beyond):
     """
     Builds instances by class name, at first use, and keeps a bounded set of them warm.
 
@@ -76,6 +75,9 @@ class Registry(Bounded):
         store: Where snapshots of shareable classes are kept, so that other processes, and the next
             run, open them instead of building: the path of a directory, a URL, or a store, see
             `warmset.share`; None: nowhere.
+        host_budget: The most memory that all processes of this user on this host shall have that
+            say so: bytes, or as a float a part, or a `warmset.share.HostBudget`; 0: no bound. It
+            has the registry swept, each second where `sweep_interval_seconds` says nothing.
         observe_socket: Let `warmset top` and `warmset stats` of the same user look at this
             registry, over a private Unix socket; see `warmset.observe.serve`.
         observe_changes: Let them also evict and clear.
@@ -113,6 +115,7 @@ class Registry(Bounded):
         adaptive_ttl_min_seconds: float = 10.0,
         adaptive_ttl_max_seconds: float = 3600.0,
         store: Any = None,
+        host_budget: Any = 0,
         observe_socket: bool = False,
         observe_changes: bool = False,
         timer: Callable[[], float] | None = None,
@@ -139,6 +142,7 @@ class Registry(Bounded):
             adaptive_ttl_min_seconds=adaptive_ttl_min_seconds,
             adaptive_ttl_max_seconds=adaptive_ttl_max_seconds,
             store=store,
+            host_budget=host_budget,
             observe_socket=observe_socket,
             observe_changes=observe_changes,
         )
@@ -159,7 +163,6 @@ class Registry(Bounded):
         self._build_listeners = ()
         self._monitor = self._leaving = self._memory = None
         self._room: Room | None = None
-        self._sharing: Sharing | None = None
         self._live_view: Served | None = None
         # Here and not where something leaves: a finaliser or a signal handler that comes in while
         # a module is being imported would find half of it.
@@ -184,12 +187,10 @@ class Registry(Bounded):
             or settings.max_cache_bytes
             or settings.max_rss_bytes
             or settings.adaptive_ttl
+            or settings.host_budget
         ):
             self._manager()
-        if settings.store is not None:
-            from .share.sharing import Sharing
-
-            self._sharing = Sharing(settings.store)
+        self._set_up_sharing(settings)
         if class_paths is None:
             from .sources import default_class_paths
 
@@ -200,7 +201,7 @@ class Registry(Bounded):
             from .lifecycle.room import Room
 
             self._room = Room(settings.block_timeout_seconds)
-        if settings.sweep_interval_seconds > 0.0:
+        if self._sweep_seconds > 0.0:
             from .lifecycle.sweeper import sweeper
 
             sweeper.add(self)
@@ -339,14 +340,13 @@ class Registry(Bounded):
         departed.sort(key=lambda departure: departure.serial, reverse=True)
         self._departed(departed)
         self._drop_injected()
-        if self._settings.sweep_interval_seconds > 0.0:
+        if self._sweep_seconds > 0.0:
             from .lifecycle.sweeper import sweeper
 
             sweeper.remove(self)
         if self._live_view is not None:
             self._live_view.stop()
-        if self._sharing is not None:
-            self._sharing.close()
+        self._end_sharing()
 
     def __enter__(self) -> Self:
         return self
@@ -442,8 +442,7 @@ class Registry(Bounded):
         self._blocked = 0
         if self._memory is not None:
             self._memory._reset_after_fork()
-        if self._sharing is not None:
-            self._sharing._reset_after_fork()
+        self._reset_sharing_after_fork()
         if self._room is not None:
             self._room = type(self._room)(self._settings.block_timeout_seconds)
         for class_name, options in list(self._options.items()):
@@ -462,12 +461,6 @@ class Registry(Bounded):
     def _let_go(self, departure: Any) -> None:
         """Nobody holds a departed instance any more."""
         self._close_departed(self, departure)
-
-    def _make(self, flight: Flight) -> Any:
-        """Build, or open what another process built; the builder calls it."""
-        if self._sharing is not None:
-            return self._sharing.make(self, flight)
-        return self._construct(flight.slot)
 
     def _construct(self, slot: Slot) -> Any:
         """Import and build; foreign code runs in it."""

@@ -123,6 +123,13 @@ def _store(setting: str, value: object) -> Any:
     return value
 
 
+def _host_budget(setting: str, value: object) -> Any:
+    if not hasattr(value, "one_heavy_build"):
+        return _bytes_or_part(setting, value)
+    value.check()  # type: ignore[attr-defined]
+    return value
+
+
 def _shareable(setting: str, value: object) -> bool | str:
     if value is True or value is False:
         return value
@@ -197,6 +204,11 @@ RULES: dict[str, tuple[Callable[[str, object], Any], str]] = {
         _store,
         "None, the path of a directory, a URL such as 'valkey://host:6379/0' that holds no "
         "password, or a store of warmset.share",
+    ),
+    "host_budget": (
+        _host_budget,
+        "a whole number of bytes, 0 or more (0: no budget), a float up to 1.0, a part of the "
+        "memory of the machine, or a warmset.share.HostBudget",
     ),
     "observe_socket": (_flag, "a bool, true or false"),
     "observe_changes": (_flag, "a bool, true or false"),

@@ -111,6 +111,8 @@ class RegistrySettings(_Frozen):
         adaptive_ttl_max_seconds: The most that it gives.
         store: Where snapshots of shareable classes are kept, see `warmset.share`: None, the path of
             a directory, a URL, or a store.
+        host_budget: The most memory that all processes of this user on this host shall have which
+            say so, see `warmset.share.HostBudget`; bytes, or as a float a part; 0: no bound.
         observe_socket: Whether `warmset top` of the same user may look at the registry while it
             runs, over a private Unix socket.
         observe_changes: Whether it may also evict and clear there.
@@ -133,6 +135,7 @@ class RegistrySettings(_Frozen):
         "build_timeout_seconds",
         "cache_ttl_seconds",
         "enable_weakref",
+        "host_budget",
         "low_rss_bytes",
         "max_age_seconds",
         "max_cache_bytes",
@@ -167,6 +170,7 @@ class RegistrySettings(_Frozen):
     adaptive_ttl_min_seconds: float
     adaptive_ttl_max_seconds: float
     store: Any
+    host_budget: Any
     observe_socket: bool
     observe_changes: bool
 
@@ -192,6 +196,7 @@ class RegistrySettings(_Frozen):
         adaptive_ttl_min_seconds: float = 10.0,
         adaptive_ttl_max_seconds: float = 3600.0,
         store: Any = None,
+        host_budget: Any = 0,
         observe_socket: bool = False,
         observe_changes: bool = False,
     ) -> None:
@@ -215,6 +220,7 @@ class RegistrySettings(_Frozen):
             "adaptive_ttl_min_seconds": adaptive_ttl_min_seconds,
             "adaptive_ttl_max_seconds": adaptive_ttl_max_seconds,
             "store": store,
+            "host_budget": host_budget,
             "observe_socket": observe_socket,
             "observe_changes": observe_changes,
         }

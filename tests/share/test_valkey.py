@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -199,15 +200,22 @@ with store.claim("a") as claim:
 """
 
 
-def test_who_waits_is_woken_when_it_is_stored(make: Any, path: str, prefix: str) -> None:
+def test_who_waits_is_woken_when_it_is_stored(
+    make: Any, client: Any, path: str, prefix: str
+) -> None:
     process = child(HOLD, f"unix://{path}", prefix, "30")
     assert process.stdout is not None
     assert process.stdin is not None
     assert process.stdout.readline() == "held\n"
     store = make(wait_seconds=100.0)
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    assert store.claim("a") is None  # it has ended
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.claim, "a")
+        channel = f"{{{prefix}}}:done:a"
+        while not client.pubsub_numsub(channel)[0][1]:  # until it listens
+            assert not waiting.done()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert waiting.result() is None  # it has ended
     process.communicate()
     assert content(store, "a") == b"theirs"
 

@@ -48,7 +48,7 @@ class Sweeper:
         """
         now = time.monotonic() if now is None else now
         with self._changed:
-            self._due[registry] = now + registry.settings.sweep_interval_seconds
+            self._due[registry] = now + registry._sweep_seconds
             self._start()
             self._changed.notify()
 
@@ -83,7 +83,7 @@ class Sweeper:
             _sweep_one(registry)
             with self._changed:
                 if registry in self._due:
-                    self._due[registry] = now + registry.settings.sweep_interval_seconds
+                    self._due[registry] = now + registry._sweep_seconds
             del registry  # not kept while the thread waits
         with self._changed:
             return min((when - now for when in self._due.values()), default=None)

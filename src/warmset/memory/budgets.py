@@ -33,11 +33,49 @@ if TYPE_CHECKING:
     from ..registry import Registry
     from .manager import MemoryManager
 
-__all__ = ["Budgets"]
+__all__ = ["Budgets", "Relief", "collect_and_give_back"]
 
 _MEMORY = 2  # a value of `events.RemovalCause`
 _LOW_PART = 0.9  # of the high mark
 _SHOWN = 0.5  # of what left
+
+
+class Relief:
+    """
+    Measures after each removal, and has cycles collected and memory given back where it did not
+    show; after the first, second, fourth, eighth ... of them, for that takes time.
+
+    Args:
+        measured: Gives the bytes that are to become less; None where it cannot be told.
+        give_back: Collects cycles, and has free memory given back to the system.
+    """
+
+    def __init__(self, measured: Callable[[], int | None], give_back: Callable[[], object]) -> None:
+        self._measured = measured
+        self._give_back = give_back
+        self._removals, self._next_collection = 0, 1
+
+    def removed(self, before: int, gone: int, target: int) -> int | None:
+        """
+        Measure after a removal.
+
+        Args:
+            before: What was measured before it.
+            gone: How many bytes left, as they were known.
+            target: What is enough.
+
+        Returns:
+            What is there now; None where it cannot be told.
+        """
+        self._removals += 1
+        now = self._measured()
+        if now is None or now <= target:
+            return now
+        if before - now <= _SHOWN * gone and self._removals >= self._next_collection:
+            self._next_collection = self._removals * 2
+            self._give_back()
+            now = self._measured()
+        return now
 
 
 class Budgets:
@@ -69,7 +107,7 @@ class Budgets:
         self._high, self._low = max_rss_bytes, low_rss_bytes
         self._probe = probe
         self._limit = limit
-        self._give_back = _collect_and_give_back if give_back is None else give_back
+        self._give_back = collect_and_give_back if give_back is None else give_back
         self._relieving = allocate_lock()
         self._said: set[str] = set()  # what was said and still holds
         self._large: set[str] = set()  # classes whose instances are too big alone
@@ -190,7 +228,7 @@ class Budgets:
             return  # another thread is at it, or this one further up
         try:
             resident = self._measured()
-            left, next_collection = 0, 1
+            relief = Relief(self._measured, self._give_back)
             while resident is not None and resident > target:
                 known = registry._bytes
                 if not manager.evict_one(registry, _MEMORY, -1):
@@ -199,15 +237,7 @@ class Budgets:
                     if resident is not None and resident > target:
                         self._say_nothing_left(registry, resident, target, why)
                     return
-                left += 1
-                before, gone = resident, known - registry._bytes
-                resident = self._measured()
-                if resident is None or resident <= target:
-                    break
-                if before - resident <= _SHOWN * gone and left >= next_collection:
-                    next_collection = left * 2
-                    self._give_back()
-                    resident = self._measured()
+                resident = relief.removed(resident, known - registry._bytes, target)
             if resident is not None:
                 self._said.discard("nothing left")
         finally:
@@ -250,6 +280,6 @@ class Budgets:
             return None
 
 
-def _collect_and_give_back() -> None:
+def collect_and_give_back() -> None:
     gc.collect()
     give_back_free_memory()

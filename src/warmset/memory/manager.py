@@ -40,8 +40,9 @@ class MemoryManager:
     def __init__(self, registry: Registry) -> None:
         settings = registry.settings
         bounds = settings.max_cache_bytes, settings.max_rss_bytes
+        sized = any(bounds) or settings.host_budget
         # A budget needs sizes: for the process's, they tell before a build that it will not fit.
-        sizer = "measured" if settings.sizer is None and any(bounds) else settings.sizer
+        sizer = "measured" if settings.sizer is None and sized else settings.sizer
         self.sizing = Sizing(sizer)
         self.budgets = Budgets(*bounds, settings.low_rss_bytes) if any(bounds) else None
         self.adaptive: AdaptiveTtl | None = None
@@ -110,6 +111,8 @@ class MemoryManager:
                 self.choose_room(registry, slot)
         if self.budgets is not None:
             self.budgets.after_build(self, registry, slot)
+        if registry._host is not None:
+            registry._host.check(self, registry, slot)
 
     def choose_room(self, registry: Registry, spare: Slot | None) -> None:
         """Evict by the policy, down to `max_cache_size`."""
@@ -219,6 +222,8 @@ class MemoryManager:
                 self._adapt(registry, slot)
         if self.budgets is not None:
             self.budgets.check(self, registry)
+        if registry._host is not None:
+            registry._host.check(self, registry)
         if self.recycling is not None:
             self.recycling.sweep(registry)
 

@@ -9,33 +9,16 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 import struct
 import sys
 
+from .. import _private_place
+from .._private_place import places
 from .protocol import LiveViewError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["check_directory", "check_peer", "make_directory", "peer", "places"]
 
 SUFFIX = ".sock"
-
-
-def places() -> Iterator[str]:
-    """
-    Give the directories that sockets of this user may be in; a server takes the first.
-
-    Returns:
-        Below ``XDG_RUNTIME_DIR``, where that is set, and below ``/tmp``: a service and its user's
-        shell often do not agree on the variable.
-    """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(runtime) and os.path.isdir(runtime):
-        yield os.path.join(runtime, "warmset")
-    yield f"/tmp/warmset-{os.geteuid()}"
 
 
 def make_directory() -> str:
@@ -50,15 +33,7 @@ def make_directory() -> str:
     """
     if not hasattr(socket, "AF_UNIX") or not hasattr(os, "geteuid"):
         raise LiveViewError("the live view needs Unix sockets, which this system does not have")
-    path = next(places())
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise LiveViewError(f"{path!r} cannot be made: {error.strerror}") from error
-    check_directory(path)
-    return path
+    return _private_place.make_directory(LiveViewError)
 
 
 def check_directory(path: str) -> None:
@@ -70,22 +45,9 @@ def check_directory(path: str) -> None:
 
     Raises:
         FileNotFoundError: It is not there.
-        LiveViewError: It is a link or no directory, is somebody else's, is open to others, or lies
-            where others could put another in its place.
+        LiveViewError: It is not private.
     """
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a directory"
-        raise LiveViewError(f"{path!r} is {kind}; expected a private directory")
-    if found.st_uid != os.geteuid():
-        raise LiveViewError(f"{path!r} belongs to user {found.st_uid}, not to this one")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        mode = stat.S_IMODE(found.st_mode)
-        raise LiveViewError(f"{path!r} is open to others: mode {mode:04o}; expected 0700")
-    above = os.stat(os.path.dirname(path))
-    replaceable = above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
-    if replaceable or above.st_uid not in (0, os.geteuid()):
-        raise LiveViewError(f"others could put another directory in the place of {path!r}")
+    _private_place.check_directory(path, LiveViewError)
 
 
 def check_peer(connection: socket.socket) -> int | None:

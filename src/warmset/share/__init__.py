@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .directory import DirectoryStore
 from .errors import StoreBusyError, StoreError, StoreRefusedError
+from .host import HostBudget
 from .sharing import SnapshotStats
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DirectoryStore",
+    "HostBudget",
     "SnapshotStats",
     "StoreBusyError",
     "StoreError",

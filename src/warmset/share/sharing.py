@@ -125,24 +125,24 @@ class Sharing:
         slot = flight.slot
         options = registry._options.get(slot.name)
         if options is None or not options.shareable:
-            return registry._construct(slot)
+            return registry._build_here(slot)
         key = self._key(registry, slot.name, slot.path, options)
         if key is None:
             self._count("unused")
-            return registry._construct(slot)
+            return registry._build_here(slot)
         instance, claim = self._open_or_claim(registry, slot.name, options, key)
         if instance is not _NOTHING:
             flight.opened = True
             return instance
         if claim is None:
             self._count("unused")
-            return registry._construct(slot)
+            return registry._build_here(slot)
         _held.count = getattr(_held, "count", 0) + 1
         with ExitStack() as stack:
             stack.callback(_one_less)
             stack.enter_context(claim)
             began = time.perf_counter()
-            instance = registry._construct(slot)
+            instance = registry._build_here(slot)
             if instance is None:  # the builder says what is wrong with that
                 return None
             seconds = time.perf_counter() - began
