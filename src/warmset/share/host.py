@@ -31,7 +31,6 @@ __all__ = ["HostBudget", "HostMember", "own_bytes"]
 
 _MEMORY = 2  # a value of `events.RemovalCause`
 _LOW_PART = 0.9  # of the high mark
-_LEAST_IDLE_SECONDS = 0.1
 _UNKNOWN_BYTES = 1_000_000  # of an instance that nothing has measured
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.005, 0.1
 
@@ -231,13 +230,13 @@ class HostMember:
             total = sum(row.bytes for row in rows.values())
             relieving = total > high or (relieving and total > low)
             able = [
-                (member.value, row.pid, row.start, name)
+                (row.value(member, now), row.pid, row.start, name)
                 for row in rows.values()
                 if not row.is_late(now)
                 for name, member in row.members.items()
                 if member.least is not None
             ]
-            mine = own.value, *self._key, self._name
+            mine = rows[self._key].value(own, now), *self._key, self._name
             result = total, relieving and own.least is not None and mine == min(able)
             if relieving and not able:
                 self._say_nothing_left(total, high)
@@ -254,14 +253,14 @@ class HostMember:
         else:
             chosen = manager.chooser.victim(registry, now, spare, may_pass=False)
             found = None if chosen is None else chosen[0]
-        least, value, size = None, 0.0, 0
-        if found is not None:
-            least, size = found.name, found.bytes if found.bytes > 0 else _UNKNOWN_BYTES
-            idle = max(now - found.last_used, _LEAST_IDLE_SECONDS)
-            # Of every policy the same measure, so that processes can be compared: what it costs to
-            # have it again, for each byte, as soon as it was left idle.
-            value = max(found.build_seconds, 1e-6) / size / idle
-        return Member(self._name, registry._cached, max(0, registry._bytes), least, value, size)
+        if found is None and spare is not None and spare.instance is not None:
+            found = spare  # it may leave as soon as its caller gives it back
+        cached = registry._cached, max(0, registry._bytes)
+        if found is None:
+            return Member(self._name, *cached, None, 0, 0.0, 0.0)
+        size = found.bytes if found.bytes > 0 else _UNKNOWN_BYTES
+        idle = max(0.0, now - found.last_used)
+        return Member(self._name, *cached, found.name, size, found.build_seconds, idle)
 
     def interval(self, registry: Registry) -> float:
         """Give the seconds between two looks."""

@@ -30,6 +30,7 @@ __all__ = ["HostError", "HostTable", "Member", "ProcessRow", "process_start"]
 _FORMAT = 1
 _LOCK_SECONDS = 1.0  # that a lock is waited for: whoever has it is stopped, or the disk hangs
 _PAUSE_SECONDS = 0.001
+_LEAST_BUILD_SECONDS, _LEAST_IDLE_SECONDS = 1e-6, 0.1
 
 
 class HostError(StoreError):
@@ -46,9 +47,11 @@ class Member(NamedTuple):
     """As far as they are known."""
     least: str | None
     """The class whose instance would leave next; None if none may."""
-    value: float
-    """What that is worth."""
     least_bytes: int
+    build_seconds: float
+    """Of that instance."""
+    idle_seconds: float
+    """Of that instance, when the row was written."""
 
 
 class ProcessRow(NamedTuple):
@@ -65,6 +68,17 @@ class ProcessRow(NamedTuple):
     interval_seconds: float
     """How often it looks."""
     members: dict[str, Member]
+
+    def value(self, member: Member, now: float) -> float:
+        """
+        Tell what the instance of a member is worth that would leave next.
+
+        Of every policy the same measure, so that processes can be compared: what it costs to have
+        it again, for each byte, by the time that it has not been used.
+        """
+        idle = max(0.0, now - self.updated) + member.idle_seconds
+        seconds = max(member.build_seconds, _LEAST_BUILD_SECONDS)
+        return seconds / max(member.least_bytes, 1) / max(idle, _LEAST_IDLE_SECONDS)
 
     def is_late(self, now: float) -> bool:
         """Whether it has not been heard of for so long that nobody should wait for it."""

@@ -1,0 +1,585 @@
+"""A budget for a host: what processes tell each other, who gives, and one heavy build at a time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX file locks")
+MB = 1_000_000
+
+
+@pytest.fixture
+def host(ws: Any, place: str) -> Any:
+    """The module; the private directory is the test's own."""
+    return importlib.import_module("warmset.share.host")
+
+
+@pytest.fixture
+def tables(host: Any, place: str) -> Any:
+    return importlib.import_module("warmset.share.host_table")
+
+
+class Process:
+    """A process of the host that is played: its memory, and its registry."""
+
+    def __init__(self, scene: Scene, pid: int, **options: Any) -> None:
+        self.scene, self.pid = scene, pid
+        self.base = 10 * MB
+        budget = scene.host.HostBudget(100 * MB, low_bytes=80 * MB, interval_seconds=100.0)
+        self.registry = scene.make(
+            {name: f"samples.{name}" for name in ("Alpha", "Beta", "Gamma", "Delta")},
+            sizer=lambda instance: instance.nbytes,
+            cache_ttl_seconds=0,
+            **options,
+        )
+        table = scene.tables.HostTable(
+            "test", directory=scene.directory, alive=scene.is_alive, clock=scene.timer
+        )
+        self.collected = 0
+        self.member = scene.host.HostMember(
+            budget, "one", table=table, probe=self.bytes, give_back=self.give_back
+        )
+        self.member._key = pid, 1.0
+        self.registry._manager()
+        self.registry._host = self.member
+
+    def bytes(self) -> int:
+        return self.base + self.registry._bytes
+
+    def give_back(self) -> None:
+        self.collected += 1
+
+    def build(self, name: str, megabytes: int, seconds: float = 1.0) -> None:
+        """Build an instance of so many MB in so many seconds."""
+
+        def rule(cls: Any) -> Any:
+            self.scene.timer.advance(seconds)
+            made = cls()
+            made.nbytes = megabytes * MB
+            return made
+
+        self.registry.register_instantiation_rule(name, rule)
+        with self.registry.use(name):
+            pass
+
+    def sweep(self) -> None:
+        self.registry.sweep()
+
+    @property
+    def warm(self) -> list[str]:
+        return sorted(entry.class_name for entry in self.registry.stats().entries)
+
+
+class Scene:
+    """Several of them."""
+
+    def __init__(self, host: Any, tables: Any, make: Any, timer: Any, directory: str) -> None:
+        self.host, self.tables, self.make, self.timer = host, tables, make, timer
+        self.directory = directory
+        self.dead: set[int] = set()
+
+    def is_alive(self, pid: int, start: float) -> bool:
+        return pid not in self.dead
+
+    def process(self, pid: int, **options: Any) -> Process:
+        return Process(self, pid, **options)
+
+    def rows(self) -> list[Any]:
+        table = self.tables.HostTable("test", directory=self.directory, alive=self.is_alive)
+        return list(table.read())
+
+
+@pytest.fixture
+def scene(host: Any, tables: Any, make: Any, timer: Any, tmp_path: Path, samples: Any) -> Scene:
+    return Scene(host, tables, make, timer, str(tmp_path))
+
+
+# -- the mark ------------------------------------------------------------------------------------
+
+
+def test_all_together_stay_below_the_mark(scene: Scene) -> None:
+    """The one whose instance is worth least lets it go, whichever process has built."""
+    one, other = scene.process(1), scene.process(2)
+    one.build("Alpha", 30, seconds=9.0)
+    other.build("Alpha", 30, seconds=0.1)  # soon built again
+    scene.timer.advance(10.0)
+    one.build("Beta", 25, seconds=9.0)  # 105 MB in all
+    assert (one.warm, other.warm) == (["Alpha", "Beta"], ["Alpha"])
+    other.sweep()
+    assert other.warm == []
+    assert sum(row.bytes for row in scene.rows()) == 75 * MB
+    one.sweep()
+    assert one.warm == ["Alpha", "Beta"]
+
+
+def test_it_goes_on_down_to_the_low_mark(scene: Scene) -> None:
+    one, other = scene.process(1), scene.process(2)
+    for name in ("Alpha", "Beta", "Gamma"):
+        one.build(name, 20, seconds=1.0)
+        scene.timer.advance(1.0)
+    other.build("Alpha", 25, seconds=100.0)  # 105 MB
+    one.sweep()
+    # 85 MB would be below the high mark, and are not below the low one.
+    assert one.warm == ["Gamma"]
+    assert other.warm == ["Alpha"]
+    other.build("Beta", 25, seconds=100.0)  # 90 MB: in between, and nobody is giving
+    one.sweep()
+    other.sweep()
+    assert (one.warm, other.warm) == (["Gamma"], ["Alpha", "Beta"])
+
+
+def test_what_was_just_built_does_not_leave(scene: Scene) -> None:
+    """Also where it is worth less than all the others."""
+    one = scene.process(1)
+    one.build("Alpha", 60, seconds=50.0)
+    one.build("Beta", 60, seconds=0.1)
+    assert one.warm == ["Beta"]
+
+
+def test_what_is_held_or_pinned_stays(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Then there is nothing left to give, which is said once; and again after it was well."""
+    one, other = scene.process(1), scene.process(2)
+    one.build("Alpha", 60)
+    one.registry.pin("Alpha")
+    other.build("Alpha", 60)
+    with other.registry.use("Alpha"):
+        for _ in range(3):
+            one.sweep()
+            other.sweep()
+        assert (one.warm, other.warm) == (["Alpha"], ["Alpha"])
+        assert caplog.text.count("there is nothing left to give") <= 2  # once for each process
+        assert "'default' have 140.0 MB" in caplog.text
+    other.sweep()
+    assert other.warm == []
+    one.sweep()
+    assert one.warm == ["Alpha"]
+
+
+def test_the_dead_give_back_their_share(scene: Scene) -> None:
+    one, other = scene.process(1), scene.process(2)
+    one.build("Alpha", 40)
+    other.build("Alpha", 45, seconds=0.001)
+    one.build("Beta", 20)  # 125 MB
+    scene.dead.add(2)
+    one.sweep()
+    assert [row.pid for row in scene.rows()] == [1]
+    assert one.warm == ["Alpha", "Beta"]
+
+
+def test_nobody_waits_for_who_is_late(scene: Scene) -> None:
+    """Its bytes count; that it should give is not waited for."""
+    one, other = scene.process(1), scene.process(2)
+    other.build("Alpha", 40, seconds=0.001)
+    one.build("Alpha", 30, seconds=5.0)
+    scene.timer.advance(501.0)
+    one.build("Beta", 30, seconds=5.0)  # 120 MB, and the other one has stopped
+    one.sweep()
+    assert other.warm == ["Alpha"]
+    assert one.warm == []
+
+
+def test_who_closes_takes_part_no_more(scene: Scene) -> None:
+    one = scene.process(1)
+    one.build("Alpha", 10)
+    assert [row.pid for row in scene.rows()] == [1]
+    one.registry.close()
+    assert scene.rows() == []
+
+
+def test_two_registries_of_a_process_count_its_memory_once(scene: Scene) -> None:
+    one, two = scene.process(1), scene.process(1)
+    two.member._name = "two"
+    one.build("Alpha", 30)
+    two.build("Alpha", 30)
+    (row,) = scene.rows()
+    assert sorted(row.members) == ["one", "two"]
+    assert row.bytes == 40 * MB
+    one.registry.close()
+    assert list(scene.rows()[0].members) == ["two"]
+
+
+@pytest.mark.parametrize("policy", ["lru", "cost"])
+def test_who_leaves_of_a_process_is_its_own_policys_to_say(scene: Scene, policy: str) -> None:
+    one = scene.process(1, policy=policy)
+    one.build("Alpha", 30, seconds=60.0)
+    scene.timer.advance(5.0)
+    one.build("Beta", 30, seconds=0.1)
+    scene.timer.advance(5.0)
+    one.base = 45 * MB
+    one.sweep()
+    assert one.warm == (["Beta"] if policy == "lru" else ["Alpha"])
+
+
+def test_what_does_not_show_is_collected(scene: Scene) -> None:
+    """As for the budget of a process: after the first, the second, the fourth ... removal."""
+    one = scene.process(1)
+    for name in ("Alpha", "Beta", "Gamma", "Delta"):
+        one.build(name, 5)
+    one.member._probe = lambda: 150 * MB  # whatever leaves
+    one.sweep()
+    assert one.warm == []
+    assert one.collected == 3
+
+
+# -- trouble -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"format": 99}',
+        b"\xff\xfe",
+        b'{"format":1,"relieving":false}',
+        b'{"format":1,"relieving":0,"processes":[{"pid":"x","members":{}}]}',
+    ],
+)
+def test_a_table_that_is_no_table_is_begun_anew(
+    scene: Scene, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = scene.process(1)
+    (Path(scene.directory) / "host-test.json").write_bytes(content)
+    one.build("Alpha", 10)
+    assert [row.pid for row in scene.rows()] == [1]
+    assert "is begun anew" in caplog.text
+
+
+def test_a_table_that_cannot_be_used_costs_the_budget_and_nothing_else(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = scene.process(1)
+    os.symlink("elsewhere", os.path.join(scene.directory, "host-test.lock"))
+    for name in ("Alpha", "Beta"):
+        one.build(name, 80)
+    assert one.warm == ["Alpha", "Beta"]
+    assert caplog.text.count("the budget of the host is not kept") == 1
+    os.unlink(os.path.join(scene.directory, "host-test.lock"))
+    one.sweep()
+    assert one.warm == []
+
+
+def test_a_lock_that_somebody_sits_on(scene: Scene, tables: Any, monkeypatch: Any) -> None:
+    import fcntl
+
+    monkeypatch.setattr(tables, "_LOCK_SECONDS", 0.0)
+    one = scene.process(1)
+    one.build("Alpha", 10)
+    with open(os.path.join(scene.directory, "host-test.lock"), "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        one.build("Beta", 10)
+        with pytest.raises(tables.HostError, match="locked by somebody else"):
+            scene.rows()
+    one.sweep()
+    assert len(scene.rows()) == 1
+
+
+def test_a_process_is_known_by_its_start(tables: Any, tmp_path: Path) -> None:
+    """Its number may be another one's by now."""
+    start = tables.process_start(os.getpid())
+    assert start is not None
+    assert tables.process_start(2**22 + 1) is None
+    table = tables.HostTable("test", directory=str(tmp_path))
+    members = {"one": tables.Member("one", 1, 2, "A", 3, 4.0, 5.0)}
+
+    def change(rows: Any, relieving: bool) -> bool:
+        for began in (start, start + 1):
+            row = tables.ProcessRow(os.getpid(), began, "p", 5, 6.0, 1.0, members)
+            rows[os.getpid(), began] = row
+        return True
+
+    table.change(change)
+    assert [(row.pid, row.start, row.members) for row in table.read()] == [
+        (os.getpid(), start, members)
+    ]
+    assert table.relieving
+
+
+def test_figures(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process has, by its part of what is shared; elsewhere than on Linux by RSS."""
+    assert 1 * MB < host.own_bytes() < 10_000 * MB
+
+    def no_file(*arguments: Any) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(host, "open", no_file, raising=False)
+    assert host.own_bytes() > 1 * MB
+
+
+# -- settings ------------------------------------------------------------------------------------
+
+
+def test_the_setting(ws: Any, host: Any, share: Any, place: str) -> None:
+    registry = ws.MethodRegistry({}, host_budget=0.5)
+    budget = registry._host.budget
+    assert (budget.max_bytes, budget.name) == (0.5, "default")
+    high, low = budget.marks()
+    assert 0 < low < high
+    assert registry._sweep_seconds == 1.0
+    other = ws.MethodRegistry(
+        {}, host_budget=share.HostBudget(10**9, name="workers", interval_seconds=5)
+    )
+    assert other._sweep_seconds == 5
+    assert pickle.loads(pickle.dumps(other.settings)).host_budget == other.settings.host_budget
+    own = ws.MethodRegistry({}, host_budget=10**9, sweep_interval_seconds=30.0)
+    assert own._sweep_seconds == 30.0
+    none = ws.MethodRegistry({})
+    assert (none._host, none._sweep_seconds) == (None, 0.0)
+    for each in (registry, other, own, none):
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("budget", "error", "text"),
+    [
+        (-1, ValueError, "host_budget must be a whole number of bytes"),
+        (1.5, ValueError, "host_budget must be"),
+        ("1G", TypeError, "host_budget must be"),
+        ({"max_bytes": 0}, ValueError, "max_bytes must be more than 0"),
+        ({"max_bytes": -5}, ValueError, "HostBudget: max_bytes"),
+        ({"max_bytes": 5, "name": "../x"}, ValueError, "letters, digits, hyphens"),
+        ({"max_bytes": 5, "name": 3}, TypeError, "name must be a str"),
+        ({"max_bytes": 5, "wait_seconds": -1.0}, ValueError, "wait_seconds must be 0 or more"),
+        ({"max_bytes": 5, "interval_seconds": 0}, ValueError, "interval_seconds must be 0.01"),
+        ({"max_bytes": 5, "heavy_bytes": "x"}, TypeError, "heavy_bytes must be a number"),
+    ],
+)
+def test_bad_budgets(
+    ws: Any, share: Any, place: str, budget: Any, error: type[Exception], text: str
+) -> None:
+    given = share.HostBudget(**budget) if isinstance(budget, dict) else budget
+    with pytest.raises(error, match=text):
+        ws.MethodRegistry({}, host_budget=given)
+
+
+# -- with real processes ---------------------------------------------------------------------------
+
+
+def child(code: str, *arguments: str) -> subprocess.Popen[str]:
+    support = os.path.join(os.path.dirname(os.path.dirname(__file__)), "support")
+    search = os.pathsep.join([support, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env={**os.environ, "PYTHONPATH": search},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def say(process: subprocess.Popen[str], text: str = "go") -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{text}\n")
+    process.stdin.flush()
+
+
+WORKER = """
+import sys
+import warmset
+from warmset.share import HostBudget
+
+class Load:
+    def __init__(self):
+        self.load = bytearray(b"x" * 60_000_000)
+
+sys.modules["load"] = sys.modules["__main__"]
+budget = HostBudget(int(sys.argv[1]), low_bytes=int(sys.argv[2]), interval_seconds=3600.0)
+registry = warmset.MethodRegistry({"Load": "load.Load"}, host_budget=budget, sizer="measured")
+for command in sys.stdin:
+    command = command.strip()
+    if command == "build":
+        registry.get_instance("Load")
+    elif command == "sweep":
+        registry.sweep()
+    elif command == "held":
+        with registry.use("Load"):
+            print("held", flush=True)
+            sys.stdin.readline()
+    print(registry.stats().cached, flush=True)
+"""
+
+
+def test_real_processes_give_for_each_other(place: str, tables: Any) -> None:
+    """Their memory as the system tells it; a killed one gives back its share."""
+    limits = (str(170 * MB), str(130 * MB))
+    one, other = child(WORKER, *limits), child(WORKER, *limits)
+    for process in (one, other):
+        say(process, "build")
+        assert line(process) == "1"
+    table = tables.HostTable("default")
+    rows = table.read()
+    assert sorted(row.pid for row in rows) == sorted((one.pid, other.pid))
+    assert all(row.bytes > 60 * MB for row in rows)
+    third = child(WORKER, *limits)
+    say(third, "build")
+    assert line(third) == "1"
+    cached = []
+    for process in (one, other):
+        say(process, "sweep")
+        cached.append(line(process))
+    assert cached == ["0", "0"]  # 180 MB and more, down to less than 130: two have to go
+    for process in (one, other):
+        process.kill()
+        process.communicate()
+    assert [row.pid for row in table.read()] == [third.pid]
+    third.communicate()
+    assert table.read() == []
+
+
+BUILDER = """
+import sys
+import warmset
+from warmset.share import HostBudget
+
+class Heavy:
+    def __init__(self):
+        print("building", flush=True)
+        assert sys.stdin.readline() == "go\\n"
+
+class Light:
+    pass
+
+sys.modules["load"] = sys.modules["__main__"]
+budget = HostBudget(10**12, wait_seconds=float(sys.argv[1]))
+registry = warmset.MethodRegistry(
+    {"Heavy": "load.Heavy", "Light": "load.Light"}, host_budget=budget, sizer=lambda i: 10
+)
+print("ready", flush=True)
+sys.stdin.readline()
+registry.get_instance("Heavy")
+print("built", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_one_heavy_build_at_a_time(place: str, host: Any) -> None:
+    """On the whole host; the kernel frees what a killed one had."""
+    one, other, third = (child(BUILDER, "100") for _ in range(3))
+    for process in (one, other, third):
+        assert line(process) == "ready"
+    say(one)
+    assert line(one) == "building"
+    say(other)
+    token = host._token("default")
+    assert not token.take(0.05)
+    one.kill()
+    one.communicate()
+    assert line(other) == "building"  # only now
+    say(third)
+    assert not token.take(0.05)
+    say(other)
+    assert line(other) == "built"
+    assert line(third) == "building"
+    say(third)
+    assert line(third) == "built"
+    assert token.take(1.0)
+    token.give_back()
+    for process in (other, third):
+        process.communicate()
+
+
+def test_it_does_not_wait_for_ever(place: str, host: Any) -> None:
+    one, other = child(BUILDER, "100"), child(BUILDER, "0.05")
+    for process in (one, other):
+        assert line(process) == "ready"
+    say(one)
+    assert line(one) == "building"
+    say(other)
+    assert line(other) == "building"
+    for process in (one, other):
+        say(process)
+        assert line(process) == "built"
+        process.communicate()
+
+
+def test_builds_of_one_process_do_not_wait_for_each_other(
+    ws: Any, make: Any, samples: Any, place: str
+) -> None:
+    """Neither one within another, nor two threads', nor two registries'."""
+    one, other = make(host_budget=10**12), make(host_budget=10**12)
+    barrier = threading.Barrier(2, timeout=30)
+    one.register_instantiation_rule("Alpha", lambda cls: (barrier.wait(), cls())[1])
+    one.register_instantiation_rule("Beta", lambda cls: (barrier.wait(), cls())[1])
+    one.register_instantiation_rule("Gamma", lambda cls: (other.get_instance("Gamma"), cls())[1])
+    thread = threading.Thread(target=one.get_instance, args=("Alpha",))
+    thread.start()
+    one.get_instance("Beta")
+    thread.join()
+    one.get_instance("Gamma")
+    assert one.stats().builds == 3
+    one.close()
+    other.close()
+
+
+def test_what_is_known_to_be_light_waits_for_nobody(
+    make: Any, samples: Any, host: Any, place: str
+) -> None:
+    registry = make(host_budget=host.HostBudget(10**12, wait_seconds=0.0), sizer=lambda i: 10)
+    registry.get_instance("Alpha")
+    registry.clear_cache()
+    taken: list[str] = []
+    token = host._token("default")
+    take = token.take
+    token.take = lambda seconds: taken.append("token") or take(seconds)
+    registry.get_instance("Alpha")
+    assert taken == []
+    registry.get_instance("Beta")  # never built: it may be heavy
+    assert taken == ["token"]
+    registry.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_after_a_fork(make: Any, samples: Any, host: Any, tables: Any, place: str) -> None:
+    """The child is a process of its own, and the parent's token is not its."""
+    registry = make(host_budget=10**12)
+    registry.get_instance("Alpha")
+    token = host._token("default")
+    assert token.take(1.0)
+    answer, told = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            registry.sweep()
+            rows = tables.HostTable("default").read()
+            mine = host._token("default").take(0.0)
+            os.write(told, json.dumps([[row.pid for row in rows], mine]).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    pids, mine = json.loads(os.read(answer, 1000))
+    assert sorted(pids) == sorted((os.getpid(), pid))
+    assert mine is False
+    token.give_back()
+    assert token.take(0.0)
+    token.give_back()
+    os.close(answer)
+    os.close(told)
+    registry.close()
+    assert tables.HostTable("default").read() == []
+
+
+def test_a_private_directory_that_is_not(
+    make: Any, samples: Any, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkdir(place, 0o755)
+    registry = make(host_budget=10**12)
+    assert registry.get_instance("Alpha").echo("x") == "x"
+    assert "is open to others" in caplog.text
+    registry.close()
