@@ -296,7 +296,7 @@ def test_a_process_is_known_by_its_start(tables: Any, tmp_path: Path) -> None:
 
     def change(rows: Any, relieving: bool) -> bool:
         for began in (start, start + 1):
-            row = tables.ProcessRow(os.getpid(), began, "p", 5, 6.0, 1.0, members)
+            row = tables.ProcessRow(os.getpid(), began, "p", 5, 9, 8, 6.0, 1.0, members)
             rows[os.getpid(), began] = row
         return True
 

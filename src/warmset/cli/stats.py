@@ -12,6 +12,7 @@ from warmset.observe.asking import GoneError
 from warmset.observe.protocol import LiveViewError
 
 from .exit_codes import BAD_FILE, NOT_FOUND, PASSED, exit_status_help
+from .host import host_option, one_way, print_host
 from .live import (
     COLUMNS,
     filter_option,
@@ -32,7 +33,8 @@ _EPILOG = f"""
 
 The JSON is {{"processes": [...]}}: for each process its pid, program, rss_bytes and registries; for
 each registry its figures, settings, and a list of classes. Seconds are floats, sizes are bytes, and
-null is what is not known, as the bytes of an instance that nothing has measured.
+null is what is not known, as the bytes of an instance that nothing has measured. With --host it is
+{{"budget": ..., "processes": [...]}}, with the memory of each process, and what it would let go.
 """
 
 
@@ -41,12 +43,19 @@ null is what is not known, as the bytes of an instance that nothing has measured
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @sort_option
 @filter_option
-def stats(target: str | None, as_json: bool, sort: str | None, matching: str | None) -> int:
+@host_option
+def stats(
+    target: str | None, as_json: bool, sort: str | None, matching: str | None, host: str | None
+) -> int:
     """
     Print what registries of running processes hold.
 
-    PID is a process, NAME what a registry is served as; without either, all that are served.
+    PID is a process, NAME what a registry is served as; without either, all that are served. With
+    --host it prints all processes that share a budget.
     """
+    if host is not None:
+        one_way(target, host)
+        return print_host(host, as_json=as_json)
     answers = []
     for process in serving(target):
         name = None if target is None or target.isdigit() else target

@@ -7,6 +7,7 @@ import sys
 import click
 
 from .exit_codes import BAD_FILE, NOT_FOUND, PASSED, exit_status_help
+from .host import host_option, one_way
 from .live import filter_option, serving, sort_option, target_argument
 from .refused import Refused
 
@@ -39,17 +40,26 @@ observe_changes = true in its [registry].
 )
 @sort_option
 @filter_option
-def top(target: str | None, interval_seconds: float, sort: str | None, matching: str | None) -> int:
+@host_option
+def top(
+    target: str | None,
+    interval_seconds: float,
+    sort: str | None,
+    matching: str | None,
+    host: str | None,
+) -> int:
     """
     Look into a running process: what is warm, who holds it, when it will leave.
 
     PID is a process, NAME what a registry is served as; without either, and where there are
-    several, there is a choice.
+    several, there is a choice. With --host it shows all processes that share a budget.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refused("top needs a terminal; `warmset stats` prints the same once")
-    found = serving(target)
+    found = serving(target) if host is None else []
     try:
+        if host is not None:
+            return _top_host(target, host, interval_seconds)
         from .top_screen import Top
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "textual":
@@ -59,5 +69,14 @@ def top(target: str | None, interval_seconds: float, sort: str | None, matching:
         ) from error
     name = None if target is None or target.isdigit() else target
     screen = Top(found, name, interval_seconds=interval_seconds, sort=sort, matching=matching or "")
+    screen.run()
+    return screen.return_code or PASSED
+
+
+def _top_host(target: str | None, host: str, interval_seconds: float) -> int:
+    from .host_screen import HostTop
+
+    one_way(target, host)
+    screen = HostTop(host, interval_seconds=interval_seconds)
     screen.run()
     return screen.return_code or PASSED

@@ -223,6 +223,8 @@ class HostMember:
                 start=self._key[1],
                 program=_program(),
                 bytes=size,
+                max_bytes=high,
+                low_bytes=low,
                 updated=now,
                 interval_seconds=self.interval(registry),
                 members=members,

@@ -25,7 +25,7 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["HostError", "HostTable", "Member", "ProcessRow", "process_start"]
+__all__ = ["HostError", "HostTable", "Member", "ProcessRow", "names", "process_start"]
 
 _FORMAT = 1
 _LOCK_SECONDS = 1.0  # that a lock is waited for: whoever has it is stopped, or the disk hangs
@@ -63,6 +63,10 @@ class ProcessRow(NamedTuple):
     program: str
     bytes: int
     """Its memory."""
+    max_bytes: int
+    """The mark that it keeps for all of them together."""
+    low_bytes: int
+    """Down to where instances leave when that is passed."""
     updated: float
     """Monotonic seconds, which are the same for all processes of a host."""
     interval_seconds: float
@@ -230,10 +234,23 @@ class HostTable:
             raise HostError(f"{self.path!r} cannot be written: {error.strerror}") from error
 
 
+def names() -> list[str]:
+    """Give the names of the budgets that have a table in a private directory of this user."""
+    found = set()
+    for place in _private_place.places():
+        with suppress(OSError):
+            found |= {
+                name.removeprefix("host-").removesuffix(".json")
+                for name in os.listdir(place)
+                if name.startswith("host-") and name.endswith(".json")
+            }
+    return sorted(found)
+
+
 def _row(table: dict[str, Any]) -> ProcessRow:
     members = {key: Member(**each) for key, each in table.pop("members").items()}
     row = ProcessRow(members=members, **table)
-    numbers = (row.pid, row.start, row.bytes, row.updated, row.interval_seconds)
+    numbers = (row.pid, row.start, row.bytes, row.max_bytes, row.updated, row.interval_seconds)
     if not all(isinstance(number, (int, float)) for number in numbers):
         raise ValueError(f"a row has figures that are no numbers: {row!r}")
     return row
