@@ -20,6 +20,8 @@ def sound(router: Router) -> None:
     workers = set(router.workers())
     for worker in router._workers.values():
         assert worker.queued >= 0.0
+    placed = [len(worker.classes) for worker in router._workers.values()]
+    assert router._placed == sum(placed)
     for class_name, known in router._classes.items():
         assert set(known.holders) <= workers
         assert set(known.under_way) <= workers
@@ -70,8 +72,8 @@ def test_clients_that_know_nothing_of_each_other_agree() -> None:
 def test_it_waits_while_that_costs_less_than_a_build() -> None:
     router = make(2)
     router.learn("A", call_seconds=0.1, build_seconds=1.0)
-    tickets = [router.choose("A") for _ in range(20)]
-    assert len({ticket.worker for ticket in tickets}) == 1  # 2.0 s and a build are queued
+    tickets = [router.choose("A") for _ in range(40)]
+    assert len({ticket.worker for ticket in tickets}) == 1  # 4.0 s and a build are queued
     tickets += [router.choose("A") for _ in range(40)]
     assert len({ticket.worker for ticket in tickets}) == 2
     assert [ticket.built for ticket in tickets].count(True) == 2
@@ -102,7 +104,7 @@ def test_workers_that_are_as_busy_are_no_reason_to_spread() -> None:
 def test_a_worker_it_was_spread_to_is_forgotten(timer: Any) -> None:
     """When it was not needed for a minute; the first one never is."""
     router = make(2, timer=timer)
-    router.learn("A", call_seconds=1.0, build_seconds=0.2)
+    router.learn("A", call_seconds=2.0, build_seconds=0.2)
     tickets = [router.choose("A") for _ in range(4)]
     assert len(router.placements()["A"]) == 2
     for ticket in tickets:
@@ -143,7 +145,7 @@ def test_a_ticket_of_a_lost_worker_does_no_harm() -> None:
 
 def test_an_heir_takes_over_a_class_that_was_spread() -> None:
     router = make(2)
-    router.learn("A", call_seconds=1.0, build_seconds=0.2)
+    router.learn("A", call_seconds=2.0, build_seconds=0.2)
     for _ in range(4):
         router.choose("A")
     first, second = router.placements()["A"]

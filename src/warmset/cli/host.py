@@ -78,7 +78,7 @@ class HostView(NamedTuple):
 
     def lines(self) -> list[tuple[str, ...]]:
         """One line for each registry, in the order of `HEADINGS`."""
-        lines = []
+        lines: list[tuple[str, ...]] = []
         first = self.first()
         for row in self.rows:
             ago = max(0.0, self.now - row.updated)

@@ -3,14 +3,16 @@ Which worker a call goes to: where its class is warm, and to others only when it
 
 The first call of a class places it: on a ring on which each worker stands at many points, the class
 goes to the next worker that has not its share of the classes already (consistent hashing with
-bounded loads, Mirrokni, Thorup and Zadimoghaddam, 2018). So clients that know nothing of each other
-place nearly all classes alike, a worker that comes or goes moves few, and none gets too many.
+bounded loads, Mirrokni, Thorup and Zadimoghaddam, 2018), or to the one after that, if much less is
+queued there. So clients that know nothing of each other place nearly all classes alike, a worker that
+comes or goes moves few, and none gets too many.
 
 Every further call goes to where it is expected to be done first: to a worker that has the class,
 after what is queued there, or to any other, after what is queued there and a build. That counts
-more than once, for others pay for it with memory and with the time of that worker. So a class stays
-where it is while waiting costs less than building, and M classes cost about M builds; a class that
-is called more than its workers can take gets one more.
+six times, for others pay for it with memory and with the time of that worker: with less there are
+more builds than classes and calls are done no sooner, by the simulation in `benchmarks`. So a class
+stays where it is while that costs less than building, and M classes cost about M builds; a class
+that is called more than its workers can take gets one more.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ __all__ = ["Router", "Ticket"]
 
 _POINTS = 64  # on the ring, for each worker
 _SHARE = 1.25  # of the mean number of classes, that a worker takes before the next one on the ring
-_BUILD_COUNTS = 3.0  # times, against waiting
+_BUILD_COUNTS = 6.0  # times, against waiting
+_BUSY_SECONDS = 0.5  # by which a queue is longer that a class is not placed in
 _LEAST_BUILD_SECONDS = 0.2  # for what is quickly built takes memory, too
 _FIRST_GUESS = 0.01  # seconds of a call of which nothing is known
 _FORGET_SECONDS = 60.0  # after which a worker that a class was spread to counts as cold
@@ -97,6 +100,7 @@ class Router:
         self._workers: dict[str, _Worker] = {}
         self._classes: dict[str, _Class] = {}
         self._ring: list[tuple[int, str]] = []
+        self._placed = 0  # classes, of all workers
         self._lock = Lock()
         for name, threads in (workers or {}).items():
             self.add_worker(name, threads)
@@ -144,6 +148,7 @@ class Router:
             if gone is None:
                 return []
             self._ring = [point for point in self._ring if point[1] != name]
+            self._placed -= len(gone.classes)
             lost = []
             for class_name, known in self._classes.items():
                 known.under_way.pop(name, None)
@@ -152,6 +157,7 @@ class Router:
                     heir = next(iter(known.holders), None)
                     if class_name in gone.classes and heir is not None:
                         self._workers[heir].classes.add(class_name)
+                        self._placed += 1
             return lost
 
     def set_workers(self, workers: dict[str, int]) -> list[str]:
@@ -211,6 +217,7 @@ class Router:
         if not known.holders:
             first = self._place(class_name)
             first.classes.add(class_name)
+            self._placed += 1
             return first
         if len(known.holders) > 1:
             self._forget(known, now)
@@ -228,14 +235,19 @@ class Router:
         return other
 
     def _place(self, class_name: str) -> _Worker:
-        placed = sum(len(worker.classes) for worker in self._workers.values())
-        most = math.ceil(_SHARE * (placed + 1) / len(self._workers))
+        most = math.ceil(_SHARE * (self._placed + 1) / len(self._workers))
         start = bisect_left(self._ring, (_point(class_name), ""))
+        first: _Worker | None = None
         for at in range(len(self._ring)):
             worker = self._workers[self._ring[(start + at) % len(self._ring)][1]]
-            if len(worker.classes) < most:
-                return worker
-        raise AssertionError("no worker has at most its share")
+            if worker is first or len(worker.classes) >= most:
+                continue
+            if first is None:
+                first = worker
+            else:
+                return worker if worker.wait + _BUSY_SECONDS < first.wait else first
+        assert first is not None, "no worker has at most its share"
+        return first
 
     def _forget(self, known: _Class, now: float) -> None:
         for name in list(known.holders)[1:]:
