@@ -4,8 +4,8 @@ Which worker a call goes to: where its class is warm, and to others only when it
 The first call of a class places it: on a ring on which each worker stands at many points, the class
 goes to the next worker that has not its share of the classes already (consistent hashing with
 bounded loads, Mirrokni, Thorup and Zadimoghaddam, 2018), or to the one after that, if much less is
-queued there. So clients that know nothing of each other place nearly all classes alike, a worker that
-comes or goes moves few, and none gets too many.
+queued there. So clients that know nothing of each other place nearly all classes alike, a worker
+that comes or goes moves few, and none gets too many.
 
 Every further call goes to where it is expected to be done first: to a worker that has the class,
 after what is queued there, or to any other, after what is queued there and a build. That counts
