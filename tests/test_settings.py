@@ -94,14 +94,6 @@ class NumpyBool(Whole):
 NumpyBool.__name__ = "bool_"
 
 
-@pytest.fixture
-def picklable(ws: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Pickle finds classes by module name, and the suite loads the package more than once."""
-    for module in (ws.errors, ws.resolver, ws.settings):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    return ws
-
-
 def raises(ws: Any, setting: str, value: object, kind: type[Exception]) -> str:
     """Refuse one value, by the constructor, `check_setting` and `replace` alike."""
     make: Any = ws.settings.RegistrySettings
@@ -304,8 +296,8 @@ def test_replace_of_the_copy_module(ws: Any) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickle_and_copy(picklable: Any, protocol: int) -> None:
-    made = picklable.settings.RegistrySettings(retry_after_seconds=math.inf, max_cache_size=3)
+def test_pickle_and_copy(ws: Any, protocol: int) -> None:
+    made = ws.settings.RegistrySettings(retry_after_seconds=math.inf, max_cache_size=3)
     for twin in (
         pickle.loads(pickle.dumps(made, protocol)),
         copy.copy(made),
@@ -389,13 +381,13 @@ def test_any_value_is_taken_exactly_or_refused(ws: Any, setting: str, value: Any
 # -- errors --------------------------------------------------------------------------------------
 
 
-def test_error_keeps_its_fields_in_a_pickle(picklable: Any) -> None:
-    error = picklable.settings.SettingsError("why", file="f.toml", table="classes", key="A")
+def test_error_keeps_its_fields_in_a_pickle(ws: Any) -> None:
+    error = ws.settings.SettingsError("why", file="f.toml", table="classes", key="A")
     twin = pickle.loads(pickle.dumps(error))
     assert type(twin) is type(error)
     assert (str(twin), twin.file, twin.table, twin.key) == ("why", "f.toml", "classes", "A")
     assert copy.copy(error).key == "A"
-    bare = picklable.settings.SettingsError("why")
+    bare = ws.settings.SettingsError("why")
     assert (bare.file, bare.table, bare.key) == (None, None, None)
 
 
@@ -539,8 +531,8 @@ def test_file_with_nothing_in_it(ws: Any, write: Any, content: str) -> None:
     assert got.class_paths == {}
 
 
-def test_file_value_is_immutable_and_equal_by_content(picklable: Any, write: Any) -> None:
-    load = picklable.settings_file.load_settings_file
+def test_file_value_is_immutable_and_equal_by_content(ws: Any, write: Any) -> None:
+    load = ws.settings_file.load_settings_file
     path = write(FULL)
     got = load(path)
     with pytest.raises(AttributeError, match="SettingsFile is immutable"):
