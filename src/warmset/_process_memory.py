@@ -27,6 +27,25 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def unshared_bytes() -> int:
+    """
+    Measure the resident set size of this process without the shared memory that it looks at.
+
+    Returns:
+        Bytes. What lies in the object store of an engine, say, counts for every process that has
+        read it, as long as it is there, and is nobody's growth.
+    """
+    resident = resident_bytes()
+    try:
+        with open("/proc/self/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"RssShmem:"):
+                    return resident - 1024 * int(line.split()[1])
+    except (OSError, ValueError, IndexError):
+        pass
+    return resident
+
+
 def give_back_free_memory() -> bool:
     """
     Make the C library give memory that it holds, but that is free, back to the system.

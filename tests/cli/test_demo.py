@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,87 @@ def test_the_demo_runs_over_other_documents(tmp_path: Path) -> None:
     assert process.returncode == 0, process.stdout + process.stderr
     assert "1 document;" in process.stdout
     assert process.stdout.splitlines()[-1].startswith("NO VERDICT")
+
+
+SAME = """
+import json
+import sys
+
+from warmset.cli import demo
+
+demo.prepare_process()
+
+from warmset._process_memory import resident_bytes
+from warmset.cli.documents import load_documents
+from warmset.cli.engine_run import Engine, start_workers
+from warmset.cli.pipeline import RunOptions, run_at
+from warmset.cli.pipeline_file import load_pipeline
+from warmset.cli.places import Here
+
+pipeline = load_pipeline(demo.PIPELINE_FILE)
+documents = load_documents(pipeline.documents, pipeline.file)[:12]
+told = {}
+
+
+def plain(value):
+    if hasattr(value, "toarray"):
+        value = value.toarray()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    return round(value, 9) if isinstance(value, float) else str(value)
+
+
+for engine in ("here", *sys.argv[1:]):
+    options = RunOptions(runs=1, workers=1)
+    place = (
+        Here(pipeline, documents, options, resident_bytes)
+        if engine == "here"
+        else start_workers(Engine(engine, None, None), pipeline, documents, options)
+    )
+    results = told[engine] = []
+    call = place.call
+
+    def keep(class_name, method, arguments, call=call, results=results):
+        result = call(class_name, method, arguments)
+        results.append((class_name, method, plain(result)))
+        return result
+
+    place.call = keep
+    outcome = run_at(place, pipeline, documents, options)
+    assert not outcome.failed, outcome.failures
+for engine, results in told.items():
+    assert len(results) > 90
+    assert results == told["here"], engine
+    print(engine, len(results))
+"""
+
+
+@needs_packages
+def test_the_engines_give_the_same_results(tmp_path: Path) -> None:
+    """Call by call, to nine digits."""
+    engines = [
+        engine
+        for engine, package in (("dask", "distributed"), ("ray", "ray"))
+        if importlib.util.find_spec(package)
+    ]
+    if not engines:
+        pytest.skip("neither dask nor ray is installed")
+    script = tmp_path / "same.py"
+    # In a function: workers of Dask import the script.
+    body = textwrap.indent(SAME, "    ")
+    script.write_text(
+        f"def main():\n{body}\n\nif __name__ == '__main__':\n    main()\n", encoding="utf-8"
+    )
+    process = subprocess.run(
+        [sys.executable, str(script), *engines],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert [line.split()[0] for line in process.stdout.splitlines()] == ["here", *engines]

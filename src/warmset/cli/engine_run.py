@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -145,10 +146,15 @@ def start_workers(
         runs=options.runs if options.per_run else 0,
         trim=options.trim,
         search=[place for place in sys.path if place],
+        own=engine.address is None,
     )
     settings = WorkerSettings({}, settings=pipeline.settings, prepare=prepare)
     try:
         start = import_module(f"warmset.engines.{engine.name}").start
+        # What it tells of its own workers is not what was asked for. After its import, which sets
+        # levels itself.
+        for name in ("distributed", "distributed.scheduler", "distributed.nanny"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         cluster = start(settings, address=engine.address, workers=engine.workers or _WORKERS)
     except EngineError as error:
         raise Refused(f"--engine {engine.name}: {error}") from error

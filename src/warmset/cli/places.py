@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from warmset import MethodExecutor, MethodRegistry
+from warmset._process_memory import share_one_heap, unshared_bytes
 from warmset.observe.leaving import watch_leaving
 
 from .pipeline_rules import class_name, register_classes
@@ -177,6 +179,8 @@ class PreparePipeline:
         runs: For how many runs to register classes of their own; 0 for none.
         trim: Whether to watch what leaves, for `release_memory`.
         search: Where modules are looked for.
+        own: Whether the worker was started for this alone: then its heap and its logging are set
+            up as those of the command's own process.
     """
 
     def __init__(
@@ -187,7 +191,9 @@ class PreparePipeline:
         runs: int,
         trim: bool,
         search: Sequence[str],
+        own: bool = False,
     ) -> None:
+        self._own = own
         self._pipeline, self._documents = pipeline, tuple(documents)
         self._runs, self._trim, self._search = runs, trim, tuple(search)
 
@@ -196,6 +202,11 @@ class PreparePipeline:
         sys.path[:0] = [place for place in self._search if place not in sys.path]
         for run in range(1, self._runs + 1) if self._runs else (None,):
             register_classes(registry, self._pipeline, self._documents, run=run)
+        if self._own:
+            # Before a class's own package does it, for the whole process.
+            logging.basicConfig(level=logging.WARNING)
+            if self._trim:
+                share_one_heap()
         if self._trim:
             watch_leaving(registry)
 
@@ -285,11 +296,9 @@ def _finished(worker: Worker, clear: bool, trim: bool) -> dict[str, Any]:
     """What a run left on a worker: measured, cleared, measured again."""
     import os
 
-    from warmset._process_memory import resident_bytes
-
     registry = worker.registry
     stats = registry.get_stats()
-    before = resident_bytes()
+    before = unshared_bytes()
     survivors: tuple[str, ...] = ()
     if clear:
         registry.clear_cache()
@@ -300,7 +309,7 @@ def _finished(worker: Worker, clear: bool, trim: bool) -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "rss_before_clear_bytes": before,
-        "rss_bytes": resident_bytes(),
+        "rss_bytes": unshared_bytes(),
         "counters": (stats["cache_hits"], stats["cache_misses"], stats["evictions"]),
         "cached": stats["cached_instances"],
         "survivors": survivors,

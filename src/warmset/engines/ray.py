@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+import zlib
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ class _Actor:
         global _here
         # Before the settings are read: what they refer to is imported then.
         sys.path += [place for place in search if place not in sys.path]
-        self._worker = _here = Worker(name, cloudpickle.loads(settings))
+        self._worker = _here = Worker(name, cloudpickle.loads(zlib.decompress(settings)))
 
     def call(self, class_name: str, method_name: str, /, **arguments: Any) -> tuple[Any, Any]:
         """What the method returned; and apart from it, what calls and builds of its class take."""
@@ -148,7 +149,10 @@ class RayWorkers:
             # What controls a worker is not queued behind its calls.
             concurrency_groups={"control": 2},
         )(_Actor)
-        content, search = cloudpickle.dumps(settings), [os.path.abspath(p) for p in sys.path]
+        search = [os.path.abspath(place) for place in sys.path]
+        # Small, so that it is sent with the actor: what lies in the object store may be lost, and
+        # then the actor cannot be started anew.
+        content = zlib.compress(cloudpickle.dumps(settings))
         options = {"scheduling_strategy": "SPREAD", **self._options}
         actors = {
             f"worker-{at}": actor.options(**options).remote(f"worker-{at}", content, search)
