@@ -8,8 +8,13 @@ say "build and install, with the demo's packages"
 environment "$work/venv"
 cp -r "$root" "$work/source"
 rm -rf "$work/source/build"
-install "$work/venv" "$work/source[demo]"
+install "$work/venv" "$work/source[demo,dask,ray]"
 rm -rf "$work/source"
 cd "$work"
 say "warmset demo $*"
 "$work/venv/bin/warmset" demo "$@"
+
+for engine in dask ray; do
+    say "warmset demo --engine $engine"
+    RAY_USAGE_STATS_ENABLED=0 "$work/venv/bin/warmset" demo --runs 2 --engine "$engine"
+done
