@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,7 +70,6 @@ def test_stamps() -> None:
     """Installed: by version. A file: by what is in it. Typed in: not at all."""
     import json.decoder
 
-    import numpy as np
     import shared_samples
 
     assert json.decoder
@@ -91,6 +92,63 @@ def test_a_secret_is_never_shown() -> None:
     with pytest.raises(ValueError, match="at least 16 bytes, got 8") as caught:
         Secret(b"swordfis")
     assert "swordfis" not in str(caught.value)
+
+
+def test_what_an_instance_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules of its classes and functions; not that of a type that comes from no file."""
+    import decimal
+    import json.decoder
+    import types
+
+    from warmset.share.pickling import dump
+
+    class Function:
+        __module__ = "_no_file_1_0"
+
+        def __reduce__(self) -> str:
+            return "loads"
+
+    bare = types.ModuleType("_no_file_1_0")
+    monkeypatch.setitem(sys.modules, "_no_file_1_0", bare)
+    function = Function()
+    function.__module__ = "json"
+    made = [decimal.Decimal(1), json.decoder.JSONDecodeError, function, {"a": (1, b"x")}]
+    monkeypatch.setattr(json, "loads", function)
+    assert dump(made, {}).modules == {"decimal", "json", "json.decoder"}
+
+
+def test_models_of_scikit_learn_work_where_they_are_mapped() -> None:
+    """Their arrays are read-only then."""
+    pytest.importorskip("sklearn")
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import SVC
+
+    from warmset.share.keys import requirements
+    from warmset.share.pickling import dump, load
+
+    points = np.random.default_rng(0).random((200, 8))
+    kinds = (points[:, 0] > 0.5).astype(int)
+    for model in (
+        HistGradientBoostingClassifier(max_iter=5),
+        RandomForestClassifier(5),
+        LogisticRegression(),
+        KNeighborsClassifier(),
+        KNeighborsClassifier(algorithm="kd_tree"),
+        SVC(),
+        KMeans(3, n_init=1),
+        PCA(3),
+    ):
+        model.fit(points, kinds)
+        pickled = dump(model, {})
+        assert requirements(pickled.modules)
+        mapped = [memoryview(bytes(buffer)) for buffer in pickled.buffers]
+        back = load(pickled.pickled, mapped, lambda name: None)
+        ask = "predict" if hasattr(model, "predict") else "transform"
+        assert np.array_equal(getattr(back, ask)(points), getattr(model, ask)(points))
 
 
 def test_tensors_by_their_storages() -> None:

@@ -102,16 +102,25 @@ class _Pickler(pickle.Pickler):
         if name is not None:
             return _instance_of, (name,)
         kind = type(obj)
-        module = (
-            getattr(obj, "__module__", None) if kind.__module__ == "builtins" else kind.__module__
-        )
-        if issubclass(kind, type):
-            module = obj.__module__
+        # Of a class or function its own module; so also of what is of a type that comes from no
+        # file, as Cython's functions are.
+        module = None
+        if not issubclass(kind, type) and _has_code(kind.__module__):
+            module = kind.__module__
+        module = getattr(obj, "__module__", None) if module is None else module
         if isinstance(module, str):
             self.modules.add(module)
         if kind.__module__.startswith("torch"):
             return self._torch.reduce(obj)
         return NotImplemented
+
+
+def _has_code(module_name: object) -> bool:
+    if not isinstance(module_name, str) or module_name == "builtins":
+        return False
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        return True
+    return getattr(sys.modules.get(module_name), "__file__", None) is not None
 
 
 class _Unpickler(pickle.Unpickler):
