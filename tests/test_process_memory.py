@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,17 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
     assert not memory.give_back_free_memory()
     assert not memory.share_one_heap()
+
+
+def test_what_is_shared_does_not_count() -> None:
+    """Memory that lies in a file of the system's shared memory."""
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("no /dev/shm")
+    size = 30_000_000
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        file.truncate(size)
+        with mmap.mmap(file.fileno(), size) as shared:
+            before = memory.resident_bytes() - memory.unshared_bytes()
+            shared.write(bytes(size))
+            after = memory.resident_bytes() - memory.unshared_bytes()
+    assert after - before > 0.9 * size

@@ -83,6 +83,28 @@ def test_stamps() -> None:
     assert stamp("no_such_module") is None
 
 
+def test_keys_are_names_of_files() -> None:
+    """Whatever the class is called; and they differ in what a build differs in."""
+    import shared_samples
+
+    from warmset.lifecycle.options import ClassOptions
+    from warmset.share.keys import snapshot_key
+
+    def key(path: str = "a.B", version: str | None = None, **options: Any) -> str:
+        given = ClassOptions("B", **options)
+        rule = None if version is None else shared_samples.from_state
+        return snapshot_key(path, shared_samples.Table, given, rule, version, None)
+
+    hooks = {"snapshot": shared_samples.to_state, "restore": shared_samples.from_state}
+    keys = [key(), key("a.C"), key(version="1"), key(version="2"), key(**hooks)]
+    assert len(set(keys)) == 5
+    assert key() == keys[0]
+    long = key("módulo." + "x" * 300 + ".Größe")
+    assert long.isascii()
+    assert len(long) < 160
+    assert key("módulo.B") != key("mòdulo.B")
+
+
 def test_a_secret_is_never_shown() -> None:
     secret = Secret(b"swordfish swordfish")
     assert "swordfish" not in repr(secret)

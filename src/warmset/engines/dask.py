@@ -375,7 +375,10 @@ def clear(client: Client, *, release: bool = False) -> dict[str, dict[str, Any]]
     Returns:
         Worker -> what `clear_cache` gave there.
     """
-    return on_each_worker(client, _cleared, release)
+    cleared = on_each_worker(client, _cleared, release)
+    for worker in cleared:
+        _affinity(client).router.cooled(worker)
+    return cleared
 
 
 def _cleared(worker: Worker, release: bool) -> dict[str, Any]:

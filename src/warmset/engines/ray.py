@@ -344,7 +344,10 @@ def clear(workers: RayWorkers, *, release: bool = False) -> dict[str, dict[str, 
     Returns:
         Worker -> what `clear_cache` gave there.
     """
-    return on_each_worker(workers, _cleared, release)
+    cleared = on_each_worker(workers, _cleared, release)
+    for worker in cleared:
+        workers._router.cooled(worker)
+    return cleared
 
 
 def _cleared(worker: Worker, release: bool) -> dict[str, Any]:

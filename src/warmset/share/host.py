@@ -211,9 +211,10 @@ class HostMember:
         own = self._member(manager, registry, spare)
         size = self._probe()
         result = 0, False
+        exhausted = False
 
         def change(rows: dict[tuple[int, float], ProcessRow], relieving: bool) -> bool:
-            nonlocal result
+            nonlocal result, exhausted
             now = table.now()
             before = rows.get(self._key)
             members = {} if before is None else dict(before.members)
@@ -240,11 +241,12 @@ class HostMember:
             ]
             mine = rows[self._key].value(own, now), *self._key, self._name
             result = total, relieving and own.least is not None and mine == min(able)
-            if relieving and not able:
-                self._say_nothing_left(total, high)
+            exhausted = relieving and not able
             return relieving
 
         table.change(change)
+        if exhausted:
+            self._say_nothing_left(result[0], high)
         return result
 
     def _member(self, manager: MemoryManager, registry: Registry, spare: Slot | None) -> Member:

@@ -119,6 +119,7 @@ class HostTable:
         self._alive = _is_alive if alive is None else alive
         self._clock = clock
         self.relieving = False
+        self._fault = ""
 
     def now(self) -> float:
         """Give monotonic seconds."""
@@ -136,6 +137,7 @@ class HostTable:
         """
         with self._locked():
             rows, self.relieving = self._load()
+        self._tell()
         return sorted(self._living(rows).values())
 
     def change(self, change: Callable[[dict[tuple[int, float], ProcessRow], bool], bool]) -> None:
@@ -155,6 +157,7 @@ class HostTable:
             rows = self._living(rows)
             self.relieving = change(rows, relieving)
             self._store(rows)
+        self._tell()
 
     def _living(
         self, rows: dict[tuple[int, float], ProcessRow]
@@ -205,10 +208,16 @@ class HostTable:
             rows = [_row(each) for each in table["processes"]]
             return {(row.pid, row.start): row for row in rows}, bool(table["relieving"])
         except (ValueError, KeyError, TypeError) as error:
-            _logs.warning(
-                "share", "%r cannot be understood and is begun anew: %s", self.path, error
-            )
+            self._fault = str(error)
             return {}, False
+
+    def _tell(self) -> None:
+        """Log what was wrong, when nothing is locked any more."""
+        fault, self._fault = self._fault, ""
+        if fault:
+            _logs.warning(
+                "share", "%r cannot be understood and is begun anew: %s", self.path, fault
+            )
 
     def _store(self, rows: dict[tuple[int, float], ProcessRow]) -> None:
         table = {

@@ -69,7 +69,9 @@ def snapshot_key(
         if code is not None:
             parts[what] = _stamped(what, code)
     text = json.dumps(parts, sort_keys=True)
-    return f"{class_path[-120:]}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    # Of ASCII, and short: it becomes the name of a file.
+    shown = "".join(letter if letter.isascii() else "_" for letter in class_path[-120:])
+    return f"{shown}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def _stamped(what: str, code: Any) -> str:
