@@ -208,6 +208,36 @@ def test_a_lost_worker_loses_no_result(
     assert built().count("One") <= 3
 
 
+def test_a_registry_is_closed_with_its_worker(
+    cluster: LocalCluster, client: Client, built: Callable[[], list[str]]
+) -> None:
+    """Or when it is uninstalled, or replaced."""
+    engine.submit_method(client, "Four", "where").result()
+    engine.install(client, WorkerSettings(engine_samples.PATHS))
+    assert built() == ["Four", "closed"]
+    engine.submit_method(client, "Four", "where").result()
+    engine.uninstall(client)
+    assert built() == ["Four", "Four", "closed", "closed"]
+    with pytest.raises(EngineError, match="has no registry"):
+        engine.submit_method(client, "Four", "where").result()
+    engine.install(client, WorkerSettings(engine_samples.PATHS))  # for the fixture to end
+
+
+def test_a_class_whose_queue_is_long_is_spread(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To one more worker, once it is known what its calls and its build take."""
+    from warmset.engines import affinity
+
+    monkeypatch.setattr(affinity, "_LEAST_BUILD_SECONDS", 0.01)
+    monkeypatch.setattr(engine, "_LOOK_SECONDS", 0.0)
+    for _ in range(3):
+        engine.submit_method(client, "One", "doze", seconds=0.05).result()
+    futures = [engine.submit_method(client, "One", "doze", seconds=0.05) for _ in range(40)]
+    assert len(set(client.gather(futures))) == 2
+    assert len(engine._affinity(client).router.placements()["One"]) == 2
+
+
 def test_start(notes_file: Path) -> None:
     """A cluster of one's own, and one that is there already."""
     settings = WorkerSettings(engine_samples.PATHS)

@@ -158,6 +158,32 @@ def test_the_registry_of_the_worker(workers: engine.RayWorkers) -> None:
         engine.on_each_worker(workers, lambda worker: 1 / 0)
 
 
+def test_a_class_whose_queue_is_long_is_spread(
+    workers: engine.RayWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To one more worker, once it is known what its calls and its build take."""
+    from warmset.engines import affinity
+
+    monkeypatch.setattr(affinity, "_LEAST_BUILD_SECONDS", 0.01)
+    for _ in range(3):
+        ray.get(engine.submit_method(workers, "Three", "doze", seconds=0.05))
+    refs = [engine.submit_method(workers, "Three", "doze", seconds=0.05) for _ in range(40)]
+    assert len(set(ray.get(refs))) == 2
+    assert len(workers._router.placements()["Three"]) == 2
+
+
+def test_a_registry_is_closed_with_its_worker(
+    started: None, built: Callable[[], list[str]]
+) -> None:
+    workers = engine.RayWorkers(1)
+    engine.install(workers, WorkerSettings(engine_samples.PATHS))
+    ray.get(engine.submit_method(workers, "Four", "where"))
+    engine.install(workers, WorkerSettings(engine_samples.PATHS))
+    assert built() == ["Four", "closed"]
+    engine.uninstall(workers)
+    assert built() == ["Four", "closed"]
+
+
 def test_a_lost_worker_loses_no_result(
     workers: engine.RayWorkers,
     built: Callable[[], list[str]],

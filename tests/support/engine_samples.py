@@ -55,7 +55,8 @@ class Three(Base):
 
 
 class Four(Base):
-    pass
+    def close(self) -> None:
+        note("closed")
 
 
 class Broken:
