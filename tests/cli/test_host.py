@@ -31,8 +31,8 @@ def invoke(*words: str) -> tuple[int, str]:
 def put(place: str) -> Callable[..., HostTable]:
     """Write the rows of processes that live: this one, and its parent."""
 
-    def put(*, giving: bool = False, late: bool = False) -> HostTable:
-        table = HostTable("default")
+    def put(name: str = "default", *, giving: bool = False, late: bool = False) -> HostTable:
+        table = HostTable(name)
 
         def change(rows: Any, relieving: bool) -> bool:
             for pid, least in ((os.getpid(), "Big"), (os.getppid(), "Small")):
@@ -84,13 +84,13 @@ def test_as_json(put: Any) -> None:
 
 
 def test_no_budget(place: str, put: Any) -> None:
-    status, output = invoke("stats", "--host")
+    status, output = invoke("stats", "--host=a-test-of-ours")
     assert status == 4
-    assert "no budget 'default' is in use" in output
-    put()
-    status, output = invoke("stats", "--host=defualt")
+    assert "no budget 'a-test-of-ours' is in use" in output
+    put("a-test-of-ours")
+    status, output = invoke("stats", "--host=a-tset-of-ours")
     assert status == 4
-    assert "(nearest: 'default')" in output
+    assert "(nearest: 'a-test-of-ours')" in output
     status, output = invoke("stats", "--host=default", "shop")
     assert status == 2
     assert "'shop' does not go with it" in output
@@ -104,17 +104,17 @@ def test_the_screen(put: Any) -> None:
 
     from warmset.cli.host_screen import HostTop
 
-    table = put(giving=True)
+    table = put("a-test-of-ours", giving=True)
 
     async def look() -> None:
-        screen = HostTop("default", interval_seconds=3600.0)
+        screen = HostTop("a-test-of-ours", interval_seconds=3600.0)
         async with screen.run_test(size=(120, 20)) as pilot:
             shown = screen.query_one(DataTable)
             figures = screen.query_one("#figures", Static)
             assert shown.row_count == 3
             assert [str(cell) for cell in shown.get_row_at(0)][-1] in ("next", "")
             assert "memory is being given" in str(figures.render())
-            put(giving=False)
+            put("a-test-of-ours", giving=False)
             screen._look()
             assert "all is well" in str(figures.render())
             await pilot.press("space")
@@ -124,8 +124,8 @@ def test_the_screen(put: Any) -> None:
             assert "paused" in str(figures.render())
             await pilot.press("space")
             screen._look()
-            assert "no budget 'default'" in str(figures.render())
-            put()
+            assert "no budget 'a-test-of-ours'" in str(figures.render())
+            put("a-test-of-ours")
             screen._look()
             assert "all is well" in str(figures.render())
             await pilot.press("q")

@@ -331,7 +331,7 @@ def _execute(
         documents = load_documents(source, pipeline.file) if source is not None else ()
     if run_options.trim and run_options.workers > 1:
         share_one_heap()
-    click.echo(report.headline(pipeline, len(documents), run_options) + chosen.text)
+    click.echo(report.headline(pipeline, len(documents), run_options, chosen.text))
     server = _server(pipeline, allow_changes) if serve else None
     place = None
     if chosen.name is not None:

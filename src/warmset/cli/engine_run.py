@@ -48,12 +48,14 @@ class Engine(NamedTuple):
     workers: int | None
 
     @property
-    def text(self) -> str:
+    def text(self) -> str | None:
         """What the headline says of it."""
         if self.name is None:
-            return ""
+            return None
+        if self.address is not None and self.workers is None:
+            return f"engine {self.name} at {self.address}"
         where = "" if self.address is None else f" at {self.address}"
-        return f", engine {self.name}{where}"
+        return f"engine {self.name}{where} with {self.workers or _WORKERS} workers"
 
 
 def engine_options(command: _Command) -> _Command:

@@ -145,9 +145,9 @@ def look(budget: str) -> HostView:
     Raises:
         Refused: There is no budget of this name, or its table cannot be read.
     """
-    from warmset.share.host_table import HostError, HostTable, names
+    from warmset.share.host_table import HostError, HostTable, tables
 
-    known = names()
+    known = tables()
     if budget not in known:
         near = near_names(budget, known)
         hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
@@ -158,7 +158,7 @@ def look(budget: str) -> HostView:
             NOT_FOUND,
         )
     try:
-        table = HostTable(budget)
+        table = HostTable(budget, directory=known[budget])
         rows = table.read()
     except HostError as error:
         raise Refused(str(error), NOT_FOUND) from error
@@ -194,6 +194,8 @@ def print_host(budget: str, *, as_json: bool) -> int:
         click.echo(json.dumps(view.as_data(), indent=2))
         return PASSED
     click.echo(view.text)
+    if not view.rows:
+        return PASSED
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in HEADINGS:
         table.add_column(heading, justify="right" if heading in RIGHT else "left", no_wrap=True)

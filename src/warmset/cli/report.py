@@ -121,7 +121,9 @@ def exit_status(outcome: Outcome, verdict: Verdict) -> int:
     return GREW if verdict.status == "fail" else PASSED
 
 
-def headline(pipeline: Pipeline, documents: int, options: RunOptions) -> str:
+def headline(
+    pipeline: Pipeline, documents: int, options: RunOptions, engine: str | None = None
+) -> str:
     """
     Say in two lines what runs, and how.
 
@@ -129,6 +131,7 @@ def headline(pipeline: Pipeline, documents: int, options: RunOptions) -> str:
         pipeline: The pipeline.
         documents: How many documents it runs over.
         options: How it runs.
+        engine: Which workers run it; None for this process.
 
     Returns:
         Two lines.
@@ -136,11 +139,14 @@ def headline(pipeline: Pipeline, documents: int, options: RunOptions) -> str:
     cache = "cache cleared after each run" if options.clear else "cache not cleared"
     trim = "" if options.trim else ", free memory not given back"
     built = ", classes registered anew for each run" if options.per_run else ""
+    threads = _count(options.workers, "worker")
+    if engine is not None:
+        threads = f"{engine}, {_count(options.workers, 'document')} at once"
     return (
         f"{os.path.basename(pipeline.file)}: {_count(len(pipeline.class_paths), 'class', 'es')},"
         f" {_count(len(pipeline.steps), 'step')}, {_count(documents, 'document')}"
         f"; warmset {version_text()}\n"
-        f"{_count(options.runs, 'run')}, {_count(options.workers, 'worker')}, {cache}{trim}{built},"
+        f"{_count(options.runs, 'run')}, {threads}, {cache}{trim}{built},"
         f" max_cache_size {pipeline.settings.max_cache_size}"
     )
 

@@ -24,7 +24,9 @@ from .worker import Worker, call_on, names_of, summed, times_of
 
 try:
     from distributed import Client, LocalCluster, get_worker
-    from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    from .dask_homes import PREFIX, Homes
 except ImportError as error:
     raise EngineError(
         "the engine 'dask' needs the 'dask' extra: pip install \"warmset[dask]\""
@@ -58,14 +60,13 @@ __all__ = [
 ]
 
 _NAME = "warmset"  # of the workers' plugin
-_PREFIX = "warmset-"  # of the keys of calls
 _LOOK_SECONDS = 1.0  # between two looks at the workers, and at what calls take
 _QUEUED_SECONDS = 0.05  # from which on it matters what calls take
 _BATCH = 500  # calls of `map_methods` that are sent at once
 _CONNECT_SECONDS = 10.0
 
 
-# -- on the workers and on the scheduler ---------------------------------------------------------
+# -- on the workers ---------------------------------------------------------
 
 
 class RegistryPlugin(WorkerPlugin):  # type: ignore[misc, unused-ignore]
@@ -91,52 +92,6 @@ class RegistryPlugin(WorkerPlugin):  # type: ignore[misc, unused-ignore]
         """Close the registry."""
         if self.worker is not None:
             self.worker.close()
-
-
-class _Homes(SchedulerPlugin):  # type: ignore[misc, unused-ignore]
-    """Gives calls whose worker was lost to another one."""
-
-    name = "warmset-homes"
-    idempotent = True
-
-    def __init__(self) -> None:
-        self._scheduler: Any = None
-        self._homeless: set[str] = set()
-
-    async def start(self, scheduler: Any) -> None:
-        self._scheduler = scheduler
-
-    def transition(
-        self, key: Any, start: str, finish: str, *arguments: Any, **options: Any
-    ) -> None:
-        if finish == "no-worker" and isinstance(key, str) and key.startswith(_PREFIX):
-            if not self._homeless:
-                # Not here: a transition must not be made within another one.
-                self._scheduler.loop.add_callback(self._find_homes)
-            self._homeless.add(key)
-
-    def add_worker(self, scheduler: Any, worker: str) -> None:
-        if self._homeless:
-            scheduler.loop.add_callback(self._find_homes)
-
-    def _find_homes(self) -> None:
-        scheduler = self._scheduler
-        running = {each.address: each.nthreads for each in scheduler.running}
-        if not running:
-            return  # until a worker comes
-        homeless, self._homeless = self._homeless, set()
-        # As clients place classes: what they send next goes to the same workers, most likely.
-        router = Router(running)
-        moves = {}
-        for key in homeless:
-            task = scheduler.tasks.get(key)
-            if task is None or task.state != "no-worker":
-                continue
-            if not running.keys() & (task.worker_restrictions or set()):
-                class_name = key[len(_PREFIX) :].rpartition("-")[0]
-                task.worker_restrictions = {router.choose(class_name).worker}
-            moves[key] = "processing"
-        scheduler.transitions(moves, stimulus_id=f"warmset-homes-{time.time()}")
 
 
 def worker_registry() -> MethodRegistry:
@@ -243,7 +198,7 @@ def install(client: Client, settings: WorkerSettings, *, affinity: bool = True) 
         raise TypeError(f"expected a distributed.Client that is not asynchronous, got {client!r}")
     if not isinstance(settings, WorkerSettings):
         raise TypeError(f"expected WorkerSettings, got {shown(settings)}")
-    client.register_plugin(_Homes())
+    client.register_plugin(Homes())
     client.register_plugin(RegistryPlugin(settings))
     _affinities[client] = _Affinity(client, affinity)
 
@@ -331,7 +286,7 @@ def map_methods(client: Client, calls: Iterable[Any]) -> list[Future[Any]]:
 
 
 def _key(call: MethodCall) -> str:
-    return f"{_PREFIX}{call.class_name}-{uuid.uuid4().hex}"
+    return f"{PREFIX}{call.class_name}-{uuid.uuid4().hex}"
 
 
 def _when_done(future: Future[Any], router: Router, ticket: Ticket) -> None:
@@ -427,7 +382,7 @@ def warm_up(
             _warm_up,
             names,
             options,
-            key=f"{_PREFIX}{names[0]}-{uuid.uuid4().hex}",
+            key=f"{PREFIX}{names[0]}-{uuid.uuid4().hex}",
             workers=[worker],
             pure=False,
         )

@@ -21,12 +21,14 @@ from .affinity import Router
 from .calls import checked_call, checked_calls
 from .errors import EngineError
 from .settings import WorkerSettings
-from .worker import Worker, call_on, names_of, summed
+from .worker import Worker, names_of, summed
 
 try:
     import ray
     from ray import cloudpickle
     from ray.exceptions import ActorDiedError, RayTaskError
+
+    from .ray_actor import Actor, worker_registry
 except ImportError as error:
     raise EngineError(
         "the engine 'ray' needs the 'ray' extra: pip install \"warmset[ray]\""
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ..legacy import MethodRegistry
     from .affinity import Ticket
     from .calls import MethodCall
     from .worker import ClusterStats, WorkerStats
@@ -60,44 +61,6 @@ __all__ = [
 
 _CONNECT_SECONDS = 10.0
 _SETTLE_SECONDS = 0.005  # between two looks at which calls have ended
-
-
-# -- in the actors -------------------------------------------------------------------------------
-
-_here: Worker | None = None  # the process of an actor has no other one
-
-
-class _Actor:
-    """A worker: a registry, for as long as the process lives."""
-
-    def __init__(self, name: str, settings: bytes, search: list[str]) -> None:
-        global _here
-        # Before the settings are read: what they refer to is imported then.
-        sys.path += [place for place in search if place not in sys.path]
-        self._worker = _here = Worker(name, cloudpickle.loads(zlib.decompress(settings)))
-
-    def call(self, class_name: str, method_name: str, /, **arguments: Any) -> tuple[Any, Any]:
-        """What the method returned; and apart from it, what calls and builds of its class take."""
-        result = self._worker.call(class_name, method_name, arguments)
-        return result, self._worker.times_of_class(class_name)
-
-    def control(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        return call_on(self._worker, function, arguments)
-
-
-def worker_registry() -> MethodRegistry:
-    """
-    Give the registry of the worker that the caller runs on.
-
-    Returns:
-        The registry; it is the worker's to close.
-
-    Raises:
-        EngineError: This is no worker.
-    """
-    if _here is None:
-        raise EngineError("this does not run on a worker: see warmset.engines.ray.install")
-    return _here.registry
 
 
 # -- on the driver's side ------------------------------------------------------------------------
@@ -148,7 +111,7 @@ class RayWorkers:
             max_concurrency=self.threads,
             # What controls a worker is not queued behind its calls.
             concurrency_groups={"control": 2},
-        )(_Actor)
+        )(Actor)
         search = [os.path.abspath(place) for place in sys.path]
         # Small, so that it is sent with the actor: what lies in the object store may be lost, and
         # then the actor cannot be started anew.

@@ -25,7 +25,7 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["HostError", "HostTable", "Member", "ProcessRow", "names", "process_start"]
+__all__ = ["HostError", "HostTable", "Member", "ProcessRow", "process_start", "tables"]
 
 _FORMAT = 1
 _LOCK_SECONDS = 1.0  # that a lock is waited for: whoever has it is stopped, or the disk hangs
@@ -243,17 +243,21 @@ class HostTable:
             raise HostError(f"{self.path!r} cannot be written: {error.strerror}") from error
 
 
-def names() -> list[str]:
-    """Give the names of the budgets that have a table in a private directory of this user."""
-    found = set()
+def tables() -> dict[str, str]:
+    """
+    Give the budgets that have a table in a private directory of this user.
+
+    Returns:
+        Name -> directory. A process and its user's shell need not agree on where that is.
+    """
+    found: dict[str, str] = {}
     for place in _private_place.places():
-        with suppress(OSError):
-            found |= {
-                name.removeprefix("host-").removesuffix(".json")
-                for name in os.listdir(place)
-                if name.startswith("host-") and name.endswith(".json")
-            }
-    return sorted(found)
+        with suppress(OSError, HostError):
+            _private_place.check_directory(place, HostError)
+            for file in sorted(os.listdir(place)):
+                if file.startswith("host-") and file.endswith(".json"):
+                    found.setdefault(file.removeprefix("host-").removesuffix(".json"), place)
+    return found
 
 
 def _row(table: dict[str, Any]) -> ProcessRow:
