@@ -138,3 +138,24 @@ def test_processes_that_are_killed(
         assert (process.returncode, output) == (0, "done\n"), errors
     share.DirectoryStore(place).trim()
     assert all(name.endswith(".snapshot") for name in os.listdir(place))
+
+
+def test_a_finaliser_may_come_in_anywhere(
+    sharing: Any, notes: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is counted, say: it asks for another class, in the same thread."""
+    registry = sharing()
+    count = registry._sharing._count
+    within: list[Any] = []
+
+    def counting(what: str, number: int = 1) -> None:
+        with registry._sharing._lock:
+            if not within:
+                within.append(registry.get_instance("Closing"))
+            count(what, number)
+
+    monkeypatch.setattr(registry._sharing, "_count", counting)
+    registry.register_instantiation_rule("Table", lambda cls: cls(20))  # counts: no version
+    assert registry.get_instance("Table").total() == float(sum(range(200)))
+    assert len(within) == 1
+    assert registry.snapshot_stats().opened == 1

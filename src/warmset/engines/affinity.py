@@ -21,7 +21,7 @@ import hashlib
 import math
 import time
 from bisect import bisect_left, insort
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..resolver import check_name
@@ -101,7 +101,7 @@ class Router:
         self._classes: dict[str, _Class] = {}
         self._ring: list[tuple[int, str]] = []
         self._placed = 0  # classes, of all workers
-        self._lock = Lock()
+        self._lock = RLock()
         for name, threads in (workers or {}).items():
             self.add_worker(name, threads)
 

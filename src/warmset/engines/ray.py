@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import zlib
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from ..resolver import shown
@@ -92,7 +92,7 @@ class RayWorkers:
         self._router = Router()
         self._under_way: dict[Any, Ticket] = {}
         self._settled = 0.0
-        self._lock = Lock()
+        self._lock = RLock()
 
     def __repr__(self) -> str:
         return f"<RayWorkers: {len(self._actors)} of {self.count}>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._process_memory import resident_bytes
@@ -68,7 +68,7 @@ class Worker:
         self._calls = 0
         self._call_seconds: dict[str, float] = {}
         self._build_seconds: dict[str, float] = {}
-        self._lock = Lock()
+        self._lock = RLock()
         self.registry.add_build_listener(self._built)
 
     def _built(self, event: BuildEvent) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _fork, _logs
@@ -349,14 +349,14 @@ class _Token:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._lock = Lock()
+        self._lock = RLock()
         self._file = -1
         self._takers = 0
         _fork.watch(self)
 
     def _reset_after_fork(self) -> None:
         # The lock is the parent's: it is closed here, and not unlocked.
-        self._lock = Lock()
+        self._lock = RLock()
         file, self._file, self._takers = self._file, -1, 0
         if file >= 0:
             os.close(file)

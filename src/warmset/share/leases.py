@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LeasedClaim"]
 
+_JOIN_SECONDS = 5.0
+
 
 class LeasedClaim:
     """
@@ -49,8 +51,10 @@ class LeasedClaim:
         self._put, self._renew, self._release = put, renew, release
         self._process = os.getpid()
         self._ended = threading.Event()
-        thread = threading.Thread(target=self._go_on, name=f"warmset-lease-{key[-8:]}", daemon=True)
-        thread.start()
+        self._thread = threading.Thread(
+            target=self._go_on, name=f"warmset-lease-{key[-8:]}", daemon=True
+        )
+        self._thread.start()
 
     def _go_on(self) -> None:
         while not self._ended.wait(self._lease / 3):
@@ -76,5 +80,6 @@ class LeasedClaim:
         if self._ended.is_set() or os.getpid() != self._process:
             return
         self._ended.set()
+        self._thread.join(_JOIN_SECONDS)  # it may be asking just now, and is not to ask any more
         with suppress(StoreError):  # else it ends with its lease
             self._release()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
-from threading import Lock, local
+from threading import RLock, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _logs
@@ -77,14 +77,14 @@ class Sharing:
 
             store = open_store(store)
         self._store: Store = store
-        self._lock = Lock()
+        self._lock = RLock()  # re-entrant: a finaliser may come in
         self._counts = {what: 0 for what in SnapshotStats._fields if what != "opened_seconds"}
         self._seconds = 0.0
         self._unshareable: dict[str, Any] = {}  # class name -> the options under which it was found
         self._said: set[str] = set()
 
     def _reset_after_fork(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()
 
     def close(self) -> None:
         """Close the connections of a store that was made here."""
