@@ -317,6 +317,7 @@ def real(engine: str | None, *words: str) -> tuple[int, str]:
     return process.returncode, process.stdout
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_same_results(place: Path, engine: str) -> None:
     """As in one process; each class is built by one worker, but for what a rule asks for."""
@@ -337,6 +338,7 @@ def test_the_same_results(place: Path, engine: str) -> None:
     assert "PASS: RSS of all workers" in output
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_worker_that_is_killed_loses_no_result(place: Path, engine: str) -> None:
     text = PIPELINE.replace(
@@ -371,6 +373,7 @@ def test_what_does_not_go_together(place: Path) -> None:
         assert text in output
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("engine", ENGINES)
 def test_nobody_at_the_address(place: Path, engine: str) -> None:
     address = {"dask": "tcp://127.0.0.1:9", "ray": "127.0.0.1:9"}[engine]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Its own: sockets and event loops that are closed a little later than they are dropped.
 pytestmark = [
+    pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -14,6 +14,7 @@ import pytest
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(("engine", "package"), [("dask", "distributed"), ("ray", "ray")])
 def test_it_runs(engine: str, package: str, tmp_path: Path) -> None:
     if not find_spec(package):
