@@ -31,7 +31,18 @@ HEAVY = (
     "traceback",
     "typing",
 )
-LATER = ("events", "stats", "sources", "cli", "memory", "observe", "lifecycle", "share", "testing")
+LATER = (
+    "events",
+    "stats",
+    "sources",
+    "cli",
+    "engines",
+    "memory",
+    "observe",
+    "lifecycle",
+    "share",
+    "testing",
+)
 
 
 def child(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,22 @@ def test_two_registries_of_a_process_count_its_memory_once(scene: Scene) -> None
     assert row.bytes == 40 * MB
     one.registry.close()
     assert list(scene.rows()[0].members) == ["two"]
+
+
+def test_a_registry_that_was_dropped_keeps_nobody_waiting(scene: Scene) -> None:
+    """What it would have let go is gone, though nobody has said so."""
+    one, two = scene.process(1), scene.process(1)
+    two.member._name = "two"
+    two.build("Alpha", 30, seconds=0.001)  # worth least
+    one.build("Alpha", 30)
+    gone = weakref.ref(two.registry)
+    del two
+    while gone() is not None:
+        gc.collect()
+    one.base = 80 * MB
+    one.sweep()
+    assert one.warm == []
+    assert list(scene.rows()[0].members) == ["one"]
 
 
 @pytest.mark.parametrize("policy", ["lru", "cost"])

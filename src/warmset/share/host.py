@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 from .. import _fork, _logs
 from ..memory.budgets import Relief, collect_and_give_back
@@ -147,6 +148,7 @@ class HostMember:
         self._checking = Lock()
         self._said: set[str] = set()
         self._key = self._own_key()
+        _live.add(self)
 
     @staticmethod
     def _own_key() -> tuple[int, float]:
@@ -217,7 +219,10 @@ class HostMember:
             nonlocal result, exhausted
             now = table.now()
             before = rows.get(self._key)
-            members = {} if before is None else dict(before.members)
+            # Of registries that were dropped and not closed there is nobody left to say so.
+            names = {each._name for each in list(_live) if each._key == self._key}
+            kept = {} if before is None else before.members
+            members = {name: member for name, member in kept.items() if name in names}
             members[self._name] = own
             rows[self._key] = ProcessRow(
                 pid=self._key[0],
@@ -338,6 +343,10 @@ class HostMember:
         if what not in self._said:
             self._said.add(what)
             _logs.warning("share", "%s", text)
+
+
+# All parts of this process in budgets, each as long as its registry.
+_live: WeakSet[HostMember] = WeakSet()
 
 
 def _program() -> str:
