@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Install distributions that consist of their metadata only; no others are to be seen."""
     monkeypatch.delenv("WARMSET_CONFIG", raising=False)
+    # Everything that reading needs is imported while the path is whole.
+    needed = ("importlib.metadata", "configparser", "difflib", "keyword", "pkgutil")
+    for module in (*needed, "tomllib", "tomli"):
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(module)
     site = tmp_path / "site"
     site.mkdir()
     # What the machine has installed must not decide the outcome.
@@ -38,10 +43,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         importlib.invalidate_caches()
         return folder
 
-    # Everything that reading needs is imported while the path is whole.
-    for module in ("importlib.metadata", "difflib", "keyword", "tomllib", "tomli", "pkgutil"):
-        with suppress(ModuleNotFoundError):
-            importlib.import_module(module)
     return install
 
 
@@ -76,6 +77,26 @@ def test_entry_points(ws: Any, install: Any) -> None:
         "Embedder": "other.mod.Embedder",
         "Dotted": "other.mod.Dotted",
     }
+
+
+def test_a_stricter_reader_that_a_package_brought_in(
+    ws: Any, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`importlib_metadata` refuses all for one that is of no concern here: it is read as text."""
+    install("first-dist", "Tagger = pkg.mod:Tagger\n# a comment\nInner = pkg.mod:Outer.Inner [x]")
+    install("other-dist", "Other = not even a path", group="other.group")
+
+    def refuse(**group: str) -> Any:
+        raise ValueError("Invalid object reference", "not even a path")
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", refuse)
+    assert ws.sources.default_class_paths() == {
+        "Tagger": "pkg.mod.Tagger",
+        "Inner": "pkg.mod.Outer.Inner",
+    }
+    install("bad-dist", "Tagger = pkg.my-mod:Tagger")
+    error = fails(ws)
+    assert "package.module.Class" in str(error)
 
 
 def test_entry_point_spelling_of_the_specification(ws: Any, install: Any) -> None:

@@ -10,8 +10,9 @@ from .settings_file import load_settings_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from importlib.metadata import Distribution, EntryPoint
+    from typing import Any
 
 CONFIG_VARIABLE = "WARMSET_CONFIG"
 ENTRY_POINT_GROUP = "warmset.classes"
@@ -68,12 +69,17 @@ def entry_point_paths(*, decided: Iterable[str] = ()) -> dict[str, str]:
     from importlib.metadata import entry_points
 
     try:
-        points = list(entry_points(group=ENTRY_POINT_GROUP))
+        points: list[Any] = list(entry_points(group=ENTRY_POINT_GROUP))
     except Exception as error:
-        # One bad file of any distribution, in any group, is enough.
-        raise SettingsError(
-            f"entry points{_culprit()} cannot be read: {told(error)}", table=ENTRY_POINT_GROUP
-        ) from error
+        # One bad file of any distribution, in any group, is enough. So it is, too, where a package
+        # has brought in `importlib_metadata`, which takes the place of the standard library's own
+        # finder and refuses whole distributions for one entry point: then they are read as text.
+        try:
+            points = list(_points_as_text())
+        except Exception:
+            raise SettingsError(
+                f"entry points{_culprit()} cannot be read: {told(error)}", table=ENTRY_POINT_GROUP
+            ) from error
     settled = set(decided)
     paths: dict[str, str] = {}
     origins: dict[str, EntryPoint] = {}
@@ -92,6 +98,27 @@ def entry_point_paths(*, decided: Iterable[str] = ()) -> dict[str, str]:
                 key=name,
             )
     return paths
+
+
+def _points_as_text() -> Iterator[Any]:
+    """The entry points of our group, as they stand in the files; each distribution once."""
+    from configparser import ConfigParser
+    from importlib.metadata import distributions
+    from types import SimpleNamespace
+
+    seen = set()
+    for distribution in distributions():
+        name = distribution.metadata["Name"]
+        text = distribution.read_text("entry_points.txt")
+        if name in seen or not text:
+            continue
+        seen.add(name)
+        parser = ConfigParser(delimiters="=", interpolation=None, strict=False)
+        parser.optionxform = str  # type: ignore[assignment]  # names in upper and lower case
+        parser.read_string(text)
+        if parser.has_section(ENTRY_POINT_GROUP):
+            for key, value in parser.items(ENTRY_POINT_GROUP):
+                yield SimpleNamespace(name=key, value=value, dist=distribution)
 
 
 def _check_point(point: EntryPoint) -> tuple[str, str]:
