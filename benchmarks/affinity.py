@@ -281,10 +281,12 @@ def draw(results: Sequence[Result], path: Path) -> None:
         (axes[1], [r.p99 for r in results][::-1], "99 % of calls are done within, seconds"),
     ):
         axis.barh(names, values, color=colours)
-        axis.set_xscale("log")
+        if axis is axes[1]:
+            axis.set_xscale("log")
         axis.set_title(title, loc="left", fontsize=10)
         for at, value in enumerate(values):
-            axis.text(value, at, f" {value:,.3g}", va="center", fontsize=9)
+            text = f" {value:,.0f}" if value >= 100 else f" {value:.3g}"
+            axis.text(value, at, text, va="center", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.15)
     figure.savefig(path, dpi=110)
