@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import engine_samples
@@ -33,18 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 NAMES = ["One", "Two", "Three", "Four"]
-
-
-@pytest.fixture(scope="module")
-def started(notes_file: Path) -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-    yield
-    # What it leaves to the collector is not to come up in a test of something else.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.shutdown()
-        gc.collect()
 
 
 @pytest.fixture(scope="module")
