@@ -130,7 +130,7 @@ def test_who_lost_its_claim_writes_nothing(store: RayStore) -> None:
 
 
 def test_who_is_not_heard_of_loses_its_claim(store: RayStore) -> None:
-    hasty = RayStore(store.name, lease_seconds=0.2, wait_seconds=60.0)
+    hasty = RayStore(store.name, lease_seconds=2.0, wait_seconds=60.0)
 
     @ray.remote(num_cpus=0)
     def hold(store: RayStore) -> None:
