@@ -476,3 +476,26 @@ def test_the_end_of_the_interpreter_with_daemon_threads(twin: str) -> None:
             timeout=60,
         )
         assert result.returncode == 0, result.stderr
+
+
+def test_a_build_that_began_after_another_had_left_is_kept(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another build ended and left between the miss and the take-off, and this one was dropped."""
+    registry = make(max_cache_size=1)
+    token = type(registry)._token
+    late = []
+
+    def token_and_more(self: Any, slot: Any) -> Any:
+        before = token(self, slot)
+        if not late:
+            late.append(slot.name)
+            registry.get_instance("Alpha")
+            registry.get_instance("Beta")  # in its place
+        return before
+
+    monkeypatch.setattr(type(registry), "_token", token_and_more)
+    instance = registry.get_instance("Alpha")
+    assert late == ["Alpha"]
+    assert registry._ring() == ["Alpha"]
+    assert registry.get_instance("Alpha") is instance

@@ -217,6 +217,8 @@ class Builder:
         if warm is not None:
             flight.instance, flight.epoch = warm
             return flight.instance, slot, flight.epoch
+        # Begun now: what left up to here, that other build too, does not make this one stale.
+        flight.token = registry._token(slot)
         remembered = self.failure(slot.name)
         if remembered is not None:
             flight.error = remembered
