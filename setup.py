@@ -1,7 +1,6 @@
 """The one compiled extension, and the two switches; all else is in pyproject.toml."""
 
 import os
-import sysconfig
 
 from setuptools import Extension, setup
 
@@ -20,16 +19,6 @@ if pure and required:
         "set one of them"
     )
 
-# The compiled core relies on the interpreter's lock, and would switch it on again for the whole
-# process; the pure one has a lock of its own.
-if sysconfig.get_config_var("Py_GIL_DISABLED"):
-    if required:
-        raise SystemExit(
-            "environment variable WARMSET_REQUIRE_COMPILED is set, but there is no compiled core "
-            "for a free-threaded interpreter"
-        )
-    pure = True
-
 # A failing compiler is an error, not a silently slower package: WARMSET_PURE=1 is the way around.
-core = Extension("warmset._core_c", ["src/warmset/_core_c.pyx"])
+core = Extension("warmset._core_c", ["src/warmset/_core_c.pyx"], depends=["src/warmset/_readers.h"])
 setup(ext_modules=[] if pure else [core])

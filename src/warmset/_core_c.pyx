@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, auto_pickle=False
-# cython: embedsignature=True, embedsignature.format=clinic
+# cython: embedsignature=True, embedsignature.format=clinic, freethreading_compatible=True
 """
 The compiled core: slots, recency ring, idle TTL, counters, leases, handles and `execute`.
 
@@ -28,8 +28,21 @@ Why there is no lock
     With the interpreter lock held, only a call into Python can let another thread, a finaliser or a
     signal handler in. Each change below is plain C from its first store to its last: no call into
     Python, no new container (the collector may run there before 3.12), no reference dropped. What
-    leaves a slot is appended to a list that was made before the change, and dropped after it. For a
-    free-threaded interpreter this module is not built: the pure core runs there.
+    leaves a slot is appended to a list that was made before the change, and dropped after it.
+
+What a free-threaded interpreter changes
+    There a mutex of the registry makes the changes whole: each is between `_lock` and `_unlock`,
+    where no Python code runs. It is no critical section, since that is given up where its thread
+    waits for a lock of the interpreter, as for that of a dict, which would be amid a change.
+
+    A hit takes no lock (`_readers.h`). It reads the slot while it is open, and notes its use in the
+    slot and in the stripe of its thread: a stamp, and the slot in a list of those that are out of
+    order. `_settle` puts these in their places in the ring, by their times and stamps, before the
+    ring is looked at or added to. So the order is exact for what one thread does, and for several
+    as exact as the clock. To take an instance out, its slot is shut, and readers are waited for.
+
+        hit:    enter - front - slot open? fresh? - instance - stamp, touch - leave
+        taken:  lock ( shut - wait for readers - settle - take out ) unlock - close what left
 
 Why a look-up runs no foreign code
     Names are exact `str`, so hashing and comparing them is C. An injected timer is foreign: it is
@@ -43,6 +56,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_DECREF
 from libc.math cimport INFINITY
 
+from operator import itemgetter
 from types import BuiltinMethodType
 from weakref import ref as weak_reference
 
@@ -56,6 +70,8 @@ __all__ = ["ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot"]
 cdef extern from *:
     """
     #include <time.h>
+    /* Exported by all versions, declared for others by some. */
+    PyAPI_FUNC(int) _PyObject_GetMethod(PyObject *, PyObject *, PyObject **);
     #if defined(_WIN32)
       #include <windows.h>
       static double warmset_clock(int coarse) {
@@ -86,6 +102,74 @@ cdef extern from *:
     """
     double warmset_clock(int coarse) noexcept nogil
     double warmset_tick() noexcept nogil
+
+cdef extern from "_readers.h":
+    const bint FREE_THREADED "WARMSET_FREE_THREADED"
+    ctypedef unsigned long long number "uint64_t"
+    ctypedef char TracePlace "warmset_trace_place"
+    ctypedef struct Mutex "warmset_mutex":
+        pass
+    void warmset_mutex_lock(Mutex*) noexcept
+    void warmset_mutex_unlock(Mutex*) noexcept
+    void warmset_mutex_reset(Mutex*) noexcept
+    ctypedef struct Trace "warmset_trace":
+        Trace* next
+        Table* table
+        number stamp
+        int guard
+        unsigned char touched
+        unsigned char open
+    ctypedef struct Hold "warmset_hold":
+        Hold* newer
+        Hold* older
+        PyObject* slot
+        unsigned long thread
+        double since
+    ctypedef struct Stripe "warmset_stripe":
+        number stamp
+        number hits
+        number before
+        void* last
+        Hold holds
+        int lock
+    ctypedef struct Table "warmset_table":
+        Stripe** stripes
+        Py_ssize_t used
+        Py_ssize_t owners
+    int warmset_prepare_seats() noexcept
+    void warmset_keep_own_seat() noexcept
+    Table* warmset_new_table() noexcept
+    void warmset_drop_table(Table*) noexcept
+    Py_ssize_t warmset_table_bytes(Table*) noexcept
+    void warmset_sit_down(Table*) noexcept
+    Stripe* warmset_own(Table*) noexcept
+    Stripe* warmset_enter(Table*) noexcept
+    void warmset_leave(Stripe*) noexcept
+    void warmset_wait(Table*) noexcept
+    void warmset_touch(Stripe*, Trace*) noexcept
+    Trace* warmset_gather(Table*) noexcept
+    number warmset_hits(Table*) noexcept
+    number warmset_late_uses(Table*, void*, bint) noexcept
+    void warmset_link_hold(Table*, Hold*) noexcept
+    void warmset_unlink_hold(Hold*) noexcept
+    void warmset_fence() noexcept
+    void warmset_lock(int*) noexcept
+    void warmset_unlock(int*) noexcept
+    void* warmset_load_pointer(void*) noexcept
+    void warmset_store_pointer(void*, void*) noexcept
+    void* warmset_exchange_pointer(void*, void*) noexcept
+    unsigned char warmset_load_byte(unsigned char*) noexcept
+    void warmset_store_byte(unsigned char*, unsigned char) noexcept
+    number warmset_load_number(number*) noexcept
+    void warmset_store_number(number*, number) noexcept
+    void warmset_add_number(long long*, long long) noexcept
+    void warmset_add_uses "warmset_add_number" (unsigned long long*, long long) noexcept
+    void warmset_add_holds(unsigned int*, int) noexcept
+    Py_ssize_t warmset_load_size(Py_ssize_t*) noexcept
+    void warmset_add_size(Py_ssize_t*, Py_ssize_t) noexcept
+    bint warmset_swap_state(int*, int, int) noexcept
+    object _owned "warmset_owned"(PyObject*)
+    PyObject* warmset_slot_named(PyObject*, PyObject*) noexcept
 
 cdef extern from "Python.h":
     ctypedef struct PyMethodDef:
@@ -121,6 +205,8 @@ cdef extern from "Python.h":
     PyObject* PyTuple_GET_ITEM(PyObject*, Py_ssize_t)
     Py_ssize_t PyTuple_GET_SIZE(PyObject*)
     PyTypeObject* Py_TYPE(PyObject*)
+    void _incref "Py_INCREF"(PyObject*)  # of a borrowed pointer, which Cython would count twice
+    void _decref "Py_DECREF"(PyObject*)
     object PyDescr_NewMethod(PyTypeObject*, PyMethodDef*)
     void PyType_Modified(PyTypeObject*)
     unsigned long PyThread_get_thread_ident()
@@ -163,6 +249,10 @@ cdef enum:
 cdef double TICKS_IN_TTL = 250.0
 
 
+if warmset_prepare_seats() < 0:
+    raise MemoryError("the system gives no more thread-specific keys")
+
+
 # -- slots and the ring --------------------------------------------------------------------------
 
 cdef struct Link:
@@ -170,12 +260,9 @@ cdef struct Link:
     Link* older
 
 
-cdef struct Hold:  # on the C stack of a running call, or in a lease
-    Hold* newer
-    Hold* older
-    PyObject* slot
-    unsigned long thread
-    double since
+cdef struct Front:
+    size_t mask
+    PyObject* places[1]  # one more than the mask
 
 
 @cython.final
@@ -189,8 +276,8 @@ cdef class Slot:
     """
 
     cdef readonly str name
-    cdef readonly object path
-    cdef readonly object instance
+    cdef object _path
+    cdef object _instance
     cdef dict routes
     cdef Route recent  # of the routes, the one that was used last
     cdef Link link
@@ -201,22 +288,48 @@ cdef class Slot:
     cdef readonly double idle_limit  # seconds; inf: none
     cdef readonly double age_limit
     cdef readonly long long bytes  # of the instance; -1: not known
-    cdef readonly list leaving  # taken out while held; closed at their last release
+    cdef list _leaving  # taken out while held; closed at their last release
     cdef unsigned int serial  # of the build: which came before which
     cdef readonly unsigned int epoch
     cdef unsigned int moves
     cdef readonly unsigned int holds
-    cdef readonly unsigned long long uses
+    cdef unsigned long long _uses
     cdef readonly unsigned char kind
     cdef unsigned char _alive  # whether it is the slot of its name
     cdef unsigned char shared  # whether it was handed out without a lease
     cdef unsigned char _pinned
+    cdef TracePlace trace
 
     def __cinit__(self, str name, path):
         self.name = name
-        self.path = path
+        self._path = path
         self.idle_limit = self.age_limit = INFINITY
         self.bytes = -1
+
+    @property
+    def path(self):
+        _guard(self)
+        path = self._path
+        _unguard(self)
+        return path
+
+    @property
+    def instance(self):
+        _guard(self)
+        instance = self._instance
+        _unguard(self)
+        return instance
+
+    @property
+    def leaving(self):
+        _guard(self)
+        leaving = self._leaving
+        _unguard(self)
+        return leaving
+
+    @property
+    def uses(self):
+        return self._uses + _late_uses(self)
 
     @property
     def alive(self):
@@ -229,6 +342,8 @@ cdef class Slot:
     def __dealloc__(self):
         _unlink(&self.link)
         _hide(self)
+        if FREE_THREADED:
+            warmset_drop_table(_trace(self).table)
 
     def __repr__(self):
         kind = ("empty", "strong", "weak")[self.kind]
@@ -278,16 +393,43 @@ cdef class Injected:
 
 cdef Slot _probe = Slot("", None)
 cdef Py_ssize_t LINK_OFFSET = <char*>&_probe.link - <char*><PyObject*>_probe
+cdef Py_ssize_t TRACE_OFFSET = <char*>&_probe.trace - <char*><PyObject*>_probe
 
 
 cdef inline PyObject* _slot_at(Link* link) noexcept:
     return <PyObject*>(<char*>link - LINK_OFFSET)
 
 
+cdef inline Trace* _trace(Slot slot) noexcept:
+    return <Trace*>&slot.trace
+
+
+cdef inline void _guard(Slot slot) noexcept:
+    """
+    Let nobody else copy or change the pointers of a slot that Python code may ask for.
+
+    For the length of one assignment, which must not drop the last reference to what was there.
+    """
+    if FREE_THREADED:
+        warmset_lock(&_trace(slot).guard)
+
+
+cdef inline void _unguard(Slot slot) noexcept:
+    if FREE_THREADED:
+        warmset_unlock(&_trace(slot).guard)
+
+
+cdef inline number _late_uses(Slot slot) noexcept:
+    """Uses that are still with the threads that made them."""
+    if not FREE_THREADED:
+        return 0
+    return warmset_late_uses(_trace(slot).table, <PyObject*>slot, False)
+
+
 cdef inline void _hide(Slot slot) noexcept:
     """Take a slot out of the front."""
     if slot.place != NULL:
-        slot.place[0] = NULL
+        warmset_store_pointer(slot.place, NULL)
         slot.place = NULL
 
 
@@ -303,6 +445,17 @@ cdef inline void _link(Link* link, Link* older) noexcept:
     link.newer = older.newer
     older.newer.older = link
     older.newer = link
+
+
+cdef inline void _lock(RegistryCore core) noexcept:
+    """Begin a change: until `_unlock` no Python code may run, here or in what is dropped."""
+    if FREE_THREADED:
+        warmset_mutex_lock(&core._mutex)
+
+
+cdef inline void _unlock(RegistryCore core) noexcept:
+    if FREE_THREADED:
+        warmset_mutex_unlock(&core._mutex)
 
 
 # -- the registry's core -------------------------------------------------------------------------
@@ -336,16 +489,18 @@ cdef class RegistryCore:
     cdef readonly dict _slots
     cdef readonly dict _injected
     cdef Link _root
-    cdef PyObject** _front
-    cdef size_t _front_mask
+    cdef Front* _front
     cdef Hold _holds  # the root of the ring of all holds
+    cdef Table* _table  # of the stripes; on an interpreter with a lock there is none
+    cdef number _last_stamp  # of those that the ring shows
+    cdef Mutex _mutex  # of all changes; on an interpreter with a lock there is none
     cdef Py_ssize_t _layout
     cdef unsigned int _generation
     cdef readonly Py_ssize_t _cached
     cdef readonly Py_ssize_t _weak
     cdef readonly long long _bytes  # of the cached, as far as they are known
     cdef public bint _by_policy  # whether `_choose_room` says who leaves, and not the ring
-    cdef public long long _hits
+    cdef long long hits
     cdef public long long _misses
     cdef public long long _evictions
     cdef public long long _builds
@@ -363,10 +518,13 @@ cdef class RegistryCore:
         self._root.newer = self._root.older = &self._root
         self._holds.newer = self._holds.older = &self._holds
         self._max_size = 1
-        self._front = <PyObject**>PyMem_Calloc(FRONT_AT_FIRST, sizeof(PyObject*))
+        self._front = _new_front(FRONT_AT_FIRST)
         if self._front == NULL:
             raise MemoryError
-        self._front_mask = FRONT_AT_FIRST - 1
+        if FREE_THREADED:
+            self._table = warmset_new_table()
+            if self._table == NULL:
+                raise MemoryError
 
     def __init__(
         self,
@@ -393,7 +551,11 @@ cdef class RegistryCore:
         # Slots may outlive the registry, in the hands of leases; their links must not.
         while self._root.newer != &self._root:
             _unlink(self._root.newer)
-        _drop_front(self)
+        if self._front != NULL:
+            _empty_front(self._front)
+            PyMem_Free(self._front)
+        if FREE_THREADED:
+            warmset_drop_table(self._table)
 
     # -- look-up ---------------------------------------------------------------------------------
 
@@ -509,7 +671,7 @@ cdef class RegistryCore:
             )
         injected = Injected(method)
         self._injected.setdefault(class_name, {})[method_name] = injected
-        self._layout += 1
+        warmset_add_size(&self._layout, 1)
 
     def evict_expired(self):
         """
@@ -528,16 +690,20 @@ cdef class RegistryCore:
             return 0
         now = _now(self)
         departed = []
-        if self._one_limit:
-            while True:
-                found = _oldest_free(self, None)
-                if found == NULL or now - (<Slot>found).last_used <= self._idle_limit:
-                    break
-                slot = <Slot>found
-                _detach(self, slot, slot.epoch, IDLE, departed)
-        else:
-            for slot in _cached_slots(self, True):
-                _expire(self, slot, now, departed)
+        _lock(self)
+        try:
+            if self._one_limit:
+                while True:
+                    found = _oldest_free(self, None)
+                    if found == NULL or now - (<Slot>found).last_used <= self._idle_limit:
+                        break
+                    slot = <Slot>found
+                    _detach(self, slot, slot.epoch, IDLE, departed)
+            else:
+                for slot in _cached_slots(self, True):
+                    _expire(self, slot, now, departed)
+        finally:
+            _unlock(self)
         if departed:
             self._departed(departed)
         return len(departed)
@@ -566,8 +732,11 @@ cdef class RegistryCore:
         raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
 
     def __sizeof__(self):
-        """Bytes of the registry itself and of the front, which it alone owns."""
-        return object.__sizeof__(self) + (self._front_mask + 1) * sizeof(PyObject*)
+        """Bytes of the registry itself, and of the front and the stripes, which it alone owns."""
+        size = object.__sizeof__(self) + sizeof(Front) + self._front.mask * sizeof(PyObject*)
+        if FREE_THREADED:
+            size += warmset_table_bytes(self._table)
+        return size
 
     # -- what the registry calls -----------------------------------------------------------------
 
@@ -576,7 +745,15 @@ cdef class RegistryCore:
 
     def _drop_injected(self):
         self._injected.clear()
-        self._layout += 1
+        warmset_add_size(&self._layout, 1)
+
+    @property
+    def _hits(self):
+        return self.hits + _late_hits(self)
+
+    @_hits.setter
+    def _hits(self, long long count):
+        self.hits = count - _late_hits(self)
 
     def _now(self):
         return _now(self)
@@ -588,33 +765,50 @@ cdef class RegistryCore:
 
     def _add_slot(self, class_name, class_path):
         """The slot of a name, made if need be, with a path; and the path that it had before."""
-        cdef Slot slot
+        cdef Slot slot, fresh
         cdef PyObject* name = <PyObject*>class_name
         Py_INCREF(class_name)
         PyUnicode_InternInPlace(&name)
         class_name = _owned(name)
-        slot = self._slots.setdefault(class_name, Slot(class_name, None))
-        before = slot.path
-        if not slot._alive:
-            slot._alive = True
-            slot.idle_limit = self._idle_limit
-            slot.age_limit = self._age_limit
-        slot.path = class_path
-        self._registered += (class_path is not None) - (before is not None)
-        self._layout += 1
+        fresh = Slot(class_name, None)
+        if FREE_THREADED:
+            _trace(fresh).table = self._table
+            warmset_add_size(&self._table.owners, 1)
+        _lock(self)
+        try:
+            slot = self._slots.setdefault(class_name, fresh)
+            before = slot._path
+            if not slot._alive:
+                slot._alive = True
+                slot.idle_limit = self._idle_limit
+                slot.age_limit = self._age_limit
+            _guard(slot)
+            slot._path = class_path
+            _unguard(slot)
+            self._registered += (class_path is not None) - (before is not None)
+            warmset_add_size(&self._layout, 1)
+        finally:
+            _unlock(self)
         return slot, before
 
     def _drop_slot(self, Slot slot not None, int cause):
         """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
-        if not slot._alive:
-            return False
-        slot._alive = False
-        _hide(slot)
-        self._registered -= slot.path is not None
-        del self._slots[slot.name]
-        self._layout += 1
-        self._remove(slot, cause)
-        return True
+        _lock(self)
+        try:
+            dropped = slot._alive
+            if dropped:
+                slot._alive = False
+                _hide(slot)
+                if FREE_THREADED:
+                    warmset_wait(self._table)
+                self._registered -= slot._path is not None
+                del self._slots[slot.name]
+                warmset_add_size(&self._layout, 1)
+        finally:
+            _unlock(self)
+        if dropped:
+            self._remove(slot, cause)
+        return bool(dropped)
 
     def _seal(self):
         """Put nothing into any slot any more: the registry is being closed."""
@@ -646,22 +840,27 @@ cdef class RegistryCore:
             except TypeError:
                 kind = STRONG  # its type has no weak references: under TTL and size bound, then
         departed = []
-        self._builds += 1
-        self._build_seconds += build_seconds
-        if (
-            slot._alive
-            and not self._sealed
-            and <unsigned int>(slot.epoch + self._generation) == token
-            and slot.kind == EMPTY
-        ):
-            if kind == STRONG and not self._by_policy:
-                _make_room(self, self._max_size - 1, departed, None)
-            if slot.kind == EMPTY:
-                _attach(self, slot, content, kind, self._root.older, now, now, 1)
-                slot.build_seconds = build_seconds
-                slot.serial = <unsigned int>self._builds
-                slot.holds += 1
-                held = slot.epoch
+        _lock(self)
+        try:
+            self._builds += 1
+            self._build_seconds += build_seconds
+            if (
+                slot._alive
+                and not self._sealed
+                and <unsigned int>(slot.epoch + self._generation) == token
+                and slot.kind == EMPTY
+            ):
+                if kind == STRONG and not self._by_policy:
+                    _make_room(self, self._max_size - 1, departed, None)
+                if slot.kind == EMPTY:
+                    slot.holds = 1
+                    held = slot.epoch
+                    slot.build_seconds = build_seconds
+                    slot.serial = <unsigned int>self._builds
+                    _settle(self)
+                    _attach(self, slot, content, kind, self._root.older, now, now, 1)
+        finally:
+            _unlock(self)
         if departed:
             try:
                 self._departed(departed)
@@ -688,30 +887,34 @@ cdef class RegistryCore:
         cdef double now = _now(self)
         cdef long long exchanged = -1
         departed = []
-        self._builds += 1
-        self._build_seconds += build_seconds
-        if (
-            slot._alive
-            and not self._sealed
-            and <unsigned int>(slot.epoch + self._generation) == token
-            and slot.kind == STRONG
-            and slot.epoch == epoch
-        ):
-            _detach(self, slot, epoch, RECYCLED, departed)
-            if departed and slot.kind == EMPTY and slot._alive and not self._sealed:
-                _attach(
-                    self,
-                    slot,
-                    instance,
-                    STRONG,
-                    _place(self, slot, slot.last_used),
-                    now,
-                    slot.last_used,
-                    0,
-                )
-                slot.build_seconds = build_seconds
-                slot.serial = <unsigned int>self._builds
-                exchanged = slot.epoch
+        _lock(self)
+        try:
+            self._builds += 1
+            self._build_seconds += build_seconds
+            if (
+                slot._alive
+                and not self._sealed
+                and <unsigned int>(slot.epoch + self._generation) == token
+                and slot.kind == STRONG
+                and slot.epoch == epoch
+            ):
+                _detach(self, slot, epoch, RECYCLED, departed)
+                if departed and slot.kind == EMPTY and slot._alive and not self._sealed:
+                    slot.build_seconds = build_seconds
+                    slot.serial = <unsigned int>self._builds
+                    exchanged = slot.epoch
+                    _attach(
+                        self,
+                        slot,
+                        instance,
+                        STRONG,
+                        _place(self, slot, slot.last_used),
+                        now,
+                        slot.last_used,
+                        0,
+                    )
+        finally:
+            _unlock(self)
         if departed:
             self._departed(departed)
         if self._cached > self._max_size:
@@ -725,31 +928,54 @@ cdef class RegistryCore:
         For SIZE only while more than so many are cached, for MEMORY only while they are known to
         have more than so many bytes. Whether it left.
         """
-        cdef long long much = self._bytes if cause == MEMORY else self._cached
+        cdef long long much
         departed = []
-        if slot.holds == 0 and not slot._pinned and much > more_than:
-            _detach(self, slot, epoch, cause, departed)
+        _lock(self)
+        try:
+            much = self._bytes if cause == MEMORY else self._cached
+            if slot.holds == 0 and not slot._pinned and much > more_than:
+                _detach(self, slot, epoch, cause, departed)
+        finally:
+            _unlock(self)
         if departed:
             self._departed(departed)
         return bool(departed)
 
     def _least_recent(self, Slot spare=None):
         """The slot whose instance was used least recently, of those that may be evicted."""
-        cdef PyObject* found = _oldest_free(self, spare)
-        return None if found == NULL else <object>found
+        cdef PyObject* found
+        least = None
+        _lock(self)
+        try:
+            found = _oldest_free(self, spare)
+            if found != NULL:
+                least = <object>found
+        finally:
+            _unlock(self)
+        return least
 
     def _warm_slots(self):
         """The slots that hold an instance strongly, newest first."""
-        return _cached_slots(self, False)
+        _lock(self)
+        try:
+            slots = _cached_slots(self, False)
+        finally:
+            _unlock(self)
+        return slots
 
     def _set_bytes(self, Slot slot not None, unsigned int epoch, long long size):
         """Note how big an instance is, -1 if that is not known; whether it is still there."""
-        if slot.kind == EMPTY or slot.epoch != epoch:
-            return False
-        if slot.kind == STRONG:
-            self._bytes += max(size, 0) - max(slot.bytes, 0)
-        slot.bytes = size
-        return True
+        cdef bint there
+        _lock(self)
+        try:
+            there = slot.kind != EMPTY and slot.epoch == epoch
+            if there:
+                if slot.kind == STRONG:
+                    self._bytes += max(size, 0) - max(slot.bytes, 0)
+                slot.bytes = size
+        finally:
+            _unlock(self)
+        return there
 
     def _set_limits(self, Slot slot not None, idle_seconds, age_seconds):
         """Give a class limits of its own; None takes the registry's, inf is none."""
@@ -767,12 +993,18 @@ cdef class RegistryCore:
 
     def _hold(self, Slot slot not None, instance):
         """Hold what another thread has built; its epoch, or -1 if it has left already."""
-        cdef unsigned int epoch = slot.epoch
-        kept = slot.instance() if slot.kind == WEAK else slot.instance
-        if slot.kind != EMPTY and kept is instance and slot.epoch == epoch:
-            slot.holds += 1
-            return epoch
-        return -1
+        cdef unsigned int epoch
+        cdef long long held = -1
+        _lock(self)
+        try:
+            epoch = slot.epoch
+            kept = slot._instance() if slot.kind == WEAK else slot._instance
+            if slot.kind != EMPTY and kept is instance and slot.epoch == epoch:
+                warmset_add_holds(&slot.holds, 1)
+                held = epoch
+        finally:
+            _unlock(self)
+        return held
 
     def _insert(
         self, Slot slot not None, instance, double built_at, double last_used, long long uses
@@ -784,22 +1016,26 @@ cdef class RegistryCore:
         """
         cdef bint written = False
         departed = []
-        _vacate(self, slot, REPLACED, departed)
-        slot.build_seconds = 0.0
-        if slot._alive and not self._sealed and slot.kind == EMPTY:
-            written = True
-            _attach(
-                self,
-                slot,
-                instance,
-                STRONG,
-                _place(self, slot, last_used),
-                built_at,
-                last_used,
-                uses,
-            )
-            slot.serial = <unsigned int>self._builds
-            slot.shared = True
+        _lock(self)
+        try:
+            _vacate(self, slot, REPLACED, departed)
+            slot.build_seconds = 0.0
+            if slot._alive and not self._sealed and slot.kind == EMPTY:
+                written = True
+                slot.serial = <unsigned int>self._builds
+                slot.shared = True
+                _attach(
+                    self,
+                    slot,
+                    instance,
+                    STRONG,
+                    _place(self, slot, last_used),
+                    built_at,
+                    last_used,
+                    uses,
+                )
+        finally:
+            _unlock(self)
         if departed:
             self._departed(departed)
         return written
@@ -809,11 +1045,15 @@ cdef class RegistryCore:
         cdef double now = _now(self)
         cdef bint written = False
         departed = []
-        _vacate(self, slot, REPLACED, departed)
-        slot.build_seconds = 0.0
-        if slot._alive and not self._sealed and slot.kind == EMPTY:
-            written = True
-            _attach(self, slot, reference, WEAK, NULL, now, now, 1)
+        _lock(self)
+        try:
+            _vacate(self, slot, REPLACED, departed)
+            slot.build_seconds = 0.0
+            if slot._alive and not self._sealed and slot.kind == EMPTY:
+                written = True
+                _attach(self, slot, reference, WEAK, NULL, now, now, 1)
+        finally:
+            _unlock(self)
         if departed:
             self._departed(departed)
         return written
@@ -821,17 +1061,29 @@ cdef class RegistryCore:
     def _amend(self, Slot slot not None, double built_at, double last_used, long long uses):
         """Rewrite the times and the count of a cached instance, and move it where they put it."""
         cdef Link* older
-        if slot.kind == STRONG:
-            older = _place(self, slot, last_used)
-            slot.built_at = built_at
-            slot.last_used = last_used
-            slot.uses = uses
-            _unlink(&slot.link)
-            _link(&slot.link, older)
+        _lock(self)
+        try:
+            if slot.kind == STRONG:
+                if FREE_THREADED:
+                    _shut(self, slot)
+                older = _place(self, slot, last_used)
+                slot.built_at = built_at
+                slot.last_used = last_used
+                slot._uses = uses
+                _unlink(&slot.link)
+                _link(&slot.link, older)
+                if FREE_THREADED:
+                    _open(slot)
+        finally:
+            _unlock(self)
 
     def _remove(self, Slot slot not None, int cause):
         departed = []
-        _vacate(self, slot, cause, departed)
+        _lock(self)
+        try:
+            _vacate(self, slot, cause, departed)
+        finally:
+            _unlock(self)
         if departed:
             self._departed(departed)
         return bool(departed)
@@ -841,15 +1093,20 @@ cdef class RegistryCore:
         cdef Slot slot
         cdef Py_ssize_t strong
         departed = []
-        self._generation += 1
-        while self._root.newer != &self._root:
-            slot = <Slot>_slot_at(self._root.newer)
-            _detach(self, slot, slot.epoch, cause, departed)
-        strong = len(departed)
-        if self._weak:
-            for slot in list(self._slots.values()):
-                if slot.kind == WEAK:
-                    _detach(self, slot, slot.epoch, cause, departed)
+        _lock(self)
+        try:
+            self._generation += 1
+            while self._root.newer != &self._root:
+                _settle(self)
+                slot = <Slot>_slot_at(self._root.newer)
+                _detach(self, slot, slot.epoch, cause, departed)
+            strong = len(departed)
+            if self._weak:
+                for slot in list(self._slots.values()):
+                    if slot.kind == WEAK:
+                        _detach(self, slot, slot.epoch, cause, departed)
+        finally:
+            _unlock(self)
         return strong, len(departed) - strong, departed
 
     def _trim(self, Slot spare=None):
@@ -858,12 +1115,18 @@ cdef class RegistryCore:
             self._choose_room(spare)
             return
         departed = []
-        _make_room(self, self._max_size, departed, spare)
+        _lock(self)
+        try:
+            _make_room(self, self._max_size, departed, spare)
+        finally:
+            _unlock(self)
         if departed:
             self._departed(departed)
 
     def _holders(self):
         """Class name, thread and time of each hold, oldest first."""
+        if FREE_THREADED:
+            return _holders_by_stripe(self)
         cdef Hold* hold = self._holds.newer
         cdef Hold* facts
         cdef Py_ssize_t count = 0, taken = 0, i
@@ -891,7 +1154,13 @@ cdef class RegistryCore:
 
     def _has_room(self):
         """Whether an instance can be added within the bound."""
-        return self._cached < self._max_size or _oldest_free(self, None) != NULL
+        cdef bint room
+        _lock(self)
+        try:
+            room = self._cached < self._max_size or _oldest_free(self, None) != NULL
+        finally:
+            _unlock(self)
+        return room
 
     def _made_room(self):
         """Something was released while builds wait for that; the registry overrides it."""
@@ -899,18 +1168,32 @@ cdef class RegistryCore:
     def _abandon(self, Slot slot not None):
         """Take an instance out and leave it alone: after a fork it is the parent's."""
         departed = []
-        _detach(self, slot, slot.epoch, DISCARDED, departed)
-        slot.leaving = None
+        _lock(self)
+        try:
+            _detach(self, slot, slot.epoch, DISCARDED, departed)
+            _left = slot._leaving  # dropped after the change
+            _guard(slot)
+            slot._leaving = None
+            _unguard(slot)
+        finally:
+            _unlock(self)
         return bool(departed)
 
     def _reset_after_fork(self):
-        """There is no lock here that another thread could have held."""
+        """
+        Where there is an interpreter lock, there is no lock here that another thread could hold.
+
+        Where there is none, all threads stood still at the fork, so none was reading; and in a
+        change only where it waited for a lock of the interpreter, between two whole steps of it.
+        """
+        warmset_keep_own_seat()
+        warmset_mutex_reset(&self._mutex)
 
     def _tally(self, int which):
         """Count one more of what `_tallies` names."""
         if not 0 <= which < TALLIES:
             raise IndexError(which)
-        self._tallies[which] += 1
+        warmset_add_number(&self._tallies[which], 1)
 
     def _counters(self):
         """
@@ -919,7 +1202,8 @@ cdef class RegistryCore:
         Hits, misses, evictions, builds, build seconds, removals by cause, and the tallies.
         """
         # Read before the first object is made for them.
-        cdef long long hits = self._hits, misses = self._misses, evictions = self._evictions
+        cdef long long hits = self.hits + _late_hits(self)
+        cdef long long misses = self._misses, evictions = self._evictions
         cdef long long builds = self._builds
         cdef long long removals[CAUSES]
         cdef long long tallies[TALLIES]
@@ -939,14 +1223,14 @@ cdef class RegistryCore:
         """
         cdef Slot slot
         entries = []
-        for slot in _cached_slots(self, False):
+        for slot in self._warm_slots():
             if slot.kind == STRONG:
                 entries.append(
                     (
                         slot.name,
                         slot.built_at,
                         slot.last_used,
-                        slot.uses,
+                        slot._uses + _late_uses(slot),
                         slot.build_seconds,
                         slot.holds,
                         slot.bytes,
@@ -960,23 +1244,27 @@ cdef class RegistryCore:
         cdef Py_ssize_t alive = 0
         if self._weak:
             for slot in list(self._slots.values()):
-                if slot.kind == WEAK and slot.instance() is not None:
+                _lock(self)
+                try:
+                    reference = slot._instance if slot.kind == WEAK else None
+                finally:
+                    _unlock(self)
+                if reference is not None and reference() is not None:
                     alive += 1
         return alive
 
     def _ring(self, *, from_oldest=False):
         """The names along one direction of the links, for the structural check."""
         cdef Slot slot
-        return [slot.name for slot in _cached_slots(self, from_oldest)]
+        _lock(self)
+        try:
+            slots = _cached_slots(self, from_oldest)
+        finally:
+            _unlock(self)
+        return [slot.name for slot in slots]
 
 
 # -- the ways of a look-up -----------------------------------------------------------------------
-
-cdef inline object _owned(PyObject* new_reference):
-    cdef object result = <object>new_reference
-    Py_DECREF(result)
-    return result
-
 
 cdef inline double _now(RegistryCore core) except? -1.0:
     if core._timer is None:
@@ -984,10 +1272,27 @@ cdef inline double _now(RegistryCore core) except? -1.0:
     return core._timer()
 
 
+cdef inline number _late_hits(RegistryCore core) noexcept:
+    """Hits that stand in the stripes of their threads."""
+    if not FREE_THREADED:
+        return 0
+    return warmset_hits(core._table)
+
+
+cdef inline PyObject* _in_front(Front* front, object class_name) noexcept:
+    """The slot at the place that the address of a name gives, if it is of that very object."""
+    cdef PyObject* found = <PyObject*>warmset_load_pointer(
+        &front.places[(<size_t><PyObject*>class_name >> 4) & front.mask]
+    )
+    if found != NULL and <PyObject*>(<Slot>found).name == <PyObject*>class_name:
+        return found
+    return NULL
+
+
 cdef inline PyObject* _find(RegistryCore core, object class_name) except? NULL:
     """The slot of a name, borrowed; NULL after counting a miss. The name is an exact str."""
-    cdef PyObject* found = core._front[(<size_t><PyObject*>class_name >> 4) & core._front_mask]
-    if found != NULL and <PyObject*>(<Slot>found).name == <PyObject*>class_name:
+    cdef PyObject* found = _in_front(core._front, class_name)
+    if found != NULL:
         return found
     return _find_by_value(core, class_name)
 
@@ -1002,33 +1307,48 @@ cdef PyObject* _find_by_value(RegistryCore core, object class_name) except? NULL
     return found
 
 
+cdef Front* _new_front(size_t size) noexcept:
+    cdef Front* front = <Front*>PyMem_Calloc(1, sizeof(Front) + (size - 1) * sizeof(PyObject*))
+    if front != NULL:
+        front.mask = size - 1
+    return front
+
+
 cdef void _bring_to_front(RegistryCore core, Slot slot) noexcept:
     """Let a slot be found by the address of its name, in the place of another one if need be."""
-    cdef size_t size = core._front_mask + 1
+    cdef Front* front = core._front
+    cdef size_t size = front.mask + 1, wanted = <size_t>len(core._slots)
     cdef PyObject** place
-    if size < FRONT_AT_MOST and size < <size_t>len(core._slots):
-        while size < FRONT_AT_MOST and size < <size_t>len(core._slots):
+    if FREE_THREADED:
+        wanted *= 4  # what does not stand in the front costs more here
+    if size < FRONT_AT_MOST and size < wanted:
+        while size < FRONT_AT_MOST and size < wanted:
             size *= 2
-        place = <PyObject**>PyMem_Calloc(size, sizeof(PyObject*))
-        if place != NULL:  # else the old one goes on
-            _drop_front(core)
-            core._front = place
-            core._front_mask = size - 1
-    place = &core._front[(<size_t><PyObject*>slot.name >> 4) & core._front_mask]
+        front = _new_front(size)
+        if front == NULL:
+            front = core._front  # it goes on
+        else:
+            _empty_front(core._front)
+            if FREE_THREADED:
+                front = <Front*>warmset_exchange_pointer(&core._front, front)
+                warmset_wait(core._table)
+                PyMem_Free(front)
+                front = core._front
+            else:
+                PyMem_Free(core._front)
+                core._front = front
+    place = &front.places[(<size_t><PyObject*>slot.name >> 4) & front.mask]
     if place[0] != NULL:
         (<Slot>place[0]).place = NULL
-    place[0] = <PyObject*>slot
+    warmset_store_pointer(place, <PyObject*>slot)
     slot.place = place
 
 
-cdef void _drop_front(RegistryCore core) noexcept:
+cdef void _empty_front(Front* front) noexcept:
     cdef size_t i
-    if core._front != NULL:
-        for i in range(core._front_mask + 1):
-            if core._front[i] != NULL:
-                (<Slot>core._front[i]).place = NULL
-        PyMem_Free(core._front)
-        core._front = NULL
+    for i in range(front.mask + 1):
+        if front.places[i] != NULL:
+            _hide(<Slot>front.places[i])
 
 
 cdef inline PyObject* _warm(
@@ -1036,25 +1356,99 @@ cdef inline PyObject* _warm(
 ) except? NULL:
     """A new reference to the instance of a slot; NULL if there is none, or none any more."""
     cdef PyObject* instance
+    if FREE_THREADED:
+        return _warm_or_shut(core, slot, now, hold, count, epoch)
     if (
         slot.kind == STRONG
         and now - slot.last_used <= slot.idle_limit
         and now - slot.built_at <= slot.age_limit
     ):
-        instance = <PyObject*>slot.instance
-        Py_INCREF(<object>instance)
+        instance = <PyObject*>slot._instance
+        _incref(instance)
         slot.last_used = now
-        slot.uses += count
+        slot._uses += count
         slot.holds += hold
         if not hold:
             slot.shared = True
-        core._hits += count
+        core.hits += count
         epoch[0] = slot.epoch
         if core._root.older != &slot.link:
             _unlink(&slot.link)
             _link(&slot.link, core._root.older)
         return instance
     return _warm_or_gone(core, slot, now, hold, count, epoch)
+
+
+cdef PyObject* _warm_or_gone(
+    RegistryCore core, Slot slot, double now, bint hold, bint count, unsigned int* epoch
+) except? NULL:
+    cdef Slot kept = slot  # the caller's is borrowed, and foreign code may run from here on
+    cdef PyObject* instance
+    cdef list departed = []
+    _lock(core)
+    try:
+        instance = _warm_or_taken(core, kept, now, hold, count, epoch, departed)
+    finally:
+        _unlock(core)
+    if departed:
+        core._departed(departed)
+    return instance
+
+
+cdef PyObject* _warm_or_taken(
+    RegistryCore core,
+    Slot slot,
+    double now,
+    bint hold,
+    bint count,
+    unsigned int* epoch,
+    list departed,
+) except? NULL:
+    """What a look-up does with a slot that is not simply warm; what leaves goes to `departed`."""
+    cdef unsigned int seen
+    if slot._leaving and core._revives:
+        _revive(core, slot, now)
+    seen = slot.epoch
+    if slot.kind == WEAK:
+        instance = slot._instance()
+        if instance is not None:
+            core.hits += count
+            epoch[0] = seen
+            if slot.epoch == seen:
+                slot.last_used = now
+                slot._uses += count
+                slot.holds += hold
+            Py_INCREF(instance)
+            return <PyObject*>instance
+        _detach(core, slot, seen, COLLECTED, departed)
+    elif slot.kind == STRONG:
+        _expire(core, slot, now, departed)
+        if slot.kind == STRONG and slot.epoch == seen:
+            # Fresh, where it was not read without the lock; or held or pinned, so that its idle
+            # clock stood still; or used since.
+            return _take(core, slot, now, hold, count, epoch)
+    warmset_add_number(&core._misses, count)
+    return NULL
+
+
+cdef PyObject* _take(
+    RegistryCore core, Slot slot, double now, bint hold, bint count, unsigned int* epoch
+) noexcept:
+    """A new reference to what is in a strong slot, which counts as used now."""
+    Py_INCREF(slot._instance)
+    slot.last_used = now
+    warmset_add_uses(&slot._uses, count)
+    warmset_add_holds(&slot.holds, hold)
+    if not hold:
+        slot.shared = True
+    core.hits += count
+    epoch[0] = slot.epoch
+    _settle(core)
+    if core._root.older != &slot.link:
+        _unlink(&slot.link)
+        _link(&slot.link, core._root.older)
+    core._last_stamp += 1
+    return <PyObject*>slot._instance
 
 
 cdef inline object _get(RegistryCore core, object class_name):
@@ -1066,6 +1460,11 @@ cdef inline object _get(RegistryCore core, object class_name):
     if type(class_name) is not str:
         class_name = check_name(class_name)
     now = _now(core)
+    if FREE_THREADED:
+        instance = _look_up(core, class_name, now, False, True, NULL, &epoch)
+        if instance != NULL:
+            return _owned(instance)
+        return _build_and_share(core, class_name)
     found = _find(core, class_name)
     if found != NULL:
         instance = _warm(core, <Slot>found, now, False, True, &epoch)
@@ -1074,37 +1473,316 @@ cdef inline object _get(RegistryCore core, object class_name):
     return _build_and_share(core, class_name)
 
 
-cdef PyObject* _warm_or_gone(
+# -- a look-up without a lock --------------------------------------------------------------------
+# What follows, up to the builds, is for an interpreter without a lock. What is called between
+# `warmset_enter` and `warmset_leave` is C that runs no Python code and waits for nothing.
+
+cdef inline PyObject* _look_up(
+    RegistryCore core,
+    object class_name,
+    double now,
+    bint hold,
+    bint count,
+    PyObject** held,
+    unsigned int* epoch,
+) except? NULL:
+    """
+    A new reference to the instance of a name; NULL after counting a miss.
+
+    With `hold`, `held` becomes a new reference to its slot, also after a miss; or NULL.
+    """
+    cdef Stripe* stripe = warmset_enter(core._table)
+    cdef PyObject* found
+    cdef PyObject* instance = NULL
+    if stripe != NULL:
+        found = _in_front(<Front*>warmset_load_pointer(&core._front), class_name)
+        if found != NULL:
+            instance = _read(core, stripe, <Slot>found, now, hold, count, epoch)
+            if instance != NULL and hold:
+                _incref(found)
+                held[0] = found
+        warmset_leave(stripe)
+        if instance != NULL:
+            return instance
+    return _look_up_by_value(core, class_name, now, hold, count, held, epoch)
+
+
+cdef PyObject* _look_up_by_value(
+    RegistryCore core,
+    object class_name,
+    double now,
+    bint hold,
+    bint count,
+    PyObject** held,
+    unsigned int* epoch,
+) except? NULL:
+    cdef Slot slot
+    cdef Stripe* stripe
+    cdef PyObject* found = warmset_slot_named(<PyObject*>core._slots, <PyObject*>class_name)
+    if hold:
+        held[0] = found
+    if found == NULL:
+        check_name(class_name)
+        warmset_add_number(&core._misses, 1)
+        return NULL
+    if hold:
+        slot = <Slot>found
+    else:
+        slot = _owned(found)
+    stripe = warmset_own(core._table)
+    # Slots that want the same place take turns at it, not at each look-up.
+    if stripe == NULL or (
+        slot.place == NULL
+        and <PyObject*>slot.name == <PyObject*>class_name
+        and warmset_load_number(&stripe.hits) % 16 == 0
+    ):
+        _lock(core)
+        try:
+            warmset_sit_down(core._table)
+            if slot._alive and <PyObject*>slot.name == <PyObject*>class_name:
+                _bring_to_front(core, slot)
+        finally:
+            _unlock(core)
+    try:
+        return _warm_or_shut(core, slot, now, hold, count, epoch)
+    except BaseException:
+        if hold:
+            held[0] = NULL
+            Py_DECREF(slot)
+        raise
+
+
+cdef PyObject* _warm_or_shut(
     RegistryCore core, Slot slot, double now, bint hold, bint count, unsigned int* epoch
 ) except? NULL:
-    cdef Slot kept = slot  # the caller's is borrowed, and foreign code may run from here on
-    cdef unsigned int seen
-    cdef list departed = []
-    if kept.leaving and core._revives and _revive(core, slot, now):
-        return _warm(core, slot, now, hold, count, epoch)
-    seen = slot.epoch
-    if slot.kind == WEAK:
-        instance = slot.instance()
-        if instance is not None:
-            core._hits += count
-            epoch[0] = seen
-            if slot.epoch == seen:
-                slot.last_used = now
-                slot.uses += count
-                slot.holds += hold
-            Py_INCREF(instance)
-            return <PyObject*>instance
-        _detach(core, slot, seen, COLLECTED, departed)
-    elif slot.kind == STRONG:
-        _expire(core, slot, now, departed)
-        if slot.kind == STRONG and slot.epoch == seen:
-            # Held or pinned, so its idle clock stood still; or used since.
-            slot.last_used = now
-            return _warm(core, slot, now, hold, count, epoch)
-    core._misses += count
-    if departed:
-        core._departed(departed)
-    return NULL
+    """As `_warm`; the slot is not borrowed."""
+    cdef Stripe* stripe = warmset_enter(core._table)
+    cdef PyObject* instance
+    if stripe != NULL:
+        instance = _read(core, stripe, slot, now, hold, count, epoch)
+        warmset_leave(stripe)
+        if instance != NULL:
+            return instance
+    return _warm_or_gone(core, slot, now, hold, count, epoch)
+
+
+cdef inline PyObject* _read(
+    RegistryCore core,
+    Stripe* stripe,
+    Slot slot,
+    double now,
+    bint hold,
+    bint count,
+    unsigned int* epoch,
+) noexcept:
+    """A new reference to what is in an open slot and fresh, else NULL."""
+    cdef PyObject* instance
+    if not (
+        warmset_load_byte(&_trace(slot).open)
+        and now - slot.last_used <= slot.idle_limit
+        and now - slot.built_at <= slot.age_limit
+    ):
+        return NULL
+    instance = <PyObject*>slot._instance
+    _incref(instance)
+    epoch[0] = slot.epoch
+    if hold:
+        warmset_add_holds(&slot.holds, 1)
+    elif not slot.shared:
+        slot.shared = True
+    _note(core, stripe, slot, now)
+    if count:
+        warmset_store_number(&stripe.hits, stripe.hits + 1)
+    return instance
+
+
+cdef inline void _note(RegistryCore core, Stripe* stripe, Slot slot, double now) noexcept:
+    """
+    A thread used a slot at this time.
+
+    Nothing is stored if it is the one that it used last, within the same reading of the clock, and
+    the ring shows nothing newer.
+    """
+    if stripe.last == <PyObject*>slot:
+        if slot.last_used == now and stripe.stamp > warmset_load_number(&core._last_stamp):
+            return
+        _stamp(core, stripe, slot, now)
+        warmset_fence()
+    else:
+        _stamp(core, stripe, slot, now)
+        _turn_to(stripe, slot)
+    # The stamp was stored before this is read, by the fence or the exchange: who puts the ring in
+    # order takes the slot out of its list first, and reads the stamp then.
+    warmset_touch(stripe, _trace(slot))
+
+
+cdef inline void _stamp(RegistryCore core, Stripe* stripe, Slot slot, double now) noexcept:
+    """
+    Note where in the order of all uses this one stands.
+
+    Stamps are nanoseconds of the system's clock; but each is above all that its thread gave and all
+    that the ring shows, so that they order what one thread does between two ticks of the clock.
+    """
+    cdef double time = now if core._timer is None else warmset_clock(False)
+    cdef number stamp = <number>(time * 1e9)
+    stamp = max(stamp, stripe.stamp + 1, warmset_load_number(&core._last_stamp) + 1)
+    stripe.stamp = stamp
+    slot.last_used = now
+    warmset_store_number(&_trace(slot).stamp, stamp)
+
+
+cdef inline void _turn_to(Stripe* stripe, Slot slot) noexcept:
+    """Let a thread give its last slot the uses that it owes it, and turn to this one."""
+    cdef PyObject* last = <PyObject*>warmset_exchange_pointer(&stripe.last, <PyObject*>slot)
+    if last != NULL:  # else its instance has left, with these uses
+        warmset_add_uses(&(<Slot>last)._uses, <long long>(stripe.hits - stripe.before))
+    warmset_store_number(&stripe.before, stripe.hits)
+
+
+cdef void _open(Slot slot) noexcept:
+    """Let readers take what is in a slot."""
+    warmset_store_byte(&_trace(slot).open, True)
+
+
+cdef void _shut(RegistryCore core, Slot slot) noexcept:
+    """
+    Let no reader take what is in a slot any more, and wait for those that do.
+
+    After this nobody but who has the lock writes to the slot, no list refers to it, and its
+    times, holds and uses are what they are.
+    """
+    warmset_store_byte(&_trace(slot).open, False)
+    warmset_wait(core._table)
+    slot._uses += warmset_late_uses(core._table, <PyObject*>slot, True)
+    _settle(core)
+
+
+cdef void _settle(RegistryCore core) noexcept:
+    """
+    Put the slots that were used without the lock in their places in the ring.
+
+    Called before the ring is looked at or added to, under the lock. O(n log n) for the n that were
+    used since; each was used for it.
+    """
+    cdef Trace* trace
+    cdef Trace* following
+    cdef Link* link
+    cdef Link* older
+    if not FREE_THREADED:
+        return
+    trace = _in_order(warmset_gather(core._table))
+    while trace != NULL:
+        following = trace.next
+        if trace.stamp > core._last_stamp:
+            warmset_store_number(&core._last_stamp, trace.stamp)
+        warmset_store_byte(&trace.touched, False)  # from here on it may be in a list again
+        warmset_fence()
+        link = &(<Slot><PyObject*>(<char*>trace - TRACE_OFFSET)).link
+        if link.newer != NULL:
+            _unlink(link)
+            older = core._root.older
+            while older != &core._root and _later(older, link):
+                older = older.older
+            _link(link, older)
+        trace = following
+
+
+cdef inline bint _later(Link* one, Link* other) noexcept:
+    return (<Slot>_slot_at(one)).last_used > (<Slot>_slot_at(other)).last_used
+
+
+cdef bint _before(Trace* one, Trace* other) noexcept:
+    cdef PyObject* first = <PyObject*>(<char*>one - TRACE_OFFSET)
+    cdef PyObject* second = <PyObject*>(<char*>other - TRACE_OFFSET)
+    if (<Slot>first).last_used != (<Slot>second).last_used:
+        return (<Slot>first).last_used < (<Slot>second).last_used
+    return one.stamp < other.stamp
+
+
+cdef Trace* _in_order(Trace* traces) noexcept:
+    """
+    A list of traces by time and stamp, the oldest first: merge sort, from the bottom up.
+
+    Their threads may write new ones meanwhile: then that slot stands where one of the two puts it.
+    """
+    cdef Trace* runs[64]  # at i a run of 2^i, or nothing
+    cdef Trace* run
+    cdef int i, used = 0
+    while traces != NULL:
+        run = traces
+        traces = traces.next
+        run.next = NULL
+        i = 0
+        while i < used and runs[i] != NULL:
+            run = _merged(runs[i], run)
+            runs[i] = NULL
+            i += 1
+        if i == used:
+            used += 1
+        runs[i] = run
+    run = NULL
+    for i in range(used):
+        run = _merged(runs[i], run)
+    return run
+
+
+cdef Trace* _merged(Trace* one, Trace* other) noexcept:
+    cdef Trace* merged = NULL
+    cdef Trace** end = &merged
+    while one != NULL and other != NULL:
+        if _before(one, other):
+            end[0] = one
+            one = one.next
+        else:
+            end[0] = other
+            other = other.next
+        end = &end[0].next
+    end[0] = one if one != NULL else other
+    return merged
+
+
+cdef list _holders_by_stripe(RegistryCore core):
+    """As `_holders`, from the rings of all stripes."""
+    cdef Stripe* stripe
+    cdef Hold* hold
+    cdef list holders = []
+    cdef list slots
+    cdef Py_ssize_t seat, count, taken, i
+    cdef Hold* facts
+    for seat in range(warmset_load_size(&core._table.used)):
+        stripe = <Stripe*>warmset_load_pointer(&core._table.stripes[seat])
+        if stripe == NULL:
+            continue
+        count = 0
+        warmset_lock(&stripe.lock)
+        hold = stripe.holds.newer
+        while hold != &stripe.holds:
+            count += 1
+            hold = hold.newer
+        warmset_unlock(&stripe.lock)
+        slots = [None] * count
+        facts = <Hold*>PyMem_Malloc((count + 1) * sizeof(Hold))
+        if facts == NULL:
+            raise MemoryError
+        taken = 0
+        warmset_lock(&stripe.lock)
+        hold = stripe.holds.newer
+        while hold != &stripe.holds and taken < count:
+            facts[taken] = hold[0]
+            slots[taken] = <object>hold.slot  # its holder has it until the hold is out of the ring
+            hold = hold.newer
+            taken += 1
+        warmset_unlock(&stripe.lock)
+        try:
+            for i in range(taken):
+                holders.append((facts[i].since, (<Slot>slots[i]).name, facts[i].thread))
+        finally:
+            PyMem_Free(facts)
+    holders.sort(key=itemgetter(0))
+    return [(name, thread, since) for since, name, thread in holders]
+
+
+# -- builds and holds ----------------------------------------------------------------------------
 
 
 cdef tuple _build_and_hold(RegistryCore core, object class_name, unsigned int* epoch):
@@ -1122,9 +1800,16 @@ cdef object _build_and_share(RegistryCore core, object class_name):
     # What a build gives is held, so that nobody closes it before it is in its caller's hands.
     instance, slot, held = core._build(class_name)
     if slot is not None:
-        if slot.epoch == <unsigned int>held:
-            slot.shared = True
-            slot.holds -= 1
+        there = False
+        _lock(core)
+        try:
+            if slot.epoch == <unsigned int>held:
+                there = True
+                slot.shared = True
+                warmset_add_holds(&slot.holds, -1)
+        finally:
+            _unlock(core)
+        if there:
             if core._cached > core._max_size:  # its closers built others while it was held
                 core._trim(slot)
             if core._blocked:
@@ -1139,6 +1824,9 @@ cdef inline void _enter(RegistryCore core, Hold* hold, PyObject* slot) noexcept:
     hold.slot = slot
     hold.thread = PyThread_get_thread_ident()
     hold.since = (<Slot>slot).last_used
+    if FREE_THREADED:
+        warmset_link_hold(core._table, hold)
+        return
     hold.newer = &core._holds
     hold.older = core._holds.older
     hold.older.newer = hold
@@ -1146,6 +1834,9 @@ cdef inline void _enter(RegistryCore core, Hold* hold, PyObject* slot) noexcept:
 
 
 cdef inline void _leave(Hold* hold) noexcept:
+    if FREE_THREADED:
+        warmset_unlink_hold(hold)
+        return
     if hold.newer != NULL:
         hold.newer.older = hold.older
         hold.older.newer = hold.newer
@@ -1167,6 +1858,8 @@ cdef int _release(RegistryCore core, Slot slot, unsigned int epoch) except -1:
 cdef inline int _give_back(
     RegistryCore core, Slot slot, unsigned int epoch, double now, bint share
 ) except -1:
+    if FREE_THREADED:
+        return _give_back_without_lock(core, slot, epoch, now, share)
     if slot.epoch != epoch:
         return _give_back_departed(core, slot, epoch, share)
     slot.holds -= 1
@@ -1182,29 +1875,72 @@ cdef inline int _give_back(
     return 0
 
 
+cdef int _give_back_without_lock(
+    RegistryCore core, Slot slot, unsigned int epoch, double now, bint share
+) except -1:
+    cdef Stripe* stripe = warmset_enter(core._table)
+    cdef Departure departure = None
+    cdef bint given = False
+    if stripe != NULL:
+        given = warmset_load_byte(&_trace(slot).open) and slot.epoch == epoch and not share
+        if given:
+            _note(core, stripe, slot, now)
+            warmset_add_holds(&slot.holds, -1)
+        warmset_leave(stripe)
+    if not given:
+        _lock(core)
+        try:
+            if slot.epoch != epoch:
+                departure = _take_back(slot, epoch, share)
+            else:
+                slot.shared |= share
+                slot.last_used = now
+                if slot.kind == STRONG:
+                    _settle(core)
+                    _unlink(&slot.link)
+                    _link(&slot.link, core._root.older)
+                    core._last_stamp += 1
+                warmset_add_holds(&slot.holds, -1)
+        finally:
+            _unlock(core)
+        if departure is not None:
+            core._let_go(departure)
+    # Its hold was taken off before these are read; who waits counted itself before it looked.
+    if warmset_load_size(&core._cached) > core._max_size:
+        core._trim()
+    if warmset_load_size(&core._blocked):
+        core._made_room()
+    return 0
+
+
 cdef Departure _departure_of(Slot slot, unsigned int epoch):
     """What was taken out of a slot under this epoch, and is still held."""
     cdef Departure departure
-    if slot.leaving:
-        for departure in slot.leaving:
+    if slot._leaving:
+        for departure in slot._leaving:
             if departure.epoch == epoch:
                 return departure
+    return None
+
+
+cdef Departure _take_back(Slot slot, unsigned int epoch, bint share):
+    """Take a hold off what was taken out of a slot; give it, if that was its last one."""
+    cdef Departure departure = _departure_of(slot, epoch)
+    if departure is not None:
+        departure.shared |= share
+        departure.holds -= 1
+        if departure.holds == 0:
+            slot._leaving.remove(departure)
+            return departure
     return None
 
 
 cdef int _give_back_departed(
     RegistryCore core, Slot slot, unsigned int epoch, bint share
 ) except -1:
-    cdef Departure departure
-    if slot.leaving:
-        for departure in slot.leaving:
-            if departure.epoch == epoch:
-                departure.shared |= share
-                departure.holds -= 1
-                if departure.holds == 0:
-                    slot.leaving.remove(departure)
-                    core._let_go(departure)
-                break
+    cdef Departure departure = _take_back(slot, epoch, share)
+    if departure is not None:
+        core._let_go(departure)
     if core._blocked:
         core._made_room()
     return 0
@@ -1255,23 +1991,33 @@ cdef int _detach(
     if slot.kind == EMPTY or slot.epoch != epoch:
         return 0
     departure = Departure.__new__(Departure)
-    if slot.leaving is None and slot.holds > 0:
-        slot.leaving = []
+    if slot._leaving is None and slot.holds > 0:
+        leaving = []
+        _guard(slot)
+        slot._leaving = leaving
+        _unguard(slot)
     # Making these may have run the collector: the slot may be another one now, or held.
     if slot.kind == EMPTY or slot.epoch != epoch:
         return 0
-    if slot.holds > 0 and (cause <= MEMORY or slot.leaving is None):
+    if slot.holds > 0 and (cause <= MEMORY or slot._leaving is None):
         return 0
     departed.append(departure)
+    if FREE_THREADED and slot.kind == STRONG:
+        _shut(core, slot)
+        if slot.holds > 0 and (cause <= MEMORY or slot._leaving is None):
+            # Somebody took hold of it meanwhile.
+            _open(slot)
+            departed.pop()
+            return 0 if cause <= MEMORY else _detach(core, slot, epoch, cause, departed)
     departure.class_name = slot.name
     departure.cause = cause
     departure.epoch = epoch
-    departure.instance = slot.instance
+    departure.instance = slot._instance
     departure.routes = slot.routes
     departure.built_at = slot.built_at
     departure.last_used = slot.last_used
     departure.build_seconds = slot.build_seconds
-    departure.uses = slot.uses
+    departure.uses = slot._uses
     departure.bytes = slot.bytes
     departure.serial = slot.serial
     departure.holds = slot.holds
@@ -1286,7 +2032,9 @@ cdef int _detach(
         core._weak -= 1
     slot.kind = EMPTY
     slot.bytes = -1
-    slot.instance = None
+    _guard(slot)
+    slot._instance = None
+    _unguard(slot)
     slot.routes = None
     slot.recent = None
     slot.holds = 0
@@ -1297,7 +2045,7 @@ cdef int _detach(
     if cause <= COLLECTED:
         core._evictions += 1
     if departure.held and not departure.weak:
-        slot.leaving.append(departure)
+        slot._leaving.append(departure)
     if core._queue is not None:
         core._queue.append(departure)
     return 0
@@ -1306,12 +2054,13 @@ cdef int _detach(
 cdef bint _revive(RegistryCore core, Slot slot, double now) except -1:
     """Put back what was taken out of a slot last and is still held; it keeps its epoch."""
     cdef Departure departure
-    if slot.kind != EMPTY or not slot.leaving:
+    _settle(core)
+    if slot.kind != EMPTY or not slot._leaving:
         return False
-    departure = slot.leaving[len(slot.leaving) - 1]
+    departure = slot._leaving[len(slot._leaving) - 1]
     if departure.cause == REPLACED or departure.cause == AGED or departure.cause == RECYCLED:
         return False
-    slot.leaving.pop()
+    slot._leaving.pop()
     slot.moves += 1
     slot.epoch = departure.epoch
     slot.holds = departure.holds
@@ -1349,12 +2098,17 @@ cdef void _attach(
     """Put an instance into an empty slot, linked next to `older`; a weak one is not linked."""
     slot.built_at = built_at
     slot.last_used = last_used
-    slot.uses = uses
-    slot.instance = content
+    slot._uses = uses
+    _guard(slot)
+    slot._instance = content
+    _unguard(slot)
     slot.kind = kind
     if kind == STRONG:
         _link(&slot.link, older)
         core._cached += 1
+        core._last_stamp += 1  # what is used from here on is newer
+        if FREE_THREADED:
+            _open(slot)
     else:
         core._weak += 1
 
@@ -1366,8 +2120,8 @@ cdef int _vacate(RegistryCore core, Slot slot, int cause, list departed) except 
         slot.moves += 1
         slot.epoch = slot.moves
     _detach(core, slot, slot.epoch, cause, departed)
-    if cause == REPLACED and slot.leaving:
-        for departure in slot.leaving:
+    if cause == REPLACED and slot._leaving:
+        for departure in slot._leaving:
             departure.cause = REPLACED  # of another class now: not revived
     return 0
 
@@ -1410,8 +2164,10 @@ cdef PyObject* _oldest_free(RegistryCore core, Slot spare) noexcept:
     It is looked for anew at each step of a loop: a detachment makes an object, which may run the
     collector, and what stood next in the ring need not stand there any more.
     """
-    cdef Link* link = core._root.newer
+    cdef Link* link
     cdef PyObject* slot
+    _settle(core)
+    link = core._root.newer
     while link != &core._root:
         slot = _slot_at(link)
         if (<Slot>slot).holds == 0 and not (<Slot>slot)._pinned and slot != <PyObject*>spare:
@@ -1422,8 +2178,10 @@ cdef PyObject* _oldest_free(RegistryCore core, Slot spare) noexcept:
 
 cdef Link* _place(RegistryCore core, Slot slot, double last_used) noexcept:
     """The neighbour on the older side that a last use at this time gives to a slot."""
-    cdef Link* older = core._root.older
+    cdef Link* older
     cdef PyObject* other
+    _settle(core)
+    older = core._root.older
     while older != &core._root:
         other = _slot_at(older)
         if older != &slot.link and (<Slot>other).last_used <= last_used:
@@ -1434,8 +2192,10 @@ cdef Link* _place(RegistryCore core, Slot slot, double last_used) noexcept:
 
 cdef list _cached_slots(RegistryCore core, bint from_oldest):
     cdef list slots = [None] * core._cached  # no allocation while the ring is walked
-    cdef Link* link = core._root.newer if from_oldest else core._root.older
+    cdef Link* link
     cdef Py_ssize_t i = 0
+    _settle(core)
+    link = core._root.newer if from_oldest else core._root.older
     while link != &core._root and i < len(slots):
         slots[i] = <object>_slot_at(link)
         link = link.newer if from_oldest else link.older
@@ -1472,15 +2232,23 @@ cdef class Lease:
         cdef PyObject* found
         cdef PyObject* instance = NULL
         cdef double now
-        if self._state != FREE:
+        # From here on it is nobody else's, however long a build takes.
+        if not warmset_swap_state(&self._state, FREE, ENTERING):
             raise RuntimeError(f"this lease already holds {self._class_name!r}")
-        self._state = ENTERING  # from here on it is nobody else's, however long a build takes
         try:
             now = _now(core)
-            found = _find(core, self._class_name)
-            if found != NULL:
-                self._slot = <Slot>found
-                instance = _warm(core, self._slot, now, True, True, &self._epoch)
+            if FREE_THREADED:
+                found = NULL
+                instance = _look_up(
+                    core, self._class_name, now, True, True, &found, &self._epoch
+                )
+                if found != NULL:
+                    self._slot = _owned(found)
+            else:
+                found = _find(core, self._class_name)
+                if found != NULL:
+                    self._slot = <Slot>found
+                    instance = _warm(core, self._slot, now, True, True, &self._epoch)
             if instance != NULL:
                 self._instance = _owned(instance)
             else:
@@ -1503,7 +2271,7 @@ cdef class Lease:
         cdef PyObject* instance
         self._slot = core._slots.get(self._class_name)
         if self._slot is None:
-            core._misses += count
+            warmset_add_number(&core._misses, count)
             return False
         instance = _warm(core, self._slot, now, True, count, &self._epoch)
         if instance == NULL:
@@ -1526,13 +2294,16 @@ cdef class Lease:
         cdef Departure departure
         lease._instance, lease._slot, lease._epoch = self._instance, self._slot, self._epoch
         if lease._slot is not None:
-            departure = None
-            if lease._slot.epoch == lease._epoch:
-                lease._slot.holds += 1
-            else:
-                departure = _departure_of(lease._slot, lease._epoch)
-                if departure is not None:
-                    departure.holds += 1
+            _lock(self._core)
+            try:
+                if lease._slot.epoch == lease._epoch:
+                    warmset_add_holds(&lease._slot.holds, 1)
+                else:
+                    departure = _departure_of(lease._slot, lease._epoch)
+                    if departure is not None:
+                        departure.holds += 1
+            finally:
+                _unlock(self._core)
             _enter(lease._core, &lease._hold, <PyObject*>lease._slot)
         lease._state = HELD
         return lease
@@ -1541,12 +2312,16 @@ cdef class Lease:
         """From now on somebody else has the instance, too, and holds no lease on it."""
         cdef Departure departure
         if self._slot is not None:
-            if self._slot.epoch == self._epoch:
-                self._slot.shared = True
-            else:
-                departure = _departure_of(self._slot, self._epoch)
-                if departure is not None:
-                    departure.shared = True
+            _lock(self._core)
+            try:
+                if self._slot.epoch == self._epoch:
+                    self._slot.shared = True
+                else:
+                    departure = _departure_of(self._slot, self._epoch)
+                    if departure is not None:
+                        departure.shared = True
+            finally:
+                _unlock(self._core)
 
     def __dealloc__(self):
         _leave(&self._hold)
@@ -1568,8 +2343,7 @@ cdef class Lease:
 cdef int _end(Lease lease) except -1:
     """Give back what a lease holds, if it holds anything."""
     cdef Slot slot
-    if lease._state == HELD:
-        lease._state = FREE
+    if warmset_swap_state(&lease._state, HELD, FREE):
         slot = lease._slot
         _leave(&lease._hold)
         lease._instance = lease._slot = None
@@ -1628,56 +2402,75 @@ cdef class Handle:
 
 
 cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames):
-    # The caller holds the handle, and the handle its core: neither is counted here. The slot is,
-    # since a handle is settled anew while its method runs if a name was registered meanwhile.
-    cdef RegistryCore core
+    # The caller holds the handle, and the handle its core: neither is counted, here or below.
+    cdef PyObject* core = <PyObject*>(<Handle>self)._core
+    return _call_with(<Handle>self, <RegistryCore>core, args, nargsf, kwnames)
+
+
+cdef inline object _call_with(
+    Handle handle, RegistryCore core, PyObject* const* args, size_t nargsf, PyObject* kwnames
+):
+    # The slot is counted: a handle is settled anew while its method runs if a name was registered.
     cdef Slot slot
     cdef PyObject* instance = NULL
     cdef PyObject* result
     cdef Hold hold
     cdef unsigned int epoch = 0
-    cdef double now = _now((<Handle>self)._core)
-    if (<Handle>self)._layout != (<Handle>self)._core._layout:
-        _settle(<Handle>self, (<Handle>self)._core)
-    if (<Handle>self)._injected is not None:
-        method = (<Handle>self)._injected
-        result = _call(<PyObject*>method, args, nargsf, kwnames)
-        if result == NULL:
-            _propagate()
-        return _owned(result)
-    slot = (<Handle>self)._slot
-    if slot is None:
-        (<Handle>self)._core._misses += 1
+    cdef PyObject* held = NULL
+    cdef PyObject* given = NULL
+    cdef double now = _now(core)
+    if FREE_THREADED:
+        instance = _look_up_by_handle(handle, core, now, &held, &given, &epoch)
+        if given != NULL:
+            method = _owned(given)
+            result = _call(given, args, nargsf, kwnames)
+            if result == NULL:
+                _propagate()
+            return _owned(result)
+        slot = None
+        if held != NULL:
+            slot = _owned(held)
     else:
-        instance = _warm((<Handle>self)._core, slot, now, True, True, &epoch)
+        if handle._layout != core._layout:
+            _find_again(handle, core)
+        if handle._injected is not None:
+            method = handle._injected
+            result = _call(<PyObject*>method, args, nargsf, kwnames)
+            if result == NULL:
+                _propagate()
+            return _owned(result)
+        slot = handle._slot
+        if slot is None:
+            core._misses += 1
+        else:
+            instance = _warm(core, slot, now, True, True, &epoch)
     if instance != NULL:
         warm = _owned(instance)
     else:
-        warm, slot = _build_and_hold((<Handle>self)._core, (<Handle>self).class_name, &epoch)
+        warm, slot = _build_and_hold(core, handle.class_name, &epoch)
     hold.newer = NULL
     if slot is not None:
-        _enter((<Handle>self)._core, &hold, <PyObject*>slot)
+        _enter(core, &hold, <PyObject*>slot)
     try:
         result = _call_method(
             <PyObject*>warm,
-            (<Handle>self).class_name,
-            (<Handle>self).method_name,
+            handle.class_name,
+            handle.method_name,
             args,
             nargsf,
             kwnames,
         )
         if not _goes_on(result) or slot is None:
             return _owned(result)
-        core = (<Handle>self)._core
         outcome = _owned(result)
-        lease = _adopt(core, (<Handle>self).class_name, slot, epoch)
+        lease = _adopt(core, handle.class_name, slot, epoch)
         slot = None
         return core._prolong(lease, outcome)
     finally:
         _leave(&hold)
         warm = None  # at the last release, who else refers to it is counted
         if slot is not None:
-            _release((<Handle>self)._core, slot, epoch)
+            _release(core, slot, epoch)
 
 
 cdef inline bint _goes_on(PyObject* result) noexcept:
@@ -1685,16 +2478,85 @@ cdef inline bint _goes_on(PyObject* result) noexcept:
     return PyGen_CheckExact(result) or PyCoro_CheckExact(result) or PyAsyncGen_CheckExact(result)
 
 
-cdef int _settle(Handle handle, RegistryCore core) except -1:
+cdef int _find_again(Handle handle, RegistryCore core) except -1:
     """Find again what the names mean, after a class or a method was added or taken away."""
+    cdef Py_ssize_t layout = core._layout
     injected = _find_injected(core, handle.class_name, handle.method_name)
-    # The old ones stay in a local until the handle is whole: dropping them may call it.
-    before = handle._injected, handle._slot
-    handle._layout = core._layout
-    handle._injected = None if injected is None else (<Injected>injected).method
-    handle._slot = core._slots.get(handle.class_name)
+    method = None if injected is None else (<Injected>injected).method
+    slot = core._slots.get(handle.class_name)
+    with cython.critical_section(handle):
+        # The old ones stay in a local until the handle is whole: dropping them may call it.
+        before = handle._injected, handle._slot
+        handle._layout = -1
+        handle._injected = method
+        handle._slot = slot
+        if FREE_THREADED:
+            warmset_wait(core._table)
+        warmset_add_size(&handle._layout, layout + 1)
     del before
     return 0
+
+
+cdef PyObject* _look_up_by_handle(
+    Handle handle,
+    RegistryCore core,
+    double now,
+    PyObject** held,
+    PyObject** method,
+    unsigned int* epoch,
+) except? NULL:
+    """
+    A new reference to the instance that a handle is for; NULL after counting a miss.
+
+    `held` becomes a new reference to its slot, also after a miss; or NULL. Where a method was
+    injected, `method` becomes a new reference to that, and nothing else is done.
+    """
+    cdef Slot slot
+    cdef Stripe* stripe
+    cdef PyObject* instance = NULL
+    cdef bint found = False
+    if warmset_load_size(&handle._layout) == warmset_load_size(&core._layout):
+        stripe = warmset_enter(core._table)
+        if stripe != NULL:
+            # Again: from here on the two that it refers to stay, whatever is put in their places.
+            found = warmset_load_size(&handle._layout) == warmset_load_size(&core._layout)
+            if found:
+                if <PyObject*>handle._injected != <PyObject*>None:
+                    method[0] = <PyObject*>handle._injected
+                    _incref(method[0])
+                elif <PyObject*>handle._slot != <PyObject*>None:
+                    held[0] = <PyObject*>handle._slot
+                    _incref(held[0])
+                    instance = _read(core, stripe, <Slot>held[0], now, True, True, epoch)
+            warmset_leave(stripe)
+    if not found:
+        if warmset_load_size(&handle._layout) != warmset_load_size(&core._layout):
+            _find_again(handle, core)
+        with cython.critical_section(handle):
+            injected, slot = handle._injected, handle._slot
+        if warmset_own(core._table) == NULL:
+            _lock(core)
+            try:
+                warmset_sit_down(core._table)
+            finally:
+                _unlock(core)
+        if injected is not None:
+            method[0] = <PyObject*>injected
+            Py_INCREF(injected)
+        elif slot is not None:
+            held[0] = <PyObject*>slot
+            Py_INCREF(slot)
+    if instance != NULL or method[0] != NULL:
+        return instance
+    if held[0] == NULL:
+        warmset_add_number(&core._misses, 1)
+        return NULL
+    try:
+        return _warm_or_shut(core, <Slot>held[0], now, True, True, epoch)
+    except BaseException:
+        slot = _owned(held[0])
+        held[0] = NULL
+        raise
 
 
 cdef inline PyObject* _call(
@@ -1775,7 +2637,7 @@ cdef PyObject* _call_method(
             result = _call(method, stack, <size_t>(count + 1), kwnames)
             if stack != small:
                 PyMem_Free(stack)
-    Py_DECREF(<object>method)
+    _decref(method)
     if result == NULL:
         _propagate()
     return result
@@ -1835,12 +2697,27 @@ cdef class ExecutorCore:
     """
 
     cdef readonly RegistryCore _registry
-    cdef readonly long long _routes
+    cdef Table* _table  # of what the threads have routed; on an interpreter with a lock none
+    cdef long long routes
     cdef readonly long long _refusals
     cdef readonly long long _drops_prevented
 
+    def __cinit__(self, *args, **kwargs):
+        if FREE_THREADED:
+            self._table = warmset_new_table()
+            if self._table == NULL:
+                raise MemoryError
+
     def __init__(self, RegistryCore registry not None):
         self._registry = registry
+
+    def __dealloc__(self):
+        if FREE_THREADED:
+            warmset_drop_table(self._table)
+
+    @property
+    def _routes(self):
+        return self.routes + (warmset_hits(self._table) if FREE_THREADED else 0)
 
     def _compile(self, method):
         """The executor overrides it."""
@@ -1861,9 +2738,7 @@ cdef class ExecutorCore:
         cdef PyObject* found
         if type(source) is Injected:
             method = (<Injected>source).method
-            if (<Injected>source).plan is None:
-                (<Injected>source).plan = Route(None, self._compile(method))
-            route = (<Injected>source).plan
+            route = _plan_of(self, <Injected>source)
         else:
             lease = source
             found = PyObject_GetAttr(<PyObject*>lease._instance, <PyObject*>method_name)
@@ -1873,21 +2748,31 @@ cdef class ExecutorCore:
             route = _route_of(
                 self, lease._slot, lease._epoch, lease._instance, method_name, method
             )
-        self._routes += 1
+        _count_route(self)
         args, keywords = self._route(route.plan, class_name, method_name, payload)
         return method, args, keywords
 
     def _refused(self, long long drops):
         """Count a payload that was refused, and the arguments that nothing would have taken."""
-        self._refusals += 1
-        self._drops_prevented += drops
+        warmset_add_number(&self._refusals, 1)
+        warmset_add_number(&self._drops_prevented, drops)
 
 
 cdef object _execute(
     PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* kwnames
 ):
-    cdef ExecutorCore executor = <ExecutorCore>self
-    cdef RegistryCore core = executor._registry
+    # The caller holds the executor, and that its registry: neither is counted, here or below.
+    cdef PyObject* core = <PyObject*>(<ExecutorCore>self)._registry
+    return _execute_with(<ExecutorCore>self, <RegistryCore>core, args, count, kwnames)
+
+
+cdef inline object _execute_with(
+    ExecutorCore executor,
+    RegistryCore core,
+    PyObject* const* args,
+    Py_ssize_t count,
+    PyObject* kwnames,
+):
     cdef Slot slot = None
     cdef Hold hold
     cdef PyObject* found
@@ -1915,10 +2800,16 @@ cdef object _execute(
                 executor, <Injected>injected, class_name, method_name, args + 2, kwnames
             )
     now = _now(core)
-    found = _find(core, class_name)
-    if found != NULL:
-        slot = <Slot>found
-        instance = _warm(core, slot, now, True, True, &epoch)
+    if FREE_THREADED:
+        found = NULL
+        instance = _look_up(core, class_name, now, True, True, &found, &epoch)
+        if found != NULL:
+            slot = _owned(found)
+    else:
+        found = _find(core, class_name)
+        if found != NULL:
+            slot = <Slot>found
+            instance = _warm(core, slot, now, True, True, &epoch)
     if instance != NULL:
         warm = _owned(instance)
     else:
@@ -1930,7 +2821,7 @@ cdef object _execute(
     if slot is not None:
         _enter(core, &hold, <PyObject*>slot)
     try:
-        result = _run(executor, slot, epoch, warm, class_name, method_name, args + 2, kwnames)
+        result = _run(executor, core, slot, epoch, warm, class_name, method_name, args + 2, kwnames)
         if slot is not None and _goes_on(<PyObject*>result):
             lease = _adopt(core, class_name, slot, epoch)
             slot = None
@@ -1945,6 +2836,7 @@ cdef object _execute(
 
 cdef object _run(
     ExecutorCore executor,
+    RegistryCore core,
     Slot slot,
     unsigned int epoch,
     object instance,
@@ -1963,7 +2855,14 @@ cdef object _run(
         return executor._unavailable(class_name, method_name, error)
     method = _owned(found)
     if not bound:
-        if slot is not None:
+        if FREE_THREADED:
+            route = _known_route(core, slot, epoch, method_name)
+            if route is not None and <PyObject*>route.token == found:
+                count = 0 if kwnames == NULL else PyTuple_GET_SIZE(kwnames)
+                if count <= STACK and _fits(route, values, kwnames, count):
+                    _count_route(executor)
+                    return _call_function(found, <PyObject*>instance, values, count, kwnames)
+        elif slot is not None:
             route = slot.recent
             if (
                 route is not None
@@ -1972,11 +2871,52 @@ cdef object _run(
             ):
                 count = 0 if kwnames == NULL else PyTuple_GET_SIZE(kwnames)
                 if count <= STACK and _fits(route, values, kwnames, count):
-                    executor._routes += 1
+                    executor.routes += 1
                     return _call_function(found, <PyObject*>instance, values, count, kwnames)
         method = PyMethod_New(found, <PyObject*>instance)
     route = _route_of(executor, slot, epoch, instance, method_name, method)
     return _call_routed(executor, route, class_name, method_name, method, values, kwnames)
+
+
+cdef Route _known_route(RegistryCore core, Slot slot, unsigned int epoch, object method_name):
+    """A route of what is still in a slot, found without a lock."""
+    cdef Stripe* stripe
+    cdef PyObject* routes = NULL
+    if slot is None:
+        return None
+    stripe = warmset_enter(core._table)
+    if stripe == NULL:
+        return None
+    if warmset_load_byte(&_trace(slot).open) and slot.epoch == epoch:
+        routes = <PyObject*>slot.routes
+        _incref(routes)
+    warmset_leave(stripe)
+    if routes == NULL:
+        return None
+    known = _owned(routes)
+    return None if known is None else (<dict>known).get(method_name)
+
+
+cdef inline void _count_route(ExecutorCore executor) noexcept:
+    cdef Stripe* stripe
+    if not FREE_THREADED:
+        executor.routes += 1
+        return
+    stripe = warmset_own(executor._table)
+    if stripe == NULL:
+        stripe = _first_stripe(executor)
+    if stripe == NULL:
+        warmset_add_number(&executor.routes, 1)
+    else:
+        warmset_store_number(&stripe.hits, stripe.hits + 1)
+
+
+cdef Stripe* _first_stripe(ExecutorCore executor) noexcept:
+    """A stripe for a thread that calls for the first time, or NULL."""
+    _lock(executor._registry)
+    warmset_sit_down(executor._table)
+    _unlock(executor._registry)
+    return warmset_own(executor._table)
 
 
 cdef Route _route_of(
@@ -2011,7 +2951,15 @@ cdef Route _route_of(
         token = <PyObject*>method  # of the instance, which the slot keeps alive anyhow
     else:
         return Route(None, executor._compile(method))
-    if slot is not None and slot.routes is not None:
+    if FREE_THREADED:
+        route = _known_route(executor._registry, slot, epoch, method_name)
+        if (
+            route is not None
+            and <PyObject*>route.token == token
+            and (label is None or route.label == label)
+        ):
+            return route
+    elif slot is not None and slot.routes is not None:
         known = PyDict_GetItemWithError(slot.routes, method_name)
         if (
             known != NULL
@@ -2025,10 +2973,17 @@ cdef Route _route_of(
     route = Route(<object>token, executor._compile(method))
     route.name = method_name
     route.label = label
-    if slot is not None and slot.kind != EMPTY and slot.epoch == epoch:
-        if slot.routes is None:
-            slot.routes = {}
-        slot.routes[method_name] = route
+    if slot is not None:
+        fresh = {}
+        _lock(executor._registry)
+        try:
+            if slot.kind != EMPTY and slot.epoch == epoch:
+                if slot.routes is None:
+                    slot.routes = fresh
+                _before = slot.routes.get(method_name)  # dropped after the change
+                slot.routes[method_name] = route
+        finally:
+            _unlock(executor._registry)
     return route
 
 
@@ -2045,7 +3000,7 @@ cdef object _call_routed(
     cdef Py_ssize_t i, count = 0
     if kwnames != NULL:
         count = PyTuple_GET_SIZE(kwnames)
-    executor._routes += 1
+    _count_route(executor)
     if not _fits(route, values, kwnames, count):
         payload = {
             <object>PyTuple_GET_ITEM(kwnames, i): <object>values[i] for i in range(count)
@@ -2110,6 +3065,10 @@ cdef bint _fits(
         required += (<Parameter>found).required
     if required != route.required:
         return False
+    if FREE_THREADED:
+        if count and <PyObject*>route.seen == <PyObject*>None:
+            _see(route, kwnames, count)
+        return True
     # Callers with different names take turns at being seen, not at each call.
     if count and (route.seen is None or route.unseen >= 16):
         positions = [
@@ -2121,6 +3080,20 @@ cdef bint _fits(
         route.unseen = 0
     route.unseen += 1
     return True
+
+
+cdef int _see(Route route, PyObject* kwnames, Py_ssize_t count) except -1:
+    """Remember the names of a payload, once: others may read them at any time."""
+    cdef Py_ssize_t i
+    cdef list positions = [
+        route.parameters[<object>PyTuple_GET_ITEM(kwnames, i)] for i in range(count)
+    ]
+    with cython.critical_section(route):
+        if route.seen is None:
+            route.positions = positions
+            warmset_fence()
+            route.seen = <tuple>kwnames
+    return 0
 
 
 cdef inline bint _has_seen(Route route, PyObject* kwnames, Py_ssize_t count) noexcept:
@@ -2154,12 +3127,25 @@ cdef object _execute_injected(
     PyObject* const* values,
     PyObject* kwnames,
 ):
-    method = injected.method
-    if injected.plan is None:
-        injected.plan = Route(None, executor._compile(method))
     return _call_routed(
-        executor, <Route>injected.plan, class_name, method_name, method, values, kwnames
+        executor,
+        _plan_of(executor, injected),
+        class_name,
+        method_name,
+        injected.method,
+        values,
+        kwnames,
     )
+
+
+cdef Route _plan_of(ExecutorCore executor, Injected injected):
+    """The route of a method that was given from outside, compiled at its first call."""
+    if injected.plan is None:
+        plan = Route(None, executor._compile(injected.method))
+        with cython.critical_section(injected):
+            if injected.plan is None:  # once it is there it stays: it may be read at any time
+                injected.plan = plan
+    return injected.plan
 
 
 cdef object _execute_named(
