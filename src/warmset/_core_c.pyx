@@ -162,6 +162,8 @@ cdef extern from "_readers.h":
     void warmset_store_byte(unsigned char*, unsigned char) noexcept
     number warmset_load_number(number*) noexcept
     void warmset_store_number(number*, number) noexcept
+    unsigned long long warmset_load_uses "warmset_load_number" (unsigned long long*) noexcept
+    long long warmset_load_tally "warmset_load_number" (long long*) noexcept
     void warmset_add_number(long long*, long long) noexcept
     void warmset_add_uses "warmset_add_number" (unsigned long long*, long long) noexcept
     void warmset_add_holds(unsigned int*, int) noexcept
@@ -169,7 +171,12 @@ cdef extern from "_readers.h":
     void warmset_add_size(Py_ssize_t*, Py_ssize_t) noexcept
     bint warmset_swap_state(int*, int, int) noexcept
     object _owned "warmset_owned"(PyObject*)
+    object _item "warmset_item"(PyObject*, PyObject*)
     PyObject* warmset_slot_named(PyObject*, PyObject*) noexcept
+    double warmset_load_time(double*) noexcept
+    void warmset_store_time(double*, double) noexcept
+    unsigned int warmset_load_holds(unsigned int*) noexcept
+    void warmset_fence_after_load() noexcept
 
 cdef extern from "Python.h":
     ctypedef struct PyMethodDef:
@@ -329,7 +336,7 @@ cdef class Slot:
 
     @property
     def uses(self):
-        return self._uses + _late_uses(self)
+        return warmset_load_uses(&self._uses) + _late_uses(self)
 
     @property
     def alive(self):
@@ -430,7 +437,7 @@ cdef inline void _hide(Slot slot) noexcept:
     """Take a slot out of the front."""
     if slot.place != NULL:
         warmset_store_pointer(slot.place, NULL)
-        slot.place = NULL
+        warmset_store_pointer(&slot.place, NULL)
 
 
 cdef inline void _unlink(Link* link) noexcept:
@@ -695,7 +702,7 @@ cdef class RegistryCore:
             if self._one_limit:
                 while True:
                     found = _oldest_free(self, None)
-                    if found == NULL or now - (<Slot>found).last_used <= self._idle_limit:
+                    if found == NULL or now - _used_at(found) <= self._idle_limit:
                         break
                     slot = <Slot>found
                     _detach(self, slot, slot.epoch, IDLE, departed)
@@ -816,7 +823,11 @@ cdef class RegistryCore:
 
     def _token(self, Slot slot not None):
         """Changes when an instance leaves the slot, or all are cleared: see `_publish`."""
-        return <unsigned int>(slot.epoch + self._generation)
+        cdef unsigned int token
+        _lock(self)
+        token = slot.epoch + self._generation
+        _unlock(self)
+        return token
 
     def _peek(self, Slot slot not None):
         """A warm instance, held but not counted as a look-up: that was counted as a miss."""
@@ -933,7 +944,11 @@ cdef class RegistryCore:
         _lock(self)
         try:
             much = self._bytes if cause == MEMORY else self._cached
-            if slot.holds == 0 and not slot._pinned and much > more_than:
+            if (
+                warmset_load_holds(&slot.holds) == 0
+                and not slot._pinned
+                and much > more_than
+            ):
                 _detach(self, slot, epoch, cause, departed)
         finally:
             _unlock(self)
@@ -1202,17 +1217,22 @@ cdef class RegistryCore:
         Hits, misses, evictions, builds, build seconds, removals by cause, and the tallies.
         """
         # Read before the first object is made for them.
-        cdef long long hits = self.hits + _late_hits(self)
-        cdef long long misses = self._misses, evictions = self._evictions
-        cdef long long builds = self._builds
+        cdef long long hits, misses, evictions, builds
         cdef long long removals[CAUSES]
         cdef long long tallies[TALLIES]
-        cdef double build_seconds = self._build_seconds
+        cdef double build_seconds
         cdef int cause
+        _lock(self)
+        hits = self.hits + _late_hits(self)
+        misses = warmset_load_tally(&self._misses)
+        evictions = self._evictions
+        builds = self._builds
+        build_seconds = self._build_seconds
         for cause in range(CAUSES):
             removals[cause] = self._removals[cause]
         for cause in range(TALLIES):
-            tallies[cause] = self._tallies[cause]
+            tallies[cause] = warmset_load_tally(&self._tallies[cause])
+        _unlock(self)
         by_cause = tuple([removals[cause] for cause in range(CAUSES)])
         by_name = tuple([tallies[cause] for cause in range(TALLIES)])
         return hits, misses, evictions, builds, build_seconds, by_cause, by_name
@@ -1223,19 +1243,23 @@ cdef class RegistryCore:
         """
         cdef Slot slot
         entries = []
-        for slot in self._warm_slots():
-            if slot.kind == STRONG:
-                entries.append(
-                    (
-                        slot.name,
-                        slot.built_at,
-                        slot.last_used,
-                        slot._uses + _late_uses(slot),
-                        slot.build_seconds,
-                        slot.holds,
-                        slot.bytes,
+        _lock(self)
+        try:
+            for slot in _cached_slots(self, False):
+                if slot.kind == STRONG:
+                    entries.append(
+                        (
+                            slot.name,
+                            slot.built_at,
+                            _used_at(<PyObject*>slot),
+                            warmset_load_uses(&slot._uses) + _late_uses(slot),
+                            slot.build_seconds,
+                            warmset_load_holds(&slot.holds),
+                            slot.bytes,
+                        )
                     )
-                )
+        finally:
+            _unlock(self)
         return entries
 
     def _weak_alive(self):
@@ -1339,9 +1363,9 @@ cdef void _bring_to_front(RegistryCore core, Slot slot) noexcept:
                 core._front = front
     place = &front.places[(<size_t><PyObject*>slot.name >> 4) & front.mask]
     if place[0] != NULL:
-        (<Slot>place[0]).place = NULL
+        warmset_store_pointer(&(<Slot>place[0]).place, NULL)
     warmset_store_pointer(place, <PyObject*>slot)
-    slot.place = place
+    warmset_store_pointer(&slot.place, place)
 
 
 cdef void _empty_front(Front* front) noexcept:
@@ -1436,18 +1460,18 @@ cdef PyObject* _take(
 ) noexcept:
     """A new reference to what is in a strong slot, which counts as used now."""
     Py_INCREF(slot._instance)
-    slot.last_used = now
+    warmset_store_time(&slot.last_used, now)
     warmset_add_uses(&slot._uses, count)
     warmset_add_holds(&slot.holds, hold)
     if not hold:
-        slot.shared = True
+        warmset_store_byte(&slot.shared, True)
     core.hits += count
     epoch[0] = slot.epoch
     _settle(core)
     if core._root.older != &slot.link:
         _unlink(&slot.link)
         _link(&slot.link, core._root.older)
-    core._last_stamp += 1
+    warmset_store_number(&core._last_stamp, core._last_stamp + 1)
     return <PyObject*>slot._instance
 
 
@@ -1532,7 +1556,7 @@ cdef PyObject* _look_up_by_value(
     stripe = warmset_own(core._table)
     # Slots that want the same place take turns at it, not at each look-up.
     if stripe == NULL or (
-        slot.place == NULL
+        warmset_load_pointer(&slot.place) == NULL
         and <PyObject*>slot.name == <PyObject*>class_name
         and warmset_load_number(&stripe.hits) % 16 == 0
     ):
@@ -1579,7 +1603,7 @@ cdef inline PyObject* _read(
     cdef PyObject* instance
     if not (
         warmset_load_byte(&_trace(slot).open)
-        and now - slot.last_used <= slot.idle_limit
+        and now - warmset_load_time(&slot.last_used) <= slot.idle_limit
         and now - slot.built_at <= slot.age_limit
     ):
         return NULL
@@ -1588,8 +1612,8 @@ cdef inline PyObject* _read(
     epoch[0] = slot.epoch
     if hold:
         warmset_add_holds(&slot.holds, 1)
-    elif not slot.shared:
-        slot.shared = True
+    elif not warmset_load_byte(&slot.shared):
+        warmset_store_byte(&slot.shared, True)
     _note(core, stripe, slot, now)
     if count:
         warmset_store_number(&stripe.hits, stripe.hits + 1)
@@ -1603,8 +1627,11 @@ cdef inline void _note(RegistryCore core, Stripe* stripe, Slot slot, double now)
     Nothing is stored if it is the one that it used last, within the same reading of the clock, and
     the ring shows nothing newer.
     """
-    if stripe.last == <PyObject*>slot:
-        if slot.last_used == now and stripe.stamp > warmset_load_number(&core._last_stamp):
+    if warmset_load_pointer(&stripe.last) == <PyObject*>slot:
+        if (
+            warmset_load_time(&slot.last_used) == now
+            and stripe.stamp > warmset_load_number(&core._last_stamp)
+        ):
             return
         _stamp(core, stripe, slot, now)
         warmset_fence()
@@ -1627,7 +1654,7 @@ cdef inline void _stamp(RegistryCore core, Stripe* stripe, Slot slot, double now
     cdef number stamp = <number>(time * 1e9)
     stamp = max(stamp, stripe.stamp + 1, warmset_load_number(&core._last_stamp) + 1)
     stripe.stamp = stamp
-    slot.last_used = now
+    warmset_store_time(&slot.last_used, now)
     warmset_store_number(&_trace(slot).stamp, stamp)
 
 
@@ -1653,7 +1680,10 @@ cdef void _shut(RegistryCore core, Slot slot) noexcept:
     """
     warmset_store_byte(&_trace(slot).open, False)
     warmset_wait(core._table)
-    slot._uses += warmset_late_uses(core._table, <PyObject*>slot, True)
+    warmset_add_uses(
+        &slot._uses, <long long>warmset_late_uses(core._table, <PyObject*>slot, True)
+    )
+    warmset_wait(core._table)  # for those that were turning away from it, and add theirs now
     _settle(core)
 
 
@@ -1668,13 +1698,15 @@ cdef void _settle(RegistryCore core) noexcept:
     cdef Trace* following
     cdef Link* link
     cdef Link* older
+    cdef number stamp
     if not FREE_THREADED:
         return
     trace = _in_order(warmset_gather(core._table))
     while trace != NULL:
         following = trace.next
-        if trace.stamp > core._last_stamp:
-            warmset_store_number(&core._last_stamp, trace.stamp)
+        stamp = warmset_load_number(&trace.stamp)
+        if stamp > core._last_stamp:
+            warmset_store_number(&core._last_stamp, stamp)
         warmset_store_byte(&trace.touched, False)  # from here on it may be in a list again
         warmset_fence()
         link = &(<Slot><PyObject*>(<char*>trace - TRACE_OFFSET)).link
@@ -1688,15 +1720,19 @@ cdef void _settle(RegistryCore core) noexcept:
 
 
 cdef inline bint _later(Link* one, Link* other) noexcept:
-    return (<Slot>_slot_at(one)).last_used > (<Slot>_slot_at(other)).last_used
+    return _used_at(_slot_at(one)) > _used_at(_slot_at(other))
+
+
+cdef inline double _used_at(PyObject* slot) noexcept:
+    return warmset_load_time(&(<Slot>slot).last_used)
 
 
 cdef bint _before(Trace* one, Trace* other) noexcept:
-    cdef PyObject* first = <PyObject*>(<char*>one - TRACE_OFFSET)
-    cdef PyObject* second = <PyObject*>(<char*>other - TRACE_OFFSET)
-    if (<Slot>first).last_used != (<Slot>second).last_used:
-        return (<Slot>first).last_used < (<Slot>second).last_used
-    return one.stamp < other.stamp
+    cdef double first = _used_at(<PyObject*>(<char*>one - TRACE_OFFSET))
+    cdef double second = _used_at(<PyObject*>(<char*>other - TRACE_OFFSET))
+    if first != second:
+        return first < second
+    return warmset_load_number(&one.stamp) < warmset_load_number(&other.stamp)
 
 
 cdef Trace* _in_order(Trace* traces) noexcept:
@@ -1805,14 +1841,15 @@ cdef object _build_and_share(RegistryCore core, object class_name):
         try:
             if slot.epoch == <unsigned int>held:
                 there = True
-                slot.shared = True
+                warmset_store_byte(&slot.shared, True)
                 warmset_add_holds(&slot.holds, -1)
         finally:
             _unlock(core)
         if there:
-            if core._cached > core._max_size:  # its closers built others while it was held
+            # Its closers may have built others while it was held.
+            if warmset_load_size(&core._cached) > core._max_size:
                 core._trim(slot)
-            if core._blocked:
+            if warmset_load_size(&core._blocked):
                 core._made_room()
         else:
             _give_back(core, slot, <unsigned int>held, slot.last_used, True)
@@ -1823,7 +1860,7 @@ cdef inline void _enter(RegistryCore core, Hold* hold, PyObject* slot) noexcept:
     """Note who holds from now on. The slot is borrowed from the holder."""
     hold.slot = slot
     hold.thread = PyThread_get_thread_ident()
-    hold.since = (<Slot>slot).last_used
+    hold.since = _used_at(slot)
     if FREE_THREADED:
         warmset_link_hold(core._table, hold)
         return
@@ -1893,13 +1930,14 @@ cdef int _give_back_without_lock(
             if slot.epoch != epoch:
                 departure = _take_back(slot, epoch, share)
             else:
-                slot.shared |= share
-                slot.last_used = now
+                if share:
+                    warmset_store_byte(&slot.shared, True)
+                warmset_store_time(&slot.last_used, now)
                 if slot.kind == STRONG:
                     _settle(core)
                     _unlink(&slot.link)
                     _link(&slot.link, core._root.older)
-                    core._last_stamp += 1
+                    warmset_store_number(&core._last_stamp, core._last_stamp + 1)
                 warmset_add_holds(&slot.holds, -1)
         finally:
             _unlock(core)
@@ -1973,8 +2011,8 @@ cdef object _not_found(object instance, object class_name, object method_name, P
 
 
 cdef object _find_injected(RegistryCore core, object class_name, object method_name):
-    methods = core._injected.get(class_name)
-    return None if methods is None else methods.get(method_name)
+    methods = _item(<PyObject*>core._injected, <PyObject*>class_name)
+    return None if methods is None else _item(<PyObject*>methods, <PyObject*>method_name)
 
 
 # -- changes: C from the first store to the last -------------------------------------------------
@@ -1991,7 +2029,7 @@ cdef int _detach(
     if slot.kind == EMPTY or slot.epoch != epoch:
         return 0
     departure = Departure.__new__(Departure)
-    if slot._leaving is None and slot.holds > 0:
+    if slot._leaving is None and warmset_load_holds(&slot.holds) > 0:
         leaving = []
         _guard(slot)
         slot._leaving = leaving
@@ -1999,7 +2037,7 @@ cdef int _detach(
     # Making these may have run the collector: the slot may be another one now, or held.
     if slot.kind == EMPTY or slot.epoch != epoch:
         return 0
-    if slot.holds > 0 and (cause <= MEMORY or slot._leaving is None):
+    if warmset_load_holds(&slot.holds) > 0 and (cause <= MEMORY or slot._leaving is None):
         return 0
     departed.append(departure)
     if FREE_THREADED and slot.kind == STRONG:
@@ -2026,7 +2064,7 @@ cdef int _detach(
     departure.weak = slot.kind == WEAK
     if slot.kind == STRONG:
         _unlink(&slot.link)
-        core._cached -= 1
+        warmset_add_size(&core._cached, -1)
         core._bytes -= max(slot.bytes, 0)
     else:
         core._weak -= 1
@@ -2105,8 +2143,9 @@ cdef void _attach(
     slot.kind = kind
     if kind == STRONG:
         _link(&slot.link, older)
-        core._cached += 1
-        core._last_stamp += 1  # what is used from here on is newer
+        warmset_add_size(&core._cached, 1)
+        # What is used from here on is newer.
+        warmset_store_number(&core._last_stamp, core._last_stamp + 1)
         if FREE_THREADED:
             _open(slot)
     else:
@@ -2146,7 +2185,7 @@ cdef int _expire(RegistryCore core, Slot slot, double now, list departed) except
     # Written so that a clock that gives NaN makes it leave.
     if not now - slot.built_at <= slot.age_limit:
         return _detach(core, slot, slot.epoch, AGED, departed)
-    if not now - slot.last_used <= slot.idle_limit and not slot._pinned:
+    if not now - _used_at(<PyObject*>slot) <= slot.idle_limit and not slot._pinned:
         return _detach(core, slot, slot.epoch, IDLE, departed)
     return 0
 
@@ -2170,7 +2209,11 @@ cdef PyObject* _oldest_free(RegistryCore core, Slot spare) noexcept:
     link = core._root.newer
     while link != &core._root:
         slot = _slot_at(link)
-        if (<Slot>slot).holds == 0 and not (<Slot>slot)._pinned and slot != <PyObject*>spare:
+        if (
+            warmset_load_holds(&(<Slot>slot).holds) == 0
+            and not (<Slot>slot)._pinned
+            and slot != <PyObject*>spare
+        ):
             return slot
         link = link.newer
     return NULL
@@ -2184,7 +2227,7 @@ cdef Link* _place(RegistryCore core, Slot slot, double last_used) noexcept:
     older = core._root.older
     while older != &core._root:
         other = _slot_at(older)
-        if older != &slot.link and (<Slot>other).last_used <= last_used:
+        if older != &slot.link and _used_at(other) <= last_used:
             break
         older = older.older
     return older
@@ -2269,7 +2312,7 @@ cdef class Lease:
         cdef RegistryCore core = self._core
         cdef double now = _now(core)
         cdef PyObject* instance
-        self._slot = core._slots.get(self._class_name)
+        self._slot = _item(<PyObject*>core._slots, <PyObject*>self._class_name)
         if self._slot is None:
             warmset_add_number(&core._misses, count)
             return False
@@ -2315,7 +2358,7 @@ cdef class Lease:
             _lock(self._core)
             try:
                 if self._slot.epoch == self._epoch:
-                    self._slot.shared = True
+                    warmset_store_byte(&self._slot.shared, True)
                 else:
                     departure = _departure_of(self._slot, self._epoch)
                     if departure is not None:
@@ -2483,7 +2526,7 @@ cdef int _find_again(Handle handle, RegistryCore core) except -1:
     cdef Py_ssize_t layout = core._layout
     injected = _find_injected(core, handle.class_name, handle.method_name)
     method = None if injected is None else (<Injected>injected).method
-    slot = core._slots.get(handle.class_name)
+    slot = _item(<PyObject*>core._slots, <PyObject*>handle.class_name)
     with cython.critical_section(handle):
         # The old ones stay in a local until the handle is whole: dropping them may call it.
         before = handle._injected, handle._slot
@@ -2889,12 +2932,13 @@ cdef Route _known_route(RegistryCore core, Slot slot, unsigned int epoch, object
         return None
     if warmset_load_byte(&_trace(slot).open) and slot.epoch == epoch:
         routes = <PyObject*>slot.routes
+        warmset_fence_after_load()
         _incref(routes)
     warmset_leave(stripe)
     if routes == NULL:
         return None
     known = _owned(routes)
-    return None if known is None else (<dict>known).get(method_name)
+    return None if known is None else _item(routes, <PyObject*>method_name)
 
 
 cdef inline void _count_route(ExecutorCore executor) noexcept:
@@ -2979,6 +3023,7 @@ cdef Route _route_of(
         try:
             if slot.kind != EMPTY and slot.epoch == epoch:
                 if slot.routes is None:
+                    warmset_fence()  # it is whole before anybody sees it
                     slot.routes = fresh
                 _before = slot.routes.get(method_name)  # dropped after the change
                 slot.routes[method_name] = route
@@ -3101,6 +3146,7 @@ cdef inline bint _has_seen(Route route, PyObject* kwnames, Py_ssize_t count) noe
     cdef Py_ssize_t i
     if seen == <PyObject*>None or PyTuple_GET_SIZE(seen) != count:
         return False
+    warmset_fence_after_load()
     if seen != kwnames:
         for i in range(count):
             if PyTuple_GET_ITEM(seen, i) != PyTuple_GET_ITEM(kwnames, i):

@@ -58,7 +58,7 @@ operations are there so that the core reads the same.
   #define warmset_load_byte(at) _Py_atomic_load_uint8(at)
   #define warmset_store_byte(at, value) _Py_atomic_store_uint8(at, value)
   #define warmset_exchange_byte(at, value) _Py_atomic_exchange_uint8(at, value)
-  #define warmset_load_number(at) _Py_atomic_load_uint64_relaxed(at)
+  #define warmset_load_number(at) _Py_atomic_load_uint64_relaxed((uint64_t *)(at))
   #define warmset_store_number(at, value) _Py_atomic_store_uint64_relaxed(at, value)
   #define warmset_add_number(at, value) \
       ((void)_Py_atomic_add_uint64((uint64_t *)(at), (uint64_t)(int64_t)(value)))
@@ -68,6 +68,7 @@ operations are there so that the core reads the same.
   #define warmset_add_size(at, value) ((void)_Py_atomic_add_ssize(at, value))
   #define warmset_swap_state(at, old, value) warmset_swap_int(at, old, value)
   #define warmset_fence() _Py_atomic_fence_seq_cst()
+  #define warmset_fence_after_load() _Py_atomic_fence_acquire()
 #else
   #define WARMSET_FREE_THREADED 0
   #define WARMSET_THREAD_LOCAL
@@ -89,10 +90,49 @@ operations are there so that the core reads the same.
   #define warmset_add_size(at, value) ((void)(*(at) += (value)))
   #define warmset_swap_state(at, old, value) warmset_swap_int(at, old, value)
   #define warmset_fence() ((void)0)
+  #define warmset_fence_after_load() ((void)0)
 #endif
+
+static inline double warmset_load_time(double *at) {
+#if WARMSET_FREE_THREADED
+    uint64_t bits = _Py_atomic_load_uint64_relaxed((uint64_t *)at);
+    double time;
+    memcpy(&time, &bits, sizeof time);
+    return time;
+#else
+    return *at;
+#endif
+}
+
+static inline void warmset_store_time(double *at, double time) {
+#if WARMSET_FREE_THREADED
+    uint64_t bits;
+    memcpy(&bits, &time, sizeof bits);
+    _Py_atomic_store_uint64_relaxed((uint64_t *)at, bits);
+#else
+    *at = time;
+#endif
+}
 
 /* A new reference, handed on as it is. */
 static inline PyObject *warmset_owned(PyObject *reference) { return reference; }
+
+/* A new reference to what a dict has for a key, None if it has nothing; NULL with an error set. */
+static inline PyObject *warmset_item(PyObject *dict, PyObject *key) {
+    PyObject *found = NULL;
+#if WARMSET_FREE_THREADED
+    if (PyDict_GetItemRef(dict, key, &found) < 0) return NULL;
+    return found != NULL ? found : Py_None; /* that is immortal there */
+#else
+    found = PyDict_GetItemWithError(dict, key);
+    if (found == NULL) {
+        if (PyErr_Occurred()) return NULL;
+        found = Py_None;
+    }
+    Py_INCREF(found);
+    return found;
+#endif
+}
 
 /* A new reference to the slot of a name, an exact str; NULL if there is none. No lock is waited for. */
 static inline PyObject *warmset_slot_named(PyObject *slots, PyObject *name) {
