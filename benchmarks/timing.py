@@ -6,11 +6,12 @@ import contextlib
 import functools
 import gc
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
+Case = TypeVar("Case", bound="Hashable")
 UNROLLED = 10
 
 
@@ -119,22 +120,22 @@ def without_collector() -> Iterator[None]:
 
 
 def turns(
-    cases: Mapping[str, Callable[[], float]],
+    cases: Mapping[Case, Callable[[], float]],
     rounds: int,
     empty: Callable[[], float] | None = None,
-) -> dict[str, list[float]]:
+) -> dict[Case, list[float]]:
     """
     Sample each case once a round, so that what disturbs the machine disturbs all alike.
 
     Args:
-        cases: Name -> a function that gives one sample.
+        cases: Name, or what stands for one -> a function that gives one sample.
         rounds: How many rounds.
         empty: A sample of the empty loop; it is subtracted from the samples of its round.
 
     Returns:
         Name -> the samples.
     """
-    samples: dict[str, list[float]] = {name: [] for name in cases}
+    samples: dict[Case, list[float]] = {name: [] for name in cases}
     order = list(cases)
     with without_collector():
         for number in range(rounds):

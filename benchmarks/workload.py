@@ -92,8 +92,13 @@ def work(names: Iterable[str] = (NAME,), cls: type = Tagger, **others: type) -> 
 
 
 def numbered(count: int, start: int = 0) -> list[str]:
-    """Names that differ in their digits."""
-    return [f"{NAME}{number}" for number in range(start, start + count)]
+    """
+    Names that differ in their digits.
+
+    They are interned, as those of a table that stands in source are: without an interpreter lock a
+    shared dict whose keys are not takes its own lock for each look-up.
+    """
+    return [sys.intern(f"{NAME}{number}") for number in range(start, start + count)]
 
 
 def zipf(names: list[str], length: int, seed: int = 7) -> list[str]:

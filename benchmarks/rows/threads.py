@@ -6,6 +6,7 @@ import functools
 import sys
 import threading
 import time
+import types
 from typing import TYPE_CHECKING, Any
 
 from ..results import Absent, Row, figure
@@ -15,10 +16,10 @@ from ..workload import NAME, Slow, numbered, work
 from .common import NANOSECONDS, present
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..results import Figure
-    from ..subjects import Subject
+    from ..subjects import Kept, Subject
     from ..timing import Scale
 
 THREADS = (1, 2, 3, 4)
@@ -131,62 +132,93 @@ def percentile(counts: list[int], longer: Iterable[int], share: float = 0.99) ->
 
 
 def throughput(scale: Scale) -> list[Row]:
-    """Hits by 1 to 4 threads at once, of a name for each and of one name for all."""
+    """
+    Hits by 1 to 4 threads at once, of a name for each and of one name for all.
+
+    All numbers of threads take turns, because they are compared with one another.
+    """
+    there, cells = _threaded()
     rows = []
     names = numbered(max(THREADS))
     for kind, title in (("different", "a name each"), ("one", "one name")):
-        for count in THREADS:
-            there, cells = _threaded()
-            cases = {}
-            for subject in there:
-                kept = subject.make(work(names), 100)
-                for name in names:
-                    kept.fetch(name)
+        cases = {}
+        for subject in there:
+            kept = subject.make(work(names), 100)
+            for name in names:
+                kept.fetch(name)
+            for count in THREADS:
                 asked = names[:count] if kind == "different" else names[:1] * count
-                loops = [loop(kept.look_up(repr(name)), kept.names) for name in asked]
-                once = max(min(loops[0](200) for _ in range(3)), 1e-9)
-                times = max(100, int(4 * scale.sample_seconds / once / count))
-                cases[subject.name] = functools.partial(together, loops, times)
-            samples = turns(cases, scale.few_rounds)
-            figures = {name: figure(values, NANOSECONDS) for name, values in samples.items()}
+                makers = [functools.partial(looking_up, kept, name) for name in asked]
+                # Calibrated under contention: a lock can be a thousand times as dear with others.
+                once = max(min(together(makers, 200) for _ in range(3)), 1e-9)
+                times = max(100, int(10 * scale.sample_seconds / once / count))
+                cases[subject.name, count] = functools.partial(together, makers, times)
+        samples = turns(cases, scale.rounds)
+        for count in THREADS:
+            measured: dict[str, Figure | Absent] = {
+                subject.name: figure(samples[subject.name, count], NANOSECONDS) for subject in there
+            }
             rows.append(
                 Row(
                     f"threads-{kind}-{count}",
                     f"hit, {count} thread{'s' * (count > 1)}, {title}",
                     "ns",
                     DICT.name,
-                    {**figures, **cells},
+                    measured | cells,
                 )
             )
     return rows
 
 
-def together(loops: list[Callable[[int], float]], times: int) -> float:
+def looking_up(kept: Kept, name: str) -> Callable[[int], float]:
+    """
+    Make the loop of one thread, in that thread.
+
+    A bound method is an object too: where threads shared one, they would contend for its reference
+    count. Each binds its own, as `registry.get_instance(...)` does with each call.
+
+    Args:
+        kept: The subject, which the threads share.
+        name: What this thread looks up.
+
+    Returns:
+        A function from a number of repetitions to seconds for one.
+    """
+    bound = (types.MethodType, types.BuiltinMethodType)
+    own = {
+        key: getattr(value.__self__, value.__name__) if isinstance(value, bound) else value
+        for key, value in kept.names.items()
+    }
+    return loop(kept.look_up(repr(name)), own)
+
+
+def together(makers: Sequence[Callable[[], Callable[[int], float]]], times: int) -> float:
     """
     Run loops at the same time.
 
     Args:
-        loops: One for each thread.
+        makers: One for each thread, called in it, gives its loop.
         times: How many repetitions of each.
 
     Returns:
         Seconds for one repetition of the whole: the time from the first start to the last end, by
         the number of repetitions of all.
     """
-    barrier = threading.Barrier(len(loops))
+    barrier = threading.Barrier(len(makers))
     moments: list[tuple[float, float]] = []
 
-    def run(one: Callable[[int], float]) -> None:
+    def run(make: Callable[[], Callable[[int], float]]) -> None:
+        one = make()
         barrier.wait()
         began = time.perf_counter()
         one(times)
         moments.append((began, time.perf_counter()))
 
-    threads = [threading.Thread(target=run, args=(one,)) for one in loops]
+    threads = [threading.Thread(target=run, args=(make,)) for make in makers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(moments) == len(loops), "a thread raised"
+    assert len(moments) == len(makers), "a thread raised"
     began = min(began for began, _ in moments)
-    return (max(ended for _, ended in moments) - began) / (times * len(loops))
+    return (max(ended for _, ended in moments) - began) / (times * len(makers))
