@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The core that a free-threaded interpreter gets, without the interpreter's lock: the suite's threaded
-# parts, faults, schedules and a soak by 8 threads. ci/freethreaded.sh [INTERPRETER [SOAK SECONDS]]
+# Both cores without the interpreter's lock: the suite's threaded parts, faults, schedules, and by 8
+# threads a soak and accounts. ci/freethreaded.sh [INTERPRETER [SECONDS OF SOAK AND OF ACCOUNTS]]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -14,18 +14,29 @@ say "$("$candidate" -VV)"
 environment "$work/venv" "$candidate"
 cp -r "$root" "$work/source"
 rm -rf "$work/source/build"
-install "$work/venv" "$work/source" pytest
+install "$work/venv" "$work/source" pytest psutil
 install "$work/venv" --only-binary :all: hypothesis
 rm -rf "$work/source"
 suite "$work/suite"
 cd "$work/suite"
+
+say "the import leaves the lock off"
 "$work/venv/bin/python" -W error -c '
 import sys, warmset
-assert warmset.implementation == "pure" and not sys._is_gil_enabled()'
-"$work/venv/bin/python" -m pytest -q --pure-only --examples 30 \
-    tests/test_lookup.py tests/test_leases.py tests/test_builds.py tests/test_reentry.py tests/test_model.py
-for mode in faults schedules "soak --seconds $seconds"; do
-    say "$mode"
-    # shellcheck disable=SC2086
-    "$work/venv/bin/python" tests/support/stress.py $mode
+assert warmset.implementation == "compiled" and not sys._is_gil_enabled()'
+
+say "the suite, on both cores"
+"$work/venv/bin/python" -m pytest -q --examples 30 TESTS
+
+for pure in 0 1; do
+    for mode in faults schedules "soak --seconds $seconds"; do
+        say "$mode, WARMSET_PURE=$pure"
+        # shellcheck disable=SC2086
+        WARMSET_PURE=$pure "$work/venv/bin/python" tests/support/stress.py $mode
+    done
+    say "accounts, WARMSET_PURE=$pure"
+    WARMSET_PURE=$pure "$work/venv/bin/python" tests/support/accounts.py --seconds "$seconds"
 done
+
+say "throughput of 1 to 4 threads"
+"$work/venv/bin/python" -m benchmarks --only threads --no-write

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Faults at every site, interleavings, and a short soak, on both cores, repeatable by a seed: ci/stress.sh [SEED]
+# Faults at every site, interleavings, a short soak, and threads that keep accounts, on both cores,
+# repeatable by a seed: ci/stress.sh [SEED]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -18,4 +19,6 @@ for pure in 0 1; do
     WARMSET_PURE=$pure "$work/venv/bin/python" support/stress.py schedules --seed "$seed"
     say "soak"
     WARMSET_PURE=$pure "$work/venv/bin/python" support/stress.py soak --seed "$seed" --seconds 20
+    say "accounts"
+    WARMSET_PURE=$pure "$work/venv/bin/python" support/accounts.py --seed "$seed" --seconds 20
 done

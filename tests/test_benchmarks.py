@@ -6,6 +6,7 @@ import collections
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -273,11 +274,42 @@ def test_loops_do_the_work_as_often_as_they_say() -> None:
 
 
 def test_threads_share_the_work() -> None:
-    """All loops run, each as often as it is told."""
+    """All loops run, each as often as it is told, and each is made in its own thread."""
     done: list[int] = []
-    together = threads.together([lambda times: done.append(times) or 0.0] * 3, 50)  # type: ignore[func-returns-value]
+    made: set[int] = set()
+
+    def make() -> Any:
+        made.add(threading.get_ident())
+        return lambda times: done.append(times) or 0.0  # type: ignore[func-returns-value]
+
+    together = threads.together([make] * 3, 50)
     assert done == [50, 50, 50]
+    assert len(made) == 3
     assert together >= 0.0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_stops_the_others() -> None:
+    """What cannot be made ends the measurement, not the patience of who waits for it."""
+
+    def fail() -> Any:
+        raise OSError
+
+    with pytest.raises(AssertionError, match="a thread raised"):
+        threads.together([lambda: lambda times: 0.0, fail], 50)
+
+
+def test_each_thread_has_a_bound_method_of_its_own() -> None:
+    """The reference count of a shared one would be what is measured."""
+    table = {NAME: Tagger()}
+    shared = table.get
+    bound: list[Any] = []
+    kept = Kept("note(get, {name})", table.__getitem__, {
+        "get": shared, "note": lambda get, name: bound.append((get, get(name)))
+    })  # fmt: skip
+    threads.looking_up(kept, NAME)(10)
+    assert all(get is not shared and found is table[NAME] for get, found in bound)
+    assert len(bound) == 10
 
 
 def test_percentile_of_counted_durations() -> None:

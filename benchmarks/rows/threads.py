@@ -208,7 +208,11 @@ def together(makers: Sequence[Callable[[], Callable[[int], float]]], times: int)
     moments: list[tuple[float, float]] = []
 
     def run(make: Callable[[], Callable[[int], float]]) -> None:
-        one = make()
+        try:
+            one = make()
+        except BaseException:
+            barrier.abort()
+            raise
         barrier.wait()
         began = time.perf_counter()
         one(times)
