@@ -516,7 +516,7 @@ cdef class RegistryCore:
     cdef long long _tallies[TALLIES]
     cdef readonly Py_ssize_t _registered  # slots with a path
     cdef bint _sealed
-    cdef public Py_ssize_t _blocked  # builds that wait for room
+    cdef readonly Py_ssize_t _blocked  # builds that wait for room, and what passes
     cdef public object _queue  # of departures to tell of, if any
 
     def __cinit__(self, *args, **kwargs):
@@ -1177,6 +1177,10 @@ cdef class RegistryCore:
             _unlock(self)
         return room
 
+    def _block(self, Py_ssize_t count):
+        """From now on there are so many more, or fewer, that a release has to tell of."""
+        warmset_add_size(&self._blocked, count)
+
     def _made_room(self):
         """Something was released while builds wait for that; the registry overrides it."""
 
@@ -1203,6 +1207,7 @@ cdef class RegistryCore:
         """
         warmset_keep_own_seat()
         warmset_mutex_reset(&self._mutex)
+        self._blocked = 0
 
     def _tally(self, int which):
         """Count one more of what `_tallies` names."""

@@ -78,7 +78,7 @@ class RegistryCore(Changes):
         self._builds = 0
         self._build_seconds = 0.0
         self._tallies = [0] * TALLIES
-        self._blocked = 0  # builds that wait for room
+        self._blocked = 0  # builds that wait for room, and what passes
         self._holding: dict[object, tuple[str, int, float]] = {}
 
     # -- look-up ---------------------------------------------------------------------------------
@@ -406,6 +406,15 @@ class RegistryCore(Changes):
             return 0
         slots = list(self._slots.values())
         return sum(slot.kind == WEAK and slot.instance() is not None for slot in slots)
+
+    def _block(self, count: int) -> None:
+        """From now on there are so many more, or fewer, that a release has to tell of."""
+        with self._lock:
+            self._blocked += count
+
+    def _reset_after_fork(self) -> None:
+        super()._reset_after_fork()
+        self._blocked = 0
 
     def _tally(self, which: int) -> None:
         """Count one more of what `_tallies` names."""

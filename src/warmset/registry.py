@@ -439,7 +439,6 @@ class Registry(Beyond):
     def _reset_after_fork(self) -> None:
         super()._reset_after_fork()
         self._builder._reset_after_fork()
-        self._blocked = 0
         if self._memory is not None:
             self._memory._reset_after_fork()
         self._reset_sharing_after_fork()

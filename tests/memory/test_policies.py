@@ -226,6 +226,69 @@ def test_the_dear_one_stays(make: Any, samples: Any, timer: Any) -> None:
     assert (registry._blocked, registry._waiting_threads()) == (0, 0)
 
 
+def test_two_threads_let_the_same_pass(make: Any, samples: Any, timer: Any) -> None:
+    """It is counted once, and what one of them looks at is not what the other has noted since."""
+    registry = make(policy="cost", max_cache_size=1)
+    samples.script["Alpha"] = lambda _: timer.advance(9.0)
+    registry.get_instance("Alpha")
+    memory = registry._memory
+
+    class Interleaved(dict[str, Any]):
+        """Lets another thread in at the worst moment, once."""
+
+        other: Any = None
+
+        def __contains__(self, name: object) -> bool:
+            there = super().__contains__(name)
+            self.let_in()
+            return there
+
+        def setdefault(self, name: str, entry: Any = None) -> Any:
+            self.let_in()
+            return super().setdefault(name, entry)
+
+        def pop(self, name: str, *default: Any) -> Any:
+            self.let_in()
+            return super().pop(name, *default)
+
+        def let_in(self) -> None:
+            other, self.other = self.other, None
+            if other is not None:
+                other()
+
+    memory._passing = passing = Interleaved()
+    with registry.use("Beta"):
+        entry = passing.pop("Beta")
+        registry._block(-1)
+        passing.other = lambda: memory._let_pass(registry, *entry)
+        memory._let_pass(registry, *entry)
+        assert (list(passing), registry._blocked) == (["Beta"], 1)
+        # A release has seen a hold that is over; by the time it takes the entry it is a newer one.
+        slot, epoch, cause, more_than = entry
+        passing["Beta"] = (slot, epoch - 1, cause, more_than)
+        passing.other = lambda: passing.update(Beta=entry)
+        memory.released(registry)
+        assert (list(passing), registry._blocked) == (["Beta"], 1)
+    assert (list(passing), registry._blocked) == ([], 0)
+    assert registry._ring() == ["Alpha"]
+
+
+def test_what_was_given_back_just_before_it_was_to_pass(
+    make: Any, samples: Any, timer: Any
+) -> None:
+    """There is no release to come that would let it leave."""
+    registry = make(policy="cost", max_cache_size=1)
+    samples.script["Alpha"] = lambda _: timer.advance(9.0)
+    registry.get_instance("Alpha")
+    with registry.use("Beta"):
+        (entry,) = registry._memory._passing.values()
+        registry._memory._passing.clear()
+        registry._block(-1)
+    registry._memory._let_pass(registry, *entry)
+    assert registry._ring() == ["Alpha"]
+    assert registry._blocked == 0
+
+
 def test_what_passes_is_kept_where_there_is_room_by_then(
     make: Any, samples: Any, timer: Any
 ) -> None:

@@ -47,7 +47,7 @@ class Room:
         """
         deadline = time.monotonic() + self._timeout
         with self._changed:
-            registry._blocked += 1  # from now on releases and removals call `made`
+            registry._block(1)  # from now on releases and removals call `made`
             try:
                 while not registry._has_room():
                     left = deadline - time.monotonic()
@@ -60,4 +60,4 @@ class Room:
                         )
                     self._changed.wait(min(left, 3600.0))
             finally:
-                registry._blocked -= 1
+                registry._block(-1)

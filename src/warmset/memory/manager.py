@@ -174,20 +174,29 @@ class MemoryManager:
     def _let_pass(
         self, registry: Registry, slot: Slot, epoch: int, cause: int, more_than: int
     ) -> None:
-        if slot.name not in self._passing:
-            registry._blocked += 1  # from now on releases call `released`
-        self._passing[slot.name] = slot, epoch, cause, more_than
+        entry = slot, epoch, cause, more_than
+        registry._block(1)  # from now on releases call `released`
+        while self._passing.setdefault(slot.name, entry) is not entry:
+            # Who takes an entry out takes its count along.
+            if self._passing.pop(slot.name, None) is not None:
+                registry._block(-1)
+        if not slot.holds:  # given back before the entry was there to be found
+            self.released(registry)
 
     def released(self, registry: Registry) -> None:
         """Something was given back: what passes may leave now."""
-        for class_name, (slot, epoch, cause, more_than) in list(self._passing.items()):
+        for class_name, (slot, epoch, *_) in list(self._passing.items()):
             if slot.epoch == epoch and slot.holds:
                 continue
-            if self._passing.pop(class_name, None) is None:
+            entry = self._passing.pop(class_name, None)
+            if entry is None:
                 continue  # another thread was at it
-            registry._blocked -= 1
+            registry._block(-1)
+            slot, epoch, cause, more_than = entry
+            if slot.epoch == epoch and slot.holds:  # it is not the one that was looked at
+                self._let_pass(registry, *entry)
             # Where there is room by now it is kept.
-            if not registry._evict(slot, epoch, cause, more_than) and slot.epoch == epoch:
+            elif not registry._evict(slot, epoch, cause, more_than) and slot.epoch == epoch:
                 assert self.chooser is not None
                 self.chooser.note(slot, registry._now())
 
