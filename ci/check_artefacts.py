@@ -25,7 +25,7 @@ def check_wheel(path: Path, *, compiled: bool) -> None:
     """A wheel holds what runs, and neither sources nor generated code of the extension."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-    sources = [name for name in names if name.endswith((".pyx", ".c", ".pxd"))]
+    sources = [name for name in names if name.endswith((".pyx", ".c", ".h", ".pxd"))]
     if sources:
         fail(f"{path.name} holds {sources}")
     binaries = [name for name in names if name.endswith((".so", ".pyd"))]
@@ -53,8 +53,9 @@ def check_sdist(path: Path) -> None:
     """The sdist holds the source of the extension, and no generated code."""
     with tarfile.open(path) as archive:
         names = archive.getnames()
-    if not any(name.endswith("src/warmset/_core_c.pyx") for name in names):
-        fail(f"{path.name} lacks the source of the extension")
+    for needed in ("_core_c.pyx", "_readers.h"):
+        if not any(name.endswith(f"src/warmset/{needed}") for name in names):
+            fail(f"{path.name} lacks {needed}, a source of the extension")
     generated = [name for name in names if name.endswith((".c", ".so", ".pyc"))]
     if generated:
         fail(f"{path.name} holds {generated}")

@@ -499,3 +499,20 @@ def test_a_build_that_began_after_another_had_left_is_kept(
     assert late == ["Alpha"]
     assert registry._ring() == ["Alpha"]
     assert registry.get_instance("Alpha") is instance
+
+
+@pytest.mark.pure_core
+def test_what_dies_after_its_module_is_quiet(
+    make: Any, twin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the interpreter's end a module's names are None before the last registry is dropped."""
+    registry = make()
+    lease = registry.use("Alpha")
+    lease.__enter__()
+    ring = sys.modules[type(registry).__mro__[-2].__module__]
+    for module in (ring, sys.modules[type(lease).__module__]):
+        monkeypatch.setattr(module, "sys", None)
+    lease.__del__()
+    registry.__del__()
+    assert registry._ring() == []
+    assert registry.holders() == []

@@ -151,9 +151,10 @@ class Lease:
             self._instance = None
             self._core._release(self._slot, self._epoch, self._hold)
 
-    def __del__(self) -> None:
-        # At the end of the interpreter a daemon thread may be frozen with the lock.
-        if not sys.is_finalizing():
+    def __del__(self, _is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At the end of the interpreter a daemon thread may be frozen with the lock, and the names
+        # of this module may be gone.
+        if not _is_the_end():
             self.__exit__()
 
     def __reduce__(self) -> Any:

@@ -41,6 +41,7 @@ from ._slots_py import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -70,10 +71,11 @@ class Ring:
         self._lock = RLock()
         _fork.watch(self)
 
-    def __del__(self) -> None:
+    def __del__(self, _is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
         # The ring is a cycle, and a dropped registry's instances must not wait for the collector.
-        # At the end of the interpreter a daemon thread may be frozen with the lock.
-        if hasattr(self, "_lock") and not sys.is_finalizing():
+        # At the end of the interpreter a daemon thread may be frozen with the lock, and the names
+        # of this module may be gone.
+        if hasattr(self, "_lock") and not _is_the_end():
             self._clear(CLEARED)
 
     def _reset_after_fork(self) -> None:

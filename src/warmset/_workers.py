@@ -247,8 +247,8 @@ class Hold:
                 pass
             close_all(self._threads.registry, departed)
 
-    def __del__(self) -> None:
-        if not sys.is_finalizing():
+    def __del__(self, _is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not _is_the_end():  # when the names of this module may be gone
             self.__exit__()
 
 

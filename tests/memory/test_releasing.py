@@ -111,6 +111,7 @@ def test_what_is_warm_stays(registry: Any, timer: Any) -> None:
     assert (report.removed, report.survivors) == (1, ())
 
 
+@pytest.mark.referrers
 def test_megabytes_come_back(registry: Any) -> None:
     """In truth, as far as the process can tell."""
     registry.get_instance("A").load = bytearray(60_000_000)
@@ -168,11 +169,13 @@ def test_what_has_no_weak_references_is_counted(registry: Any) -> None:
     assert registry.clear_cache(release=True)["release"]["untracked"] == 1
 
 
+@pytest.mark.referrers
 def test_what_comes_back_to_life_is_found(registry: Any) -> None:
     registry.get_instance("Returning")
     assert cleared(registry) == {"Returning": [f"{__name__}.kept['back']"]}
 
 
+@pytest.mark.referrers
 def test_a_closer_that_fails_stops_nothing(registry: Any, samples: Any) -> None:
     def closer(instance: Any) -> None:
         raise OSError("stuck")
@@ -237,11 +240,13 @@ def test_others_build_meanwhile(registry: Any) -> None:
 # -- who keeps it --------------------------------------------------------------------------------
 
 
+@pytest.mark.referrers
 def test_a_global_by_its_name(registry: Any) -> None:
     kept["box"] = {"deep": [0, registry.get_instance("A")], 7: None}
     assert cleared(registry) == {"A": [f"{__name__}.kept['box']['deep'][1]"]}
 
 
+@pytest.mark.referrers
 def test_an_attribute_of_an_object(registry: Any) -> None:
     box = types.SimpleNamespace(part=registry.get_instance("A"))
     kept["box"] = box
@@ -250,6 +255,7 @@ def test_an_attribute_of_an_object(registry: Any) -> None:
     assert way == f"{__name__}.kept['box'].part"
 
 
+@pytest.mark.referrers
 def test_a_slot_of_an_object(registry: Any) -> None:
     class Box:
         __slots__ = ("part",)
@@ -268,11 +274,13 @@ def test_a_memoised_method(registry: Any) -> None:
         Memo.answer.cache_clear()
 
 
+@pytest.mark.referrers
 def test_a_bound_method(registry: Any) -> None:
     kept["handlers"] = [registry.get_instance("A").echo]
     assert cleared(registry) == {"A": [f"{__name__}.kept['handlers'][0] -> the bound method echo"]}
 
 
+@pytest.mark.referrers
 def test_a_closure(registry: Any) -> None:
     def bind(instance: Any) -> Any:
         return lambda: instance
@@ -282,6 +290,7 @@ def test_a_closure(registry: Any) -> None:
     assert way.startswith(f"{__name__}.kept['call'] -> the closure of {__name__}.test_a_closure.")
 
 
+@pytest.mark.referrers
 def test_a_partial_and_a_default(registry: Any) -> None:
     kept["partial"] = functools.partial(print, registry.get_instance("A"))
     (way,) = cleared(registry)["A"]
@@ -337,6 +346,7 @@ def test_an_exception_that_is_kept(registry: Any) -> None:
     assert [way for way in ways if "variable model of" in way]
 
 
+@pytest.mark.referrers
 def test_an_attribute_of_a_class(registry: Any) -> None:
     class Holder:
         shared: Any = None
@@ -346,6 +356,7 @@ def test_an_attribute_of_a_class(registry: Any) -> None:
     assert way.endswith("Holder.shared")
 
 
+@pytest.mark.referrers
 def test_no_foreign_code_is_run(registry: Any) -> None:
     """Of what has its own ideas only the type's name is told."""
     hostile = Hostile()
