@@ -100,6 +100,20 @@ def test_a_held_instance_that_is_removed_stays_with_its_holder(make: Any, remova
     assert registry.stats().held == 0
 
 
+def test_the_release_of_what_has_left_touches_nothing_that_is_cached(make: Any) -> None:
+    """It makes no room, so nobody is evicted for it, though more is cached than the bound says."""
+    registry = make(max_cache_size=1, revive=False)
+    before = registry.use("Alpha")
+    before.__enter__()
+    registry.clear_cache()
+    with registry.use("Alpha"):
+        registry.get_instance("Beta")
+        assert registry._ring() == ["Beta", "Alpha"]
+        before.__exit__()
+        assert registry._ring() == ["Beta", "Alpha"]
+    assert registry._ring() == ["Alpha"]
+
+
 def test_a_lease_over_a_build_that_was_cleared(make: Any, samples: Any) -> None:
     """It has the instance, and nothing to give back."""
     registry = make()

@@ -1923,6 +1923,7 @@ cdef int _give_back_without_lock(
     cdef Stripe* stripe = warmset_enter(core._table)
     cdef Departure departure = None
     cdef bint given = False
+    cdef bint cached = True
     if stripe != NULL:
         given = warmset_load_byte(&_trace(slot).open) and slot.epoch == epoch and not share
         if given:
@@ -1932,7 +1933,8 @@ cdef int _give_back_without_lock(
     if not given:
         _lock(core)
         try:
-            if slot.epoch != epoch:
+            cached = slot.epoch == epoch
+            if not cached:
                 departure = _take_back(slot, epoch, share)
             else:
                 if share:
@@ -1949,7 +1951,7 @@ cdef int _give_back_without_lock(
         if departure is not None:
             core._let_go(departure)
     # Its hold was taken off before these are read; who waits counted itself before it looked.
-    if warmset_load_size(&core._cached) > core._max_size:
+    if cached and warmset_load_size(&core._cached) > core._max_size:
         core._trim()
     if warmset_load_size(&core._blocked):
         core._made_room()
