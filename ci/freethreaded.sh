@@ -15,7 +15,7 @@ say "$("$candidate" -VV)"
 environment "$work/venv" "$candidate"
 cp -r "$root" "$work/source"
 rm -rf "$work/source/build"
-install "$work/venv" "$work/source" pytest psutil prometheus_client
+install "$work/venv" "$work/source[otel,prometheus]" pytest psutil opentelemetry-sdk
 install "$work/venv" --only-binary :all: hypothesis
 rm -rf "$work/source"
 suite "$work/suite"

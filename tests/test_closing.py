@@ -62,7 +62,7 @@ def registry(make: Any) -> Any:
     return make(max_cache_size=1, cache_ttl_seconds=10)
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 @pytest.mark.parametrize("remove", removals())
 @pytest.mark.parametrize("way", ["get_instance", "get_method", "use", "handle"])
 def test_what_leaves_is_closed(
@@ -158,7 +158,37 @@ def test_a_running_call_holds_off_the_closing(
     assert samples.closed == ["Alpha"]
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
+@pytest.mark.parametrize("builder", ["lives on", "has ended"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_another_thread_built_it(make: Any, samples: Any, builder: str, kept: bool) -> None:
+    """Whether it refers to the instance still is what counts, not which thread closes it."""
+    registry = make()
+    mine: list[Any] = []
+    built, end = threading.Event(), threading.Event()
+
+    def build() -> None:
+        instance = registry.get_instance("Alpha")
+        if kept:
+            mine.append(instance)
+        del instance
+        built.set()
+        if builder == "lives on":
+            end.wait(30)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    built.wait(30)
+    if builder == "has ended":
+        thread.join(30)
+    registry.discard("Alpha")
+    end.set()
+    thread.join(30)
+    assert samples.closed == ([] if kept else ["Alpha"])
+    assert registry.stats().left_open == kept
+
+
+@pytest.mark.counts
 def test_a_new_request_revives_a_held_instance(registry: Any, samples: Any) -> None:
     """The heavy thing is there: it goes back into the cache, and is not closed at the release."""
     with registry.use("Alpha") as alpha:
@@ -272,7 +302,7 @@ def test_an_instance_that_answers_to_every_name_has_no_close(ws: Any) -> None:
     assert registry.stats().closed == 0
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 @pytest.mark.parametrize("remove", removals())
 def test_a_closer_that_raises_changes_nobodys_result(
     registry: Any, timer: Any, samples: Any, caplog: Any, remove: Any
@@ -292,7 +322,7 @@ def test_a_closer_that_raises_changes_nobodys_result(
     assert registry.stats().closed == 0
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_a_closer_may_use_the_registry(registry: Any, samples: Any) -> None:
     """It runs outside every lock, and sees the removal done."""
     seen = []
@@ -332,7 +362,7 @@ def test_a_result_that_was_never_cached_is_not_closed(registry: Any, samples: An
 # -- shutdown ------------------------------------------------------------------------------------
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_close_goes_in_the_reverse_order_of_building(make: Any, timer: Any, samples: Any) -> None:
     """What was built later may use what was built before."""
     with make() as registry:
@@ -345,7 +375,7 @@ def test_close_goes_in_the_reverse_order_of_building(make: Any, timer: Any, samp
     assert registry.stats().evictions == 0
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_what_was_built_in_the_same_moment_keeps_its_order(make: Any, samples: Any) -> None:
     """The clock may not tell them apart: the ontology is closed after those that were given it."""
     with make() as registry:
@@ -367,7 +397,7 @@ def test_what_has_only_an_aclose_is_left_open(ws: Any) -> None:
     assert registry.stats().left_open == 1
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_open_registries_are_closed_at_exit(twin: str) -> None:
     """Of the interpreter."""
     code = """

@@ -60,6 +60,7 @@ TEN_RUNS = """
 """
 
 
+@pytest.mark.referrers
 def test_ten_runs_stay_in_bounds(twin: str) -> None:
     """80 MB of instances a run, cleared between runs: less than 20 MB of growth."""
     assert int(run_child(TEN_RUNS, twin, "clear")) < 20

@@ -111,7 +111,7 @@ def test_p6_a_clear_while_a_build_is_under_way(make: Any, samples: Any) -> None:
     assert registry.get_instance("Alpha") is not stale
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_p7_an_evicted_value_with_a_close(make: Any, samples: Any) -> None:
     """Is closed."""
     registry = make(max_cache_size=1)

@@ -38,7 +38,7 @@ def test_no_thread_without_an_interval(make: Any, sweeper: Any) -> None:
     assert sweeper._thread is None
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_what_has_expired_leaves_without_traffic(
     make: Any, sweeper: Any, timer: Any, samples: Any
 ) -> None:

@@ -6,6 +6,7 @@ It stands on the rules that `_ring_py` tells.
 
 from __future__ import annotations
 
+import sys
 from weakref import ref as weak_reference
 
 from ._ring_py import Ring
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
     from weakref import ReferenceType
 
 __all__ = ["Changes"]
+
+
+def _references(box: list[Any]) -> int:
+    return sys.getrefcount(box[0])
+
+
+# What the count is for an object that only its box refers to. It depends on the interpreter.
+_ALONE = _references([object()])
 
 
 class Changes(Ring):
@@ -251,6 +260,12 @@ class Changes(Ring):
             self._make_room(self._max_size, departed, spare)
         if departed:
             self._departed(departed)
+
+    def _is_alone(self, box: list[Any]) -> bool:
+        """Whether nothing but this list refers to what is in it, as far as that can be known."""
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            return False  # of the two counts there is only a sum here, which is of no one moment
+        return len(box) == 1 and _references(box) == _ALONE
 
     def _abandon(self, slot: Slot) -> bool:
         """Take an instance out and leave it alone: after a fork it is the parent's."""

@@ -112,6 +112,8 @@ cdef extern from "_readers.h":
     void warmset_mutex_lock(Mutex*) noexcept
     void warmset_mutex_unlock(Mutex*) noexcept
     void warmset_mutex_reset(Mutex*) noexcept
+    void warmset_share_reference(PyObject*) noexcept
+    bint warmset_is_alone(PyObject*) noexcept
     ctypedef struct Trace "warmset_trace":
         Trace* next
         Table* table
@@ -1184,6 +1186,10 @@ cdef class RegistryCore:
     def _made_room(self):
         """Something was released while builds wait for that; the registry overrides it."""
 
+    def _is_alone(self, list box not None):
+        """Whether nothing but this list refers to what is in it, as far as that can be known."""
+        return len(box) == 1 and warmset_is_alone(PyList_GET_ITEM(box, 0))
+
     def _abandon(self, Slot slot not None):
         """Take an instance out and leave it alone: after a fork it is the parent's."""
         departed = []
@@ -2146,6 +2152,7 @@ cdef void _attach(
     slot._uses = uses
     _guard(slot)
     slot._instance = content
+    warmset_share_reference(<PyObject*>content)
     _unguard(slot)
     slot.kind = kind
     if kind == STRONG:
@@ -2305,6 +2312,8 @@ cdef class Lease:
                 self._instance, self._slot = _build_and_hold(
                     core, self._class_name, &self._epoch
                 )
+            # A lease may be left by another thread than took it.
+            warmset_share_reference(<PyObject*>self._instance)
         except BaseException:
             self._slot = None
             self._state = FREE
@@ -2327,6 +2336,7 @@ cdef class Lease:
         if instance == NULL:
             return False
         self._instance = _owned(instance)
+        warmset_share_reference(<PyObject*>self._instance)
         _enter(core, &self._hold, <PyObject*>self._slot)
         self._state = HELD
         return True
@@ -2334,6 +2344,7 @@ cdef class Lease:
     def _enter_built(self):
         """Go on after a miss: hold what is built here, or by another thread."""
         self._instance, self._slot = _build_and_hold(self._core, self._class_name, &self._epoch)
+        warmset_share_reference(<PyObject*>self._instance)
         if self._slot is not None:
             _enter(self._core, &self._hold, <PyObject*>self._slot)
         self._state = HELD
@@ -2343,6 +2354,7 @@ cdef class Lease:
         cdef Lease lease = Lease(self._core, self._class_name)
         cdef Departure departure
         lease._instance, lease._slot, lease._epoch = self._instance, self._slot, self._epoch
+        warmset_share_reference(<PyObject*>lease._instance)
         if lease._slot is not None:
             _lock(self._core)
             try:

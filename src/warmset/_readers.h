@@ -145,6 +145,40 @@ static inline PyObject *warmset_slot_named(PyObject *slots, PyObject *name) {
     return slot;
 }
 
+/* -- reference counts -------------------------------------------------------------------------- */
+
+/*
+Let a reference of this thread's be counted where all threads count theirs.
+
+Where there is no interpreter lock, an object has two counts: of the thread that made it, and of all
+others together. When the first comes down to nothing, the interpreter merges the two for ever, and
+the one that is left can be read in one moment. So what a registry keeps is counted with the others:
+then the maker's count comes down as soon as the maker itself has no reference any more.
+*/
+static inline void warmset_share_reference(PyObject *one) {
+#if WARMSET_FREE_THREADED
+    if (_Py_IsImmortal(one)) return;
+    (void)_Py_atomic_add_ssize(&one->ob_ref_shared, (Py_ssize_t)1 << _Py_REF_SHARED_SHIFT);
+    Py_DECREF(one); /* it is not the last: nothing dies here */
+#else
+    (void)one;
+#endif
+}
+
+/* Whether the caller's is the only reference; 0 where it may be, but that is not to be known. */
+static inline int warmset_is_alone(PyObject *one) {
+#if WARMSET_FREE_THREADED
+    Py_ssize_t shared = _Py_atomic_load_ssize(&one->ob_ref_shared);
+    Py_ssize_t counted = shared >> _Py_REF_SHARED_SHIFT;
+    if ((shared & _Py_REF_SHARED_FLAG_MASK) == _Py_REF_MERGED) return counted == 1;
+    if (_Py_atomic_load_uintptr_relaxed(&one->ob_tid) != _Py_ThreadId()) return 0;
+    /* Its maker is this thread, which changes nothing meanwhile. */
+    return counted + _Py_atomic_load_uint32_relaxed(&one->ob_ref_local) == 1;
+#else
+    return Py_REFCNT(one) == 1;
+#endif
+}
+
 /* -- what the threads write to ---------------------------------------------------------------- */
 
 /* The part of a slot that readers without a lock write to, next to its times. */

@@ -153,7 +153,10 @@ class Job:
         self.loop = asyncio.get_running_loop()
         # The future only wakes who waits: the loop refers to it, and so to a result, for longer.
         self._future: asyncio.Future[None] = self.loop.create_future()
-        self._outcome: Outcome = None, None
+        # Apart, and in no container that the worker makes: without an interpreter lock that would
+        # be dropped when the worker comes to it, and what it refers to with it.
+        self._result: Any = None
+        self._error: BaseException | None = None
         self._ended = False
         self._call: Callable[[], Any] | None = call
         self._hold = hold
@@ -167,9 +170,9 @@ class Job:
             # Never in a variable of this frame: an error refers to it, and whoever waits may go on,
             # and have it counted who refers to an instance, before this returns.
             try:
-                self._outcome = self._context.run(call), None
+                self._result = self._context.run(call)
             except BaseException as error:
-                self._outcome = None, error
+                self._error = error
         call = None
         try:
             if not self._future.cancelled():
@@ -185,7 +188,8 @@ class Job:
             await self._future
         finally:
             self._ended = self._future.done() and not self._future.cancelled()
-            (result, error), self._outcome = self._outcome, (None, None)
+            result, self._result = self._result, None
+            error, self._error = self._error, None
         if error is not None:
             try:
                 raise error
@@ -207,7 +211,7 @@ class Job:
             self._future.set_result(None)
 
     def _drop(self) -> None:
-        self._outcome = None, None
+        self._result = self._error = None
         hold, self._hold = self._hold, None
         if hold is not None:
             hold.__exit__()

@@ -82,7 +82,7 @@ def test_what_is_not_warm_is_not_recycled(ws: Any, make: Any, samples: Any) -> N
         registry.recycle("Alpha")
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 @pytest.mark.parametrize("end", ["discard", "clear", "unregister", "close", "replace"])
 def test_what_leaves_meanwhile_is_not_replaced(make: Any, samples: Any, end: str) -> None:
     """And what was built for it is closed: nobody has it."""

@@ -175,7 +175,7 @@ def test_what_comes_back_to_life_is_found(registry: Any) -> None:
     assert cleared(registry) == {"Returning": [f"{__name__}.kept['back']"]}
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_a_closer_that_fails_stops_nothing(registry: Any, samples: Any) -> None:
     def closer(instance: Any) -> None:
         raise OSError("stuck")

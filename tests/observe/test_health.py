@@ -32,6 +32,7 @@ def look_up(registry: Any, hits: int, misses: int) -> None:
         registry.get_instance("Alpha")
 
 
+@pytest.mark.counts
 def test_all_is_well(make: Any, rss: Any) -> None:
     """Nothing is found, and the first call can judge levels only."""
     registry = make()
@@ -41,6 +42,7 @@ def test_all_is_well(make: Any, rss: Any) -> None:
     assert registry.health() == ()
 
 
+@pytest.mark.counts
 def test_a_low_hit_rate(make: Any, timer: Any, health: Any, rss: Any) -> None:
     """Of the window, whatever was before; and only of enough look-ups."""
     registry = make()
@@ -58,6 +60,7 @@ def test_a_low_hit_rate(make: Any, timer: Any, health: Any, rss: Any) -> None:
     assert finding.class_name is None
 
 
+@pytest.mark.counts
 def test_the_window_moves_on(make: Any, timer: Any, rss: Any) -> None:
     """What was before it is forgotten; what is in it is not."""
     registry = make(cache_ttl_seconds=0)
@@ -85,6 +88,7 @@ def test_the_window_is_bounded(make: Any, timer: Any, rss: Any) -> None:
     assert 50 <= len(registry._monitor._observations) <= 70
 
 
+@pytest.mark.counts
 def test_a_high_eviction_rate(make: Any, rss: Any) -> None:
     """The working set does not fit."""
     registry = make(max_cache_size=2)
@@ -99,6 +103,7 @@ def test_a_high_eviction_rate(make: Any, rss: Any) -> None:
     assert found["nearly_full"].threshold == 0.9
 
 
+@pytest.mark.counts
 def test_a_growing_process(make: Any, timer: Any, rss: Any) -> None:
     """Unless more is cached than at the beginning of the window."""
     registry = make()
@@ -158,6 +163,7 @@ def test_a_cycle_is_leaked_until_it_is_collected(make: Any, timer: Any, rss: Any
     assert registry.health() == ()
 
 
+@pytest.mark.counts
 def test_what_is_held_or_back_is_not_leaked(make: Any, timer: Any, samples: Any, rss: Any) -> None:
     """A lease may last; and a revived instance is warm again."""
     registry = make(cache_ttl_seconds=0)
@@ -185,6 +191,7 @@ def test_what_is_kept_weakly_is_its_users_own(make: Any, timer: Any, rss: Any) -
     assert alpha.echo("x") == "x"
 
 
+@pytest.mark.counts
 def test_what_was_not_closed(make: Any, timer: Any, rss: Any, monkeypatch: Any) -> None:
     """Left open to its users, or its closer raised: counted within the window."""
 
@@ -223,6 +230,7 @@ def test_failing_builds(make: Any, timer: Any, rss: Any) -> None:
     assert registry.health() == ()
 
 
+@pytest.mark.counts
 def test_each_crossing_is_logged_once(make: Any, timer: Any, rss: Any, records: Any) -> None:
     """And again when it comes back."""
     registry = make(max_cache_size=1)

@@ -96,7 +96,7 @@ def test_each_cause_is_logged(make: Any, records: Any) -> None:
     assert (cleared.entries_cleared, cleared.weakrefs_cleared) == (1, 0)
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_failures_are_warnings(make: Any, records: Any) -> None:
     """Of builds and closers, with class and cause."""
     registry = make({"Broken": "samples.Broken"})
@@ -132,7 +132,7 @@ def test_no_field_hides_one_of_the_record(make: Any, timer: Any, records: Any) -
     assert {"warmset.builds", "warmset.removals", "warmset.health"} <= areas
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 @pytest.mark.parametrize("culprit", ["handler", "filter", "formatter"])
 def test_a_handler_that_raises_breaks_nothing(
     make: Any, samples: Any, records: Any, capsys: Any, culprit: str

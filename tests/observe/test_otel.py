@@ -69,6 +69,7 @@ def otel(observe: Any) -> Any:
     return observe("otel")
 
 
+@pytest.mark.counts
 def test_a_reader_tells_the_traffic(
     make: Any, timer: Any, samples: Any, otel: Any, telemetry: Any
 ) -> None:

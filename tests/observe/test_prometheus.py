@@ -62,6 +62,7 @@ def labelled(scraped: Scrape, metric: str, label: str) -> dict[str, float]:
     }
 
 
+@pytest.mark.counts
 def test_a_scrape_tells_the_traffic(make: Any, timer: Any, samples: Any, collected: Any) -> None:
     """Every figure of it."""
     registry = make(max_cache_size=2, cache_ttl_seconds=0)

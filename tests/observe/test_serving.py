@@ -74,7 +74,7 @@ def test_the_process_introduces_itself(ws: Any, make: Any, serving: Any, connect
     assert numbered["offers"] == ["evict", "clear", "pin", "unpin"]
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_figures_are_those_of_stats(make: Any, serving: Any, connect: Any, timer: Any) -> None:
     """And looking changes none of them."""
     registry = make(retry_after_seconds=float("inf"))

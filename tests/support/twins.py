@@ -24,6 +24,11 @@ MODULES = (
     "sources",
     "stats",
 )
+# What the cores tell alike but without an interpreter lock: there only the compiled one knows of
+# what it has not only leased whether anybody still refers to it.
+CLOSES = frozenset(
+    () if getattr(sys, "_is_gil_enabled", lambda: True)() else ("closed", "left_open")
+)
 _loaded: dict[str, dict[str, ModuleType]] = {}
 
 

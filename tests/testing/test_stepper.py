@@ -19,7 +19,7 @@ def causes(events: Any) -> list[tuple[str, str]]:
     return [(event.class_name, event.cause.name) for event in events]
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_size_evictions_go_by_last_use(make: Any, step: Any, samples: Any) -> None:
     registry = make()
     stepper = step(registry)
@@ -121,7 +121,7 @@ def test_weak_instances_are_collected(make: Any, step: Any) -> None:
     assert stepper.evict_next() == ()
 
 
-@pytest.mark.referrers
+@pytest.mark.counts
 def test_what_a_closer_removes_is_of_the_same_step(make: Any, step: Any) -> None:
     registry = make({"Beta": "samples.Beta"})
     registry.register_class("Alpha", "samples.Alpha", closer=lambda _: registry.discard("Beta"))

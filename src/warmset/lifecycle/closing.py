@@ -10,7 +10,6 @@ counted as left open.
 from __future__ import annotations
 
 import atexit
-import sys
 from _thread import get_ident
 from weakref import WeakSet
 
@@ -26,21 +25,6 @@ if TYPE_CHECKING:
     from .options import ClassOptions
 
 __all__ = ["close_departed", "watch_exit"]
-
-
-def _references(box: list[Any]) -> int:
-    return sys.getrefcount(box[0])
-
-
-# What the count is for an object that only its box refers to. It depends on the interpreter.
-_ALONE = _references([object()])
-
-
-def _referenced(box: list[Any]) -> bool:
-    """Whether anything but the box refers to what is in it, as far as that can be known."""
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return True  # counts are split between threads there
-    return _references(box) > _ALONE
 
 
 def close_departed(registry: Registry, departure: Any) -> None:
@@ -66,7 +50,7 @@ def close_departed(registry: Registry, departure: Any) -> None:
             registry._tally(LEFT_OPEN)  # it can be closed only where an event loop waits for that
         return
     regardless = options is not None and options.close_when_removed
-    if departure.shared and not regardless and _referenced(box):
+    if departure.shared and not regardless and not registry._is_alone(box):
         registry._tally(LEFT_OPEN)
         return
     try:
