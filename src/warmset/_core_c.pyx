@@ -1619,7 +1619,6 @@ cdef inline PyObject* _read(
     ):
         return NULL
     instance = <PyObject*>slot._instance
-    _incref(instance)
     epoch[0] = slot.epoch
     if hold:
         warmset_add_holds(&slot.holds, 1)
@@ -1628,6 +1627,8 @@ cdef inline PyObject* _read(
     _note(core, stripe, slot, now)
     if count:
         warmset_store_number(&stripe.hits, stripe.hits + 1)
+    # Last: where threads contend for its count, the caller drops it while this thread still has it.
+    _incref(instance)
     return instance
 
 
