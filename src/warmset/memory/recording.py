@@ -4,18 +4,15 @@ Recording a profile: a listener to builds and removals, and nothing on the way o
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
-from .. import _fork
-from ..events import BuildEvent
+from .._adding_up import AddingUp
+from ..events import BuildEvent, RemovalEvent
 from .profiles import ClassProfile, Profile
 
 if TYPE_CHECKING:
     from ..bounded import Bounded
-    from ..events import RemovalEvent
 
 __all__ = ["ProfileRecorder", "record"]
 
@@ -39,7 +36,7 @@ class _Stay(NamedTuple):
         return _Stay(self.uses - before.uses, self.gaps - before.gaps, seconds)
 
 
-class ProfileRecorder:
+class ProfileRecorder(AddingUp[BuildEvent | RemovalEvent | str]):
     """
     Records what a registry's classes are used for and what they cost.
 
@@ -48,27 +45,21 @@ class ProfileRecorder:
 
     What an instance was used for is known when it leaves, or when somebody asks: its uses, and the
     time from its build to its last use. An instance that was warm before the recording began counts
-    with all its uses. Safe under threads, in finalisers and after a fork, and it never waits:
-    events are queued, and one thread at a time adds them up.
+    with all its uses. Safe under threads, in finalisers and after a fork, and it never waits.
     """
 
     def __init__(self, registry: Bounded) -> None:
+        super().__init__()
         self._registry = ref(registry)
         self._classes: dict[str, ClassProfile] = {}
         # What was counted already of an instance that left while it was held, and may be revived.
         self._counted: dict[str, _Stay] = {}
         self._warmed: dict[str, int] = {}
-        self._queue: deque[BuildEvent | RemovalEvent | str] = deque()
-        self._adding = allocate_lock()
         self._final: Profile | None = None
-        _fork.watch(self)
 
     def _listen(self, registry: Bounded) -> None:
-        registry.add_build_listener(self._queued)
-        registry.add_listener(self._queued)
-
-    def _reset_after_fork(self) -> None:
-        self._adding = allocate_lock()
+        registry.add_build_listener(self)
+        registry.add_listener(self)
 
     def profile(self) -> Profile:
         """
@@ -91,8 +82,8 @@ class ProfileRecorder:
         if self._final is None:
             registry = self._registry()
             if registry is not None:
-                registry.remove_build_listener(self._queued)
-                registry.remove_listener(self._queued)
+                registry.remove_build_listener(self)
+                registry.remove_listener(self)
                 if registry._recorder is self:
                     registry.__dict__.pop("_recorder", None)
             self._final = self._so_far()
@@ -100,7 +91,7 @@ class ProfileRecorder:
 
     def warmed(self, class_name: str) -> None:
         """A warm-up looked a class up: that is no use, or each profile would keep its last one."""
-        self._queued(class_name)
+        self(class_name)
 
     def _so_far(self) -> Profile:
         self._settle()
@@ -125,19 +116,6 @@ class ProfileRecorder:
         slot = None if registry is None else registry._slots.get(name)
         path = None if slot is None else slot.path
         return entry if path is None else entry._replace(class_path=path)
-
-    def _queued(self, event: BuildEvent | RemovalEvent | str) -> None:
-        self._queue.append(event)
-        self._settle()
-
-    def _settle(self) -> None:
-        """Add up what is queued, unless another thread, or this one further up, is at it."""
-        while self._queue and self._adding.acquire(False):
-            try:
-                while self._queue:
-                    self._add(self._queue.popleft())
-            finally:
-                self._adding.release()
 
     def _add(self, event: BuildEvent | RemovalEvent | str) -> None:
         if isinstance(event, str):

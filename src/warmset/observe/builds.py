@@ -4,18 +4,15 @@ Builds, added up as they end: a histogram of their seconds, and sums per class l
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from bisect import bisect_left
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import _fork
+from .._adding_up import AddingUp
+from ..events import BuildEvent
 from .registries import ClassLabels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from ..events import BuildEvent
 
 __all__ = ["BUCKETS", "BuildSums", "BuildTally"]
 
@@ -32,7 +29,7 @@ class BuildSums(NamedTuple):
     """Of those that succeeded."""
 
 
-class BuildTally:
+class BuildTally(AddingUp[BuildEvent]):
     """
     A build listener that adds up.
 
@@ -40,37 +37,17 @@ class BuildTally:
         max_classes: How many classes have a label of their own.
         buckets: Upper bounds of the histogram, in seconds, rising.
 
-    Safe under threads, in finalisers and after a fork, and it never waits: events are queued, and
-    one thread at a time adds them up.
+    Safe under threads, in finalisers and after a fork, and it never waits.
     """
 
     def __init__(self, max_classes: int, buckets: Sequence[float] = BUCKETS) -> None:
+        super().__init__()
         self.labels = ClassLabels(max_classes)
         self.buckets = tuple(buckets)
         self.counts = [0] * (len(self.buckets) + 1)
         """Successful builds per bucket, each in one only; the last is what is above all bounds."""
         self.seconds = 0.0
         self.by_label: dict[str, BuildSums] = {}
-        self._queue: deque[BuildEvent] = deque()
-        self._adding = allocate_lock()
-        _fork.watch(self)
-
-    def _reset_after_fork(self) -> None:
-        self._adding = allocate_lock()
-
-    def __call__(self, event: BuildEvent) -> None:
-        """Note a build that ended."""
-        self._queue.append(event)
-        self.settle()
-
-    def settle(self) -> None:
-        """Add up what is queued, unless another thread, or this one further up, is at it."""
-        while self._queue and self._adding.acquire(False):
-            try:
-                while self._queue:
-                    self._add(self._queue.popleft())
-            finally:
-                self._adding.release()
 
     def _add(self, event: BuildEvent) -> None:
         label = self.labels.of(event.class_name)
@@ -91,7 +68,7 @@ class BuildTally:
             Pairs of a bucket's upper bound and the builds up to it, the last without a bound; the
             seconds of all; and the sums of each class label.
         """
-        self.settle()
+        self._settle()
         total = 0
         cumulative = []
         for bound, count in zip((*self.buckets, float("inf")), list(self.counts), strict=True):
