@@ -226,12 +226,18 @@ def test_the_dear_one_stays(make: Any, samples: Any, timer: Any) -> None:
     assert (registry._blocked, registry._waiting_threads()) == (0, 0)
 
 
-def test_two_threads_let_the_same_pass(make: Any, samples: Any, timer: Any) -> None:
-    """It is counted once, and what one of them looks at is not what the other has noted since."""
+@pytest.fixture
+def full(make: Any, samples: Any, timer: Any) -> Any:
+    """A registry with one place, which is taken by what is dear: all else passes."""
     registry = make(policy="cost", max_cache_size=1)
     samples.script["Alpha"] = lambda _: timer.advance(9.0)
     registry.get_instance("Alpha")
-    memory = registry._memory
+    return registry
+
+
+def test_two_threads_let_the_same_pass(full: Any) -> None:
+    """It is counted once, and what one of them looks at is not what the other has noted since."""
+    registry, memory = full, full._memory
 
     class Interleaved(dict[str, Any]):
         """Lets another thread in at the worst moment, once."""
@@ -273,32 +279,22 @@ def test_two_threads_let_the_same_pass(make: Any, samples: Any, timer: Any) -> N
     assert registry._ring() == ["Alpha"]
 
 
-def test_what_was_given_back_just_before_it_was_to_pass(
-    make: Any, samples: Any, timer: Any
-) -> None:
+def test_what_was_given_back_just_before_it_was_to_pass(full: Any) -> None:
     """There is no release to come that would let it leave."""
-    registry = make(policy="cost", max_cache_size=1)
-    samples.script["Alpha"] = lambda _: timer.advance(9.0)
-    registry.get_instance("Alpha")
-    with registry.use("Beta"):
-        (entry,) = registry._memory._passing.values()
-        registry._memory._passing.clear()
-        registry._block(-1)
-    registry._memory._let_pass(registry, *entry)
-    assert registry._ring() == ["Alpha"]
-    assert registry._blocked == 0
+    with full.use("Beta"):
+        (entry,) = full._memory._passing.values()
+        full._memory._passing.clear()
+        full._block(-1)
+    full._memory._let_pass(full, *entry)
+    assert full._ring() == ["Alpha"]
+    assert full._blocked == 0
 
 
-def test_what_passes_is_kept_where_there_is_room_by_then(
-    make: Any, samples: Any, timer: Any
-) -> None:
-    registry = make(policy="cost", max_cache_size=1)
-    samples.script["Alpha"] = lambda _: timer.advance(9.0)
-    registry.get_instance("Alpha")
-    with registry.use("Beta"):
-        registry.discard("Alpha")
-    assert registry._ring() == ["Beta"]
-    assert registry._blocked == 0
+def test_what_passes_is_kept_where_there_is_room_by_then(full: Any) -> None:
+    with full.use("Beta"):
+        full.discard("Alpha")
+    assert full._ring() == ["Beta"]
+    assert full._blocked == 0
 
 
 def test_a_policy_of_ones_own(make: Any) -> None:
