@@ -20,5 +20,10 @@ if pure and required:
     )
 
 # A failing compiler is an error, not a silently slower package: WARMSET_PURE=1 is the way around.
-core = Extension("warmset._core_c", ["src/warmset/_core_c.pyx"], depends=["src/warmset/_readers.h"])
+SOURCES = ["_entry_c.pxi", "_ring_c.pxi", "_changes_c.pxi", "_calls_c.pxi", "_readers.h"]
+core = Extension(
+    "warmset._core_c",
+    ["src/warmset/_core_c.pyx"],
+    depends=[f"src/warmset/{name}" for name in SOURCES],
+)
 setup(ext_modules=[] if pure else [core])

@@ -24,7 +24,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from warmset.engines.affinity import Router, _point
+from warmset.engines.affinity import Router, ring_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,10 +108,12 @@ class ByHash:
 
     def __init__(self, workers: Sequence[str]) -> None:
         self.now = 0.0
-        self.ring = sorted((_point(f"{name}#{at}"), name) for name in workers for at in range(64))
+        self.ring = sorted(
+            (ring_position(f"{name}#{at}"), name) for name in workers for at in range(64)
+        )
 
     def choose(self, name: str) -> Any:
-        at = bisect(self.ring, (_point(name), "")) % len(self.ring)
+        at = bisect(self.ring, (ring_position(name), "")) % len(self.ring)
         return _Chosen(name, self.ring[at][1])
 
     def done(self, ticket: Any, call: float, build: float | None) -> None:
@@ -121,7 +123,9 @@ class ByHash:
         self.ring = [point for point in self.ring if point[1] != worker]
 
     def add(self, worker: str) -> None:
-        self.ring = sorted([*self.ring, *((_point(f"{worker}#{at}"), worker) for at in range(64))])
+        self.ring = sorted(
+            [*self.ring, *((ring_position(f"{worker}#{at}"), worker) for at in range(64))]
+        )
 
 
 class ByChance:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CORES = ("compiled", "pure")
 # What the package imports at first use: each copy gets its own, before anything is timed.
-LATER = ("events", "stats", "lifecycle.closing", "lifecycle.prolonging", "lifecycle.listening")
+LATER = ("events", "stats", "event_logs", "lifecycle.listening")
 
 
 @functools.cache

@@ -92,7 +92,7 @@ def run(number: int) -> dict[str, Any]:
     for turn in range(1, RUNS + 1):
         for megabytes in SIZES:
             name = f"Load{megabytes}@{turn}"
-            registry.register_class(name, "benchmarks.memory.Load")
+            registry.register(name, "benchmarks.memory.Load")
             registry.register_instantiation_rule(name, lambda cls, size=megabytes: cls(size))
         for _ in range(2):
             for megabytes in SIZES:

@@ -96,7 +96,7 @@ def serve(store: str | None) -> None:
 
     assert np
     registry = warmset.MethodRegistry({}, store=store, cache_ttl_seconds=0)
-    registry.register_class("Model", "benchmarks.share.Model", shareable=True)
+    registry.register("Model", "benchmarks.share.Model", shareable=True)
     base = pss()
     print("ready", flush=True)
     for line in sys.stdin:
@@ -122,7 +122,7 @@ def fork_workers(store: str | None, count: int) -> None:
     assert np
     gc.freeze()
     registry = warmset.MethodRegistry({}, store=store, cache_ttl_seconds=0)
-    registry.register_class("Model", "benchmarks.share.Model", shareable=True)
+    registry.register("Model", "benchmarks.share.Model", shareable=True)
     pipes = []
     for _ in range(count):
         told, tell = os.pipe()

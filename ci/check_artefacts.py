@@ -1,4 +1,8 @@
-"""Checks what the built distributions hold: python ci/check_artefacts.py DIST PURE_DIST."""
+"""
+Check what the built distributions hold.
+
+    python ci/check_artefacts.py SDIST_DIRECTORY PURE_DIRECTORY WHEEL_DIRECTORY...
+"""
 
 from __future__ import annotations
 
@@ -61,8 +65,9 @@ def check_sdist(path: Path) -> None:
         fail(f"{path.name} holds {generated}")
 
 
-dist, pure_dist = sys.argv[1:]
-check_sdist(one(dist, "*.tar.gz"))
-check_wheel(one(dist, "*.whl"), compiled=True)
-check_wheel(one(pure_dist, "*.whl"), compiled=False)
-print("artefacts: sdist, wheel and pure wheel hold what they should")
+sdist, pure, *compiled = sys.argv[1:]
+check_sdist(one(sdist, "*.tar.gz"))
+check_wheel(one(pure, "*.whl"), compiled=False)
+for directory in compiled:
+    check_wheel(one(directory, "*.whl"), compiled=True)
+print(f"artefacts: sdist, pure wheel and {len(compiled)} compiled wheels are as expected")

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Both cores without the interpreter's lock: the suite but for what has dependencies that are not to
-# be had there, faults, schedules, by 8 threads a soak and accounts, and what threads get done.
+# Both cores without the interpreter lock: the suite, except what needs packages that this build has no wheels
+# for; faults, schedules, a soak and accounts; throughput of threads.
 # ci/freethreaded.sh [INTERPRETER [SECONDS OF SOAK AND OF ACCOUNTS]]
-set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 candidate=${1:-python3.13t}
@@ -11,23 +10,19 @@ if ! "$candidate" -c 'import sys; sys.exit(sys._is_gil_enabled())' 2>/dev/null; 
     say "no free-threaded interpreter ($candidate): nothing is run"
     exit 0
 fi
+candidate=$("$candidate" -c 'import sys; print(sys.executable)')
 say "$("$candidate" -VV)"
-environment "$work/venv" "$candidate"
-cp -r "$root" "$work/source"
-rm -rf "$work/source/build"
-install "$work/venv" "$work/source[otel,prometheus]" pytest psutil opentelemetry-sdk
-install "$work/venv" --only-binary :all: hypothesis
-rm -rf "$work/source"
+install_wheel "$work/test" "$candidate" "[otel,prometheus,test-core]" opentelemetry-sdk pytest-xdist --only-binary hypothesis
 suite "$work/suite"
 cd "$work/suite"
 
 say "the import leaves the lock off"
-"$work/venv/bin/python" -W error -c '
+"$work/test/bin/python" -W error -c '
 import sys, warmset
 assert warmset.implementation == "compiled" and not sys._is_gil_enabled()'
 
 say "the suite, on both cores"
-"$work/venv/bin/python" -m pytest -q --examples 30 tests \
+"$work/test/bin/python" -m pytest -q -n 2 --examples 30 tests \
     --ignore tests/cli --ignore tests/engines --ignore tests/share --ignore tests/test_docs.py \
     --ignore tests/memory/test_policy_benchmark.py
 
@@ -35,11 +30,11 @@ for pure in 0 1; do
     for mode in faults schedules "soak --seconds $seconds"; do
         say "$mode, WARMSET_PURE=$pure"
         # shellcheck disable=SC2086
-        WARMSET_PURE=$pure "$work/venv/bin/python" tests/support/stress.py $mode
+        WARMSET_PURE=$pure "$work/test/bin/python" tests/support/stress.py $mode
     done
     say "accounts, WARMSET_PURE=$pure"
-    WARMSET_PURE=$pure "$work/venv/bin/python" tests/support/accounts.py --seconds "$seconds"
+    WARMSET_PURE=$pure "$work/test/bin/python" tests/support/accounts.py --seconds "$seconds"
 done
 
 say "throughput of 1 to 4 threads"
-"$work/venv/bin/python" -m benchmarks --only threads --no-write
+"$work/test/bin/python" -m benchmarks --only threads --no-write

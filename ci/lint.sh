@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Style and types: ruff, mypy strict (the pure core is what a checker sees), cython-lint.
-set -euo pipefail
+# Style, types and layers: ruff, mypy strict (the pure core is what a checker sees), cython-lint, import-linter.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-environment "$work/venv"
-install "$work/venv" "$root[lint,test]"
+say "install the linters, and what the package imports"
+install_wheel "$work/lint" "$(newest_complete)" "[lint,test]"
 cd "$root"
-export PATH="$work/venv/bin:$PATH" RUFF_CACHE_DIR=$work/ruff
+export PATH="$work/lint/bin:$PATH" RUFF_CACHE_DIR=$work/ruff
 say "ruff"
 ruff check .
 ruff format --check .
 say "mypy"
 mypy --cache-dir "$work/mypy"
 say "cython-lint"
-cython-lint src
+cython-lint src/warmset/_core_c.pyx src/warmset/*.pxi
+say "import-linter"
+PYTHONPATH=src lint-imports --no-cache

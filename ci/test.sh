@@ -1,34 +1,28 @@
 #!/usr/bin/env bash
-# Builds sdist and wheels, installs the wheel into an empty environment, and runs the suite on both
-# cores, with the checkout out of reach. Arguments go to pytest.
-set -euo pipefail
+# Builds the wheel, installs it into an empty environment, and runs the suite on both cores, with the checkout
+# out of reach. Arguments go to pytest. PYTHON chooses the interpreter, EXTRAS what is installed.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-say "build: sdist, the wheel from it, and the pure wheel"
-environment "$work/venv"
-install "$work/venv" build
-cp -r "$root" "$work/source"
-rm -rf "$work/source/build" "$work/source/dist" "$work/source"/src/*.egg-info
-"$work/venv/bin/python" -m build --outdir "$work/dist" "$work/source" >"$work/build.log" 2>&1 ||
-    { cat "$work/build.log"; exit 1; }
-mkdir "$work/unpacked"
-tar -xzf "$work"/dist/*.tar.gz -C "$work/unpacked" --strip-components=1
-WARMSET_PURE=1 "$work/venv/bin/python" -m build --wheel --outdir "$work/pure" "$work/unpacked" \
-    >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-"$work/venv/bin/python" "$root/ci/check_artefacts.py" "$work/dist" "$work/pure"
-
-say "install the wheel, with the extras that the tests need"
-install "$work/venv" "$(ls "$work"/dist/*.whl)[test]"
+interpreter=$(newest_complete)
+say "$("$interpreter" -VV)"
+install_wheel "$work/test" "$interpreter" "[${EXTRAS:-test}]"
 suite "$work/suite"
-rm -rf "$work/source" "$work/unpacked"
-
-say "the suite, on both cores"
 cd "$work/suite"
-WARMSET_REQUIRE_COMPILED=1 "$work/venv/bin/python" -c 'import warmset; print(warmset.__file__)'
-"$work/venv/bin/python" -m pytest "$@"
+WARMSET_REQUIRE_COMPILED=1 "$work/test/bin/python" -c 'import warmset; print(warmset.__file__)'
 
-say "the pure wheel, in an environment without a compiled core"
-environment "$work/bare"
-install "$work/bare" "$(ls "$work"/pure/*.whl)[test]"
-"$work/bare/bin/python" -m pytest --pure-only --examples 30 -q \
-    tests/test_lookup.py tests/test_model.py tests/test_import.py tests/test_legacy.py
+statuses=()
+run() {
+    local status=0
+    "$work/test/bin/python" -m pytest -q "$@" || status=$?
+    statuses+=("$status")
+}
+
+say "the suite, two tests at a time"
+run -n 2 --dist worksteal -m "not cluster" "$@"
+say "the tests that start clusters, one at a time"
+run -m cluster "$@"
+# Arguments may leave no test to one of the two: then its status is 5.
+case ${statuses[*]} in
+    "0 0" | "0 5" | "5 0") ;;
+    *) say "pytest failed: statuses ${statuses[*]}"; exit 1 ;;
+esac

@@ -1,13 +1,15 @@
 """
 The suite runs on both cores.
 
-The package is loaded twice, once as it comes up by default and once with ``WARMSET_PURE=1``. The
-fixture `ws` gives one of the two and puts it into `sys.modules` for the time of a test, so that
-late imports inside the package find their own copy.
+The package is loaded twice, once by default and once with ``WARMSET_PURE=1``. The fixture `ws`
+returns one of the two and puts it into `sys.modules` for the time of a test, so that late imports
+inside the package find their own copy.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import shutil
 import sys
@@ -17,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import samples as sample_classes
-import structure
 from twins import load, take_out
 
 from warmset.testing import FakeTimer
+from warmset.testing.structure import check_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run on the pure core only; without it, a missing extension fails the run",
     )
-    parser.addoption("--examples", default="150", help="how many random operation sequences to try")
+    parser.addoption(
+        "--examples", default="150", help="how many random sequences of operations to try"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -49,13 +53,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if getattr(sys, "_is_gil_enabled", lambda: True)():
         return
-    later = pytest.mark.skip(reason="without an interpreter lock it is so, but not at once")
-    unknown = pytest.mark.skip(reason="the pure core does not know it without an interpreter lock")
+    later = pytest.mark.skip(reason="not at once without an interpreter lock")
+    unknown = pytest.mark.skip(reason="not known to the pure core without an interpreter lock")
     for item in items:
         if item.get_closest_marker("referrers") is not None:
             item.add_marker(later)
         if item.get_closest_marker("counts") is not None and "[pure" in item.name:
             item.add_marker(unknown)
+
+
+def pytest_collection_finish() -> None:
+    # Hundreds of thousands of objects of imported packages: without this, each full collection in a
+    # test traverses them all.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -66,23 +77,24 @@ def twin(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def ws(twin: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The package on one core; each registry that the test makes is checked after it."""
+    """The package on one core; each registry that the test makes is checked at its end."""
     modules = load(twin)
     before = take_out()
     sys.modules.update(modules)
     package = sys.modules["warmset"]
     made: weakref.WeakSet[Any] = weakref.WeakSet()
-    initialise = package.registry.Registry.__init__
+    initialise = package.api.Registry.__init__
 
+    @functools.wraps(initialise)
     def initialise_and_note(self: Any, *args: Any, **options: Any) -> None:
         initialise(self, *args, **options)
         made.add(self)
 
-    monkeypatch.setattr(package.registry.Registry, "__init__", initialise_and_note)
+    monkeypatch.setattr(package.api.Registry, "__init__", initialise_and_note)
     try:
         yield package
         for registry in list(made):
-            structure.check(registry)
+            check_structure(registry)
     finally:
         take_out()
         sys.modules.update(before)
@@ -90,13 +102,13 @@ def ws(twin: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 @pytest.fixture
 def timer() -> FakeTimer:
-    """A clock that is moved by hand."""
+    """A clock that the test advances."""
     return FakeTimer()
 
 
 @pytest.fixture
 def samples() -> Iterator[Any]:
-    """The sample classes, with nothing built yet and nothing in their script."""
+    """The sample classes, with no instance noted and an empty script."""
     noted = (sample_classes.built, sample_classes.closed, sample_classes.script)
     for notes in noted:
         notes.clear()
@@ -124,6 +136,6 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     above = tempfile.mkdtemp(prefix="warmset-", dir="/tmp")
     monkeypatch.setenv("XDG_RUNTIME_DIR", above)
     yield os.path.join(above, "warmset")
-    # A server that has just been stopped takes its socket away meanwhile, in its own thread.
+    # The thread of a server that was just stopped may remove its socket at the same time.
     shutil.rmtree(above, ignore_errors=True)
     shutil.rmtree(above, ignore_errors=True)

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from loops import LIMIT, Gate, Worker, join_workers, run, until
+from loops import Worker, join_workers, run, until
+from threads import PATIENCE, Gate
 
 
 @pytest.fixture
@@ -25,27 +26,25 @@ def aio(ws: Any) -> Any:
 
 @pytest.fixture
 def registry(make: Any) -> Any:
-    """The sample classes; a failure is not remembered."""
+    """A registry of the sample classes that remembers no failure."""
     return make(retry_after_seconds=0)
 
 
 @pytest.fixture
 def executor(aio: Any, registry: Any) -> Any:
-    """Over the registry."""
+    """An executor on the registry."""
     return aio.AsyncMethodExecutor(method_registry=registry)
 
 
 @pytest.fixture
 def worker(registry: Any, executor: Any) -> Any:
-    """The executor, where "Alpha" is a `Worker`."""
+    """The executor; "Alpha" builds a `Worker`."""
     registry.register_instantiation_rule("Alpha", lambda _: Worker())
     return executor
 
 
-def test_a_hit_goes_through_no_thread(
-    worker: Any, registry: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Look-up, hold and release of what is warm, and async methods, are the loop's own."""
+def test_a_hit_uses_no_thread(worker: Any, registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's thread looks up, holds and releases warm instances, and runs async methods."""
     alpha = registry.get_instance("Alpha")
 
     async def main() -> None:
@@ -63,7 +62,7 @@ def test_a_hit_goes_through_no_thread(
 
 
 def test_a_hundred_awaiters_one_build(executor: Any, registry: Any, samples: Any) -> None:
-    """In a thread, never in the loop's; each is a miss, all but one have waited."""
+    """In a thread other than the loop's; each is a miss, and all but one wait."""
     gate = samples.script["Alpha"] = Gate()
 
     async def main() -> None:
@@ -83,7 +82,7 @@ def test_a_hundred_awaiters_one_build(executor: Any, registry: Any, samples: Any
 
 @pytest.mark.parametrize("who", [[0], [1, 2], [0, 1, 2, 3]], ids=["first", "others", "all"])
 def test_cancelling_waiters(executor: Any, registry: Any, samples: Any, who: list[int]) -> None:
-    """The build goes on for the others, and for later."""
+    """The build continues for the others, and its result is cached."""
     gate = samples.script["Alpha"] = Gate()
 
     async def main() -> None:
@@ -103,10 +102,10 @@ def test_cancelling_waiters(executor: Any, registry: Any, samples: Any, who: lis
     assert registry.stats().held == 0
 
 
-def test_a_result_that_comes_with_the_cancellation_is_given_back(
+def test_a_result_that_arrives_with_the_cancellation_is_released(
     executor: Any, registry: Any, samples: Any
 ) -> None:
-    """Whoever is cancelled after the build has landed leaves no hold behind."""
+    """A task that is cancelled after the completion of the build leaves no hold behind."""
     gate = samples.script["Alpha"] = Gate()
 
     async def main() -> None:
@@ -126,37 +125,37 @@ def test_a_result_that_comes_with_the_cancellation_is_given_back(
 
 
 def test_two_loops_and_a_thread_share_a_build(executor: Any, registry: Any, samples: Any) -> None:
-    """Who builds does not matter."""
+    """Whichever of them builds."""
     gate = samples.script["Alpha"] = Gate()
     with ThreadPoolExecutor(3) as pool:
         asking = [pool.submit(run, executor.get_instance("Alpha")) for _ in range(2)]
-        assert gate.reached.wait(LIMIT)
+        assert gate.reached.wait(PATIENCE)
         asking.append(pool.submit(registry.get_instance, "Alpha"))
         while registry.stats().waits < 2:
             pass
         gate.opened.set()
-        assert len({id(future.result(LIMIT)) for future in asking}) == 1
+        assert len({id(future.result(PATIENCE)) for future in asking}) == 1
     assert samples.built == ["Alpha"]
 
 
 def test_a_build_of_a_thread_is_shared_with_loops(
     executor: Any, registry: Any, samples: Any
 ) -> None:
-    """Also where the synchronous caller was first."""
+    """Also if the synchronous caller was first."""
     gate = samples.script["Alpha"] = Gate()
     with ThreadPoolExecutor(2) as pool:
         asking = [pool.submit(registry.get_instance, "Alpha")]
-        assert gate.reached.wait(LIMIT)
+        assert gate.reached.wait(PATIENCE)
         asking.append(pool.submit(run, executor.get_instance("Alpha")))
         while registry.stats().waits < 1:
             pass
         gate.opened.set()
-        assert len({id(future.result(LIMIT)) for future in asking}) == 1
+        assert len({id(future.result(PATIENCE)) for future in asking}) == 1
     assert samples.built == ["Alpha"]
 
 
 def test_loops_in_turn(worker: Any, registry: Any) -> None:
-    """What one loop built, used and ran in threads is warm for the next."""
+    """What one loop built is warm for the next."""
     seen = []
 
     async def main() -> None:
@@ -174,7 +173,7 @@ def test_loops_in_turn(worker: Any, registry: Any) -> None:
 def test_a_failure_is_shared_and_not_kept(
     ws: Any, executor: Any, registry: Any, samples: Any
 ) -> None:
-    """Probe P4: those who wait get one error, copied; who comes later tries anew."""
+    """The waiters get copies of one error; a later look-up builds again."""
     gate = Gate()
 
     def fail(_: Any) -> None:
@@ -201,7 +200,7 @@ def test_a_failure_is_shared_and_not_kept(
     run(executor.get_instance("Alpha"))
 
 
-def test_a_remembered_failure_comes_back_at_once(
+def test_a_remembered_failure_is_raised_at_once(
     ws: Any, aio: Any, make: Any, samples: Any, timer: Any
 ) -> None:
     """For loops as for threads."""
@@ -222,7 +221,7 @@ def test_a_remembered_failure_comes_back_at_once(
 
 
 def test_a_clear_during_a_build(executor: Any, registry: Any, samples: Any) -> None:
-    """Those who waited get the result; who came after the clear gets another."""
+    """Look-ups before the clear get the result; those after it get another one."""
     gate = samples.script["Alpha"] = Gate()
 
     async def main() -> None:
@@ -242,7 +241,7 @@ def test_a_clear_during_a_build(executor: Any, registry: Any, samples: Any) -> N
 
 
 def test_waiters_occupy_no_thread(aio: Any, registry: Any, samples: Any) -> None:
-    """200 wait for a class whose constructor asks for a second one, with a pool of one thread."""
+    """200 tasks wait for a class whose constructor asks for another; the pool has one thread."""
     executor = aio.AsyncMethodExecutor(method_registry=registry, max_threads=1)
     samples.script["Alpha"] = lambda self: setattr(self, "beta", registry.get_instance("Beta"))
     threads = set()
@@ -265,7 +264,7 @@ def test_waiters_occupy_no_thread(aio: Any, registry: Any, samples: Any) -> None
 
 
 def test_a_build_that_takes_too_long(ws: Any, aio: Any, make: Any, samples: Any) -> None:
-    """Who waits for it gets the error that threads get; who began it goes on."""
+    """A waiter gets the error that threads get; the task that began the build gets its result."""
     registry = make(build_timeout_seconds=0.01)
     executor = aio.AsyncMethodExecutor(method_registry=registry)
     gate = samples.script["Alpha"] = Gate()
@@ -276,13 +275,14 @@ def test_a_build_that_takes_too_long(ws: Any, aio: Any, make: Any, samples: Any)
         with pytest.raises(ws.BuildTimeoutError, match="warmset build of 'Alpha'"):
             await executor.get_instance("Alpha")
         gate.opened.set()
-        assert await executor.get_instance("Alpha") is await first
+        built = await first
+        assert await executor.get_instance("Alpha") is built
 
     run(main())
 
 
 def test_an_interrupt_is_for_one(executor: Any, registry: Any, samples: Any) -> None:
-    """The others try for themselves."""
+    """The others try again."""
     gates = [Gate(), Gate()]
 
     def leave(_: Any) -> None:
@@ -295,7 +295,7 @@ def test_an_interrupt_is_for_one(executor: Any, registry: Any, samples: Any) -> 
     first, second = gates
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(asyncio.run, executor.get_instance("Alpha"))
-        assert first.reached.wait(LIMIT)
+        assert first.reached.wait(PATIENCE)
         other = pool.submit(run, executor.get_instance("Alpha"))
         while registry.stats().misses < 2:
             pass
@@ -303,8 +303,8 @@ def test_an_interrupt_is_for_one(executor: Any, registry: Any, samples: Any) -> 
             pass
         first.opened.set()
         second.opened.set()
-        assert isinstance(one.exception(LIMIT), SystemExit)
-        assert type(other.result(LIMIT)) is samples.Alpha
+        assert isinstance(one.exception(PATIENCE), SystemExit)
+        assert type(other.result(PATIENCE)) is samples.Alpha
 
 
 def test_unknown_and_closed(ws: Any, executor: Any) -> None:
@@ -323,7 +323,7 @@ def test_unknown_and_closed(ws: Any, executor: Any) -> None:
 
 
 def test_no_task_is_kept(worker: Any, registry: Any, samples: Any) -> None:
-    """After everything has ended there is none, and no future, and no loop."""
+    """Afterwards no task, no future and no loop is referred to."""
     loops = []
     gc.collect()
     before = {id(found) for found in gc.get_objects() if isinstance(found, asyncio.Future)}
@@ -383,7 +383,7 @@ def test_settings(aio: Any, registry: Any) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_waits_for_no_thread_of_its_parent(executor: Any, samples: Any) -> None:
-    """A build that was under way in the parent is begun anew in the child."""
+    """A build in progress in the parent is begun again in the child."""
     gate = samples.script["Alpha"] = Gate()
 
     async def main() -> int:
@@ -402,6 +402,29 @@ def test_a_forked_child_waits_for_no_thread_of_its_parent(executor: Any, samples
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     assert run(main()) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_in_an_asynchronous_rule(executor: Any, registry: Any) -> None:
+    """In the child no worker serves the rule's code, and no thread has a loop of the parent."""
+    statuses: list[int] = []
+
+    async def rule(cls: type) -> Any:
+        child = os.fork()
+        if child == 0:
+            asyncio._set_running_loop(None)
+            try:
+                assert registry.classes.awaiting == {}
+                os._exit(0 if type(asyncio.run(executor.get_instance("Beta"))) else 1)
+            finally:
+                os._exit(2)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return cls()
+
+    registry.register_instantiation_rule("Alpha", rule)
+    run(executor.get_instance("Alpha"))
+    assert statuses == [0]
 
 
 def test_importing_the_package_imports_no_asyncio() -> None:

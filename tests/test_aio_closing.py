@@ -1,4 +1,4 @@
-"""What leaves by way of an event loop is closed, with ``aclose()`` if it has one."""
+"""Instances that an event loop removes are closed, with ``aclose()`` if they have one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import threading
 from typing import Any
 
 import pytest
-from loops import Closable, Gate, Worker, run, until
+from loops import Closable, Worker, run, until
+from threads import Gate
 
 
 @pytest.fixture
@@ -21,18 +22,18 @@ def aio(ws: Any) -> Any:
 
 @pytest.fixture
 def registry(make: Any) -> Any:
-    """The sample classes; a failure is not remembered."""
+    """A registry of the sample classes that remembers no failure."""
     return make(retry_after_seconds=0)
 
 
 @pytest.fixture
 def executor(aio: Any, registry: Any) -> Any:
-    """Over the registry."""
+    """An executor on the registry."""
     return aio.AsyncMethodExecutor(method_registry=registry)
 
 
 def closables(registry: Any, *names: str) -> list[Any]:
-    """Let classes be closed asynchronously; what is noted of it."""
+    """Have classes closed asynchronously; return the list of what was closed, with the loop."""
     closed: list[Any] = []
     for name in names:
         registry.register_instantiation_rule(name, lambda _: Closable(closed))
@@ -42,11 +43,9 @@ def closables(registry: Any, *names: str) -> list[Any]:
 @pytest.mark.parametrize(
     "way", ["clear", "discard", "sweep", "size", "idle", "release", "surplus", "close"]
 )
-def test_what_leaves_by_the_async_api_is_closed_with_aclose(
-    aio: Any, make: Any, timer: Any, way: str
-) -> None:
-    """Once, in the loop that removes, before the call that removed returns."""
-    registry = make(max_cache_size=1, cache_ttl_seconds=10, revive=False)
+def test_the_async_api_closes_with_aclose(aio: Any, make: Any, timer: Any, way: str) -> None:
+    """Once, in the loop that removes, before the call that removes returns."""
+    registry = make(max_cache_size=1, cache_ttl_seconds=10)
     executor = aio.AsyncMethodExecutor(method_registry=registry)
     closed = closables(registry, "Alpha")
 
@@ -89,7 +88,7 @@ def test_what_leaves_by_the_async_api_is_closed_with_aclose(
 
 def test_a_dropped_generator_closes_what_was_removed(aio: Any, make: Any) -> None:
     """The last hold may end in a finaliser; a worker closes."""
-    registry = make(revive=False)
+    registry = make()
     executor = aio.AsyncMethodExecutor(method_registry=registry)
     closed: list[Any] = []
 
@@ -104,7 +103,7 @@ def test_a_dropped_generator_closes_what_was_removed(aio: Any, make: Any) -> Non
         assert closed == []
         del numbers
         gc.collect()
-        await until(lambda: closed)
+        await until(lambda: registry.stats().closed)
 
     run(main())
     assert len(closed) == 1
@@ -113,7 +112,7 @@ def test_a_dropped_generator_closes_what_was_removed(aio: Any, make: Any) -> Non
 def test_closing_in_reverse_order_and_outside_the_loop(
     executor: Any, registry: Any, timer: Any
 ) -> None:
-    """Each in its own way; a `close` that takes its time does not stop the loop."""
+    """Each with its own closer; a slow `close` does not stop the loop."""
     closed = closables(registry, "Beta", "Delta")
     order: list[str] = []
     gate = Gate()
@@ -126,8 +125,8 @@ def test_closing_in_reverse_order_and_outside_the_loop(
         await asyncio.sleep(0)
         order.append("Alpha")
 
-    registry.register_class("Gamma", "samples.Gamma", closer=close_gamma)
-    registry.register_class("Alpha", "samples.Alpha", closer=close_alpha)
+    registry.register("Gamma", "samples.Gamma", closer=close_gamma)
+    registry.register("Alpha", "samples.Alpha", closer=close_alpha)
 
     async def main() -> None:
         for name in ("Alpha", "Beta", "Gamma", "Delta"):
@@ -150,7 +149,7 @@ def test_closing_in_reverse_order_and_outside_the_loop(
 def test_errors_of_aclose_are_counted(
     executor: Any, registry: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And logged; the removal goes on."""
+    """And logged; the removal continues."""
 
     class Bad:
         async def aclose(self) -> None:
@@ -189,8 +188,10 @@ def test_what_is_in_use_without_a_lease_is_left_open(executor: Any, registry: An
 @pytest.mark.parametrize(
     "method", ["work", "fine", pytest.param("fail", marks=pytest.mark.referrers), "itself"]
 )
-def test_no_machinery_refers_to_an_instance(executor: Any, registry: Any, method: str) -> None:
-    """One that was in use without a lease, and is no more, is closed, whatever was called on it."""
+def test_nothing_of_the_executor_refers_to_an_instance(
+    executor: Any, registry: Any, method: str
+) -> None:
+    """An instance that was handed out without a lease is closed when nothing else refers to it."""
     closed: list[Any] = []
 
     class Alpha(Closable):
@@ -220,13 +221,13 @@ def test_no_machinery_refers_to_an_instance(executor: Any, registry: Any, method
 
 
 def test_the_synchronous_api_does_not_await(executor: Any, registry: Any) -> None:
-    """An asynchronous closer fails there and is counted, and nothing is left un-awaited."""
+    """An asynchronous closer fails there and is counted; no coroutine is left unawaited."""
 
     async def close(_: Any) -> None:
         raise AssertionError
 
     closed = closables(registry, "Beta")
-    registry.register_class("Alpha", "samples.Alpha", closer=close)
+    registry.register("Alpha", "samples.Alpha", closer=close)
     for name in ("Alpha", "Beta"):
         with registry.use(name):
             pass
@@ -236,8 +237,116 @@ def test_the_synchronous_api_does_not_await(executor: Any, registry: Any) -> Non
     assert registry.stats().close_failures == 1
 
 
+class Slow:
+    """Is closed asynchronously, as soon as an event is set."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self.begun, self.event = asyncio.Event(), event
+
+    async def aclose(self) -> None:
+        self.begun.set()
+        await self.event.wait()
+
+
+def test_a_task_is_cancelled_while_what_it_released_is_closed(executor: Any, registry: Any) -> None:
+    """It is closed in any case."""
+
+    async def main() -> None:
+        slow = Slow(asyncio.Event())
+        registry.register_instantiation_rule("Alpha", lambda _: slow)
+
+        async def use() -> None:
+            async with executor.use("Alpha"):
+                await executor.discard("Alpha")
+
+        using = asyncio.create_task(use())
+        await slow.begun.wait()
+        using.cancel()
+        await asyncio.wait([using])
+        assert using.cancelled()
+        slow.event.set()
+        await until(lambda: registry.stats().closed == 1)
+
+    run(main())
+
+
+def test_a_task_is_cancelled_before_what_it_released_is_closed(
+    executor: Any, registry: Any
+) -> None:
+    """The worker that serves an asynchronous rule is busy with a method meanwhile."""
+
+    async def main() -> None:
+        gate, event = Gate(), asyncio.Event()
+        event.set()
+
+        async def rule(cls: type) -> Any:
+            lease = executor.use("Alpha")
+            await lease.__aenter__()
+            registry.discard("Alpha")
+            method = asyncio.create_task(executor.execute("Virtual", "method"))
+            await until(gate.reached.is_set)
+            releasing = asyncio.create_task(lease.__aexit__())
+            await until(lambda: registry.stats().states["waiting"])
+            releasing.cancel()
+            await asyncio.wait([releasing])
+            gate.opened.set()
+            await method
+            return cls()
+
+        registry.register_instantiation_rule("Alpha", lambda _: Slow(event))
+        registry.register_instantiation_rule("Beta", rule)
+        registry.inject_method("Virtual", "method", gate)
+        await executor.get_instance("Beta")
+        await until(lambda: registry.stats().closed == 1)
+
+    run(main())
+
+
+def test_each_registry_closes_its_own(aio: Any, make: Any, executor: Any, registry: Any) -> None:
+    """A listener of one registry removes an instance of another."""
+    closed: list[str] = []
+    other = make()
+    aio.AsyncMethodExecutor(method_registry=other)
+    registry.register("Alpha", "samples.Alpha", closer=lambda _: closed.append("registry"))
+    other.register("Alpha", "samples.Alpha", closer=lambda _: closed.append("other"))
+    asynchronous = closables(other, "Beta")
+    registry.add_listener(lambda event: other.clear_cache())
+    with other.use("Alpha"), other.use("Beta"):
+        pass
+
+    async def main() -> None:
+        async with executor.use("Alpha"):
+            pass
+        await executor.clear_instance_cache()
+
+    run(main())
+    assert sorted(closed) == ["other", "registry"]
+    assert len(asynchronous) == 1
+    assert (registry.stats().closed, other.stats().closed) == (1, 2)
+
+
+def test_a_loop_that_ends_before_it_closes(
+    executor: Any, registry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was handed to it is closed without it."""
+    closed: list[str] = []
+    registry.register_instantiation_rule("Alpha", lambda _: Worker())
+    registry.register("Alpha", "samples.Alpha", closer=lambda _: closed.append("Alpha"))
+
+    async def main() -> None:
+        numbers = await executor.execute("Alpha", "count")
+        await executor.clear_instance_cache()
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *arguments, **context: None)
+        del numbers
+        monkeypatch.undo()
+        assert closed == ["Alpha"]
+
+    run(main())
+
+
 def test_cancelling_a_removal_does_not_stop_it(executor: Any, registry: Any) -> None:
-    """What has left is closed, whoever waits."""
+    """The removed instance is closed, although nobody waits for that."""
     closed: list[str] = []
 
     async def main() -> None:

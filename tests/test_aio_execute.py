@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from loops import Gate, Worker, join_workers, run, until
+from loops import Worker, join_workers, run, until
+from threads import Gate
 
 
 @pytest.fixture
@@ -25,19 +26,19 @@ def aio(ws: Any) -> Any:
 
 @pytest.fixture
 def registry(make: Any) -> Any:
-    """The sample classes; a failure is not remembered."""
+    """A registry of the sample classes that remembers no failure."""
     return make(retry_after_seconds=0)
 
 
 @pytest.fixture
 def executor(aio: Any, registry: Any) -> Any:
-    """Over the registry."""
+    """An executor on the registry."""
     return aio.AsyncMethodExecutor(method_registry=registry)
 
 
 @pytest.fixture
 def worker(registry: Any, executor: Any) -> Any:
-    """The executor, where "Alpha" is a `Worker`."""
+    """The executor; "Alpha" builds a `Worker`."""
     registry.register_instantiation_rule("Alpha", lambda _: Worker())
     return executor
 
@@ -75,7 +76,7 @@ def test_arguments_are_checked_before_the_method_runs(ws: Any, aio: Any, make: A
 
 
 def test_degraded_mode(aio: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """Without a class table it comes up, and gives None for what cannot be had."""
+    """It exists without a class table, and returns None for methods that are not available."""
     monkeypatch.setenv("WARMSET_CONFIG", str(tmp_path / "missing.toml"))
     executor = aio.AsyncMethodExecutor()
     assert executor.degraded_mode
@@ -84,7 +85,7 @@ def test_degraded_mode(aio: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any)
 
 
 def test_where_methods_run(worker: Any, registry: Any) -> None:
-    """Coroutine functions in the loop, others in a thread; what they give may be awaited."""
+    """Coroutine functions in the loop, others in a thread; a returned coroutine is awaited."""
 
     async def injected(a: int) -> Any:
         return threading.get_ident(), a
@@ -112,7 +113,7 @@ def test_where_methods_run(worker: Any, registry: Any) -> None:
 def test_context_variables_reach_methods_in_threads(
     aio: Any, registry: Any, max_threads: int | None
 ) -> None:
-    """As with `asyncio.to_thread`; what they set there stays there."""
+    """As with `asyncio.to_thread`; values that they set are not seen by the caller."""
     executor = aio.AsyncMethodExecutor(method_registry=registry, max_threads=max_threads)
     variable = contextvars.ContextVar("variable", default="")
 
@@ -141,7 +142,7 @@ def test_stop_iteration_does_not_hang(worker: Any) -> None:
 
 @pytest.mark.parametrize("where", ["method", "constructor", "rule"])
 def test_an_error_leaves_nothing_to_the_collector(worker: Any, registry: Any, where: str) -> None:
-    """What its frames refer to is freed with it, and so is the instance."""
+    """Whatever its frames refer to is freed with it, and so is the instance."""
     witnesses = []
 
     class Witness:
@@ -174,7 +175,7 @@ def test_an_error_leaves_nothing_to_the_collector(worker: Any, registry: Any, wh
 
 
 def test_held_while_it_runs(worker: Any, registry: Any) -> None:
-    """Asynchronous methods and such in threads; afterwards it is not."""
+    """By asynchronous methods and by those in threads; afterwards it is not held."""
 
     async def main() -> None:
         gate, event = Gate(), asyncio.Event()
@@ -192,7 +193,7 @@ def test_held_while_it_runs(worker: Any, registry: Any) -> None:
 
 
 def test_a_cancelled_async_method_is_released(worker: Any, registry: Any) -> None:
-    """At once, where it was running; one that waits for a build is given back by the builder."""
+    """At once."""
     registry.get_instance("Alpha")
 
     async def main() -> None:
@@ -209,7 +210,7 @@ def test_a_cancelled_async_method_is_released(worker: Any, registry: Any) -> Non
 def test_a_cancelled_method_in_a_thread_is_held_to_its_end(
     aio: Any, worker: Any, registry: Any
 ) -> None:
-    """It cannot be stopped; one that has not begun never begins."""
+    """A thread cannot be stopped; a method that has not begun never begins."""
     worker = aio.AsyncMethodExecutor(method_registry=registry, max_threads=1)
     registry.get_instance("Alpha")
     never = Gate()
@@ -235,7 +236,7 @@ def test_a_cancelled_method_in_a_thread_is_held_to_its_end(
 
 
 def test_a_loop_that_ends_before_its_method(worker: Any, registry: Any) -> None:
-    """The thread runs on, and the instance is released at its end."""
+    """The thread continues, and the instance is released at its end."""
     gate = Gate()
     loop = asyncio.new_event_loop()
     with ThreadPoolExecutor(1) as pool:
@@ -257,7 +258,7 @@ def test_a_loop_that_ends_before_its_method(worker: Any, registry: Any) -> None:
 @pytest.mark.parametrize("end", ["finished", "closed", "dropped", "never begun"])
 @pytest.mark.parametrize("kind", ["count", "acount"])
 def test_generators_hold(worker: Any, registry: Any, kind: str, end: str) -> None:
-    """Until they have finished, were closed, or were dropped, also if nothing was taken."""
+    """Until they have ended, were closed, or were dropped, also if they were never begun."""
 
     async def main() -> None:
         numbers = await worker.execute("Alpha", kind, to=2)
@@ -286,7 +287,7 @@ def test_generators_hold(worker: Any, registry: Any, kind: str, end: str) -> Non
 
 
 def test_leases(aio: Any, executor: Any, registry: Any) -> None:
-    """Held in the block; entered again after it; given back when dropped."""
+    """Held in the block; may be entered again after it; released when dropped."""
 
     async def main() -> None:
         lease = executor.use("Alpha")

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from loops import LIMIT, Gate, run, until
+from loops import run, until
+from threads import PATIENCE, Gate
 
 
 @pytest.fixture
@@ -23,13 +24,13 @@ def aio(ws: Any) -> Any:
 
 @pytest.fixture
 def registry(make: Any) -> Any:
-    """The sample classes; a failure is not remembered."""
+    """A registry of the sample classes that remembers no failure."""
     return make(retry_after_seconds=0)
 
 
 @pytest.fixture
 def executor(aio: Any, registry: Any) -> Any:
-    """Over the registry."""
+    """An executor on the registry."""
     return aio.AsyncMethodExecutor(method_registry=registry)
 
 
@@ -70,13 +71,13 @@ def test_an_asynchronous_rule(executor: Any, registry: Any, samples: Any, form: 
 
 
 def test_an_instance_that_can_be_awaited_is_an_instance(executor: Any, registry: Any) -> None:
-    """It is not awaited, if a rule gives it."""
+    """It is not awaited if a rule returns it."""
 
     class Pool(dict):  # type: ignore[type-arg]
         def __await__(self) -> Any:
             raise AssertionError("awaited")
 
-    registry.register_class("Dict", "builtins.dict")
+    registry.register("Dict", "builtins.dict")
     registry.register_instantiation_rule("Dict", lambda _: Pool())
     assert type(run(executor.get_instance("Dict"))) is Pool
     registry.discard("Dict")
@@ -84,7 +85,7 @@ def test_an_instance_that_can_be_awaited_is_an_instance(executor: Any, registry:
 
 
 def test_a_synchronous_caller_cannot_await(ws: Any, aio: Any, make: Any) -> None:
-    """It gets an error that says so, and nothing un-awaited; loops are not troubled by it."""
+    """It gets an error that says so, and no coroutine is left unawaited; loops are not affected."""
     registry = make(retry_after_seconds=100)
     executor = aio.AsyncMethodExecutor(method_registry=registry)
 
@@ -187,8 +188,8 @@ def test_a_cycle_across_two_builds(ws: Any, executor: Any, registry: Any) -> Non
     run(main())
 
 
-def test_what_a_rule_leaves_behind_goes_on(executor: Any, registry: Any, samples: Any) -> None:
-    """A task that outlives its rule looks up as anybody does."""
+def test_a_task_that_outlives_its_rule(executor: Any, registry: Any, samples: Any) -> None:
+    """It looks up as any other task does."""
     tasks = []
 
     async def main() -> None:
@@ -215,8 +216,8 @@ def test_what_a_rule_leaves_behind_goes_on(executor: Any, registry: Any, samples
 def test_a_loop_that_ends_under_a_rule(
     ws: Any, aio: Any, make: Any, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """A thread that waits gets an error, another loop builds for itself, nothing is remembered."""
-    monkeypatch.setattr(sys.modules["warmset._workers"], "PATIENCE", 1)
+    """A waiting thread gets an error, another loop builds again, and no failure is remembered."""
+    monkeypatch.setattr(sys.modules["warmset.aio.workers"], "MAX_IDLE_POLLS", 1)
     registry = make(retry_after_seconds=100)
     executor = aio.AsyncMethodExecutor(method_registry=registry)
     begun: list[Any] = []
@@ -252,8 +253,8 @@ def test_a_loop_that_ends_under_a_rule(
             loop.run_until_complete(ask())
             if end == "closed":
                 loop.close()
-        alpha = waiting[0].result(LIMIT)
-        error = waiting[1].exception(LIMIT)
+        alpha = waiting[0].result(PATIENCE)
+        error = waiting[1].exception(PATIENCE)
         assert error is None or isinstance(error, ws.BuildError)
         assert registry.get_instance("Alpha") is alpha
         if end == "stopped":

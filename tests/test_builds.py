@@ -1,4 +1,4 @@
-"""Builds: single-flight, failures and their memory, cycles, clears in between, interrupts."""
+"""Builds: single flight, failures, cycles, removals during a build, interrupts."""
 
 from __future__ import annotations
 
@@ -8,59 +8,19 @@ import weakref
 from typing import Any
 
 import pytest
+from threads import PATIENCE, Gate, in_thread, outcomes, until
 
-PATIENCE = 30.0  # seconds until a test gives up on another thread; no test waits for it to pass
-
-
-class Crowd:
-    """Threads that run one call each; what each gave or raised."""
-
-    def __init__(self, calls: list[Any]) -> None:
-        self.results: list[Any] = [None] * len(calls)
-        self.threads = [
-            threading.Thread(target=self._run, args=(i, call)) for i, call in enumerate(calls)
-        ]
-        for thread in self.threads:
-            thread.start()
-
-    def _run(self, i: int, call: Any) -> None:
-        try:
-            self.results[i] = call()
-        except BaseException as error:
-            self.results[i] = error
-
-    def join(self) -> list[Any]:
-        for thread in self.threads:
-            thread.join(PATIENCE)
-            assert not thread.is_alive(), "a thread hangs"
-        return self.results
-
-
-def until(condition: Any) -> None:
-    """Wait until something is so, in another thread."""
-    pause = threading.Event()
-    for _ in range(int(PATIENCE * 1000)):
-        if condition():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never came to be")
+from warmset.testing.structure import eviction_order
 
 
 def test_many_threads_get_one_build(make: Any, samples: Any) -> None:
-    """One leads, the others wait, and all get the same instance."""
+    """One builds, the others wait, and all get the same instance."""
     registry = make()
-    entered, go = threading.Event(), threading.Event()
-
-    def slow(_: Any) -> None:
-        entered.set()
-        assert go.wait(PATIENCE)
-
-    samples.script["Alpha"] = slow
-    crowd = Crowd([lambda: registry.get_instance("Alpha")] * 8)
-    assert entered.wait(PATIENCE)
+    samples.script["Alpha"] = gate = Gate()
+    running = [in_thread(registry.get_instance, "Alpha") for _ in range(8)]
     until(lambda: registry.stats().waits == 7)
-    go.set()
-    results = crowd.join()
+    gate.open()
+    results = outcomes(running)
     assert samples.built == ["Alpha"]
     assert len({id(result) for result in results}) == 1
     stats = registry.stats()
@@ -71,21 +31,15 @@ def test_another_class_is_not_disturbed_by_a_slow_build(make: Any, samples: Any)
     """Hits and builds of other names go on while a constructor runs."""
     registry = make()
     registry.get_instance("Beta")
-    entered, go = threading.Event(), threading.Event()
-
-    def slow(_: Any) -> None:
-        entered.set()
-        assert go.wait(PATIENCE)
-
-    samples.script["Alpha"] = slow
-    crowd = Crowd([lambda: registry.get_instance("Alpha")])
-    assert entered.wait(PATIENCE)
+    samples.script["Alpha"] = gate = Gate()
+    building = in_thread(registry.get_instance, "Alpha")
+    gate.wait()
     registry.get_instance("Beta")
     registry.get_instance("Gamma")
     assert registry.evict_expired() == 0
     assert registry.stats().cached == 2
-    go.set()
-    crowd.join()
+    gate.open()
+    assert type(building.result()) is samples.Alpha
 
 
 def test_a_constructor_may_ask_for_other_classes(make: Any, samples: Any) -> None:
@@ -95,7 +49,7 @@ def test_a_constructor_may_ask_for_other_classes(make: Any, samples: Any) -> Non
     samples.script["Beta"] = lambda _: registry.get_instance("Gamma")
     registry.get_instance("Alpha")
     assert samples.built == ["Alpha", "Beta", "Gamma"]
-    assert registry._ring() == ["Alpha", "Beta", "Gamma"], "the inner ones were used first"
+    assert eviction_order(registry) == ["Gamma", "Beta", "Alpha"], "the inner ones were used first"
 
 
 def test_a_rule_builds_in_place_of_the_constructor(ws: Any, make: Any, samples: Any) -> None:
@@ -110,15 +64,15 @@ def test_a_rule_builds_in_place_of_the_constructor(ws: Any, make: Any, samples: 
     with pytest.raises(TypeError, match="rule of 'Alpha' must be callable, got 3"):
         registry.register_instantiation_rule("Alpha", 3)
     registry.register_instantiation_rule("Gamma", lambda cls: None)
-    with pytest.raises(ws.BuildError, match=r"'Gamma' \(samples.Gamma\) gave None"):
+    with pytest.raises(ws.BuildError, match=r"'Gamma' \(samples.Gamma\) returned None"):
         registry.get_instance("Gamma")
 
 
-# -- failures ------------------------------------------------------------------------------------
+# -- failures --------------------------------------------------------------------------------------
 
 
 def test_each_stage_has_its_error(ws: Any, make: Any) -> None:
-    """The class name, the path and the stage are told, and the cause is chained."""
+    """It has the class name, the path and the stage, and the cause is chained."""
     registry = make(
         {
             "Import": "no_such_module.Alpha",
@@ -145,10 +99,10 @@ def test_each_stage_has_its_error(ws: Any, make: Any) -> None:
     assert registry.stats().failed_class_names == ("Import", "Attribute", "Class", "Build")
 
 
-def test_a_failure_comes_back_at_once_until_it_is_retried(
+def test_a_failure_is_raised_at_once_until_it_is_retried(
     ws: Any, make: Any, samples: Any, timer: Any
 ) -> None:
-    """For `retry_after_seconds`; the same error, and no constructor runs."""
+    """The same error for `retry_after_seconds`, and no constructor runs."""
     registry = make({"Broken": "samples.Broken"}, retry_after_seconds=30)
     errors = []
     for _ in range(3):
@@ -178,7 +132,7 @@ def test_a_failure_comes_back_at_once_until_it_is_retried(
 def test_retry_at_once_or_never(
     ws: Any, make: Any, samples: Any, timer: Any, retry_after: float, builds: int
 ) -> None:
-    """0 tries each time; inf is what the pipeline did."""
+    """0 tries each time, inf never, as the pipeline did."""
     registry = make({"Broken": "samples.Broken"}, retry_after_seconds=retry_after)
     for _ in range(3):
         timer.advance(1e6)
@@ -190,7 +144,7 @@ def test_retry_at_once_or_never(
 def test_a_rule_or_another_path_lets_a_failed_class_try_again(
     ws: Any, make: Any, samples: Any
 ) -> None:
-    """What failed was something else."""
+    """The remembered failure was that of another target."""
     registry = make({"Broken": "samples.Broken"})
     with pytest.raises(ws.BuildError):
         registry.get_instance("Broken")
@@ -200,28 +154,26 @@ def test_a_rule_or_another_path_lets_a_failed_class_try_again(
     registry.register_instantiation_rule("Broken", lambda cls: cls())
     with pytest.raises(ws.BuildError):
         registry.get_instance("Broken")
-    registry.register_class("Broken", "samples.Beta")
+    registry.register("Broken", "samples.Beta")
     assert type(registry.get_instance("Broken")) is samples.Beta
 
 
 def test_a_failed_build_wakes_every_waiter_with_the_same_error(
     ws: Any, make: Any, samples: Any
 ) -> None:
-    """One run for all who waited."""
+    """The constructor runs once for all waiters."""
     registry = make()
-    entered, go = threading.Event(), threading.Event()
+    gate = Gate()
 
     def failing(_: Any) -> None:
-        entered.set()
-        assert go.wait(PATIENCE)
+        gate()
         raise ValueError("out of memory")
 
     samples.script["Alpha"] = failing
-    crowd = Crowd([lambda: registry.get_instance("Alpha")] * 8)
-    assert entered.wait(PATIENCE)
+    running = [in_thread(registry.get_instance, "Alpha") for _ in range(8)]
     until(lambda: registry.stats().waits == 7)
-    go.set()
-    results = crowd.join()
+    gate.open()
+    results = outcomes(running)
     assert samples.built == ["Alpha"]
     assert {type(result) for result in results} == {ws.BuildError}
     assert len({str(result) for result in results}) == 1
@@ -248,7 +200,7 @@ def test_a_remembered_failure_keeps_nothing_of_the_constructor_alive(
     with pytest.raises(ws.BuildError) as caught:
         registry.get_instance("Alpha")
     assert caught.value.__cause__ is not None
-    assert caught.value.__cause__.__traceback__ is not None, "it still tells where it was"
+    assert caught.value.__cause__.__traceback__ is not None, "it still has its lines"
 
 
 def test_the_failure_of_another_class_is_chained(ws: Any, make: Any, samples: Any) -> None:
@@ -263,7 +215,7 @@ def test_the_failure_of_another_class_is_chained(ws: Any, make: Any, samples: An
     assert isinstance(caught.value.__cause__.__cause__, ValueError)
 
 
-# -- cycles --------------------------------------------------------------------------------------
+# -- cycles ----------------------------------------------------------------------------------------
 
 
 def test_a_build_that_asks_for_itself_raises(ws: Any, make: Any, samples: Any) -> None:
@@ -277,7 +229,7 @@ def test_a_build_that_asks_for_itself_raises(ws: Any, make: Any, samples: Any) -
 
 
 def test_a_cycle_through_others_names_the_chain(ws: Any, make: Any, samples: Any) -> None:
-    """In the order in which they asked for each other."""
+    """In the order in which they looked each other up."""
     registry = make()
     samples.script["Delta"] = lambda _: registry.get_instance("Alpha")
     samples.script["Alpha"] = lambda _: registry.get_instance("Beta")
@@ -288,10 +240,8 @@ def test_a_cycle_through_others_names_the_chain(ws: Any, make: Any, samples: Any
     assert caught.value.chain == ("Alpha", "Beta", "Gamma", "Alpha")
 
 
-def test_a_constructor_may_do_without_what_would_be_a_cycle(
-    ws: Any, make: Any, samples: Any
-) -> None:
-    """It caught the error, so both are built."""
+def test_a_constructor_may_catch_the_error_of_a_cycle(ws: Any, make: Any, samples: Any) -> None:
+    """Both classes are built then."""
     registry = make()
 
     def optional(_: Any) -> None:
@@ -302,14 +252,14 @@ def test_a_constructor_may_do_without_what_would_be_a_cycle(
     samples.script["Beta"] = optional
     registry.get_instance("Alpha")
     assert registry.stats().failed_class_names == ()
-    assert registry._ring() == ["Alpha", "Beta"]
+    assert eviction_order(registry) == ["Beta", "Alpha"]
 
 
 @pytest.mark.parametrize("names", [("Alpha", "Beta"), ("Alpha", "Beta", "Gamma", "Delta")])
 def test_a_cycle_across_threads_raises(
     ws: Any, make: Any, samples: Any, names: tuple[str, ...]
 ) -> None:
-    """Each thread builds one and wants the next one's: nobody hangs, and the chain is named."""
+    """Each thread builds one class and waits for the next: none hangs, and the chain is named."""
     registry = make(retry_after_seconds=0)
     barrier = threading.Barrier(len(names))
     for name, wanted in zip(names, (*names[1:], names[0]), strict=True):
@@ -319,7 +269,7 @@ def test_a_cycle_across_threads_raises(
             registry.get_instance(wanted)
 
         samples.script[name] = build
-    results = Crowd([lambda name=name: registry.get_instance(name) for name in names]).join()
+    results = outcomes([in_thread(registry.get_instance, name) for name in names])
     for result in results:
         assert isinstance(result, ws.CycleError)
         chain = result.chain
@@ -330,7 +280,7 @@ def test_a_cycle_across_threads_raises(
 
 
 def test_waiting_for_a_long_chain_is_no_cycle(make: Any, samples: Any) -> None:
-    """A diamond: two builds in two threads want the same third."""
+    """A diamond: two builds in two threads look up the same third class."""
     registry = make()
     barrier = threading.Barrier(2)
 
@@ -339,52 +289,44 @@ def test_waiting_for_a_long_chain_is_no_cycle(make: Any, samples: Any) -> None:
         registry.get_instance("Gamma")
 
     samples.script["Alpha"] = samples.script["Beta"] = wants_gamma
-    results = Crowd(
-        [lambda name=name: registry.get_instance(name) for name in ("Alpha", "Beta")]
-    ).join()
+    results = outcomes([in_thread(registry.get_instance, name) for name in ("Alpha", "Beta")])
     assert [type(result).__name__ for result in results] == ["Alpha", "Beta"]
     assert samples.built.count("Gamma") == 1
 
 
-# -- clears and interrupts in between ------------------------------------------------------------
+# -- removals and interrupts -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("removal", ["clear_cache", "discard", "unregister_class"])
+@pytest.mark.parametrize("removal", ["clear_cache", "discard", "unregister"])
 def test_a_removal_during_a_build_keeps_its_result_out_of_the_cache(
     make: Any, samples: Any, removal: str
 ) -> None:
-    """It goes to those who waited; who comes after the removal gets a fresh one."""
+    """Its waiters get it; a look-up after the removal gets another one."""
     registry = make()
-    entered, go = threading.Event(), threading.Event()
-
-    def slow(_: Any) -> None:
-        entered.set()
-        assert go.wait(PATIENCE)
-
-    samples.script["Alpha"] = slow
-    before = Crowd([lambda: registry.get_instance("Alpha")] * 2)
-    assert entered.wait(PATIENCE)
+    samples.script["Alpha"] = gate = Gate()
+    before = [in_thread(registry.get_instance, "Alpha") for _ in range(2)]
+    gate.wait()
     until(lambda: registry.stats().waits == 1)
     if removal == "clear_cache":
         registry.clear_cache()
     else:
         getattr(registry, removal)("Alpha")
-    if removal == "unregister_class":
-        registry.register_class("Alpha", "samples.Alpha")
+    if removal == "unregister":
+        registry.register("Alpha", "samples.Alpha")
     samples.script.clear()
-    after = Crowd([lambda: registry.get_instance("Alpha")])
+    after = in_thread(registry.get_instance, "Alpha")
     until(lambda: registry.stats().waits == 2)
-    go.set()
-    stale = before.join()
-    fresh = after.join()
+    gate.open()
+    stale = outcomes(before)
+    fresh = after.result()
     assert stale[0] is stale[1]
-    assert fresh[0] is not stale[0]
-    assert registry.get_instance("Alpha") is fresh[0]
+    assert fresh is not stale[0]
+    assert registry.get_instance("Alpha") is fresh
     assert samples.built == ["Alpha", "Alpha"]
 
 
 def test_a_clear_by_the_constructor_itself(make: Any, samples: Any) -> None:
-    """The same, in one thread."""
+    """Its caller gets the instance, which is not cached."""
     registry = make()
     samples.script["Alpha"] = lambda _: registry.clear_cache()
     instance = registry.get_instance("Alpha")
@@ -397,44 +339,179 @@ def test_a_clear_by_the_constructor_itself(make: Any, samples: Any) -> None:
 def test_an_interrupt_passes_through_and_a_waiter_takes_over(
     make: Any, samples: Any, interrupt: type[BaseException]
 ) -> None:
-    """It belongs to the thread that was interrupted, and is not remembered."""
+    """Only the interrupted thread gets it, and it is not remembered."""
     registry = make()
-    entered, go = threading.Event(), threading.Event()
+    gate = Gate()
 
     def interrupted(_: Any) -> None:
-        if not entered.is_set():
-            entered.set()
-            assert go.wait(PATIENCE)
+        if not gate.reached.is_set():
+            gate()
             raise interrupt
 
     samples.script["Alpha"] = interrupted
-    first = Crowd([lambda: registry.get_instance("Alpha")])
-    assert entered.wait(PATIENCE)
-    others = Crowd([lambda: registry.get_instance("Alpha")] * 3)
+    first = in_thread(registry.get_instance, "Alpha")
+    gate.wait()
+    others = [in_thread(registry.get_instance, "Alpha") for _ in range(3)]
     until(lambda: registry.stats().waits == 3)
-    go.set()
-    assert type(first.join()[0]) is interrupt
-    results = others.join()
+    gate.open()
+    assert type(first.outcome()) is interrupt
+    results = outcomes(others)
     assert len({id(result) for result in results}) == 1
     assert type(results[0]) is samples.Alpha
     assert samples.built == ["Alpha", "Alpha"]
     assert registry.stats().failed_class_names == ()
 
 
-def test_a_build_that_ended_just_before_the_take_off_is_taken(make: Any, samples: Any) -> None:
-    """Between a miss and its build another thread may have built: it is not done twice."""
+def test_a_build_between_a_miss_and_the_own_build(make: Any, samples: Any) -> None:
+    """Another thread may have built in between: the class is not built twice."""
     registry = make()
-    builder = registry._builder
+    builder = registry.builder
     lead = builder._lead
 
-    def late(flight: Any, registry: Any) -> Any:
+    def late(build: Any, registry: Any) -> Any:
         builder._lead = lead
-        del builder._flights["Alpha"]
+        del builder._builds["Alpha"]
         registry.get_instance("Alpha")
-        builder._flights["Alpha"] = flight
-        return lead(flight, registry)
+        builder._builds["Alpha"] = build
+        return lead(build, registry)
 
     builder._lead = late
     registry.get_instance("Alpha")
     assert samples.built == ["Alpha"]
     assert registry.stats().misses == 2
+
+
+def test_a_waiter_builds_for_the_new_registration_of_its_name(make: Any, samples: Any) -> None:
+    """Its name was unregistered and registered anew while it waited."""
+    registry = make({"Alpha": "samples.Alpha"})
+    gate = Gate()
+
+    def rule(cls: type) -> Any:
+        gate()
+        return cls()
+
+    registry.register_instantiation_rule("Alpha", rule)
+    first = in_thread(registry.get_instance, "Alpha")
+    gate.wait()
+    registry.discard("Alpha")
+    second = in_thread(registry.get_instance, "Alpha")
+    until(lambda: registry.stats().waits == 1)
+    registry.unregister("Alpha")
+    registry.register("Alpha", "samples.Beta")
+    gate.open()
+    assert type(first.result()) is samples.Alpha
+    assert type(second.result()) is samples.Beta
+    assert registry.get_instance("Alpha") is second.result()
+    assert eviction_order(registry) == ["Alpha"]
+    assert len(registry) == 1
+
+
+def test_a_waiter_does_not_build_after_close(ws: Any, make: Any, samples: Any) -> None:
+    """The build that it waited for was discarded, so it would have to build itself."""
+    registry = make()
+    samples.script["Alpha"] = gate = Gate()
+    first = in_thread(registry.get_instance, "Alpha")
+    gate.wait()
+    registry.discard("Alpha")
+    second = in_thread(registry.get_instance, "Alpha")
+    until(lambda: registry.stats().waits == 1)
+    registry.close()
+    gate.open()
+    assert type(first.result()) is samples.Alpha
+    assert type(second.outcome()) is ws.ClosedError
+    assert registry.stats().cached == 0
+    with pytest.raises(ws.ClosedError):
+        registry._cache["Alpha"] = ws.CacheEntry(object(), 0.0, 0.0)
+
+
+def test_a_build_that_began_after_a_removal_is_cached(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another instance was built and evicted between the miss and the build."""
+    registry = make(max_cache_size=1)
+    token = type(registry).token
+    late = []
+
+    def token_and_more(self: Any, slot: Any) -> Any:
+        before = token(self, slot)
+        if not late:
+            late.append(slot.name)
+            registry.get_instance("Alpha")
+            registry.get_instance("Beta")  # evicts Alpha
+        return before
+
+    monkeypatch.setattr(type(registry), "token", token_and_more)
+    instance = registry.get_instance("Alpha")
+    assert late == ["Alpha"]
+    assert eviction_order(registry) == ["Alpha"]
+    assert registry.get_instance("Alpha") is instance
+
+
+def test_a_failed_build_does_not_change_the_callers_exception(ws: Any, make: Any) -> None:
+    """Its locals are cleared, but not those of the exception that its caller is handling."""
+    registry = make({"Broken": "samples.Broken"}, retry_after_seconds=30)
+
+    def errors() -> Any:
+        for i in range(3):
+            try:
+                raise KeyError(i)
+            except KeyError as error:
+                yield error
+
+    rounds = 0
+    for error in errors():
+        rounds += 1
+        try:
+            raise error
+        except KeyError:
+            registry.forget_failures()
+            with pytest.raises(ws.BuildError):
+                registry.get_instance("Broken")
+    assert rounds == 3
+
+
+@pytest.mark.parametrize("retry_after", [0, 30])
+def test_a_failed_build_clears_its_locals(
+    ws: Any, make: Any, samples: Any, retry_after: float
+) -> None:
+    """Also when it is not remembered."""
+    freed: list[Any] = []
+
+    class Half:
+        pass
+
+    def failing(_: Any) -> None:
+        half = Half()
+        freed.append(weakref.ref(half))
+        raise ValueError("half way")
+
+    samples.script["Alpha"] = failing
+    registry = make(retry_after_seconds=retry_after)
+    gc.disable()
+    try:
+        with pytest.raises(ws.BuildError):
+            registry.get_instance("Alpha")
+        assert freed[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_an_error_class_with_a_constructor_of_its_own(ws: Any, make: Any, samples: Any) -> None:
+    """A subclass of ours cannot be copied; it is chained to a BuildError."""
+
+    class Mine(ws.MethodRegistryError):  # type: ignore[misc, name-defined]
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+        def __new__(cls, code: int) -> Any:
+            return super().__new__(cls)
+
+    def failing(_: Any) -> None:
+        raise Mine(3)
+
+    samples.script["Alpha"] = failing
+    registry = make()
+    for _ in range(2):
+        with pytest.raises(ws.BuildError) as caught:
+            registry.get_instance("Alpha")
+        assert isinstance(caught.value.__cause__, Mine)

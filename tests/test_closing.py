@@ -1,4 +1,4 @@
-"""What becomes of an instance that left: it is closed once, and listeners are told."""
+"""Closing of removed instances, once each, and listeners to removals."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
+from functools import partial
 from typing import Any
 
 import pytest
+from threads import Gate, in_thread, in_threads, until
+
+from warmset.testing.structure import eviction_order
 
 
 class Resource:
@@ -29,7 +32,7 @@ class Resource:
 
 
 def removals() -> list[Any]:
-    """Every way in which an instance leaves, as a parameter."""
+    """Every way in which an instance is removed, as a parameter."""
 
     def by_size(registry: Any, timer: Any) -> None:
         registry.get_instance("Beta")
@@ -48,9 +51,9 @@ def removals() -> list[Any]:
         pytest.param(by_sweep, id="idle, found by evict_expired"),
         pytest.param(lambda registry, timer: registry.clear_cache(), id="clear_cache"),
         pytest.param(lambda registry, timer: registry.discard("Alpha"), id="discard"),
-        pytest.param(lambda registry, timer: registry.unregister_class("Alpha"), id="unregister"),
+        pytest.param(lambda registry, timer: registry.unregister("Alpha"), id="unregister"),
         pytest.param(
-            lambda registry, timer: registry.register_class("Alpha", "samples.Gamma"), id="path"
+            lambda registry, timer: registry.register("Alpha", "samples.Gamma"), id="path"
         ),
         pytest.param(lambda registry, timer: registry.close(), id="close"),
     ]
@@ -58,17 +61,17 @@ def removals() -> list[Any]:
 
 @pytest.fixture
 def registry(make: Any) -> Any:
-    """One place, ten seconds."""
+    """At most one instance, ten seconds."""
     return make(max_cache_size=1, cache_ttl_seconds=10)
 
 
 @pytest.mark.counts
 @pytest.mark.parametrize("remove", removals())
 @pytest.mark.parametrize("way", ["get_instance", "get_method", "use", "handle"])
-def test_what_leaves_is_closed(
+def test_a_removed_instance_is_closed(
     registry: Any, timer: Any, samples: Any, remove: Any, way: str
 ) -> None:
-    """Whatever made it leave, and however it was used, if nobody refers to it any more."""
+    """For any cause and after any use, if nothing else refers to it."""
     if way == "use":
         with registry.use("Alpha"):
             pass
@@ -83,10 +86,10 @@ def test_what_leaves_is_closed(
 
 
 @pytest.mark.parametrize("remove", removals())
-def test_what_was_handed_out_and_is_in_use_is_left_open(
+def test_an_instance_that_is_used_without_a_lease_is_left_open(
     registry: Any, timer: Any, samples: Any, remove: Any
 ) -> None:
-    """Somebody refers to it who never took a lease: it is not closed under their feet."""
+    """A caller who never took a lease still refers to it."""
     mine = registry.get_instance("Alpha")
     remove(registry, timer)
     assert samples.closed == []
@@ -102,10 +105,8 @@ def test_a_bound_method_counts_as_a_reference(registry: Any, samples: Any) -> No
     assert registry.stats().left_open == 1
 
 
-def test_what_was_only_leased_is_closed_whoever_kept_a_name_for_it(
-    registry: Any, samples: Any
-) -> None:
-    """A name that is left over from a with block is no use."""
+def test_an_instance_that_was_only_leased_is_always_closed(registry: Any, samples: Any) -> None:
+    """A variable that still refers to it after the with block does not matter."""
     with registry.use("Alpha") as leftover:
         pass
     registry.clear_cache()
@@ -113,8 +114,8 @@ def test_what_was_only_leased_is_closed_whoever_kept_a_name_for_it(
 
 
 def test_close_when_removed_closes_regardless(registry: Any, samples: Any) -> None:
-    """A class may ask for it."""
-    registry.register_class("Alpha", "samples.Alpha", close_when_removed=True)
+    """It is an option of the class."""
+    registry.register("Alpha", "samples.Alpha", close_when_removed=True)
     mine = registry.get_instance("Alpha")
     registry.clear_cache()
     assert mine.is_closed
@@ -124,7 +125,7 @@ def test_close_when_removed_closes_regardless(registry: Any, samples: Any) -> No
 def test_a_held_instance_is_closed_at_its_last_release(
     registry: Any, timer: Any, samples: Any, remove: Any
 ) -> None:
-    """And not a moment before."""
+    """It is not closed before."""
     with registry.use("Alpha") as alpha:
         with registry.use("Alpha"):
             remove(registry, timer)
@@ -136,7 +137,7 @@ def test_a_held_instance_is_closed_at_its_last_release(
 
 
 @pytest.mark.parametrize("call", ["handle", "execute"])
-def test_a_running_call_holds_off_the_closing(
+def test_an_instance_is_not_closed_during_a_call(
     ws: Any, registry: Any, samples: Any, call: str
 ) -> None:
     """The method may even clear the cache itself."""
@@ -162,65 +163,34 @@ def test_a_running_call_holds_off_the_closing(
 @pytest.mark.parametrize("builder", ["lives on", "has ended"])
 @pytest.mark.parametrize("kept", [True, False])
 def test_another_thread_built_it(make: Any, samples: Any, builder: str, kept: bool) -> None:
-    """Whether it refers to the instance still is what counts, not which thread closes it."""
+    """Only whether it still refers to the instance matters, not which thread closes it."""
     registry = make()
     mine: list[Any] = []
-    built, end = threading.Event(), threading.Event()
+    gate = Gate()
 
     def build() -> None:
         instance = registry.get_instance("Alpha")
         if kept:
             mine.append(instance)
         del instance
-        built.set()
         if builder == "lives on":
-            end.wait(30)
+            gate()
 
-    thread = threading.Thread(target=build)
-    thread.start()
-    built.wait(30)
-    if builder == "has ended":
-        thread.join(30)
+    running = in_thread(build)
+    if builder == "lives on":
+        gate.wait()
+    else:
+        running.result()
     registry.discard("Alpha")
-    end.set()
-    thread.join(30)
+    gate.open()
+    running.result()
     assert samples.closed == ([] if kept else ["Alpha"])
     assert registry.stats().left_open == kept
 
 
-@pytest.mark.counts
-def test_a_new_request_revives_a_held_instance(registry: Any, samples: Any) -> None:
-    """The heavy thing is there: it goes back into the cache, and is not closed at the release."""
-    with registry.use("Alpha") as alpha:
-        registry.clear_cache()
-        assert registry.stats().cached == 0
-        assert registry.get_instance("Alpha") is alpha
-        assert registry.stats().cached == 1
-        assert registry.stats().entries[0].holders == 1
-        assert registry.stats().entries[0].uses == 2
-    assert samples.closed == []
-    assert samples.built == ["Alpha"]
-    assert registry.stats().hits == 1
-    del alpha
-    registry.clear_cache()
-    assert samples.closed == ["Alpha"]
-
-
-def test_revival_again_and_again(registry: Any, samples: Any) -> None:
-    """Each lease keeps to its own instance."""
-    with registry.use("Alpha") as alpha:
-        for _ in range(3):
-            registry.discard("Alpha")
-            with registry.use("Alpha") as again:
-                assert again is alpha
-                registry.discard("Alpha")
-        assert not alpha.is_closed
-    assert samples.closed == ["Alpha"]
-
-
-def test_without_revival_another_one_is_built(make: Any, samples: Any) -> None:
-    """Both are closed, each at its own end."""
-    registry = make(revive=False)
+def test_another_one_is_built_while_the_removed_one_is_held(make: Any, samples: Any) -> None:
+    """Both are closed, each at its last release."""
+    registry = make()
     with registry.use("Alpha") as old:
         registry.clear_cache()
         with registry.use("Alpha") as new:
@@ -231,35 +201,35 @@ def test_without_revival_another_one_is_built(make: Any, samples: Any) -> None:
     assert old.is_closed
 
 
-def test_an_instance_of_a_replaced_class_is_not_revived(registry: Any, samples: Any) -> None:
-    """Its name means something else now."""
+def test_an_instance_of_a_replaced_class_is_not_returned(registry: Any, samples: Any) -> None:
+    """The name means another class then."""
     with registry.use("Alpha") as alpha:
-        registry.register_class("Alpha", "samples.Beta")
+        registry.register("Alpha", "samples.Beta")
         with registry.use("Alpha") as beta:
             assert type(beta) is samples.Beta
     assert alpha.is_closed
     with registry.use("Alpha") as beta:
         registry.clear_cache()
-        registry.register_class("Alpha", "samples.Gamma")
+        registry.register("Alpha", "samples.Gamma")
         assert type(registry.get_instance("Alpha")) is samples.Gamma
     assert beta.is_closed
 
 
-# -- closers -------------------------------------------------------------------------------------
+# -- closers ---------------------------------------------------------------------------------------
 
 
 def closer_registry(ws: Any, instance: Any, **options: Any) -> Any:
-    """A registry whose one class gives this instance."""
+    """Return a registry with one class, whose rule returns this instance."""
     registry = ws.MethodRegistry({})
-    registry.register_class("X", "samples.Alpha", **options)
+    registry.register("X", "samples.Alpha", **options)
     registry.register_instantiation_rule("X", lambda cls: instance)
     with registry.use("X"):
         pass
     return registry
 
 
-def test_close_is_preferred_and_exit_comes_next(ws: Any) -> None:
-    """As a with block would leave it."""
+def test_close_is_preferred_to_exit(ws: Any) -> None:
+    """`__exit__` is called as at the end of a with block."""
     calls = []
 
     class Manager:
@@ -278,7 +248,7 @@ def test_close_is_preferred_and_exit_comes_next(ws: Any) -> None:
 
 
 def test_a_closer_of_the_class_and_none_at_all(ws: Any) -> None:
-    """Given at registration."""
+    """They are options of the registration."""
     stopped = []
     resource = Resource()
     closer_registry(ws, resource, closer=stopped.append).clear_cache()
@@ -286,12 +256,14 @@ def test_a_closer_of_the_class_and_none_at_all(ws: Any) -> None:
     closer_registry(ws, resource, closer=None).clear_cache()
     assert resource.closings == 0
     closer_registry(ws, object()).clear_cache()
-    with pytest.raises(TypeError, match="closer of 'X' must be a callable, None or 'auto'"):
+    with pytest.raises(
+        TypeError, match="closer of 'X' must be a callable, None or 'auto', got str 'close'"
+    ):
         closer_registry(ws, resource, closer="close")
 
 
 def test_an_instance_that_answers_to_every_name_has_no_close(ws: Any) -> None:
-    """A `__getattr__` is not taken for a protocol."""
+    """Its `__getattr__` does not count."""
 
     class Proxy:
         def __getattr__(self, name: str) -> Any:
@@ -304,7 +276,7 @@ def test_an_instance_that_answers_to_every_name_has_no_close(ws: Any) -> None:
 
 @pytest.mark.counts
 @pytest.mark.parametrize("remove", removals())
-def test_a_closer_that_raises_changes_nobodys_result(
+def test_the_error_of_a_closer_reaches_no_caller(
     registry: Any, timer: Any, samples: Any, caplog: Any, remove: Any
 ) -> None:
     """It is logged with its traceback and counted; the registry works on."""
@@ -312,7 +284,7 @@ def test_a_closer_that_raises_changes_nobodys_result(
     def fail(instance: Any) -> None:
         raise OSError("stuck")
 
-    registry.register_class("Alpha", "samples.Alpha", closer=fail)
+    registry.register("Alpha", "samples.Alpha", closer=fail)
     registry.get_instance("Alpha")
     with caplog.at_level(logging.WARNING):
         remove(registry, timer)
@@ -324,24 +296,24 @@ def test_a_closer_that_raises_changes_nobodys_result(
 
 @pytest.mark.counts
 def test_a_closer_may_use_the_registry(registry: Any, samples: Any) -> None:
-    """It runs outside every lock, and sees the removal done."""
+    """It runs outside every lock, after the removal."""
     seen = []
 
     def busy(instance: Any) -> None:
-        seen.append(registry._ring())
+        seen.append(eviction_order(registry))
         registry.get_instance("Alpha")
         registry.clear_cache()
         registry.evict_expired()
 
-    registry.register_class("Beta", "samples.Beta", closer=busy)
+    registry.register("Beta", "samples.Beta", closer=busy)
     registry.get_instance("Beta")
     registry.clear_cache()
     assert seen == [[]]
     assert samples.closed == ["Alpha"]
 
 
-def test_weak_instances_are_never_closed_by_us(make: Any, samples: Any) -> None:
-    """They are their users'."""
+def test_weakly_kept_instances_are_never_closed(make: Any, samples: Any) -> None:
+    """They belong to their users."""
     registry = make(enable_weakref=True)
     with registry.use("Alpha") as alpha:
         registry.clear_cache()
@@ -351,20 +323,21 @@ def test_weak_instances_are_never_closed_by_us(make: Any, samples: Any) -> None:
     assert samples.closed == []
 
 
-def test_a_result_that_was_never_cached_is_not_closed(registry: Any, samples: Any) -> None:
-    """A clear in the middle of its build gave it to its callers."""
+def test_an_instance_that_was_never_cached_is_closed(registry: Any, samples: Any) -> None:
+    """The cache was cleared during its build, so its caller alone has it."""
     samples.script["Alpha"] = lambda _: registry.clear_cache()
     with registry.use("Alpha") as alpha:
-        pass
-    assert not alpha.is_closed
+        assert not alpha.is_closed
+    assert alpha.is_closed
+    assert registry.stats().closed == 1
 
 
-# -- shutdown ------------------------------------------------------------------------------------
+# -- shutdown --------------------------------------------------------------------------------------
 
 
 @pytest.mark.counts
-def test_close_goes_in_the_reverse_order_of_building(make: Any, timer: Any, samples: Any) -> None:
-    """What was built later may use what was built before."""
+def test_close_closes_in_the_reverse_order_of_building(make: Any, timer: Any, samples: Any) -> None:
+    """A later instance may use an earlier one."""
     with make() as registry:
         for name in ("Alpha", "Beta", "Gamma"):
             registry.get_instance(name)
@@ -376,8 +349,8 @@ def test_close_goes_in_the_reverse_order_of_building(make: Any, timer: Any, samp
 
 
 @pytest.mark.counts
-def test_what_was_built_in_the_same_moment_keeps_its_order(make: Any, samples: Any) -> None:
-    """The clock may not tell them apart: the ontology is closed after those that were given it."""
+def test_close_knows_the_order_of_builds_at_the_same_time(make: Any, samples: Any) -> None:
+    """An instance is closed after those that were built later, also if the clock stands still."""
     with make() as registry:
         samples.script["Alpha"] = lambda _: registry.get_instance("Beta")
         registry.get_instance("Alpha")
@@ -385,8 +358,8 @@ def test_what_was_built_in_the_same_moment_keeps_its_order(make: Any, samples: A
     assert samples.closed == ["Alpha", "Beta"]
 
 
-def test_what_has_only_an_aclose_is_left_open(ws: Any) -> None:
-    """And counted: no event loop waits for it here."""
+def test_an_instance_that_has_only_an_aclose_is_left_open(ws: Any) -> None:
+    """It is counted: no event loop waits for it here."""
 
     class Session:
         async def aclose(self) -> None:
@@ -398,8 +371,7 @@ def test_what_has_only_an_aclose_is_left_open(ws: Any) -> None:
 
 
 @pytest.mark.counts
-def test_open_registries_are_closed_at_exit(twin: str) -> None:
-    """Of the interpreter."""
+def test_registries_are_closed_when_the_interpreter_exits(twin: str) -> None:
     code = """
         import sys, types
         import warmset
@@ -424,11 +396,11 @@ def test_open_registries_are_closed_at_exit(twin: str) -> None:
     assert (result.stdout, result.stderr) == ("closed\n", "")
 
 
-# -- listeners -----------------------------------------------------------------------------------
+# -- listeners -------------------------------------------------------------------------------------
 
 
-def test_each_removal_is_told_once_with_its_facts(ws: Any, make: Any, timer: Any) -> None:
-    """Cause, ages, uses, build seconds."""
+def test_each_removal_is_reported_once(ws: Any, make: Any, timer: Any) -> None:
+    """With its cause, ages, uses and build seconds."""
     registry = make(max_cache_size=1, cache_ttl_seconds=10)
     events: list[Any] = []
     registry.add_listener(events.append)
@@ -445,7 +417,7 @@ def test_each_removal_is_told_once_with_its_facts(ws: Any, make: Any, timer: Any
     registry.get_instance("Alpha")
     registry.clear_cache()
     registry.get_instance("Alpha")
-    registry.register_class("Alpha", "samples.Gamma")
+    registry.register("Alpha", "samples.Gamma")
     registry.get_instance("Beta")
     registry.close()
     assert [(event.class_name, event.cause) for event in events] == [
@@ -465,19 +437,19 @@ def test_each_removal_is_told_once_with_its_facts(ws: Any, make: Any, timer: Any
     assert [stats.removals[event.cause] for event in events] == [1] * 6
 
 
-def test_a_listener_that_raises_loses_nothing(registry: Any, caplog: Any) -> None:
-    """It is logged and counted; the other listeners are told."""
-    told: list[Any] = []
+def test_the_error_of_a_listener_is_logged_and_counted(registry: Any, caplog: Any) -> None:
+    """The other listeners get the event."""
+    events: list[Any] = []
 
     def fail(event: Any) -> None:
         raise ValueError("no")
 
     registry.add_listener(fail)
-    registry.add_listener(told.append)
+    registry.add_listener(events.append)
     registry.get_instance("Alpha")
     with caplog.at_level(logging.WARNING):
         registry.clear_cache()
-    assert len(told) == 1
+    assert len(events) == 1
     assert "a removal listener failed" in caplog.text
     assert registry.stats().listener_failures == 1
     assert registry.remove_listener(fail)
@@ -487,52 +459,47 @@ def test_a_listener_that_raises_loses_nothing(registry: Any, caplog: Any) -> Non
 
 
 def test_a_listener_may_remove_more(registry: Any) -> None:
-    """What it removes is told after it, in order."""
-    told = []
+    """Its removals are reported after it has returned, in order."""
+    calls = []
 
     def listener(event: Any) -> None:
-        told.append(event.class_name)
+        calls.append(event.class_name)
         if event.class_name == "Alpha":
             registry.get_instance("Beta")
             registry.clear_cache()
-            told.append("still Alpha")
+            calls.append("end of Alpha")
 
     registry.add_listener(listener)
     registry.get_instance("Alpha")
     registry.clear_cache()
-    assert told == ["Alpha", "still Alpha", "Beta"]
+    assert calls == ["Alpha", "end of Alpha", "Beta"]
 
 
-def test_removals_of_one_class_are_told_in_order_under_threads(make: Any) -> None:
-    """By whichever thread is telling."""
+def test_removals_of_one_class_are_reported_in_order_under_threads(make: Any) -> None:
+    """Whichever thread reports them."""
     registry = make()
-    uses = []
-    registry.add_listener(lambda event: uses.append(event.build_seconds))
+    seconds = []
+    registry.add_listener(lambda event: seconds.append(event.build_seconds))
     numbers = iter(range(10_000))
-    registry.register_instantiation_rule("Alpha", lambda cls: cls())
-    publish = registry._publish
+    add = registry.add
 
-    def numbered(slot: Any, instance: Any, token: int, seconds: float) -> int:
-        return publish(slot, instance, token, float(next(numbers)))
+    def numbered(entry: Any, token: int, seconds: float) -> bool:
+        return bool(add(entry, token, float(next(numbers))))
 
-    registry._publish = numbered
+    registry.add = numbered
 
     def work() -> None:
         for _ in range(200):
             registry.get_instance("Alpha")
             registry.discard("Alpha")
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert uses == sorted(uses)
-    assert len(uses) == registry.stats().as_dict()["removals"]["discarded"]
+    assert in_threads(*[work] * 4) == [None] * 4
+    assert seconds == sorted(seconds)
+    assert len(seconds) == registry.stats().as_dict()["removals"]["discarded"]
 
 
-def test_a_held_removal_says_so(registry: Any) -> None:
-    """It is closed later, or revived."""
+def test_the_event_of_a_held_instance(registry: Any) -> None:
+    """It is marked as held: the instance is closed when its last lease ends."""
     events: list[Any] = []
     registry.add_listener(events.append)
     with registry.use("Alpha"):
@@ -540,90 +507,72 @@ def test_a_held_removal_says_so(registry: Any) -> None:
     assert [event.held for event in events] == [True]
 
 
-# -- under threads -------------------------------------------------------------------------------
+# -- under threads ---------------------------------------------------------------------------------
 
 
 def test_nothing_is_used_after_it_was_closed(ws: Any, make: Any, samples: Any) -> None:
-    """Eight threads use leases, handles and execute while others remove: each is closed once."""
+    """Eight threads use leases, handles and execute, and remove: each instance is closed once."""
     registry = make(max_cache_size=1, cache_ttl_seconds=0)
     executor = ws.MethodExecutor(method_registry=registry)
     handle = registry.bind("Alpha", "echo")
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    errors: list[BaseException] = []
 
     def work(index: int) -> None:
-        try:
-            for step in range(300):
-                match (index + step) % 6:
-                    case 0:
-                        with registry.use("Alpha") as alpha:
-                            alpha.echo("x")
-                    case 1:
-                        handle("x")
-                    case 2:
-                        executor.execute("Beta", "echo", text="x")
-                    case 3:
-                        registry.clear_cache()
-                    case 4:
-                        registry.discard("Alpha")
-                    case 5:
-                        registry.get_instance("Gamma").echo("x")
-        except BaseException as error:
-            errors.append(error)
+        for step in range(300):
+            match (index + step) % 6:
+                case 0:
+                    with registry.use("Alpha") as alpha:
+                        alpha.echo("x")
+                case 1:
+                    handle("x")
+                case 2:
+                    executor.execute("Beta", "echo", text="x")
+                case 3:
+                    registry.clear_cache()
+                case 4:
+                    registry.discard("Alpha")
+                case 5:
+                    registry.get_instance("Gamma").echo("x")
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
+        assert in_threads(*[partial(work, i) for i in range(8)]) == [None] * 8
     finally:
         sys.setswitchinterval(interval)
-    assert errors == []
     registry.close()
     gc.collect()
     stats = registry.stats()
     assert stats.close_failures == 0, "none was closed twice"
-    assert stats.closed + stats.left_open <= sum(stats.removals.values())
+    assert stats.closed + stats.left_open == stats.builds == sum(stats.states.values())
     assert stats.closed == len(samples.closed)
     assert stats.closed > 0
 
 
-def test_a_waiter_gets_no_instance_that_was_closed_meanwhile(make: Any, samples: Any) -> None:
-    """Between the end of a build and the waking of who waited for it, it may leave again."""
+def test_a_waiter_gets_no_instance_that_was_closed(make: Any, samples: Any) -> None:
+    """It has its hold before it runs, so a removal in between does not close the instance."""
     registry = make(cache_ttl_seconds=0)
-    builder = registry._builder
+    builder = registry.builder
     wait_for = builder._wait_for
-    entered, go = threading.Event(), threading.Event()
-    results: list[Any] = []
+    samples.script["Alpha"] = gate = Gate()
 
-    def slow(_: Any) -> None:
-        if not entered.is_set():
-            entered.set()
-            assert go.wait(30)
-
-    def wait_and_lose(*args: Any) -> None:
-        wait_for(*args)
+    def wait_and_clear(*args: Any) -> Any:
         builder._wait_for = wait_for
+        found = wait_for(*args)
         registry.clear_cache()
+        return found
 
-    def lease() -> None:
+    def lease() -> tuple[Any, bool]:
         with registry.use("Alpha") as alpha:
-            results.append((alpha, alpha.is_closed))
+            return alpha, alpha.is_closed
 
-    samples.script["Alpha"] = slow
-    first = threading.Thread(target=lease)
-    first.start()
-    assert entered.wait(30)
-    builder._wait_for = wait_and_lose
-    second = threading.Thread(target=lease)
-    second.start()
-    pause = threading.Event()
-    while registry.stats().waits < 1:
-        pause.wait(0.001)
-    go.set()
-    first.join(30)
-    second.join(30)
-    assert [closed for _, closed in results] == [False, False]
+    first = in_thread(lease)
+    gate.wait()
+    builder._wait_for = wait_and_clear
+    second = in_thread(lease)
+    until(lambda: registry.stats().waits == 1)
+    gate.open()
+    (one, one_closed), (other, other_closed) = first.result(), second.result()
+    assert one is other
+    assert not one_closed
+    assert not other_closed
+    assert samples.closed == ["Alpha"]

@@ -54,10 +54,9 @@ def test_toml_examples_are_valid(ws: Any, page: Path, tmp_path: Path) -> None:
             assert len(ws.MethodRegistry.from_file(path)) > 0
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    """To files that are there."""
+def test_links_between_pages_lead_to_files() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             if target == "CHANGELOG.md":
-                continue  # not part of what the suite is given
+                continue  # not among the files that the suite gets
             assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,8 +1,11 @@
-"""The executor: routing, checks before the call, holding, degraded mode, metrics."""
+"""The executor: routing, checks before the call, holds, degraded mode, metrics."""
 
 from __future__ import annotations
 
+import gc
 import logging
+import types
+import weakref
 from typing import Annotated, Any, NewType, Protocol, TypedDict
 
 import pytest
@@ -48,13 +51,13 @@ def refusal(ws: Any, executor: Any, method: str, **payload: Any) -> Any:
 def test_payloads_become_arguments(
     executor: Any, method: str, payload: dict[str, Any], result: Any
 ) -> None:
-    """By name, whatever the kind of the parameter; the second time as the first."""
+    """By name, for parameters of any kind; the second time as the first."""
     assert executor.execute("Typed", method, **payload) == result
     assert executor.execute("Typed", method, **payload) == result
 
 
 def test_a_class_method_is_routed(executor: Any, samples: Any) -> None:
-    """As any other."""
+    """As any other method."""
     assert executor.execute("Typed", "of_class", a=1) == (samples.Typed, 1)
 
 
@@ -74,7 +77,7 @@ def test_a_class_method_is_routed(executor: Any, samples: Any) -> None:
         ("six", {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}, {"f"}, set(), set()),
     ],
 )
-def test_what_does_not_fit_is_refused_before_the_call(
+def test_a_payload_that_does_not_fit_is_refused_before_the_call(
     ws: Any,
     executor: Any,
     method: str,
@@ -83,7 +86,7 @@ def test_what_does_not_fit_is_refused_before_the_call(
     unexpected: set[str],
     mistyped: set[str],
 ) -> None:
-    """All faults at once, by name."""
+    """The error has all its faults, by name."""
     for _ in range(2):
         error = refusal(ws, executor, method, **payload)
         assert error.missing == missing
@@ -98,7 +101,7 @@ def test_what_does_not_fit_is_refused_before_the_call(
 
 
 def test_the_same_call_with_other_values_is_checked_anew(ws: Any, executor: Any) -> None:
-    """Each value, each time; a call from one place has one tuple of names."""
+    """Each value is checked each time, although the names of the arguments are the same tuple."""
 
     def call(a: Any, b: Any) -> Any:
         return executor.execute("Typed", "plain", a=a, b=b)
@@ -119,16 +122,18 @@ def test_the_same_call_with_other_values_is_checked_anew(ws: Any, executor: Any)
 
 
 def test_the_text_of_a_refusal(ws: Any, executor: Any) -> None:
-    """What, where, and what was expected."""
+    """It names the method, the arguments, and what was expected."""
     error = refusal(ws, executor, "plain", a="1", x=2)
-    assert str(error) == ("arguments do not fit Typed.plain: unexpected x; a expected int, got str")
+    assert str(error) == (
+        "arguments do not match Typed.plain: unexpected x; a expected int, got str"
+    )
     error = refusal(ws, executor, "unions", b=3)
     assert "missing a" in str(error)
     assert "b expected list[str] | None, got int" in str(error)
 
 
 def test_annotations_are_checked_as_far_as_isinstance_can(ws: Any, executor: Any) -> None:
-    """What cannot be checked is let through, never refused by mistake."""
+    """A value that cannot be checked is accepted."""
 
     class Proto(Protocol):
         def f(self) -> None: ...
@@ -170,7 +175,7 @@ def test_annotations_are_checked_as_far_as_isinstance_can(ws: Any, executor: Any
 
 
 def test_a_callable_without_a_signature_takes_anything(executor: Any) -> None:
-    """There is nothing to check it by."""
+    """Nothing can be checked."""
 
     class Opaque:
         __signature__ = 3
@@ -200,7 +205,7 @@ def test_names_by_keyword_and_parameters_of_these_names(executor: Any) -> None:
 
 
 def test_an_injected_method_is_routed_and_checked_too(ws: Any, executor: Any) -> None:
-    """It holds nothing and is no look-up; a later injection replaces it."""
+    """It has no hold and is no look-up; a later injection replaces it."""
     executor.inject_method("Virtual", "score", lambda x: x + 1)
     assert executor.execute("Virtual", "score", x=1) == 2
     with pytest.raises(ws.ArgumentValidationError):
@@ -211,7 +216,7 @@ def test_an_injected_method_is_routed_and_checked_too(ws: Any, executor: Any) ->
 
 
 def test_the_signature_follows_the_method(ws: Any, executor: Any, samples: Any) -> None:
-    """Replaced on the instance, on the class, or by a rebuilt instance of another class."""
+    """The method is replaced on the instance, on the class, or by an instance of another class."""
     assert executor.execute("Alpha", "echo", text="x") == "x"
     instance = executor.registry.get_instance("Alpha")
     instance.echo = lambda other: other * 2
@@ -227,12 +232,12 @@ def test_the_signature_follows_the_method(ws: Any, executor: Any, samples: Any) 
     finally:
         del samples.Alpha.echo
     assert samples.Alpha.echo is original
-    executor.registry.register_class("Alpha", "samples.Typed")
+    executor.registry.register("Alpha", "samples.Typed")
     assert executor.execute("Alpha", "plain", a=1) == (1, "b")
 
 
 def test_builtin_methods_are_routed(ws: Any, make: Any) -> None:
-    """Classes written in C have signatures too, some of them positional-only."""
+    """Classes written in C have signatures, too, some of them positional-only."""
     executor = ws.MethodExecutor(
         method_registry=make({"Counter": "collections.Counter", "D": "collections.OrderedDict"})
     )
@@ -244,7 +249,7 @@ def test_builtin_methods_are_routed(ws: Any, make: Any) -> None:
 
 
 def test_the_instance_is_held_while_the_method_runs(executor: Any) -> None:
-    """And released whatever happens."""
+    """It is released also if the method raises."""
     registry = executor.registry
     seen = []
     registry.get_instance("Alpha").probe = lambda: seen.append(registry.stats().held)
@@ -255,8 +260,8 @@ def test_the_instance_is_held_while_the_method_runs(executor: Any) -> None:
     assert registry.stats().held == 0
 
 
-def test_a_method_that_cannot_be_had_is_an_attribute_error(ws: Any, executor: Any) -> None:
-    """With the cause chained; an error of the registry from inside a method passes as it is."""
+def test_a_method_that_is_not_available_is_an_attribute_error(ws: Any, executor: Any) -> None:
+    """Its cause is chained; an error of the registry from inside a method is raised as it is."""
     for class_name, method_name, cause in (
         ("Nobody", "x", ws.UnknownClassError),
         ("Broken", "x", ws.BuildError),
@@ -273,7 +278,7 @@ def test_a_method_that_cannot_be_had_is_an_attribute_error(ws: Any, executor: An
 
 
 def test_instances_is_a_lazy_read_only_mapping(ws: Any, executor: Any, samples: Any) -> None:
-    """Over the registered names; only asking builds."""
+    """It maps the registered names; only reading an item builds."""
     instances = executor.instances
     assert list(instances) == ["Typed", "Alpha", "Beta", "Broken"]
     assert len(instances) == 4
@@ -289,8 +294,8 @@ def test_instances_is_a_lazy_read_only_mapping(ws: Any, executor: Any, samples: 
         instances["Alpha"] = 1
 
 
-def test_the_executor_passes_on_to_its_registry(executor: Any) -> None:
-    """The pipeline's names for the registry's doings."""
+def test_the_executor_delegates_to_its_registry(executor: Any) -> None:
+    """Under the pipeline's names."""
     executor.execute("Alpha", "echo")
     assert executor.has_method("Alpha", "echo")
     assert executor.evict_expired_instances() == 0
@@ -299,20 +304,20 @@ def test_the_executor_passes_on_to_its_registry(executor: Any) -> None:
     assert "MethodExecutor" in repr(executor)
 
 
-# -- coming up -----------------------------------------------------------------------------------
+# -- without a registry ----------------------------------------------------------------------------
 
 
-def test_without_classes_it_comes_up_degraded(
+def test_an_executor_without_classes_is_degraded(
     ws: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`execute` gives None with a warning; what is injected works."""
+    """`execute` returns None and logs a warning; injected methods work."""
     monkeypatch.delenv("WARMSET_CONFIG", raising=False)
     executor = ws.MethodExecutor()
     assert executor.degraded_mode
     assert "no classes are registered" in executor.degraded_reasons[0]
     with caplog.at_level(logging.WARNING):
         assert executor.execute("Tagger", "tag", text="x") is None
-    assert "Tagger.tag cannot be had" in caplog.text
+    assert "Tagger.tag is not available" in caplog.text
     executor.inject_method("Tagger", "tag", lambda text: text)
     assert executor.execute("Tagger", "tag", text="x") == "x"
     with pytest.raises(ws.ArgumentValidationError):
@@ -322,7 +327,7 @@ def test_without_classes_it_comes_up_degraded(
 def test_an_unreadable_table_is_a_reason(
     ws: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """It always comes up."""
+    """No error is raised."""
     path = tmp_path / "warmset.toml"
     path.write_text("[classes\n")
     monkeypatch.setenv("WARMSET_CONFIG", str(path))
@@ -334,7 +339,7 @@ def test_an_unreadable_table_is_a_reason(
 def test_the_default_table_of_the_environment(
     ws: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, samples: Any
 ) -> None:
-    """The file that WARMSET_CONFIG names, and never one in the working directory."""
+    """It is the file that WARMSET_CONFIG names, and never one in the working directory."""
     (tmp_path / "warmset.toml").write_text('[classes]\nAlpha = "samples.Alpha"\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WARMSET_CONFIG", raising=False)
@@ -346,7 +351,7 @@ def test_the_default_table_of_the_environment(
 
 
 def test_from_file_and_from_settings(ws: Any, tmp_path: Any) -> None:
-    """Both take overrides."""
+    """Both accept settings that override others."""
     path = tmp_path / "w.toml"
     path.write_text('[registry]\nmax_cache_size = 7\n[classes]\nA = "samples.Alpha"\n')
     registry = ws.MethodRegistry.from_file(path, cache_ttl_seconds=5)
@@ -360,3 +365,96 @@ def test_from_file_and_from_settings(ws: Any, tmp_path: Any) -> None:
     path.write_text("[registry]\nmax_cache = 7\n")
     with pytest.raises(ws.SettingsError, match="max_cache"):
         ws.MethodRegistry.from_file(path)
+
+
+def test_an_executor_that_was_not_initialised(ws: Any) -> None:
+    """It has no registry, which is an error and no crash."""
+
+    class Mine(ws.MethodExecutor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            pass
+
+    with pytest.raises(AttributeError):
+        Mine().execute("Alpha", "echo")
+
+
+def test_an_execute_that_is_overridden_and_called_by_keyword(ws: Any, make: Any) -> None:
+    """The override is called once."""
+    calls = []
+
+    class Counting(ws.MethodExecutor):  # type: ignore[misc, name-defined]
+        def execute(self, class_name: str, method_name: str, **arguments: Any) -> Any:
+            calls.append(method_name)
+            return super().execute(class_name=class_name, method_name=method_name, **arguments)
+
+    executor = Counting(method_registry=make())
+    assert executor.execute("Alpha", "echo", text="x") == "x"
+    assert calls == ["echo"]
+
+
+def test_empty_names_are_names_that_were_not_given(ws: Any, make: Any, samples: Any) -> None:
+    """They may then be given by keyword."""
+    executor = ws.MethodExecutor(method_registry=make())
+    assert executor.execute("Alpha", "", method_name="echo", text="x") == "x"
+    assert executor.execute("", "echo", class_name="Alpha", text="x") == "x"
+    with pytest.raises(TypeError, match="needs a class name and a method name"):
+        executor.execute("Beta", "")
+    assert samples.built == ["Alpha"]
+
+
+def test_a_route_keeps_no_weak_instance_alive(ws: Any, make: Any) -> None:
+    """A bound method whose function the instance made itself refers to the instance."""
+    registry = make(enable_weakref=True)
+
+    class Closing:
+        def __init__(self) -> None:
+            self.run = types.MethodType(lambda me, x=1: (self, x)[1], object())
+
+    registry.register_instantiation_rule("Alpha", lambda cls: Closing())
+    executor = ws.MethodExecutor(method_registry=registry)
+    instance = registry.get_instance("Alpha")
+    assert executor.execute("Alpha", "run", x=2) == 2
+    freed = weakref.ref(instance)
+    del instance
+    gc.collect()
+    assert freed() is None
+
+
+def test_a_builtin_method_that_is_exchanged(ws: Any, make: Any) -> None:
+    """Another method of the same type has another signature."""
+    executor = ws.MethodExecutor(method_registry=make())
+
+    class Items(list):  # type: ignore[type-arg]
+        pass
+
+    executor.registry.register_instantiation_rule("Alpha", lambda cls: Items())
+    items = executor.registry.get_instance("Alpha")
+    items.method = items.append
+    executor.execute("Alpha", "method", object=1)
+    items.method = items.clear
+    executor.execute("Alpha", "method")
+    assert items == []
+
+
+def test_arguments_that_only_look_mistyped(ws: Any, make: Any) -> None:
+    """Files for typing's IO, a default passed explicitly, an annotation that is no type."""
+    import io
+    import typing
+
+    class Greedy:
+        def __getattr__(self, name: str) -> Any:
+            raise OSError(name)
+
+    def method(file=None, number=Ellipsis, greedy=0) -> str:  # type: ignore[no-untyped-def]
+        return "ran"
+
+    method.__annotations__ = {
+        "file": typing.TextIO | typing.IO[bytes],
+        "number": int,
+        "greedy": Greedy(),
+    }
+    executor = ws.MethodExecutor(method_registry=make({}))
+    executor.inject_method("Free", "method", method)
+    assert executor.execute("Free", "method", file=io.StringIO(), number=..., greedy=1) == "ran"
+    with pytest.raises(ws.ArgumentValidationError):
+        executor.execute("Free", "method", number="1")

@@ -1,4 +1,4 @@
-"""After a fork the child can use its registry at once, whatever other threads were doing."""
+"""Forks: the child can use its registry at once, although other threads are gone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from threads import Gate, in_thread
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -15,12 +16,12 @@ pytestmark = [
 
 
 def in_child(work: Any) -> int:
-    """Run something in a forked child; its exit status, 0 if it returned."""
+    """Run a function in a forked child; return its exit status, 0 if the function returned."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            threading.Timer(30, os._exit, (9,)).start()  # a hang is an answer too
+            threading.Timer(30, os._exit, (9,)).start()  # so that a hang is an exit status, too
             work()
             status = 0
         finally:
@@ -29,7 +30,7 @@ def in_child(work: Any) -> int:
 
 
 def test_warm_instances_are_there_in_the_child(make: Any) -> None:
-    """And cold ones are built."""
+    """Others are built."""
     registry = make()
     alpha = registry.get_instance("Alpha")
 
@@ -44,16 +45,9 @@ def test_warm_instances_are_there_in_the_child(make: Any) -> None:
 def test_a_build_of_another_thread_does_not_wedge_its_name(make: Any, samples: Any) -> None:
     """Its thread does not exist in the child, so the child builds."""
     registry = make()
-    entered, go = threading.Event(), threading.Event()
-
-    def slow(_: Any) -> None:
-        entered.set()
-        assert go.wait(60)
-
-    samples.script["Alpha"] = slow
-    builder = threading.Thread(target=registry.get_instance, args=("Alpha",))
-    builder.start()
-    assert entered.wait(30)
+    samples.script["Alpha"] = gate = Gate()
+    builder = in_thread(registry.get_instance, "Alpha")
+    gate.wait()
 
     def work() -> None:
         samples.script.clear()
@@ -62,12 +56,12 @@ def test_a_build_of_another_thread_does_not_wedge_its_name(make: Any, samples: A
     try:
         assert in_child(work) == 0
     finally:
-        go.set()
-        builder.join()
+        gate.open()
+        builder.result()
 
 
 def test_a_constructor_may_fork(make: Any, samples: Any) -> None:
-    """The child goes on with the build that it was forked in."""
+    """The child continues the build in which it was forked."""
     registry = make()
     status: list[int] = []
 
@@ -82,21 +76,19 @@ def test_a_constructor_may_fork(make: Any, samples: Any) -> None:
 def test_a_lock_that_another_thread_holds_is_free_in_the_child(make: Any, twin: str) -> None:
     """Only the pure core has one."""
     registry = make()
-    if twin == "pure":
-        held, go = threading.Event(), threading.Event()
+    if twin != "pure":
+        assert not hasattr(registry, "lock")
+        return
+    gate = Gate()
 
-        def hold() -> None:
-            with registry._lock:
-                held.set()
-                go.wait(60)
+    def hold() -> None:
+        with registry.lock:
+            gate()
 
-        holder = threading.Thread(target=hold)
-        holder.start()
-        assert held.wait(30)
-        try:
-            assert in_child(lambda: registry.get_instance("Alpha")) == 0
-        finally:
-            go.set()
-            holder.join()
-    else:
-        assert not hasattr(registry, "_lock")
+    holder = in_thread(hold)
+    gate.wait()
+    try:
+        assert in_child(lambda: registry.get_instance("Alpha")) == 0
+    finally:
+        gate.open()
+        holder.result()

@@ -1,4 +1,4 @@
-"""What the short ways of a hit rest on, and what must end each of them."""
+"""The shortcuts of a hit, and the changes that must end each of them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def fresh(name: str) -> str:
     return "".join(list(name))
 
 
-# -- the slot by the address of its name ---------------------------------------------------------
+# -- the slot by the address of its name -----------------------------------------------------------
 
 
 def test_equal_names_are_one_class(make: Any, samples: Any) -> None:
-    """Whatever the object that spells it, registered or asked for."""
+    """Also if the strings are different objects."""
     registry = make({fresh("Alpha"): "samples.Alpha", "Beta": "samples.Beta"})
     alpha = registry.get_instance("Alpha")
     for _ in range(3):
@@ -35,21 +35,21 @@ def test_equal_names_are_one_class(make: Any, samples: Any) -> None:
     assert registry.stats().hits == 9
 
 
-def test_a_name_that_was_forgotten_is_not_found(ws: Any, make: Any) -> None:
-    """Also where it was found a moment ago, and by whoever holds the slot still."""
+def test_an_unregistered_name_is_not_found(ws: Any, make: Any) -> None:
+    """Also right after it was found, and while its instance is held."""
     registry = make()
     with registry.use("Alpha") as alpha:
         assert registry.get_instance("Alpha") is alpha
-        registry.unregister_class("Alpha")
+        registry.unregister("Alpha")
         with pytest.raises(ws.UnknownClassError):
             registry.get_instance("Alpha")
-        registry.register_class("Alpha", "samples.Beta")
+        registry.register("Alpha", "samples.Beta")
         assert type(registry.get_instance("Alpha")).__name__ == "Beta"
         assert registry.get_instance("Alpha") is not alpha
 
 
-def test_many_names_push_one_another_out(make: Any, samples: Any) -> None:
-    """More classes than any table has places for; each name still means its own."""
+def test_more_names_than_the_address_table_holds(make: Any, samples: Any) -> None:
+    """Each name still means its own class."""
     names = [f"name{i}" for i in range(40_000)]
     registry = make(dict.fromkeys(names, "samples.Alpha"), max_cache_size=100_000)
     registry.register_instantiation_rule(names[7], lambda cls: samples.Beta())
@@ -59,7 +59,7 @@ def test_many_names_push_one_another_out(make: Any, samples: Any) -> None:
         registry.get_instance(name)
     assert type(registry.get_instance(names[7])) is samples.Beta
     for name in names[:1_000]:
-        registry.unregister_class(name)
+        registry.unregister(name)
     assert [registry.get_instance(name) for name in names[1_000:2_000]] == first[1_000:]
     assert len(registry) == 39_000
 
@@ -69,14 +69,14 @@ def test_slots_and_registries_die_in_any_order(make: Any) -> None:
     registry = make()
     lease = registry.use("Alpha")
     alpha = lease.__enter__()
-    slot = registry._slots["Alpha"]
+    slot = registry.slots["Alpha"]
     registry.get_instance("Alpha")
-    registry.unregister_class("Alpha")
+    registry.unregister("Alpha")
     lease.__exit__(None, None, None)
     del slot
-    registry.register_class("Alpha", "samples.Alpha")
+    registry.register("Alpha", "samples.Alpha")
     assert registry.get_instance("Alpha") is not alpha
-    slot = registry._slots["Alpha"]
+    slot = registry.slots["Alpha"]
     gone = weakref.ref(registry)
     del registry, lease
     gc.collect()
@@ -84,8 +84,8 @@ def test_slots_and_registries_die_in_any_order(make: Any) -> None:
     del slot
 
 
-def test_a_registry_in_a_cycle_is_asked_while_it_dies(make: Any) -> None:
-    """The collector takes its slots away first; a name is not found then, and nothing dangles."""
+def test_a_look_up_in_a_registry_that_is_being_collected(make: Any) -> None:
+    """The collector clears its slots first: a name is not found then, and nothing crashes."""
     answers: list[object] = []
 
     class Last:
@@ -107,7 +107,7 @@ def test_a_registry_in_a_cycle_is_asked_while_it_dies(make: Any) -> None:
     assert len(answers) == 1
 
 
-# -- the method by the function that answers to its name -----------------------------------------
+# -- the method by the function that its name finds ------------------------------------------------
 
 
 def replace_on_class(alpha: Any, method: Callable[..., Any]) -> None:
@@ -150,7 +150,7 @@ WAYS = [
 
 @pytest.mark.parametrize("replace", WAYS, ids=lambda way: str(way.__name__))
 def test_a_replaced_method_is_the_one_that_runs(ws: Any, make: Any, replace: Any) -> None:
-    """By whatever way it came, and checked against its own signature."""
+    """However it was replaced; arguments are checked against its own signature."""
     registry = make()
     executor = ws.MethodExecutor(method_registry=registry)
     base = type("Base", (), {})
@@ -176,7 +176,7 @@ def test_a_replaced_method_is_the_one_that_runs(ws: Any, make: Any, replace: Any
             executor.execute("Alpha", "say", text=1)
 
 
-def test_a_deleted_method_cannot_be_had(ws: Any, make: Any) -> None:
+def test_a_deleted_method_is_not_found(ws: Any, make: Any) -> None:
     registry = make()
     executor = ws.MethodExecutor(method_registry=registry)
     kind = type("Kind", (), {"say": lambda self: "said"})
@@ -211,8 +211,8 @@ def test_the_methods_own_error_is_not_taken_for_ours(ws: Any, make: Any, error: 
     assert registry.stats().held == 0
 
 
-def test_callers_with_other_names_in_turn(ws: Any, make: Any, samples: Any) -> None:
-    """What was learnt from one payload's names is never used for another's."""
+def test_payloads_with_different_names_in_turn(ws: Any, make: Any, samples: Any) -> None:
+    """Each is routed by its own names."""
     registry = make({"Typed": "samples.Typed"})
     executor = ws.MethodExecutor(method_registry=registry)
     refused = 0
@@ -230,7 +230,7 @@ def test_callers_with_other_names_in_turn(ws: Any, make: Any, samples: Any) -> N
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
 def test_any_number_of_arguments(ws: Any, make: Any, count: int) -> None:
-    """On the stack or off it; the caller's own arguments are as they were."""
+    """On the stack or on the heap; the arguments of the caller are unchanged."""
     registry = make()
     executor = ws.MethodExecutor(method_registry=registry)
     names = [f"a{i}" for i in range(count)]
@@ -254,7 +254,7 @@ def test_any_number_of_arguments(ws: Any, make: Any, count: int) -> None:
 
 
 def test_a_chain_of_handles_ends_in_a_recursion_error(ws: Any, make: Any) -> None:
-    """Also where no frame of Python is in it."""
+    """Also where no Python frame is in it."""
     registry = make()
     handle = registry.bind("Alpha", "itself")
     registry.inject_method("Alpha", "itself", handle)
@@ -271,15 +271,15 @@ def test_a_chain_of_handles_ends_in_a_recursion_error(ws: Any, make: Any) -> Non
     assert registry.stats().held == 0
 
 
-def test_names_change_while_a_handle_runs(make: Any) -> None:
-    """Its slot is forgotten, its registry is all that is left; it gives back what it holds."""
+def test_a_name_is_registered_anew_while_a_handle_runs(make: Any) -> None:
+    """The handle releases the instance that it held."""
     registry = make()
     closed: list[str] = []
 
     class Kind:
         def run(self) -> str:
-            registry.unregister_class("Alpha")
-            registry.register_class("Alpha", "samples.Alpha")
+            registry.unregister("Alpha")
+            registry.register("Alpha", "samples.Alpha")
             gc.collect()
             assert registry.bind("Alpha", "name")() == handle_of_name() == "Kind"
             return "ran"
@@ -297,7 +297,7 @@ def test_names_change_while_a_handle_runs(make: Any) -> None:
     assert registry.stats().held == 0
 
 
-# -- the clock -----------------------------------------------------------------------------------
+# -- the clock -------------------------------------------------------------------------------------
 
 
 def test_the_clock_lags_by_a_tick_and_never_runs_ahead(ws: Any, samples: Any) -> None:
@@ -309,7 +309,7 @@ def test_the_clock_lags_by_a_tick_and_never_runs_ahead(ws: Any, samples: Any) ->
     """
     for ttl in (0.0, 300.0, 1.0, 0.5, 0.01, 1e-6):
         registry = ws.MethodRegistry({"Alpha": "samples.Alpha"}, cache_ttl_seconds=ttl)
-        tick = registry._tick
+        tick = registry.tick
         assert 0.0 <= tick <= 0.02
         if ttl:
             assert tick <= ttl / 250
@@ -317,7 +317,7 @@ def test_the_clock_lags_by_a_tick_and_never_runs_ahead(ws: Any, samples: Any) ->
         for _ in range(200):
             before = monotonic()
             registry.get_instance("Alpha")
-            last_used = registry._slots["Alpha"].last_used
+            last_used = registry.slots["Alpha"].entry.last_used
             assert last_used <= monotonic() + 1e-6
             lags.append(before - last_used)
         assert min(lags) <= 25 * tick + 1e-6  # all 200 may stand within one late tick

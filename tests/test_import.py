@@ -1,4 +1,4 @@
-"""Importing: what it loads, which core it takes, how it says no; in fresh interpreters."""
+"""Importing the package: loaded modules, the selected core, errors; in fresh interpreters."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_import_is_light(pure: str) -> None:
 
 
 def test_the_compiled_core_is_the_default(request: pytest.FixtureRequest) -> None:
-    """Where it is installed; and the pure one is not even loaded then."""
+    """Where it is installed; the pure one is not loaded then."""
     if request.config.getoption("--pure-only"):
         pytest.skip("there is only one core in this run")
     result = child(
@@ -97,7 +97,7 @@ def test_the_compiled_core_is_the_default(request: pytest.FixtureRequest) -> Non
 
 
 def test_the_pure_core_is_taken_on_request() -> None:
-    """And the compiled one is not even loaded then."""
+    """The compiled one is not loaded then."""
     result = child(
         """
         import sys, warmset
@@ -118,7 +118,7 @@ def test_the_pure_core_is_taken_on_request() -> None:
     ],
 )
 def test_bad_switches_are_errors(environment: dict[str, str], expected: str) -> None:
-    """At import, saying what was expected."""
+    """They are raised at import, and name the expected values."""
     result = child("import warmset", **environment)
     assert result.returncode != 0
     assert expected in result.stderr
@@ -137,19 +137,19 @@ MISSING = """
 
 
 def test_a_missing_extension_falls_back() -> None:
-    """Silently; that is what the pure wheel is for."""
+    """No warning is printed: the pure wheel has no extension."""
     assert child(MISSING).stdout.strip() == "pure"
 
 
 def test_a_missing_extension_is_an_error_where_it_is_required() -> None:
-    """With the way out."""
+    """The error names the other switch."""
     result = child(MISSING, WARMSET_REQUIRE_COMPILED="1")
     assert result.returncode != 0
     assert "no compiled core" in result.stderr
 
 
 def test_a_broken_extension_raises() -> None:
-    """It is not taken for a missing one."""
+    """It does not count as a missing one."""
     broken = MISSING.replace(
         'raise ModuleNotFoundError(f"No module named {name!r}", name=name)',
         'raise ImportError("undefined symbol")',
@@ -160,13 +160,13 @@ def test_a_broken_extension_raises() -> None:
 
 
 def test_a_module_missing_inside_the_extension_raises() -> None:
-    """Neither is that."""
+    """It does not count as a missing extension."""
     broken = MISSING.replace("name=name)", 'name="warmset.errors")')
     assert child(broken).returncode != 0
 
 
 def test_modules_can_be_imported_alone(pure: str) -> None:
-    """In any order: no cycle is hidden by the package's own order."""
+    """Without a cycle that the order of imports in the package hides."""
     for name in (
         "errors",
         "resolver",
@@ -182,7 +182,7 @@ def test_modules_can_be_imported_alone(pure: str) -> None:
 
 
 def test_a_default_registry_without_a_table(tmp_path: Path, pure: str) -> None:
-    """It comes up empty, and takes nothing from the working directory."""
+    """It is empty, and reads no file of the working directory."""
     (tmp_path / "warmset.toml").write_text('[classes]\nA = "a.A"\n')
     result = child(
         f"""

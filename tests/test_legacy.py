@@ -1,4 +1,4 @@
-"""The private names that the pipeline's own code and tests reach for."""
+"""The private names that the pipeline's own code and tests use."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from unittest.mock import Mock, patch
 
 import pytest
 
+from warmset.testing.structure import eviction_order
+
 PATHS = {"TestClass": "tests.fixtures.TestClass"}
 
 
@@ -20,7 +22,7 @@ def entry(ws: Any, ago: float = 0.0, count: int = 1) -> Any:
     return ws.CacheEntry(instance=Mock(), created_at=then, last_accessed=then, access_count=count)
 
 
-# -- CacheEntry ----------------------------------------------------------------------------------
+# -- CacheEntry ------------------------------------------------------------------------------------
 
 
 def test_an_entry_is_a_value(ws: Any) -> None:
@@ -38,7 +40,7 @@ def test_an_entry_is_a_value(ws: Any) -> None:
 
 
 def test_an_entry_expires_by_its_last_use(ws: Any) -> None:
-    """And never with a TTL of 0."""
+    """It never expires with a TTL of 0."""
     old = entry(ws, ago=10)
     assert old.is_expired(5.0) is True
     assert old.is_expired(15.0) is False
@@ -47,7 +49,7 @@ def test_an_entry_expires_by_its_last_use(ws: Any) -> None:
 
 
 def test_touch_counts_a_use(ws: Any) -> None:
-    """Now."""
+    """At the present time."""
     old = entry(ws, ago=10, count=0)
     before = old.last_accessed
     old.touch()
@@ -55,11 +57,11 @@ def test_touch_counts_a_use(ws: Any) -> None:
     assert old.last_accessed > before
 
 
-# -- _cache --------------------------------------------------------------------------------------
+# -- _cache ----------------------------------------------------------------------------------------
 
 
 def test_a_written_entry_takes_part_in_everything(ws: Any, make: Any) -> None:
-    """Hits, statistics, recency, clears; also for a name that has no path."""
+    """In hits, statistics, recency and clears; also under a name that has no path."""
     registry = make({})
     registry._cache["Class1"] = entry(ws, ago=3, count=5)
     assert registry.get_instance("Class1") is registry._cache["Class1"].instance
@@ -74,11 +76,11 @@ def test_a_written_entry_takes_part_in_everything(ws: Any, make: Any) -> None:
     assert "Class1" not in registry
 
 
-def test_expired_entries_are_evicted_by_hand(ws: Any) -> None:
-    """On the system's clock, as the pipeline's test has it."""
-    registry = ws.MethodRegistry(class_paths={}, cache_ttl_seconds=0.5)
-    registry._cache["Class1"] = entry(ws, ago=1.0)
-    registry._cache["Class2"] = entry(ws, ago=0.1)
+def test_evict_expired_evicts_written_entries(ws: Any) -> None:
+    """By the system's clock, as in the pipeline's test."""
+    registry = ws.MethodRegistry(class_paths={}, cache_ttl_seconds=50.0)
+    registry._cache["Class1"] = entry(ws, ago=100.0)
+    registry._cache["Class2"] = entry(ws, ago=10.0)
     assert registry.evict_expired() == 1
     assert "Class1" not in registry._cache
     assert "Class2" in registry._cache
@@ -86,7 +88,7 @@ def test_expired_entries_are_evicted_by_hand(ws: Any) -> None:
 
 
 def test_writing_does_not_evict_but_evict_if_full_does(ws: Any, make: Any) -> None:
-    """Down to the bound, the least recently used first, wherever it was written."""
+    """Down to the bound, the least recently used first, in any order of writing."""
     registry = make({}, cache_ttl_seconds=0.0, max_cache_size=2)
     registry._cache["Class2"] = entry(ws, ago=2)
     registry._cache["Class1"] = entry(ws, ago=3)
@@ -94,19 +96,19 @@ def test_writing_does_not_evict_but_evict_if_full_does(ws: Any, make: Any) -> No
     assert len(registry._cache) == 2
     registry._cache["Class3"] = entry(ws)
     assert len(registry._cache) == 3
-    assert registry._ring() == ["Class3", "Class2", "Class1"]
+    assert eviction_order(registry) == ["Class1", "Class2", "Class3"]
     registry._evict_if_full()
     assert set(registry._cache) == {"Class2", "Class3"}
     assert registry._evictions == 1
 
 
-def test_the_next_build_makes_room_too(ws: Any, make: Any) -> None:
-    """However many were written over the bound."""
+def test_the_next_build_evicts_written_entries(ws: Any, make: Any) -> None:
+    """However many exceed the bound."""
     registry = make(max_cache_size=2)
     for i in range(5):
         registry._cache[f"Class{i}"] = entry(ws, ago=10 - i)
     registry.get_instance("Alpha")
-    assert registry._ring() == ["Alpha", "Class4"]
+    assert eviction_order(registry) == ["Class4", "Alpha"]
 
 
 def test_the_mapping_behaves_as_a_dict(ws: Any, make: Any) -> None:
@@ -135,6 +137,16 @@ def test_the_mapping_behaves_as_a_dict(ws: Any, make: Any) -> None:
         cache["A"] = Mock()
 
 
+def test_iteration_is_in_build_order_with_written_entries_between(ws: Any, make: Any) -> None:
+    """No two entries have the same serial number, built or written."""
+    registry = make()
+    registry.get_instance("Delta")
+    registry._cache["Gamma"] = entry(ws)
+    registry._cache["Written"] = entry(ws)
+    registry.get_instance("Alpha")
+    assert list(registry._cache) == ["Delta", "Gamma", "Written", "Alpha"]
+
+
 def test_overwriting_an_entry_replaces_the_instance(ws: Any, make: Any) -> None:
     """The old one is dropped."""
     registry = make()
@@ -146,7 +158,7 @@ def test_overwriting_an_entry_replaces_the_instance(ws: Any, make: Any) -> None:
 
 
 def test_an_entry_that_was_read_is_live(make: Any, timer: Any, samples: Any) -> None:
-    """It shows later uses, and what is assigned to it counts."""
+    """It has the values of later uses, and assignments to it take effect."""
     registry = make(cache_ttl_seconds=10)
     registry.get_instance("Alpha")
     seen = registry._cache["Alpha"]
@@ -155,34 +167,34 @@ def test_an_entry_that_was_read_is_live(make: Any, timer: Any, samples: Any) -> 
     assert seen.access_count == 2
     registry.get_instance("Beta")
     seen.last_accessed -= 5
-    assert registry._ring() == ["Beta", "Alpha"]
+    assert eviction_order(registry) == ["Alpha", "Beta"]
     timer.advance(6)
     registry.get_instance("Beta")
     assert registry.evict_expired() == 1
-    assert registry._ring() == ["Beta"]
+    assert eviction_order(registry) == ["Beta"]
     last = seen.last_accessed
     registry.get_instance("Alpha")
-    assert seen.last_accessed == last, "it keeps what it showed last"
+    assert seen.last_accessed == last, "it keeps its last values"
     assert seen.access_count == 2
 
 
-def test_amending_an_entry_moves_it_to_its_place(make: Any) -> None:
-    """Forwards and backwards."""
+def test_assigning_a_time_changes_the_eviction_order(make: Any) -> None:
+    """Towards both ends."""
     registry = make(cache_ttl_seconds=0)
     for name in ("Alpha", "Beta", "Gamma"):
         registry.get_instance(name)
     registry._cache["Beta"].last_accessed -= 10
     registry._cache["Alpha"].last_accessed -= 5
-    assert registry._ring() == ["Gamma", "Alpha", "Beta"]
+    assert eviction_order(registry) == ["Beta", "Alpha", "Gamma"]
     registry._cache["Beta"].touch()
-    assert registry._ring()[0] == "Beta"
+    assert eviction_order(registry)[-1] == "Beta"
     registry._cache["Beta"].created_at -= 100
     assert registry._cache["Beta"].access_count == 2
     assert registry.get_stats()["cache_entries"][0]["age_seconds"] >= 100
 
 
-def test_what_was_written_during_a_build_stays(ws: Any, make: Any, samples: Any) -> None:
-    """The build's result goes to its callers and not over it."""
+def test_an_entry_written_during_a_build_stays(ws: Any, make: Any, samples: Any) -> None:
+    """The result of the build does not replace it."""
     registry = make()
     written = entry(ws)
 
@@ -194,10 +206,10 @@ def test_what_was_written_during_a_build_stays(ws: Any, make: Any, samples: Any)
     assert registry.get_instance("Alpha") is written.instance
 
 
-# -- _weakref_cache ------------------------------------------------------------------------------
+# -- _weakref_cache --------------------------------------------------------------------------------
 
 
-def test_weak_references_stand_in_their_own_mapping(make: Any) -> None:
+def test_weak_references_are_in_their_own_mapping(make: Any) -> None:
     """Dead ones included, until they are looked up or cleared."""
     registry = make(enable_weakref=True)
     alpha = registry.get_instance("Alpha")
@@ -220,11 +232,11 @@ def test_weak_references_stand_in_their_own_mapping(make: Any) -> None:
     assert registry.get_instance("Beta") is kept
 
 
-# -- the hooks -----------------------------------------------------------------------------------
+# -- the hooks -------------------------------------------------------------------------------------
 
 
 def test_hooks_replaced_on_the_instance(ws: Any) -> None:
-    """As the pipeline's tests do it, with a TTL on the system's clock switched off."""
+    """As in the pipeline's tests, without a TTL."""
     registry = ws.MethodRegistry(class_paths=PATHS, cache_ttl_seconds=0.0)
     made = Mock()
     with (
@@ -240,7 +252,7 @@ def test_hooks_replaced_on_the_instance(ws: Any) -> None:
 
 
 def test_a_replaced_loader_may_know_names_without_a_path(ws: Any) -> None:
-    """The registry does not refuse what the loader was never asked for."""
+    """The registry passes such names to the loader."""
     registry = ws.MethodRegistry(class_paths={})
     with patch.object(registry, "_load_class", return_value=Mock):
         assert isinstance(registry._get_instance("Anything"), Mock)
@@ -249,7 +261,7 @@ def test_a_replaced_loader_may_know_names_without_a_path(ws: Any) -> None:
 
 
 def test_hooks_overridden_in_a_subclass(ws: Any, samples: Any) -> None:
-    """And they may call the original."""
+    """They may call the original ones."""
 
     class Mine(ws.MethodRegistry):  # type: ignore[misc, name-defined]
         def _instantiate_class(self, class_name: str, cls: type) -> Any:
@@ -272,7 +284,7 @@ def test_the_original_hooks(ws: Any, make: Any, samples: Any) -> None:
 
 
 def test_one_build_for_ten_threads_with_a_replaced_hook(ws: Any) -> None:
-    """As the pipeline's test has it."""
+    """As in the pipeline's test."""
     registry = ws.MethodRegistry(class_paths=PATHS, cache_ttl_seconds=0.0)
     made, calls, go = Mock(), [], threading.Event()
 
@@ -299,11 +311,11 @@ def test_one_build_for_ten_threads_with_a_replaced_hook(ws: Any) -> None:
     assert results == [made] * 10
 
 
-# -- paths, failures, counters -------------------------------------------------------------------
+# -- paths, failures, counters ---------------------------------------------------------------------
 
 
 def test_class_paths_is_a_live_mapping(ws: Any, make: Any, samples: Any) -> None:
-    """What is written to it is registered."""
+    """Writing to it registers a class."""
     registry = make()
     paths = registry._class_paths
     assert dict(paths)["Alpha"] == "samples.Alpha"
@@ -321,7 +333,7 @@ def test_class_paths_is_a_live_mapping(ws: Any, make: Any, samples: Any) -> None
 
 
 def test_failed_classes_is_a_live_set(ws: Any, make: Any) -> None:
-    """A name that is put in fails at once; one that is taken out is tried again."""
+    """A name that is added fails at once; one that is removed is tried again."""
     registry = make({"Alpha": "samples.Alpha", "Broken": "samples.Broken"})
     assert registry._failed_classes == set()
     with pytest.raises(ws.BuildError):
@@ -339,7 +351,7 @@ def test_failed_classes_is_a_live_set(ws: Any, make: Any) -> None:
 
 
 def test_counters_are_read_and_assigned(ws: Any, make: Any) -> None:
-    """And the statistics tell what was assigned."""
+    """The statistics report the assigned values."""
     registry = make({"TestClass": "tests.fixtures.TestClass"}, max_cache_size=50)
     registry._cache["Class1"] = entry(ws, count=5)
     registry._cache_hits = 10
@@ -359,7 +371,7 @@ def test_counters_are_read_and_assigned(ws: Any, make: Any) -> None:
 
 
 def test_the_executor_takes_the_pipelines_arguments(ws: Any, make: Any) -> None:
-    """And reports under the names that its report reads."""
+    """It reports metrics under the names that the pipeline's report reads."""
     registry = make()
     executor = ws.MethodExecutor(None, "signals", registry)
     assert executor.signal_registry == "signals"
@@ -369,3 +381,43 @@ def test_the_executor_takes_the_pipelines_arguments(ws: Any, make: Any) -> None:
     assert metrics["default_routes_hit"] == metrics["total_routes"] == 1
     assert metrics["special_routes_hit"] == 0
     assert metrics["special_route_hit_rate"] == 0.0
+
+
+def test_the_set_of_failed_classes_takes_part_in_set_operations(make: Any) -> None:
+    """Their results are sets."""
+    registry = make()
+    registry._failed_classes.add("Alpha")
+    assert registry._failed_classes & {"Alpha", "Beta"} == {"Alpha"}
+    assert registry._failed_classes | {"Beta"} == {"Alpha", "Beta"}
+    assert registry._failed_classes - {"Alpha"} == set()
+
+
+def test_assigning_an_instance_to_a_live_entry(ws: Any, make: Any) -> None:
+    """It replaces the cached one."""
+    registry = make()
+    registry.get_instance("Alpha")
+    entry = registry._cache["Alpha"]
+    other = object()
+    entry.instance = other
+    assert registry.get_instance("Alpha") is other
+    for nonsense in (-1, 2.5, "3"):
+        with pytest.raises(ValueError, match="access_count must be an int of 0 or more"):
+            entry.access_count = nonsense
+
+
+def test_unknown_names_make_no_slot_with_a_replaced_loader(ws: Any, make: Any) -> None:
+    """However many unknown names are looked up."""
+    registry = make({})
+
+    def load(class_name: str) -> type:
+        if class_name != "Known":
+            raise KeyError(class_name)
+        return dict
+
+    registry._load_class = load
+    for i in range(5):
+        with pytest.raises(ws.MethodRegistryError):
+            registry.get_instance(f"junk {i}")
+    assert list(registry.slots) == []
+    assert registry.has_method("Known", "get")
+    assert registry.get_instance("Known") == {}

@@ -6,9 +6,12 @@ import gc
 from typing import Any
 
 import pytest
+from threads import in_threads
+
+from warmset.testing.structure import check_structure, eviction_order
 
 
-def test_first_use_builds_and_later_ones_give_the_same(make: Any, samples: Any) -> None:
+def test_the_first_use_builds_and_later_ones_return_the_same(make: Any, samples: Any) -> None:
     """One build, then hits."""
     registry = make()
     first = registry.get_instance("Alpha")
@@ -24,7 +27,7 @@ def test_first_use_builds_and_later_ones_give_the_same(make: Any, samples: Any) 
 def test_idle_ttl_counts_from_the_last_use(
     make: Any, timer: Any, samples: Any, idle: float, evicted: int
 ) -> None:
-    """An instance leaves when it was idle for longer than the TTL, on the next look-up."""
+    """The next look-up evicts an instance that was idle for longer than the TTL."""
     registry = make(cache_ttl_seconds=10.0)
     registry.get_instance("Alpha")
     timer.advance(8)
@@ -48,7 +51,7 @@ def test_ttl_of_zero_never_expires(make: Any, timer: Any, samples: Any) -> None:
 
 
 def test_evict_expired_takes_the_idle_ones_only(make: Any, timer: Any) -> None:
-    """It walks from the oldest to the first live one."""
+    """From the oldest to the first one that has not expired."""
     registry = make(cache_ttl_seconds=10.0)
     for name in ("Alpha", "Beta", "Gamma"):
         registry.get_instance(name)
@@ -56,26 +59,26 @@ def test_evict_expired_takes_the_idle_ones_only(make: Any, timer: Any) -> None:
     registry.get_instance("Alpha")
     timer.advance(9)
     assert registry.evict_expired() == 2
-    assert registry._ring() == ["Alpha"]
+    assert eviction_order(registry) == ["Alpha"]
     assert registry.evict_expired() == 0
     assert registry.stats().evictions == 2
 
 
 def test_recency_is_the_order_of_use(make: Any, timer: Any) -> None:
-    """Each use moves to the front, from wherever it stood."""
+    """Each use makes it the last to be evicted, from wherever it stood."""
     registry = make()
     for name in ("Alpha", "Beta", "Gamma"):
         registry.get_instance(name)
     for name, expected in (
-        ("Gamma", ["Gamma", "Beta", "Alpha"]),
-        ("Alpha", ["Alpha", "Gamma", "Beta"]),
-        ("Gamma", ["Gamma", "Alpha", "Beta"]),
+        ("Gamma", ["Alpha", "Beta", "Gamma"]),
+        ("Alpha", ["Beta", "Gamma", "Alpha"]),
+        ("Gamma", ["Beta", "Alpha", "Gamma"]),
     ):
         registry.get_instance(name)
-        assert registry._ring() == expected
+        assert eviction_order(registry) == expected
 
 
-def test_the_least_recent_leaves_when_full(make: Any, samples: Any) -> None:
+def test_the_least_recently_used_is_evicted_when_full(make: Any, samples: Any) -> None:
     """A build evicts for itself, so the bound is never exceeded by one."""
     seen = []
     registry = make(max_cache_size=2)
@@ -83,7 +86,7 @@ def test_the_least_recent_leaves_when_full(make: Any, samples: Any) -> None:
     for name in ("Alpha", "Beta", "Alpha", "Gamma"):
         registry.get_instance(name)
         assert registry.stats().cached <= 2
-    assert registry._ring() == ["Gamma", "Alpha"]
+    assert eviction_order(registry) == ["Alpha", "Gamma"]
     stats = registry.stats()
     assert stats.evictions == 1
     assert stats.as_dict()["removals"]["size"] == 1
@@ -95,12 +98,12 @@ def test_a_size_of_one_keeps_the_newest(make: Any) -> None:
     registry = make(max_cache_size=1)
     for name in ("Alpha", "Beta", "Alpha"):
         registry.get_instance(name)
-        assert registry._ring() == [name]
+        assert eviction_order(registry) == [name]
     assert registry.stats().evictions == 2
 
 
-def test_what_was_evicted_is_dropped_at_once(make: Any, samples: Any) -> None:
-    """No reference stays behind in the registry."""
+def test_an_evicted_instance_is_dropped_at_once(make: Any, samples: Any) -> None:
+    """The registry has no reference to it."""
     import weakref
 
     registry = make(max_cache_size=1)
@@ -127,7 +130,7 @@ def test_names_of_str_subclasses_are_the_same_names(make: Any) -> None:
 
 @pytest.mark.parametrize("name", [None, 3, b"Alpha", ("Alpha",), object()])
 def test_a_name_that_is_no_string_is_a_type_error(ws: Any, make: Any, name: Any) -> None:
-    """It is not taken for an unknown class, and nothing is counted."""
+    """It is no unknown class, and nothing is counted."""
     registry = make()
     for call in (
         lambda: registry.get_instance(name),
@@ -144,13 +147,13 @@ def test_a_name_that_is_no_string_is_a_type_error(ws: Any, make: Any, name: Any)
 
 
 def test_an_empty_name_is_a_value_error(make: Any) -> None:
-    """On both cores alike."""
+    """On both cores."""
     with pytest.raises(ValueError, match="non-empty"):
         make().get_instance("")
 
 
 def test_an_unknown_name_is_a_miss_and_names_the_nearest(ws: Any, make: Any) -> None:
-    """hits + misses = look-ups, whatever came of them."""
+    """hits + misses = look-ups, also if they fail."""
     registry = make()
     with pytest.raises(ws.UnknownClassError, match="'Alpha'") as caught:
         registry.get_instance("Alhpa")
@@ -161,11 +164,11 @@ def test_an_unknown_name_is_a_miss_and_names_the_nearest(ws: Any, make: Any) -> 
     assert registry.stats().misses == 1
 
 
-# -- weak references -----------------------------------------------------------------------------
+# -- weak references -------------------------------------------------------------------------------
 
 
-def test_weak_mode_gives_the_instance_while_somebody_holds_it(make: Any, samples: Any) -> None:
-    """It lives as long as its users do; what was collected is an eviction, and built anew."""
+def test_weak_mode_returns_the_instance_while_it_is_referred_to(make: Any, samples: Any) -> None:
+    """Its end is counted as an eviction, and the next look-up builds."""
     registry = make(enable_weakref=True)
     instance = registry.get_instance("Alpha")
     assert registry.get_instance("Alpha") is instance
@@ -183,7 +186,7 @@ def test_weak_mode_gives_the_instance_while_somebody_holds_it(make: Any, samples
 
 
 def test_weak_mode_has_neither_ttl_nor_bound(make: Any, timer: Any) -> None:
-    """A weak reference keeps nothing, so there is nothing to bound."""
+    """A weak reference keeps nothing alive, so there is nothing to bound."""
     registry = make(enable_weakref=True, max_cache_size=1, cache_ttl_seconds=1)
     kept = [registry.get_instance(name) for name in ("Alpha", "Beta", "Gamma")]
     timer.advance(100)
@@ -192,8 +195,8 @@ def test_weak_mode_has_neither_ttl_nor_bound(make: Any, timer: Any) -> None:
     assert registry.stats().weakly_kept == 3
 
 
-def test_weak_mode_keeps_strongly_what_has_no_weak_references(make: Any, timer: Any) -> None:
-    """Under TTL and size bound, as ever."""
+def test_weak_mode_and_classes_without_weak_references(make: Any, timer: Any) -> None:
+    """Their instances are kept strongly, with TTL and size bound."""
     registry = make({"Slotted": "samples.Slotted"}, enable_weakref=True, cache_ttl_seconds=10)
     registry.get_instance("Slotted")
     assert registry.stats().cached == 1
@@ -201,18 +204,18 @@ def test_weak_mode_keeps_strongly_what_has_no_weak_references(make: Any, timer: 
     assert registry.evict_expired() == 1
 
 
-# -- methods -------------------------------------------------------------------------------------
+# -- methods ---------------------------------------------------------------------------------------
 
 
-def test_get_method_gives_the_bound_method(make: Any) -> None:
-    """Of the warm instance."""
+def test_get_method_returns_the_bound_method(make: Any) -> None:
+    """It is bound to the warm instance."""
     registry = make()
     assert registry.get_method("Alpha", "itself")() is registry.get_instance("Alpha")
     assert registry.get_method(class_name="Alpha", method_name="echo")("x") == "x"
 
 
-def test_a_missing_method_is_told_with_its_cause(ws: Any, make: Any) -> None:
-    """It is an AttributeError too."""
+def test_a_missing_method_is_reported_with_its_cause(ws: Any, make: Any) -> None:
+    """It is an AttributeError, too."""
     registry = make()
     with pytest.raises(ws.MethodNotFoundError, match="a Alpha, has no method 'tga'") as caught:
         registry.get_method("Alpha", "tga")
@@ -223,7 +226,9 @@ def test_a_missing_method_is_told_with_its_cause(ws: Any, make: Any) -> None:
         registry.get_method("Alpha", "label")
 
 
-def test_an_injected_method_wins_and_needs_no_class(ws: Any, make: Any, samples: Any) -> None:
+def test_an_injected_method_takes_precedence_and_needs_no_class(
+    ws: Any, make: Any, samples: Any
+) -> None:
     """It is found first, builds nothing and is no look-up."""
     registry = make()
     registry.inject_method("Virtual", "score", lambda x: x + 1)
@@ -241,7 +246,7 @@ def test_an_injected_method_wins_and_needs_no_class(ws: Any, make: Any, samples:
 
 
 def test_has_method_never_builds(ws: Any, make: Any, samples: Any) -> None:
-    """Unknown and failed names have none; a cold class is asked if it is imported already."""
+    """Unknown and failed names have none; a cold class counts if it is imported already."""
     registry = make(
         {"Alpha": "samples.Alpha", "Broken": "samples.Broken", "Far": "not_imported_yet.Far"}
     )
@@ -261,11 +266,11 @@ def test_has_method_never_builds(ws: Any, make: Any, samples: Any) -> None:
     assert not registry.has_method("Broken", "fail")
 
 
-# -- removals ------------------------------------------------------------------------------------
+# -- removals --------------------------------------------------------------------------------------
 
 
 def test_clear_cache_removes_all_and_resets_nothing(make: Any, samples: Any) -> None:
-    """It tells what it cleared and the counters so far."""
+    """It returns the numbers of removed entries and the counters so far."""
     registry = make(max_cache_size=2)
     for name in ("Alpha", "Beta", "Beta", "Gamma"):
         registry.get_instance(name)
@@ -285,8 +290,8 @@ def test_clear_cache_removes_all_and_resets_nothing(make: Any, samples: Any) -> 
     assert samples.built[-1] == "Alpha"
 
 
-def test_clear_cache_counts_weak_references_apart(make: Any) -> None:
-    """Dead ones too."""
+def test_clear_cache_counts_weak_references_separately(make: Any) -> None:
+    """Dead ones, too."""
     registry = make(enable_weakref=True)
     kept = registry.get_instance("Alpha")
     registry.get_instance("Beta")
@@ -296,20 +301,20 @@ def test_clear_cache_counts_weak_references_apart(make: Any) -> None:
 
 
 def test_discard_removes_one(make: Any) -> None:
-    """It tells whether there was something."""
+    """It returns whether there was an instance."""
     registry = make()
     registry.get_instance("Alpha")
     registry.get_instance("Beta")
     assert registry.discard("Alpha")
     assert not registry.discard("Alpha")
     assert not registry.discard("Nobody")
-    assert registry._ring() == ["Beta"]
+    assert eviction_order(registry) == ["Beta"]
     stats = registry.stats()
     assert (stats.evictions, stats.as_dict()["removals"]["discarded"]) == (0, 1)
 
 
 def test_a_closed_registry_builds_nothing(ws: Any, make: Any) -> None:
-    """Every way of a look-up says so, and closing twice does nothing."""
+    """Every kind of look-up raises, and closing twice does nothing."""
     with make() as registry:
         handle = registry.bind("Alpha", "echo")
         handle("x")
@@ -326,34 +331,34 @@ def test_a_closed_registry_builds_nothing(ws: Any, make: Any) -> None:
             call()
 
 
-# -- registering ---------------------------------------------------------------------------------
+# -- registration ----------------------------------------------------------------------------------
 
 
-def test_registering_again_with_another_path_replaces(make: Any, samples: Any) -> None:
-    """The instance of the old class is not given out any more; the same path changes nothing."""
+def test_registering_another_path_replaces_the_instance(make: Any, samples: Any) -> None:
+    """The next look-up builds the new class; the same path changes nothing."""
     registry = make()
     first = registry.get_instance("Alpha")
-    registry.register_class("Alpha", "samples.Alpha")
+    registry.register("Alpha", "samples.Alpha")
     assert registry.get_instance("Alpha") is first
-    registry.register_class("Alpha", "samples.Beta")
+    registry.register("Alpha", "samples.Beta")
     assert type(registry.get_instance("Alpha")) is samples.Beta
     assert registry.stats().as_dict()["removals"]["replaced"] == 1
     assert registry.stats().classes_registered == 4
 
 
 def test_unregistering_forgets_the_name(ws: Any, make: Any) -> None:
-    """A handle on it finds it again when it is registered anew."""
+    """A handle finds the name again when it is registered anew."""
     registry = make()
     handle = registry.bind("Alpha", "itself")
     first = handle()
     assert "Alpha" in registry
-    assert registry.unregister_class("Alpha")
-    assert not registry.unregister_class("Alpha")
+    assert registry.unregister("Alpha")
+    assert not registry.unregister("Alpha")
     assert "Alpha" not in registry
     assert len(registry) == 3
     with pytest.raises(ws.UnknownClassError):
         handle()
-    registry.register_class("Alpha", "samples.Alpha")
+    registry.register("Alpha", "samples.Alpha")
     assert handle() is not first
     assert registry.class_names()[-1] == "Alpha"
 
@@ -398,3 +403,29 @@ def test_bad_paths_are_refused_at_construction(ws: Any, paths: Any, error: type[
     """Their shape is checked when they are registered, not at first use."""
     with pytest.raises(error):
         ws.MethodRegistry(paths)
+
+
+def test_registered_names_are_counted_under_threads(make: Any) -> None:
+    """Each change and its count are one step."""
+    registry = make({})
+
+    def work() -> None:
+        for _ in range(300):
+            registry.register("Alpha", "samples.Alpha")
+            registry.unregister("Alpha")
+
+    assert in_threads(*[work] * 4) == [None] * 4
+    assert len(registry) == len(registry.class_names()) == 0
+
+
+def test_a_registry_is_initialised_once(make: Any) -> None:
+    """A second call of its constructor is refused."""
+    registry = make()
+    with pytest.raises(RuntimeError, match="initialised already"):
+        registry.__init__({})
+    check_structure(registry)
+
+
+def test_has_method_ignores_methods_of_the_metaclass(make: Any) -> None:
+    """They are methods of the class, not of its instances."""
+    assert not make().has_method("Alpha", "mro")

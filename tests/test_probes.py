@@ -1,8 +1,8 @@
 """
-What other libraries of this kind get wrong today, each as a probe that must pass here.
+Problems of other libraries of this kind, each as a probe that must pass here.
 
-The numbers are those of the README's comparison. Where a probe has its own tests elsewhere, it is
-still run here in the form in which the others fail it.
+The numbers are those of the README's comparison. Where a probe has its own tests elsewhere, it
+still runs here in the form in which the others fail it.
 """
 
 from __future__ import annotations
@@ -16,27 +16,7 @@ import weakref
 from typing import Any
 
 import pytest
-
-PATIENCE = 30.0
-
-
-def in_threads(*calls: Any) -> list[Any]:
-    """Run calls at once; what each gave or raised. A hang fails."""
-    results: list[Any] = [None] * len(calls)
-
-    def run(i: int, call: Any) -> None:
-        try:
-            results[i] = call()
-        except Exception as error:
-            results[i] = error
-
-    threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), "hangs"
-    return results
+from threads import PATIENCE, in_threads, until
 
 
 def test_p1_a_constructor_that_asks_for_its_own_name(ws: Any, make: Any, samples: Any) -> None:
@@ -91,9 +71,7 @@ def test_p5_eight_threads_and_a_loader_that_fails(ws: Any, make: Any, samples: A
         raise ValueError("no")
 
     def release() -> None:
-        pause = threading.Event()
-        while registry.stats().waits < 7:
-            pause.wait(0.001)
+        until(lambda: registry.stats().waits == 7)
         go.set()
 
     samples.script["Alpha"] = failing
@@ -102,7 +80,7 @@ def test_p5_eight_threads_and_a_loader_that_fails(ws: Any, make: Any, samples: A
     assert {type(result) for result in results} == {ws.BuildError}
 
 
-def test_p6_a_clear_while_a_build_is_under_way(make: Any, samples: Any) -> None:
+def test_p6_a_clear_during_a_build(make: Any, samples: Any) -> None:
     """The stale object is not stored after it."""
     registry = make()
     samples.script["Alpha"] = lambda _: registry.clear_cache()
@@ -132,13 +110,13 @@ def test_p8_a_value_that_refers_to_its_cache(make: Any) -> None:
 
 
 def test_p9_a_ttl_that_passes_without_traffic(ws: Any, make: Any, timer: Any) -> None:
-    """The listener is told all the same, where a sweep interval is set."""
+    """The listener is called all the same, where a sweep interval is set."""
     registry = make(cache_ttl_seconds=10, sweep_interval_seconds=0.001)
-    told = threading.Event()
-    registry.add_listener(lambda event: told.set())
+    called = threading.Event()
+    registry.add_listener(lambda event: called.set())
     registry.get_instance("Alpha")
     timer.advance(11)
-    assert told.wait(PATIENCE)
+    assert called.wait(PATIENCE)
     registry.close()
 
 

@@ -1,4 +1,4 @@
-"""Measuring the process, and what may be asked of the C library."""
+"""Tests of process memory measurements and of the glibc functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from warmset import _process_memory as memory
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 
-def test_rss_is_that_of_this_process() -> None:
+def test_resident_bytes_grow_with_an_allocation() -> None:
     before = memory.resident_bytes()
     block = b"x" * 50_000_000
     assert memory.resident_bytes() - before > 40_000_000
@@ -26,13 +26,13 @@ def test_rss_is_that_of_this_process() -> None:
 
 
 @needs_glibc
-def test_free_memory_is_given_back() -> None:
+def test_free_memory_is_returned() -> None:
     assert memory.give_back_free_memory()
 
 
 @needs_glibc
 def test_threads_can_share_one_heap() -> None:
-    # In a process of its own: it is for good.
+    # In a new process, because it cannot be undone.
     code = (
         "import sys\n"
         "from warmset._process_memory import share_one_heap\n"
@@ -44,7 +44,9 @@ def test_threads_can_share_one_heap() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("none"), TypeError("none")])
-def test_without_glibc_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_without_a_c_library_both_return_false(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def refuse(name: None) -> object:
         raise error
 
@@ -53,7 +55,7 @@ def test_without_glibc_nothing_is_asked(monkeypatch: pytest.MonkeyPatch, error: 
     assert not memory.share_one_heap()
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_c_libraries_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:
         def mallopt(self, option: int, value: int) -> int:
             raise AssertionError("asked")
@@ -63,8 +65,8 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not memory.share_one_heap()
 
 
-def test_what_is_shared_does_not_count() -> None:
-    """Memory that lies in a file of the system's shared memory."""
+def test_shared_memory_does_not_count() -> None:
+    """Memory in a file in /dev/shm."""
     if not Path("/dev/shm").is_dir():
         pytest.skip("no /dev/shm")
     size = 30_000_000

@@ -1,4 +1,4 @@
-"""From a class path to the class: shapes, imports, and what is told when they fail."""
+"""Tests of names, class paths, imports and their error messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FUZZ = settings(
 
 
 class Hostile(str):
-    """A str that blows up when any of its own code runs."""
+    """A str subclass whose methods all raise."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ class Hostile(str):
 
 
 class Liar:
-    """Says that it is a str, and is none."""
+    """An object that claims to be a str through `__class__`."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -49,7 +49,7 @@ class Liar:
 
 
 class Mute:
-    """Cannot be shown."""
+    """An object whose repr raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -57,7 +57,7 @@ class Mute:
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Write modules, import path set; forget them afterwards."""
+    """Create importable modules, and remove them from `sys.modules` afterwards."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
@@ -79,46 +79,46 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 del sys.modules[name]
 
 
-# -- names ---------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
-def test_name_is_given_back(ws: Any) -> None:
+def test_a_valid_name_is_returned(ws: Any) -> None:
     assert ws.resolver.check_name("Tagger") == "Tagger"
 
 
-def test_name_of_a_subclass_becomes_exact_and_runs_none_of_its_code(ws: Any) -> None:
+def test_a_str_subclass_becomes_an_exact_str_without_running_its_code(ws: Any) -> None:
     name = ws.resolver.check_name(Hostile("Tagger"))
     assert type(name) is str
     assert name == "Tagger"
 
 
 @pytest.mark.parametrize("text", ["a", "é", "日本", "\U0001f600", "x" * 10_000, "a\x00b"])
-def test_name_of_a_subclass_keeps_its_characters(ws: Any, text: str) -> None:
+def test_a_str_subclass_keeps_its_characters(ws: Any, text: str) -> None:
     name = ws.resolver.check_name(Hostile(text))
     assert type(name) is str
     assert name == text
 
 
 @pytest.mark.parametrize("value", [None, 3, 2.5, b"Tagger", ["Tagger"], str, object, ("a",)])
-def test_name_that_is_no_str(ws: Any, value: object) -> None:
+def test_a_name_that_is_not_a_str_raises(ws: Any, value: object) -> None:
     with pytest.raises(TypeError, match="must be a str") as caught:
         ws.resolver.check_name(value)
     assert repr(value) in str(caught.value)
 
 
 @pytest.mark.parametrize("make_value", [Liar, functools.partial(mock.Mock, spec=str), Mute])
-def test_name_that_only_says_it_is_a_str(ws: Any, make_value: Any) -> None:
+def test_a_name_that_only_claims_to_be_a_str_raises(ws: Any, make_value: Any) -> None:
     with pytest.raises(TypeError, match="a class name must be a str"):
         ws.resolver.check_name(make_value())
 
 
 @pytest.mark.parametrize("kind", [str, Hostile])
-def test_name_that_is_empty(ws: Any, kind: Any) -> None:
+def test_an_empty_name_raises(ws: Any, kind: Any) -> None:
     with pytest.raises(ValueError, match="non-empty"):
         ws.resolver.check_name(kind(""))
 
 
-# -- paths ---------------------------------------------------------------------------------------
+# -- paths -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_name_that_is_empty(ws: Any, kind: Any) -> None:
         ("__main__.C", "__main__.C"),
     ],
 )
-def test_path_of_the_right_shape(ws: Any, given_path: str, path: str) -> None:
+def test_a_valid_path_is_normalised(ws: Any, given_path: str, path: str) -> None:
     assert ws.resolver.check_path("X", given_path) == path
 
 
-def test_path_of_a_subclass_becomes_exact(ws: Any) -> None:
+def test_a_path_of_a_str_subclass_becomes_an_exact_str(ws: Any) -> None:
     path = ws.resolver.check_path("X", Hostile("pkg.module:Class"))
     assert type(path) is str
     assert path == "pkg.module.Class"
@@ -170,7 +170,7 @@ def test_path_of_a_subclass_becomes_exact(ws: Any) -> None:
         ("pkg.C\x00", "is not an identifier"),
     ],
 )
-def test_path_of_the_wrong_shape(ws: Any, path: str, fault: str) -> None:
+def test_a_malformed_path_raises(ws: Any, path: str, fault: str) -> None:
     with pytest.raises(ws.errors.ClassPathError) as caught:
         ws.resolver.check_path("Tagger", path)
     error = caught.value
@@ -181,13 +181,13 @@ def test_path_of_the_wrong_shape(ws: Any, path: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 3, b"pkg.C", ["pkg.C"], dict, Liar, Mute])
-def test_path_that_is_no_str(ws: Any, value: Any) -> None:
+def test_a_path_that_is_not_a_str_raises(ws: Any, value: Any) -> None:
     value = value() if value in (Liar, Mute) else value
     with pytest.raises(TypeError, match="'Tagger' must be a str"):
         ws.resolver.check_path("Tagger", value)
 
 
-def test_text_of_a_huge_path_is_bounded(ws: Any) -> None:
+def test_the_message_for_a_long_path_is_truncated(ws: Any) -> None:
     with pytest.raises(ws.errors.ClassPathError) as caught:
         ws.resolver.check_path("X", "pkg." + "-" * 100_000)
     assert len(str(caught.value)) < 1_000
@@ -195,7 +195,7 @@ def test_text_of_a_huge_path_is_bounded(ws: Any) -> None:
 
 @FUZZ
 @given(text=st.text(max_size=30) | st.from_regex(r"[a-c.:_ -]{0,12}", fullmatch=True))
-def test_any_path_is_normal_or_refused(ws: Any, text: str) -> None:
+def test_any_path_is_normalised_or_raises(ws: Any, text: str) -> None:
     try:
         path = ws.resolver.check_path("X", text)
     except ws.errors.ClassPathError:
@@ -206,7 +206,7 @@ def test_any_path_is_normal_or_refused(ws: Any, text: str) -> None:
     assert ws.resolver.check_path("X", path) == path
 
 
-# -- hints and texts -----------------------------------------------------------------------------
+# -- suggestions and messages ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,22 +230,22 @@ def test_near_names_are_limited(ws: Any) -> None:
     assert len(ws.resolver.near_names("name", (f"name{i}" for i in range(10**6)))) == 3
 
 
-def test_shown_and_told_take_anything(ws: Any) -> None:
+def test_safe_repr_and_error_text_accept_any_object(ws: Any) -> None:
     class SilentError(Exception):
         def __str__(self) -> str:
             raise ZeroDivisionError
 
-    assert ws.resolver.shown(Mute()) == "<unprintable Mute>"
-    assert ws.resolver.shown("x" * 1_000).endswith("...")
-    assert len(ws.resolver.shown("x" * 1_000)) == 200
-    assert len(ws.resolver.shown(10**10_000)) <= 200
-    assert ws.resolver.told(SilentError()) == "SilentError: <unprintable>"
-    assert ws.resolver.told(ValueError()) == "ValueError"
-    assert ws.resolver.told(ValueError("why")) == "ValueError: why"
-    assert len(ws.resolver.told(ValueError("x" * 10_000))) == 500
+    assert ws.resolver.safe_repr(Mute()) == "<unprintable Mute>"
+    assert ws.resolver.safe_repr("x" * 1_000).endswith("...")
+    assert len(ws.resolver.safe_repr("x" * 1_000)) == 200
+    assert len(ws.resolver.safe_repr(10**10_000)) <= 200
+    assert ws.resolver.error_text(SilentError()) == "SilentError: <unprintable>"
+    assert ws.resolver.error_text(ValueError()) == "ValueError"
+    assert ws.resolver.error_text(ValueError("why")) == "ValueError: why"
+    assert len(ws.resolver.error_text(ValueError("x" * 10_000))) == 500
 
 
-# -- what can be had -----------------------------------------------------------------------------
+# -- successful resolution -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_inner_class(ws: Any, make: Any) -> None:
     assert ws.resolver.resolve("X", "t_pk.m.A.B").__qualname__ == "A.B"
 
 
-def test_module_wins_over_attribute_of_the_same_name(ws: Any, make: Any) -> None:
+def test_a_module_takes_precedence_over_an_attribute(ws: Any, make: Any) -> None:
     make(t_w="class m:\n class C: 'attribute'", t_w__m="class C: 'module'")
     assert ws.resolver.resolve("X", "t_w.m.C").__doc__ == "module"
 
@@ -284,7 +284,7 @@ def test_class_with_a_metaclass(ws: Any, make: Any) -> None:
     assert ws.resolver.resolve("X", "t_meta.C").__name__ == "C"
 
 
-def test_module_is_imported_once_and_nothing_is_cached_of_ours(ws: Any, make: Any) -> None:
+def test_a_module_is_imported_once_and_the_resolver_has_no_cache(ws: Any, make: Any) -> None:
     make(t_once="class C: pass")
     first = ws.resolver.resolve("X", "t_once.C")
     assert ws.resolver.resolve("Y", "t_once.C") is first
@@ -292,7 +292,7 @@ def test_module_is_imported_once_and_nothing_is_cached_of_ours(ws: Any, make: An
     assert ws.resolver.resolve("X", "t_once.C") is not first
 
 
-def test_class_made_by_a_lazy_attribute(ws: Any, make: Any) -> None:
+def test_a_class_from_a_lazy_attribute(ws: Any, make: Any) -> None:
     make(
         t_lazy="""
         def __getattr__(name):
@@ -306,11 +306,11 @@ def test_class_made_by_a_lazy_attribute(ws: Any, make: Any) -> None:
     assert ws.resolver.resolve("X", "t_lazy.C").__module__ == "t_lazy.impl"
 
 
-# -- what cannot be imported ---------------------------------------------------------------------
+# -- import errors ---------------------------------------------------------------------------------
 
 
 def fails(ws: Any, error: str, path: str) -> Any:
-    """Resolve what cannot be had; check what every error tells."""
+    """Resolve a path that fails, and check the common parts of the error."""
     with pytest.raises(getattr(ws.errors, error)) as caught:
         ws.resolver.resolve("Tagger", path)
     assert type(caught.value).__name__ == error
@@ -359,7 +359,7 @@ def test_missing_module_in_a_package(ws: Any, make: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["t_a.b.C", "t_a.b.Outer.Inner"])
-def test_module_that_fails(ws: Any, make: Any, source: str, told: str, path: str) -> None:
+def test_a_failing_module(ws: Any, make: Any, source: str, told: str, path: str) -> None:
     make(t_a="", t_a__b=source, t_b="")
     error = fails(ws, "ClassImportError", path)
     assert told in str(error)
@@ -372,26 +372,26 @@ def test_module_that_fails(ws: Any, make: Any, source: str, told: str, path: str
     "source",
     ["import t_k.mod", "raise ModuleNotFoundError('odd', name='t_k.mod')", "import t_gone"],
 )
-def test_package_that_fails_is_not_passed_over(ws: Any, make: Any, source: str) -> None:
+def test_a_failing_package_is_reported(ws: Any, make: Any, source: str) -> None:
     make(t_k=source, t_k__other="")
     error = fails(ws, "ClassImportError", "t_k.mod.C")
     assert "t_k" in str(error)
     assert isinstance(error.__cause__, ModuleNotFoundError)
 
 
-def test_module_that_is_blocked(ws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_blocked_module(ws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "t_blocked", None)
     assert "t_blocked" in str(fails(ws, "ClassImportError", "t_blocked.C"))
 
 
-def test_missing_module_is_found_once_it_is_there(ws: Any, make: Any) -> None:
+def test_a_missing_module_is_found_after_it_is_created(ws: Any, make: Any) -> None:
     fails(ws, "ClassImportError", "t_later.C")
     make(t_later="class C: pass")
     assert ws.resolver.resolve("X", "t_later.C").__name__ == "C"
 
 
 @pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit", "GeneratorExit"])
-def test_interrupt_passes_through(ws: Any, make: Any, kind: str) -> None:
+def test_an_interrupt_propagates(ws: Any, make: Any, kind: str) -> None:
     make(
         t_stop=f"raise {kind}",
         t_stop_late=f"def __getattr__(name):\n raise {kind}",
@@ -401,7 +401,7 @@ def test_interrupt_passes_through(ws: Any, make: Any, kind: str) -> None:
             ws.resolver.resolve("X", path)
 
 
-# -- what is not there, or is no class -----------------------------------------------------------
+# -- missing attributes and objects that are not classes -------------------------------------------
 
 
 def test_missing_attribute(ws: Any, make: Any) -> None:
@@ -421,13 +421,13 @@ def test_missing_inner_class(ws: Any, make: Any) -> None:
     assert "module 't_attr' has no attribute 'Outr'; nearest: 'Outer'" in str(error)
 
 
-def test_missing_attribute_without_a_near_one(ws: Any, make: Any) -> None:
+def test_a_missing_attribute_without_suggestions(ws: Any, make: Any) -> None:
     make(t_attr="class Tagger: pass")
     assert str(fails(ws, "ClassAttributeError", "t_attr.Zzz")).endswith("no attribute 'Zzz'")
 
 
 @pytest.mark.parametrize("source", ["def __dir__(): 1 / 0", "def __dir__(): return [3, 'Tagger']"])
-def test_missing_attribute_where_dir_is_odd(ws: Any, make: Any, source: str) -> None:
+def test_a_missing_attribute_with_an_unusual_dir(ws: Any, make: Any, source: str) -> None:
     make(t_attr=source)
     fails(ws, "ClassAttributeError", "t_attr.Tager")
 
@@ -449,7 +449,7 @@ def test_module_getattr_that_raises(ws: Any, make: Any, raised: str, error: str,
     assert type(failure.__cause__).__name__ == raised.partition("(")[0]
 
 
-def test_module_getattr_with_a_fault_of_its_own(ws: Any, make: Any) -> None:
+def test_module_getattr_with_an_unrelated_error(ws: Any, make: Any) -> None:
     make(t_g="import sys\ndef __getattr__(name): return sys.no_such_thing")
     error = fails(ws, "ClassAttributeError", "t_g.C")
     assert "no_such_thing" in str(error)
@@ -465,14 +465,14 @@ def test_module_getattr_with_a_fault_of_its_own(ws: Any, make: Any) -> None:
         ("typing.Any.x", None),
     ],
 )
-def test_what_is_no_class(ws: Any, path: str, what: str | None) -> None:
+def test_an_object_that_is_not_a_class(ws: Any, path: str, what: str | None) -> None:
     if what is None:
         fails(ws, "ClassAttributeError", path)
     else:
         assert f"expected a class, got {what} " in str(fails(ws, "NotAClassError", path))
 
 
-def test_what_only_says_it_is_a_class(ws: Any, make: Any) -> None:
+def test_an_object_that_only_claims_to_be_a_class(ws: Any, make: Any) -> None:
     make(
         t_odd="""
         from unittest.mock import Mock
@@ -487,28 +487,28 @@ def test_what_only_says_it_is_a_class(ws: Any, make: Any) -> None:
         fails(ws, "NotAClassError", f"t_odd.{name}")
 
 
-def test_module_in_place_of_a_class(ws: Any, make: Any) -> None:
+def test_a_module_instead_of_a_class(ws: Any, make: Any) -> None:
     make(t_m="", t_m__mod="class C: pass")
     assert "'t_m.mod' is a module" in str(fails(ws, "NotAClassError", "t_m.mod"))
     ws.resolver.resolve("X", "t_m.mod.C")
     assert "got module" in str(fails(ws, "NotAClassError", "t_m.mod"))
 
 
-def test_attribute_of_a_package_names_its_modules_as_hint(ws: Any, make: Any) -> None:
+def test_suggestions_for_a_package_include_its_modules(ws: Any, make: Any) -> None:
     make(t_m="class Tagger: pass", t_m__scoring="")
     assert "nearest: 'scoring'" in str(fails(ws, "ClassAttributeError", "t_m.Scorin"))
     assert "nearest: 'Tagger'" in str(fails(ws, "ClassAttributeError", "t_m.Tager"))
 
 
 @pytest.mark.parametrize(("path", "error"), [("Class", "ClassPathError"), (7, "TypeError")])
-def test_unchecked_path_is_checked(ws: Any, path: object, error: str) -> None:
+def test_resolve_checks_the_path(ws: Any, path: object, error: str) -> None:
     with pytest.raises(getattr(ws.errors, error, TypeError)):
         ws.resolver.resolve("X", path)
 
 
 @FUZZ
 @given(parts=st.lists(st.sampled_from(["os", "path", "json", "C", "decoder", "x"]), min_size=2))
-def test_any_path_gives_a_class_or_an_error_of_ours(ws: Any, parts: list[str]) -> None:
+def test_any_path_resolves_or_raises_a_registry_error(ws: Any, parts: list[str]) -> None:
     path = ".".join(parts)
     try:
         found = ws.resolver.resolve("X", path)
@@ -520,7 +520,7 @@ def test_any_path_gives_a_class_or_an_error_of_ours(ws: Any, parts: list[str]) -
     assert refusal.class_path == path
 
 
-# -- imports -------------------------------------------------------------------------------------
+# -- imports ---------------------------------------------------------------------------------------
 
 FORBIDDEN = (
     "typing", "dataclasses", "inspect", "logging", "re", "tomllib", "tomli", "pathlib",
@@ -530,7 +530,7 @@ FORBIDDEN = (
 
 @pytest.mark.parametrize("name", ["resolver", "settings", "sources"])
 def test_import_is_light(ws: Any, name: str) -> None:
-    # Under a package without content: what `warmset/__init__.py` imports has its own test.
+    # In an empty package, because the imports of `warmset/__init__.py` have their own test.
     code = f"""
     import sys
     package = type(sys)("warmset")

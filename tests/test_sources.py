@@ -1,4 +1,4 @@
-"""The default class table: the file that WARMSET_CONFIG names, and the entry points."""
+"""Tests of the default class table: the file named by WARMSET_CONFIG, and entry points."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Install distributions that consist of their metadata only; no others are to be seen."""
+    """Install distributions that consist only of metadata, and hide all others."""
     monkeypatch.delenv("WARMSET_CONFIG", raising=False)
-    # Everything that reading needs is imported while the path is whole.
+    # Import all required modules before the path is replaced.
     needed = ("importlib.metadata", "configparser", "difflib", "keyword", "pkgutil")
     for module in (*needed, "tomllib", "tomli"):
         with suppress(ModuleNotFoundError):
             importlib.import_module(module)
     site = tmp_path / "site"
     site.mkdir()
-    # What the machine has installed must not decide the outcome.
+    # The result must not depend on the packages installed on this machine.
     monkeypatch.setattr(sys, "path", [str(site)])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
@@ -63,7 +63,7 @@ def fails(ws: Any) -> Any:
     return caught.value
 
 
-def test_nothing(ws: Any, install: Any) -> None:
+def test_without_sources_the_table_is_empty(ws: Any, install: Any) -> None:
     assert ws.sources.default_class_paths() == {}
 
 
@@ -79,10 +79,10 @@ def test_entry_points(ws: Any, install: Any) -> None:
     }
 
 
-def test_a_stricter_reader_that_a_package_brought_in(
+def test_a_stricter_entry_point_reader(
     ws: Any, install: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`importlib_metadata` refuses all for one that is of no concern here: it is read as text."""
+    """If `importlib_metadata` rejects an unrelated entry point, the files are read as text."""
     install("first-dist", "Tagger = pkg.mod:Tagger\n# a comment\nInner = pkg.mod:Outer.Inner [x]")
     install("other-dist", "Other = not even a path", group="other.group")
 
@@ -99,7 +99,7 @@ def test_a_stricter_reader_that_a_package_brought_in(
     assert "package.module.Class" in str(error)
 
 
-def test_entry_point_spelling_of_the_specification(ws: Any, install: Any) -> None:
+def test_entry_point_syntax_of_the_specification(ws: Any, install: Any) -> None:
     install("dist", "A = pkg.mod : A\nB = pkg.mod:B [extra1,extra2]\nC = pkg.mod:C[extra]")
     assert ws.sources.default_class_paths() == {
         "A": "pkg.mod.A",
@@ -118,7 +118,7 @@ def test_file(ws: Any, install: Any, config: Any) -> None:
     assert list(ws.sources.default_class_paths().items()) == [("B", "b.B"), ("A", "a.A")]
 
 
-def test_file_wins_over_entry_points(ws: Any, install: Any, config: Any) -> None:
+def test_the_file_takes_precedence_over_entry_points(ws: Any, install: Any, config: Any) -> None:
     install("dist", "A = dist.mod:A\nB = dist.mod:B")
     config('[classes]\nC = "file.C"\nA = "file.A"\n')
     assert list(ws.sources.default_class_paths().items()) == [
@@ -139,7 +139,7 @@ def test_file_in_the_working_directory_is_not_read(
     assert ws.sources.default_class_paths() == {}
 
 
-def test_environment_is_read_at_each_call(ws: Any, install: Any, config: Any) -> None:
+def test_the_environment_is_read_on_each_call(ws: Any, install: Any, config: Any) -> None:
     assert ws.sources.default_class_paths() == {}
     config('[classes]\nA = "a.A"\n')
     assert ws.sources.default_class_paths() == {"A": "a.A"}
@@ -150,7 +150,7 @@ def test_environment_is_read_at_each_call(ws: Any, install: Any, config: Any) ->
 @pytest.mark.parametrize(
     "content", ["[classes", "[classes]\nA = 'A'\n", "[registry]\nmax_cache_size = 0\n", "x = 1\n"]
 )
-def test_file_with_a_fault(ws: Any, install: Any, config: Any, content: str) -> None:
+def test_an_invalid_file(ws: Any, install: Any, config: Any, content: str) -> None:
     path = config(content)
     install("dist", "A = a:A")
     error = fails(ws)
@@ -158,7 +158,7 @@ def test_file_with_a_fault(ws: Any, install: Any, config: Any, content: str) -> 
     assert str(path) in str(error)
 
 
-def test_file_that_is_not_there(
+def test_a_missing_file(
     ws: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (tmp_path / "absent.toml", tmp_path):
@@ -187,13 +187,13 @@ def test_entry_point_without_a_name(ws: Any, install: Any) -> None:
     assert "distribution 'bad-dist'" in str(fails(ws))
 
 
-def test_malformed_entry_point_is_put_right_by_the_file(ws: Any, install: Any, config: Any) -> None:
+def test_the_file_overrides_a_malformed_entry_point(ws: Any, install: Any, config: Any) -> None:
     install("bad-dist", "Tagger = nonsense\nOther = pkg:Other")
     config('[classes]\nTagger = "pkg.Tagger"\n')
     assert ws.sources.default_class_paths() == {"Tagger": "pkg.Tagger", "Other": "pkg.Other"}
 
 
-def test_distributions_that_disagree(ws: Any, install: Any) -> None:
+def test_distributions_with_conflicting_paths(ws: Any, install: Any) -> None:
     install("first-dist", "Tagger = first.mod:Tagger")
     install("second-dist", "Tagger = second.mod:Tagger")
     error = fails(ws)
@@ -204,18 +204,18 @@ def test_distributions_that_disagree(ws: Any, install: Any) -> None:
     assert (error.table, error.key) == ("warmset.classes", "Tagger")
 
 
-def test_distribution_that_disagrees_with_itself(ws: Any, install: Any) -> None:
+def test_a_distribution_with_conflicting_paths(ws: Any, install: Any) -> None:
     install("dist", "Tagger = first.mod:Tagger\nTagger = second.mod:Tagger")
     assert "'dist'" in str(fails(ws))
 
 
-def test_distributions_that_agree(ws: Any, install: Any) -> None:
+def test_distributions_with_the_same_path(ws: Any, install: Any) -> None:
     install("first-dist", "Tagger = pkg.mod:Tagger")
     install("second-dist", "Tagger = pkg.mod.Tagger")
     assert ws.sources.default_class_paths() == {"Tagger": "pkg.mod.Tagger"}
 
 
-def test_file_decides_between_distributions(ws: Any, install: Any, config: Any) -> None:
+def test_the_file_resolves_a_conflict(ws: Any, install: Any, config: Any) -> None:
     install("first-dist", "Tagger = first.mod:Tagger")
     install("second-dist", "Tagger = second.mod:Tagger")
     config('[classes]\nTagger = "second.mod.Tagger"\n')
@@ -225,7 +225,7 @@ def test_file_decides_between_distributions(ws: Any, install: Any, config: Any) 
         ws.sources.entry_point_paths()
 
 
-def test_first_of_two_versions_on_the_path_wins(
+def test_the_first_version_on_the_path_is_used(
     ws: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = install("dist", "Tagger = new.mod:Tagger")
@@ -251,7 +251,7 @@ def test_malformed_entry_point_of_a_distribution_without_metadata(ws: Any, insta
     assert "a distribution without a name: 'nonsense'" in str(fails(ws))
 
 
-def test_entry_points_that_cannot_be_read(ws: Any, install: Any) -> None:
+def test_unreadable_entry_points(ws: Any, install: Any) -> None:
     install("good-dist", "Good = pkg:Good")
     install("broken-dist", b"[warmset.classes]\nA = \xff\xfe\n")
     error = fails(ws)
@@ -260,7 +260,7 @@ def test_entry_points_that_cannot_be_read(ws: Any, install: Any) -> None:
     assert error.__cause__ is not None
 
 
-def test_result_is_a_new_dict(ws: Any, install: Any, config: Any) -> None:
+def test_the_result_is_a_new_dict(ws: Any, install: Any, config: Any) -> None:
     config('[classes]\nA = "a.A"\n')
     ws.sources.default_class_paths()["B"] = "b.B"
     assert ws.sources.default_class_paths() == {"A": "a.A"}

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import warmset
 from warmset.cli.demo import PIPELINE_FILE, prepare_process
 from warmset.cli.documents import load_documents
-from warmset.cli.pipeline import RunOptions, run_pipeline
 from warmset.cli.pipeline_file import load_pipeline
+from warmset.cli.pipeline_run import run_pipeline
+from warmset.cli.run_options import RunOptions
 
 if TYPE_CHECKING:
     from warmset.events import BuildEvent
@@ -34,15 +35,22 @@ def main() -> int:
     prepare_process()
     calls: list[tuple[float, str]] = []
     builds: dict[str, BuildEvent] = {}
-    look_up = RegistryCore._look_up
     began = time.perf_counter()
+    get_instance, enter = RegistryCore.get_instance, RegistryCore.enter
 
-    def watched(self: Any, slot: Any, now: float, hold: bool, count: bool) -> Any:
-        if count:
-            calls.append((round(time.perf_counter() - began, 4), slot.name))
-        return look_up(self, slot, now, hold, count)
+    def note(class_name: str) -> None:
+        calls.append((round(time.perf_counter() - began, 4), class_name))
 
-    RegistryCore._look_up = watched  # type: ignore[method-assign]
+    def watched_get_instance(self: Any, class_name: str) -> Any:
+        note(class_name)
+        return get_instance(self, class_name)
+
+    def watched_enter(self: Any, class_name: str, hold: Any) -> Any:
+        note(class_name)
+        return enter(self, class_name, hold)
+
+    RegistryCore.get_instance = watched_get_instance  # type: ignore[method-assign]
+    RegistryCore.enter = watched_enter  # type: ignore[method-assign]
     pipeline = load_pipeline(PIPELINE_FILE)
     settings = pipeline.settings.replace(sizer="measured", max_cache_size=1000)
     pipeline = replace(pipeline, settings=settings)

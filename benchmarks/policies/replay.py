@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from warmset.codes import CACHED, CLOSED
 from warmset.memory.choosing import Chooser
 
 if TYPE_CHECKING:
@@ -68,19 +69,28 @@ def replay(trace: Trace, cache: Cache) -> Replayed:
 
 
 class _Slot:
-    """What a chooser and a policy see of a slot."""
+    """The view of a slot that a chooser gets: nothing is pinned, and all priorities are equal."""
 
-    __slots__ = ("build_seconds", "built_at", "bytes", "epoch", "holds", "kind", "last_used",
-                 "leaving", "name", "pinned", "uses")  # fmt: skip
+    options = None
+    pinned = False
 
-    def __init__(self, name: str, build_seconds: float, size: int) -> None:
+
+class _Entry:
+    """The view of an entry that a chooser and a policy get."""
+
+    __slots__ = ("build_seconds", "built_at", "bytes", "holds", "last_used", "name", "serial",
+                 "slot", "state", "uses")  # fmt: skip
+
+    def __init__(self, name: str, build_seconds: float, size: int, now: float, serial: int) -> None:
         self.name = name
         self.build_seconds = build_seconds
         self.bytes = size
-        self.built_at = self.last_used = 0.0
-        self.uses = self.epoch = self.kind = self.holds = 0
-        self.pinned = False
-        self.leaving = None
+        self.built_at = self.last_used = now
+        self.serial = serial
+        self.slot = _Slot
+        self.state = CACHED
+        self.holds = 0
+        self.uses = 1
 
 
 class Ours:
@@ -88,76 +98,77 @@ class Ours:
     Our chooser with one of our policies, within a budget of bytes.
 
     Args:
-        trace: What it will be asked for.
+        trace: The requests that will be made.
         budget: Bytes.
-        policy: Who leaves.
-        adaptive: Also lets go what has been idle for as long as this tells.
+        policy: Determines the eviction order.
+        adaptive: Determines the idle limits; None: there are none.
     """
 
     def __init__(
         self, trace: Trace, budget: int, policy: Policy, adaptive: AdaptiveTtl | None = None
     ) -> None:
         self.bytes = 0
-        self._cached = 0
         self.evicted: list[int] = []
         self._budget = budget
         self._adaptive = adaptive
-        self._slots = [
-            _Slot(str(number), seconds, size)
-            for number, (seconds, size) in enumerate(
-                zip(trace.build_seconds, trace.sizes, strict=True)
-            )
-        ]
-        self._chooser = Chooser(policy, lambda name: 0)
-        self._left_at: dict[int, float] = {}
+        self._trace = trace
+        self._entries: dict[int, _Entry] = {}
+        self._builds = 0
+        self._chooser = Chooser(policy)
+        self._last_used: dict[int, float] = {}  # of removed instances
 
-    def _warm_slots(self) -> list[_Slot]:
-        return [slot for slot in self._slots if slot.kind]
+    @property
+    def cached(self) -> int:
+        """The number of cached instances, for the chooser."""
+        return len(self._entries)
+
+    def warm_entries(self) -> list[_Entry]:
+        """Return the cached entries, for the chooser."""
+        return list(self._entries.values())
 
     def get(self, number: int, now: float) -> bool:
-        """Whether it is warm."""
-        slot = self._slots[number]
+        """Return whether a class is warm, and use it."""
+        entry = self._entries.get(number)
         if (
-            slot.kind
+            entry is not None
             and self._adaptive is not None
-            and now - slot.last_used > self._adaptive.limit(slot.name).seconds
+            and now - entry.last_used > self._adaptive.limit(entry.name).seconds
         ):
-            self._remove(slot)
-        if not slot.kind:
+            self._remove(entry)
             return False
-        slot.uses += 1
-        slot.last_used = now
+        if entry is None:
+            return False
+        entry.uses += 1
+        entry.last_used = now
         return True
 
     def put(self, number: int, now: float) -> None:
-        """Build it first, and evict then."""
-        slot = self._slots[number]
-        slot.kind, slot.uses = 1, 1
-        slot.built_at, left = now, slot.last_used
-        if self._adaptive is not None and number in self._left_at:
-            self._adaptive.observe_return(slot.name, now - left)
-        slot.last_used = now
-        self.bytes += slot.bytes
-        self._cached += 1
-        self._chooser.note(slot, now)  # type: ignore[arg-type]
-        if slot.bytes > self._budget:  # handed out and let go; the others stay
-            self._remove(slot)
+        """Build a class, and evict after that."""
+        self._builds += 1
+        seconds, size = self._trace.build_seconds[number], self._trace.sizes[number]
+        entry = self._entries[number] = _Entry(str(number), seconds, size, now, self._builds)
+        if self._adaptive is not None and number in self._last_used:
+            self._adaptive.observe_return(entry.name, now - self._last_used[number])
+        self.bytes += size
+        self._chooser.note(entry, now)  # type: ignore[arg-type]
+        if size > self._budget:  # not admitted; the others stay
+            self._remove(entry)
         while self.bytes > self._budget:
-            chosen = self._chooser.victim(self, now, slot)  # type: ignore[arg-type]
+            chosen = self._chooser.victim(self, now, entry)  # type: ignore[arg-type]
             assert chosen is not None
-            self._remove(chosen[0])  # type: ignore[arg-type]
+            self._remove(chosen)  # type: ignore[arg-type]
 
-    def _remove(self, slot: _Slot) -> None:
-        slot.kind = 0
-        slot.epoch += 1
-        self.bytes -= slot.bytes
-        self._cached -= 1
-        self.evicted.append(int(slot.name))
-        self._chooser.left(slot.name, slot.uses, slot.built_at, slot.last_used)
+    def _remove(self, entry: _Entry) -> None:
+        number = int(entry.name)
+        entry.state = CLOSED
+        del self._entries[number]
+        self.bytes -= entry.bytes
+        self.evicted.append(number)
+        self._chooser.removed(entry)  # type: ignore[arg-type]
         if self._adaptive is not None:
-            self._left_at[int(slot.name)] = slot.last_used
+            self._last_used[number] = entry.last_used
             self._adaptive.observe_residence(
-                slot.name, slot.uses, slot.built_at, slot.last_used, slot.build_seconds
+                entry.name, entry.uses, entry.built_at, entry.last_used, entry.build_seconds
             )
 
 

@@ -1,4 +1,4 @@
-"""Bytes: of a slot alone, and of everything that a kept name takes."""
+"""Bytes: of a slot and an entry alone, and of everything that a kept name takes."""
 
 from __future__ import annotations
 
@@ -28,20 +28,24 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def bytes_kept(scale: Scale) -> list[Row]:
     """
-    `sys.getsizeof` of a slot; and the growth of RSS over many names in an interpreter of their own.
+    `sys.getsizeof` of a slot and an entry; and the growth of RSS over many names.
 
-    The names and one instance for all of them are made before, so that they do not count.
+    That is measured in an interpreter of its own. The names and one instance for all of them are
+    made before, so that they do not count.
     """
     slots: dict[str, Figure | Absent] = {}
+    entries: dict[str, Figure | Absent] = {}
     for subject, core in ((COMPILED, "compiled"), (PURE, "pure")):
         try:
             registry = load(core).MethodRegistry(work().paths)
         except ImportError as error:
-            slots[subject] = Absent(f"not installed: {error}")
+            slots[subject] = entries[subject] = Absent(f"not installed: {error}")
             continue
         registry.get_instance(NAME)
         # `getsizeof` adds the header of the garbage collector.
-        slots[subject] = Figure(float(sys.getsizeof(registry._slots[NAME])))
+        slot = registry.slots[NAME]
+        slots[subject] = Figure(float(sys.getsizeof(slot)))
+        entries[subject] = Figure(float(sys.getsizeof(slot.entry)))
     there, cells = present()
     cases: dict[str, Callable[[], float]] = {}
     for subject in there:
@@ -52,7 +56,8 @@ def bytes_kept(scale: Scale) -> list[Row]:
     samples = turns(cases, scale.slow_rounds)
     grown = {name: figure(values, 1.0 / scale.names) for name, values in samples.items()}
     return [
-        Row("bytes-slot", "bytes of a slot, `sys.getsizeof`", "bytes", None, slots),
+        Row("bytes-slot", "bytes of a registered name, `sys.getsizeof`", "bytes", None, slots),
+        Row("bytes-entry", "bytes of a cached instance beyond that", "bytes", None, entries),
         Row("bytes-rss", "bytes for a name, by RSS", "bytes", DICT.name, {**grown, **cells}),
     ]
 

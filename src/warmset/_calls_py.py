@@ -1,7 +1,7 @@
 """
 The pure-Python calls: leases, handles, and `execute`.
 
-Each looks an instance up and holds it in one step, runs what is to be run, and gives it back.
+Each looks an instance up and holds it in one step, runs a method, and releases the hold.
 """
 
 from __future__ import annotations
@@ -15,27 +15,49 @@ from types import (
     MethodType,
 )
 
-from ._slots_py import EMPTY, STRONG, WEAK
+from ._entry_py import Hold
 from .errors import MethodNotFoundError, MethodRegistryError
 from .resolver import check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, Protocol
 
-    from ._core_py import RegistryCore
-    from ._slots_py import Slot
+    from ._entry_py import Entry, Slot
+
+    class RegistryCore(Protocol):
+        """What calls need of `_core_py.RegistryCore`, which is built on them."""
+
+        @property
+        def slots(self) -> Mapping[str, Slot]: ...
+        @property
+        def injected(self) -> Mapping[str, Mapping[str, Injected]]: ...
+        @property
+        def lock(self) -> Any: ...
+        @property
+        def now(self) -> Callable[[], float]: ...
+        def enter(self, class_name: str, hold: Hold) -> Any: ...
+        def leave(self, hold: Hold) -> None: ...
+        def hold(self, entry: Entry) -> bool: ...
+        def build(self, class_name: str) -> tuple[Any, Entry]: ...
+        def take_over(self, entry: Entry, hold: Hold, now: float) -> None: ...
+        def look_up(
+            self, slot: Slot, now: float, hold: Hold | None, *, count: bool = True
+        ) -> tuple[Any, Entry] | None: ...
+        def count_miss(self) -> None: ...
+        def find_injected(self, class_name: str, method_name: str) -> Injected | None: ...
+        def hold_while_running(self, lease: Lease, result: Any) -> Any: ...
 
 
 FREE, ENTERING, HELD = 0, 1, 2  # states of a lease
 
-# What a method may return that goes on running, and on which its instance is held.
+# Results that still need the instance after the method returned: it is held until they end.
 RUNNING = (GeneratorType, CoroutineType, AsyncGeneratorType)
 
 
 def method_of(instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
-    """The callable of a name, as the instance gives it."""
+    """Return the method of an instance, as attribute access finds it."""
     try:
         method = getattr(instance, method_name)
     except AttributeError as error:
@@ -56,7 +78,7 @@ def method_of(instance: Any, class_name: str, method_name: str) -> Callable[...,
 
 
 class Injected:
-    """A method that was given from outside, and the route that `execute` compiled for it."""
+    """An injected method, and the route that `execute` compiled for it."""
 
     __slots__ = ("method", "plan")
 
@@ -69,100 +91,102 @@ class Lease:
     """
     Holds an instance for the time of a ``with`` block; made by `RegistryCore.use`.
 
-    It may be entered again after it was left, but not while it is held. A lease that is dropped
-    without being left gives its instance back.
+    It may be entered again after its exit, but not while it is held. A lease that is dropped
+    while it is held releases its instance.
     """
 
-    __slots__ = ("_class_name", "_core", "_epoch", "_hold", "_instance", "_slot", "_state")
+    __slots__ = ("_core", "_hold", "_state", "class_name", "instance")
 
     def __init__(self, core: RegistryCore, class_name: str) -> None:
         self._core = core
-        self._class_name = class_name
-        self._instance: Any = None
-        self._slot: Slot | None = None
-        self._epoch = -1
         self._state = FREE
-        self._hold: object = None
+        self._hold = Hold()
+        self.class_name = class_name
+        self.instance: Any = None
+
+    @property
+    def entry(self) -> Entry | None:
+        """The entry that is held; None while there is none."""
+        return self._hold.entry
 
     def __enter__(self) -> Any:
         if self._state != FREE:
-            raise RuntimeError(f"this lease already holds {self._class_name!r}")
-        self._state = ENTERING  # from here on it is nobody else's, however long a build takes
+            raise RuntimeError(f"this lease already holds {self.class_name!r}")
+        self._state = ENTERING  # nobody else can enter it, however long a build takes
+        self._hold = hold = Hold()
         try:
-            instance, self._slot, self._epoch = self._core._obtain(self._class_name, True)
+            self.instance = instance = self._core.enter(self.class_name, hold)
+            self._state = HELD
         except BaseException:
+            self._core.leave(hold)
             self._state = FREE
             raise
-        self._hold = self._core._enter(self._slot)
-        self._instance = instance
-        self._state = HELD
         return instance
 
-    def _enter_warm(self, count: bool = True) -> bool:
-        """Hold what is warm, and tell whether anything is; else, at most, count a miss."""
+    def enter_warm(self, *, count: bool = True) -> bool:
+        """Hold the instance if it is warm, and tell whether it is; else, at most, count a miss."""
         core = self._core
-        now = core._now()
-        slot = core._slots.get(self._class_name)
+        now = core.now()
+        slot = core.slots.get(self.class_name)
         if slot is None:
-            with core._lock:
-                core._misses += count
+            if count:
+                core.count_miss()
             return False
-        found = core._look_up(slot, now, True, count)
+        hold = self._hold = Hold()
+        found = core.look_up(slot, now, hold, count=count)
         if found is None:
             return False
-        self._take(found[0], slot, found[1])
+        self.instance = found[0]
+        self._state = HELD
         return True
 
-    def _enter_built(self) -> None:
-        """Go on after a miss: hold what is built here, or by another thread."""
-        self._take(*self._core._build(self._class_name))
-
-    def _again(self) -> Lease:
-        """Another lease on what this one holds; it is no look-up."""
-        core, slot = self._core, self._slot
-        if slot is not None:
-            with core._lock:
-                core._account(slot, self._epoch, 1, False)
-        lease = Lease(core, self._class_name)
-        lease._take(self._instance, slot, self._epoch)
-        return lease
-
-    def _share(self) -> None:
-        """From now on somebody else has the instance, too, and holds no lease on it."""
-        slot = self._slot
-        if slot is not None:
-            with self._core._lock:
-                self._core._account(slot, self._epoch, 0, True)
-
-    def _take(self, instance: Any, slot: Slot | None, epoch: int) -> None:
-        self._instance, self._slot, self._epoch = instance, slot, epoch
-        self._hold = self._core._enter(slot)
+    def enter_built(self) -> None:
+        """Go on after a miss: hold what this thread, or another one, builds."""
+        core = self._core
+        hold = self._hold = Hold()
+        self.instance, entry = core.build(self.class_name)
+        core.take_over(entry, hold, core.now())
         self._state = HELD
 
-    def _adopt(self, slot: Slot, epoch: int) -> Lease:
-        """Take over a hold that somebody else has, to give it back."""
-        self._slot, self._epoch, self._state = slot, epoch, HELD
-        self._hold = self._core._enter(slot)
+    def again(self) -> Lease:
+        """Return another lease on the same instance; it is no look-up."""
+        core, entry = self._core, self._hold.entry
+        lease = Lease(core, self.class_name)
+        if entry is not None and core.hold(entry):
+            core.take_over(entry, lease._hold, self._hold.since)
+        lease.instance = self.instance
+        lease._state = HELD
+        return lease
+
+    def adopt(self, hold: Hold) -> Lease:
+        """Take over a hold that a call has."""
+        self._hold, self._state = hold, HELD
         return self
+
+    def share(self) -> None:
+        """Note that somebody else has the instance, too, without a lease."""
+        entry = self._hold.entry
+        if entry is not None:
+            entry.shared = True
 
     def __exit__(self, *exception: object) -> None:
         if self._state == HELD:
             self._state = FREE
-            self._instance = None
-            self._core._release(self._slot, self._epoch, self._hold)
+            self.instance = None
+            self._core.leave(self._hold)
 
-    def __del__(self, _is_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
-        # At the end of the interpreter a daemon thread may be frozen with the lock, and the names
-        # of this module may be gone.
-        if not _is_the_end():
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # When the interpreter exits, a daemon thread may be frozen with the lock, and the names of
+        # this module may be gone.
+        if not _is_finalizing():
             self.__exit__()
 
     def __reduce__(self) -> Any:
-        raise TypeError("a lease holds something in this process: it cannot be pickled or copied")
+        raise TypeError("a lease holds an instance of this process: it cannot be pickled or copied")
 
     def __repr__(self) -> str:
         state = "held" if self._state == HELD else "not held"
-        return f"<warmset lease of {self._class_name!r}, {state}>"
+        return f"<warmset lease of {self.class_name!r}, {state}>"
 
 
 class Handle:
@@ -170,7 +194,7 @@ class Handle:
     Calls one method of one class's instance, building it when it is not warm.
 
     Made by `RegistryCore.bind`. Each call looks the instance up and holds it until the method
-    returns, or the generator or coroutine that it returned has ended; the arguments go to the
+    returns, or until the generator or coroutine that it returned has ended; the arguments go to the
     method as they are. A handle is pickled by its names, with its registry.
     """
 
@@ -183,24 +207,24 @@ class Handle:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         core = self._core
-        injected = core._find_injected(self.class_name, self.method_name)
-        if injected is not None:
-            return injected.method(*args, **kwargs)
-        instance, slot, epoch = core._obtain(self.class_name, True)
-        hold = core._enter(slot)
+        if core.injected:
+            injected = core.find_injected(self.class_name, self.method_name)
+            if injected is not None:
+                return injected.method(*args, **kwargs)
+        hold = Hold()
+        method: Any = None
         try:
-            method: Any = method_of(instance, self.class_name, self.method_name)
+            instance = core.enter(self.class_name, hold)
+            method = method_of(instance, self.class_name, self.method_name)
             result = method(*args, **kwargs)
-            if type(result) in RUNNING and slot is not None:
-                lease = Lease(core, self.class_name)._adopt(slot, epoch)
-                core._holding.pop(hold, None)
-                slot = None
-                return core._prolong(lease, result)
+            if type(result) in RUNNING:
+                lease = Lease(core, self.class_name).adopt(hold)
+                hold = Hold()
+                return core.hold_while_running(lease, result)
             return result
         finally:
-            method = None
-            instance = None  # at the last release, who else refers to it is counted
-            core._release(slot, epoch, hold)
+            method = instance = None  # at the last release, other references to it are counted
+            core.leave(hold)
 
     def __reduce__(self) -> Any:
         from operator import methodcaller
@@ -212,7 +236,7 @@ class Handle:
 
 
 def _same_builtin(one: Any, other: Any) -> bool:
-    """Whether two routes are of the same method of a class written in C."""
+    """Whether two routes are those of the same method of a class written in C."""
     return type(one) is tuple and type(other) is tuple and one == other
 
 
@@ -221,7 +245,7 @@ class ExecutorCore:
     The part of an executor that a call on a warm instance runs through.
 
     Args:
-        registry: Where instances come from.
+        registry: The registry that provides the instances.
     """
 
     def __init__(self, registry: RegistryCore) -> None:
@@ -247,8 +271,8 @@ class ExecutorCore:
         Raises:
             ArgumentValidationError: Arguments are missing, unexpected or mistyped; the method did
                 not run.
-            AttributeError: The method cannot be had, with the cause chained. In degraded mode
-                None is returned and a warning logged instead.
+            AttributeError: The method is not available; the cause is chained. In degraded mode
+                None is returned and a warning is logged instead.
 
         Safe under threads; O(arguments) beyond the method's own cost on a hit.
         """
@@ -261,111 +285,113 @@ class ExecutorCore:
         if type(method_name) is not str:
             method_name = check_name(method_name)
         core = self._registry
+        hold = Hold()
+        instance: Any = None
+        method: Any = None
         try:
-            class_name = check_name(class_name)
-            injected = core._find_injected(class_name, method_name)
-            if injected is not None:
-                instance, slot, epoch = None, None, -1
-                method: Any = injected.method
-            else:
-                instance, slot, epoch = core._obtain(class_name, True)
-        except MethodRegistryError as error:
-            return self._unavailable(class_name, method_name, error)
-        hold = core._enter(slot)
-        try:
+            try:
+                class_name = check_name(class_name)
+                injected = core.find_injected(class_name, method_name)
+                if injected is not None:
+                    method, plan = injected.method, self._plan_of_injected(injected)
+                else:
+                    instance = core.enter(class_name, hold)
+            except MethodRegistryError as error:
+                return self.unavailable(class_name, method_name, error)
             if injected is None:
                 try:
                     method = method_of(instance, class_name, method_name)
                 except MethodNotFoundError as error:
-                    return self._unavailable(class_name, method_name, error)
-                plan = self._plan_of(slot, epoch, instance, method_name, method)
-            else:
-                plan = injected.plan
-                if plan is None:
-                    plan = injected.plan = self._compile(method)
-            with core._lock:
-                self._routes += 1
+                    return self.unavailable(class_name, method_name, error)
+                plan = self._plan_of(hold.entry, instance, method_name, method)
+            self._count_route()
             args, keywords = self._route(plan, class_name, method_name, arguments)
             result = method(*args, **keywords)
-            if type(result) in RUNNING and slot is not None:
-                lease = Lease(core, class_name)._adopt(slot, epoch)
-                core._holding.pop(hold, None)
-                slot = None
-                return core._prolong(lease, result)
+            if type(result) in RUNNING and hold.entry is not None:
+                lease = Lease(core, class_name).adopt(hold)
+                hold = Hold()
+                return core.hold_while_running(lease, result)
             return result
         finally:
-            instance = method = None  # at the last release, who else refers to it is counted
-            core._release(slot, epoch, hold)
+            instance = method = None  # at the last release, other references to it are counted
+            core.leave(hold)
 
-    def _prepare(
+    def prepare(
         self, source: Lease | Injected, class_name: str, method_name: str, payload: dict[str, Any]
     ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-        """What `execute` does up to the call: the method of a held instance, and its arguments."""
+        """Do what `execute` does up to the call: find the method, and route its arguments."""
         if isinstance(source, Injected):
-            method = source.method
-            plan = source.plan
-            if plan is None:
-                plan = source.plan = self._compile(method)
+            method, plan = source.method, self._plan_of_injected(source)
         else:
-            instance = source._instance
+            instance = source.instance
             method = method_of(instance, class_name, method_name)
-            plan = self._plan_of(source._slot, source._epoch, instance, method_name, method)
-        with self._registry._lock:
-            self._routes += 1
+            plan = self._plan_of(source.entry, instance, method_name, method)
+        self._count_route()
         return (method, *self._route(plan, class_name, method_name, payload))
 
-    def _plan_of(
-        self, slot: Slot | None, epoch: int, instance: Any, method_name: str, method: Any
-    ) -> Any:
-        """
-        The compiled signature of a method, from the slot where it is still true.
+    def _count_route(self) -> None:
+        with self._registry.lock:
+            self._routes += 1
 
-        It is true while the same function answers to the name, so a method that is replaced on the
-        class or on the instance is compiled anew. A slot drops its routes with its instance.
+    def _plan_of_injected(self, injected: Injected) -> Any:
+        plan = injected.plan
+        if plan is None:
+            plan = injected.plan = self._compile(injected.method)
+        return plan
+
+    def _plan_of(self, entry: Entry | None, instance: Any, method_name: str, method: Any) -> Any:
+        """
+        Return the compiled signature of a method, from its entry where that is still valid.
+
+        It is valid while the name finds the same function, so a method that is replaced on the
+        class or on the instance is compiled again. The routes go with the entry.
         """
         if type(method) is MethodType:
             token: Any = method.__func__
-            weak = slot is not None and slot.kind == WEAK
+            weak = entry is not None and entry.weak
             if weak and getattr(type(instance), method_name, None) is not token:
-                return self._compile(method)  # the instance brought it along: it may refer to it
+                return self._compile(method)  # an attribute of the instance, which it may refer to
         elif type(method) is BuiltinMethodType and method.__self__ is instance:
             token = (type(instance), method.__name__)
-        elif slot is not None and slot.kind == STRONG:
-            token = method  # of the instance, which the slot keeps alive anyhow
+        elif entry is not None and not entry.weak:
+            token = method  # of the instance, which the entry keeps alive anyhow
         else:
             return self._compile(method)
-        routes = None if slot is None else slot.routes
+        routes = None if entry is None else entry.routes
         if routes is not None:
             known = routes.get(method_name)
             if known is not None and (known[0] is token or _same_builtin(known[0], token)):
                 return known[1]
         plan = self._compile(method)
-        if slot is not None:
+        if entry is not None:
             route = token, plan
             fresh: dict[str, tuple[Any, Any]] = {}
-            with self._registry._lock:
-                if slot.kind != EMPTY and slot.epoch == epoch:
-                    if slot.routes is None:
-                        slot.routes = fresh
-                    slot.routes[method_name] = route
+            with self._registry.lock:
+                routes = fresh if entry.routes is None else entry.routes
+                known = routes.get(method_name)  # kept until the lock is released
+                if entry.content is not None:
+                    entry.routes = routes
+                    routes[method_name] = route
         return plan
 
+    # -- what the executor overrides -------------------------------------------------------------
+
     def _compile(self, method: Any) -> Any:
-        """The executor overrides it."""
+        """Return the plan by which the arguments of a method are routed."""
         raise NotImplementedError
 
     def _route(
         self, plan: Any, class_name: str, method_name: str, arguments: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The executor overrides it."""
+        """Return positional and keyword arguments for a payload."""
         raise NotImplementedError
 
-    def _unavailable(self, class_name: str, method_name: str, error: MethodRegistryError) -> Any:
-        """The executor overrides it."""
+    def unavailable(self, class_name: str, method_name: str, error: MethodRegistryError) -> Any:
+        """Answer a call whose method is not available."""
         raise error
 
-    def _refused(self, drops: int) -> None:
-        """Count a payload that was refused, and the arguments that nothing would have taken."""
-        with self._registry._lock:
+    def _count_refusal(self, drops: int) -> None:
+        """Count a refused payload, and the arguments in it that the method does not take."""
+        with self._registry.lock:
             self._refusals += 1
             self._drops_prevented += drops

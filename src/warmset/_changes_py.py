@@ -1,7 +1,12 @@
 """
-What a registry has the pure-Python core change: slots made and forgotten, instances put in.
+The pure-Python core's atomic operations: they change slots and entries, each in one step.
 
-It stands on the rules that `_ring_py` tells.
+Every operation is conditional on the entry or the slot that its caller saw. `cache.py` composes
+them. `_ring_py` tells why no half-made change is ever visible; the same rules hold here.
+
+Why foreign code never runs under the lock
+    Dropping the last reference to an instance runs its finaliser. A removed entry keeps its
+    instance, and the caller gets it after the lock.
 """
 
 from __future__ import annotations
@@ -9,24 +14,32 @@ from __future__ import annotations
 import sys
 from weakref import ref as weak_reference
 
+from ._entry_py import NEW, Entry, Slot
 from ._ring_py import Ring
-from ._slots_py import (
+from .codes import (
+    AGED,
+    CACHED,
+    CLEARED,
+    COLLECTED,
     DISCARDED,
-    EMPTY,
+    FULL,
+    HELD,
+    IDLE,
     MEMORY,
     NO_LIMIT,
+    NOTHING_TO_CLOSE,
+    PARENTS,
+    PUBLISHED,
     RECYCLED,
-    REPLACED,
-    STRONG,
+    STALE,
+    WAITING,
     WEAK,
-    Departure,
-    Slot,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
-    from weakref import ReferenceType
 
 __all__ = ["Changes"]
 
@@ -35,308 +48,449 @@ def _references(box: list[Any]) -> int:
     return sys.getrefcount(box[0])
 
 
-# What the count is for an object that only its box refers to. It depends on the interpreter.
+# The count of an object that only its box refers to; it depends on the interpreter.
 _ALONE = _references([object()])
 
 
+# States, after an entry was taken out of the cache, in which a child leaves it to its parent.
+_ABANDONED = frozenset((HELD, WAITING, NOTHING_TO_CLOSE))
+
+
 class Changes(Ring):
-    """The part of a registry that its upper half puts instances into, and takes them out of."""
+    """What puts instances into a registry and takes them out of it, one atomic step at a time."""
 
-    _weak_mode: bool
-    _idle_limit: float
-    _age_limit: float
-    _one_limit: bool
-    _by_policy: bool
-    _builds: int
-    _build_seconds: float
+    weak_mode: bool
+    now: Callable[[], float]
 
-    def _now(self) -> float:
+    def release(self, entry: Entry, now: float | None, *, share: bool = False) -> None:
+        """Release a hold on an entry."""
         raise NotImplementedError
 
-    def _token(self, slot: Slot) -> int:
-        """Changes when an instance leaves the slot, or all are cleared: see `_publish`."""
-        return slot.epoch + self._generation
-
-    def _give_back(self, slot: Slot, epoch: int, now: float, *, share: bool = False) -> None:
-        raise NotImplementedError
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # The ring is a cycle, and a dropped registry's instances must not wait for the collector.
+        # When the interpreter exits, a daemon thread may be frozen with the lock, and the names of
+        # this module may be gone.
+        if hasattr(self, "lock") and not _is_finalizing():
+            self.take_all(CLEARED)
 
     # -- slots -----------------------------------------------------------------------------------
 
-    def _add_slot(self, class_name: str, class_path: str | None) -> tuple[Slot, str | None]:
-        """The slot of a name, made if need be, with a path; and the path that it had before."""
-        fresh = Slot(class_name, None)
-        with self._lock:
-            slot = self._slots.setdefault(class_name, fresh)
-            before = slot.path
-            if not slot.alive:
-                slot.alive = True
-                slot.idle_limit = self._idle_limit
-                slot.age_limit = self._age_limit
-            slot.path = class_path
-            self._registered += (class_path is not None) - (before is not None)
-        return slot, before
+    def add_slot(self, class_name: str, target: Any, options: Any = None) -> tuple[Slot, Any]:
+        """Return the slot of a name, made if need be, and its target before; None keeps that."""
+        name = sys.intern(class_name)
+        fresh = Slot(name)
+        with self.lock:
+            while True:
+                slot = self._slots.setdefault(name, fresh)
+                before = slot.target, slot.options  # dropped after the change
+                alive = slot.alive
+                idle = slot.idle_limit if alive else self._idle_limit
+                age = slot.age_limit if alive else self._age_limit
+                if self._slots.get(name) is slot and slot.target is before[0]:
+                    if not alive or target is not None:
+                        slot.target, slot.options = target, options
+                        self.registered += (target is not None) - (before[0] is not None)
+                    slot.alive = True
+                    slot.idle_limit = idle
+                    slot.age_limit = age
+                    return slot, before[0]
+                fresh = Slot(name)
 
-    def _drop_slot(self, slot: Slot, cause: int) -> bool:
-        """Forget a slot, if it is still the one of its name; nothing is put into it any more."""
-        with self._lock:
-            dropped = slot.alive
+    def drop_slot(self, slot: Slot) -> bool:
+        """Forget a slot, if it is the one of its name; nothing is published in it any more."""
+        with self.lock:
             if slot.alive:
                 slot.alive = False
-                self._registered -= slot.path is not None
+                slot.generation += 1
+                self.registered -= slot.target is not None
                 del self._slots[slot.name]
-        if dropped:
-            self._remove(slot, cause)
-        return dropped
+                return True
+        return False
 
-    # -- instances -------------------------------------------------------------------------------
+    def token(self, slot: Slot) -> int:
+        """Return a number that changes when the slot or the registry is cleared: see `publish`."""
+        return slot.generation + self._generation
 
-    def _publish(self, slot: Slot, instance: Any, token: int, build_seconds: float) -> int:
+    def invalidate(self, slot: Slot) -> None:
+        """Let no build of a slot that is in progress be published."""
+        with self.lock:
+            slot.generation += 1
+
+    def seal(self) -> None:
+        """Publish nothing any more: the registry is being closed."""
+        with self.lock:
+            self.sealed = True
+
+    def set_limits(self, slot: Slot, idle_seconds: float | None, age_seconds: float | None) -> None:
+        """Give a slot limits of its own; None takes the registry's, inf is none."""
+        idle = self._idle_limit if idle_seconds is None else idle_seconds
+        age = self._age_limit if age_seconds is None else age_seconds
+        with self.lock:
+            if idle != self._idle_limit or age != NO_LIMIT:
+                self._one_limit = False
+            slot.idle_limit = idle
+            slot.age_limit = age
+            entry = slot.entry
+            if entry is not None and not entry.weak:
+                entry.deadline = entry.built_at + age
+
+    # -- entries: construction and publication ---------------------------------------------------
+
+    def construct(self, slot: Slot, make: Callable[[Slot], Any]) -> Entry | None:
         """
-        Cache what was built, unless the slot or the registry was cleared since `token`.
+        Run a constructor, and put what it returns straight into a new entry, which is held once.
 
-        The epoch under which it is held for the builder, or -1 if it was not cached.
+        Args:
+            slot: The slot; the entry keeps its options.
+            make: Takes the slot and returns the instance.
+
+        Returns:
+            The entry; None if the instance is None.
         """
-        now = self._now()
-        content, kind = instance, STRONG
-        if self._weak_mode:
-            try:
-                content, kind = weak_reference(instance), WEAK
-            except TypeError:
-                kind = STRONG  # its type has no weak references: under TTL and size bound, then
-        departed: list[Departure] = []
-        held = -1
-        with self._lock:
-            self._builds += 1
-            self._build_seconds += build_seconds
-            serial = self._builds
-            current = slot.alive and not self._sealed
-            if current and slot.epoch + self._generation == token and slot.kind == EMPTY:
-                if kind == STRONG and not self._by_policy:
-                    self._make_room(self._max_size - 1, departed)
-                held = self._attach(
-                    slot, token, content, kind, None, now, now, 1, build_seconds, serial, 1, False
-                )
-        if departed:
-            try:
-                self._departed(departed)
-            except BaseException:  # an interrupt in a closer: nobody will give this back
-                if held >= 0:
-                    self._give_back(slot, held, now)
-                raise
-        return held
+        entry = Entry(slot)
+        try:
+            # In C from the constructor's return to the store: no interrupt arrives in between.
+            any(map(setattr, (entry,), ("content",), map(make, (slot,))))
+            self._count_build(entry)
+            entry.built_at = entry.last_used = self.now()
+        except BaseException:
+            if self._count_build(entry):
+                self.release(entry, None)
+            raise
+        return entry if entry.state == HELD else None
 
-    def _insert(
-        self, slot: Slot, instance: Any, built_at: float, last_used: float, uses: int
-    ) -> bool:
-        """
-        Write an instance into a slot, at the place in the ring that its last use gives it.
+    def _count_build(self, entry: Entry) -> bool:
+        """Count an entry that has its instance, once; whether it has one."""
+        with self.lock:
+            if entry.content is not None and entry.state == NEW:
+                self.builds += 1
+                entry.serial = self.builds + self.adopted
+                entry.holds = 1
+                entry.state = HELD
+                self._states[HELD] += 1
+        return entry.state != NEW
 
-        False if the slot has been forgotten meanwhile, or the registry closed.
-        """
-        departed: list[Departure] = []
-        with self._lock:
-            self._vacate(slot, REPLACED, departed)
-            older, token, serial = self._place(slot, last_used), self._token(slot), self._builds
-            epoch = self._attach(
-                slot,
-                token,
-                instance,
-                STRONG,
-                older,
-                built_at,
-                last_used,
-                uses,
-                0.0,
-                serial,
-                0,
-                True,
-            )
-        if departed:
-            self._departed(departed)
-        return epoch >= 0
-
-    def _insert_weak(self, slot: Slot, reference: ReferenceType[Any]) -> bool:
-        """Write a weak reference into a slot; as `_insert`."""
-        now = self._now()
-        departed: list[Departure] = []
-        with self._lock:
-            self._vacate(slot, REPLACED, departed)
-            token, serial = self._token(slot), self._builds
-            epoch = self._attach(
-                slot, token, reference, WEAK, None, now, now, 1, 0.0, serial, 0, False
-            )
-        if departed:
-            self._departed(departed)
-        return epoch >= 0
-
-    def _amend(self, slot: Slot, built_at: float, last_used: float, uses: int) -> None:
-        """Rewrite the times and the count of a cached instance, and move it where they put it."""
-        with self._lock:
-            older = self._place(slot, last_used)
-            newer, own_older = slot.newer, slot.older
-            if newer is not None and older.newer is not None and older is not slot:
-                slot.built_at = built_at
-                slot.last_used = last_used
-                slot.uses = uses
-                newer.older = own_older
-                own_older.newer = newer  # type: ignore[union-attr]
-                newer = older.newer
-                slot.older = older
-                slot.newer = newer
-                newer.older = slot
-                older.newer = slot
-
-    def _unhold(self, slot: Slot, epoch: int) -> None:
-        """Give back a hold that a build gave, for a caller who was interrupted."""
-        self._give_back(slot, epoch, slot.last_used)
-
-    def _exchange(
-        self, slot: Slot, epoch: int, token: int, instance: Any, build_seconds: float
+    def publish(
+        self,
+        entry: Entry,
+        token: int,
+        seconds: float,
+        *,
+        most: int | None = None,
+        replacing: Entry | None = None,
     ) -> int:
         """
-        Put what was built into the place of what is there under this epoch, which is recycled.
+        Cache an entry that `construct` made, unless its name was cleared since `token`.
 
-        It was not used by that: it inherits the last use. Unless something left since `token`. The
-        epoch of the new instance, or -1.
+        Args:
+            entry: The entry.
+            token: What `token` returned when the build began.
+            seconds: What the build took.
+            most: How many instances may be cached after it; None: any number.
+            replacing: What has to be in the slot. It is removed as RECYCLED, and the new entry
+                takes its place in the ring and its last use. None: the slot has to be empty.
+
+        Returns:
+            PUBLISHED, STALE or FULL.
         """
-        now = self._now()
-        exchanged = -1
-        departed: list[Departure] = []
-        with self._lock:
-            self._builds += 1
-            self._build_seconds += build_seconds
-            serial = self._builds
-            current = slot.alive and not self._sealed and slot.kind == STRONG
-            if current and slot.epoch == epoch and self._token(slot) == token:
-                self._detach(slot, epoch, RECYCLED, departed)
-                if departed:
-                    last_used = slot.last_used
-                    older, token = self._place(slot, last_used), self._token(slot)
-                    exchanged = self._attach(
-                        slot,
-                        token,
-                        instance,
-                        STRONG,
-                        older,
-                        now,
-                        last_used,
-                        0,
-                        build_seconds,
-                        serial,
-                        0,
-                        False,
-                    )
-        if departed:
-            self._departed(departed)
-        if self._cached > self._max_size:  # others came into the place that was free meanwhile
-            self._trim(slot)
-        return exchanged
+        slot = entry.slot
+        content, weak = entry.content, False
+        if self.weak_mode and replacing is None:
+            try:
+                content, weak = weak_reference(content), True
+            except TypeError:
+                weak = False  # its type has no weak references: it is cached strongly
+        bound = NO_LIMIT if most is None else most
+        state = WEAK if weak else CACHED
+        deadline = -NO_LIMIT if weak else entry.built_at + slot.age_limit
+        with self.lock:
+            self.build_seconds += seconds - entry.build_seconds
+            entry.build_seconds = seconds
+            while (
+                slot.alive
+                and not self.sealed
+                and slot.generation + self._generation == token
+                and slot.entry is replacing
+            ):
+                if replacing is not None:
+                    if self._replace(replacing, entry, token, deadline):
+                        return PUBLISHED
+                    continue
+                if not weak and self.cached >= bound and self._oldest(None) is not None:
+                    return FULL
+                newest = self._root.older
+                # Searching the ring may have let somebody in.
+                if (
+                    slot.entry is None
+                    and slot.alive
+                    and not self.sealed
+                    and slot.generation + self._generation == token
+                    and self._root.older is newest
+                ):
+                    entry.content = content
+                    entry.weak = weak
+                    entry.deadline = deadline
+                    entry.uses = 1
+                    entry.touched = True
+                    self._stamp = entry.stamp = self._stamp + 1
+                    self._other_uses += 1
+                    entry.state = state
+                    self._states[HELD] -= 1
+                    self._states[state] += 1
+                    slot.entry = entry
+                    self.cached += not weak
+                    self.weakly_kept += weak
+                    if not weak:  # it holds where there is more to do
+                        entry.older = newest
+                        entry.newer = self._root
+                        newest.newer = entry  # type: ignore[union-attr]
+                        self._root.older = entry
+                    return PUBLISHED
+        return STALE
 
-    # -- removals --------------------------------------------------------------------------------
+    def _replace(self, old: Entry, entry: Entry, token: int, deadline: float) -> bool:
+        """Put an entry into the place of another one; False if somebody was let in meanwhile."""
+        slot = entry.slot
+        holds, size = old.holds, old.bytes
+        known = size * (size > 0)
+        state = HELD if holds else WAITING
+        queue = self.removal_queue
+        newer, older = old.newer, old.older
+        if (
+            slot.entry is old
+            and slot.generation + self._generation == token
+            and old.holds == holds
+            and old.bytes == size
+            and old.newer is newer
+            and old.older is older
+        ):
+            entry.deadline = deadline
+            entry.last_used = old.last_used
+            entry.stamp = old.stamp
+            entry.touched = old.touched
+            entry.state = CACHED
+            old.state = state
+            old.cause = RECYCLED
+            old.held = holds > 0
+            self._removal_serial = old.eviction_serial = self._removal_serial + 1
+            old.newer = old.older = None
+            entry.newer = newer
+            entry.older = older
+            newer.older = entry  # type: ignore[union-attr]
+            older.newer = entry  # type: ignore[union-attr]
+            slot.entry = entry
+            self.known_bytes -= known
+            self._states[HELD] -= 1
+            self._states[state] += 1
+            self._removals[RECYCLED] += 1
+            self.evictions += 1
+            if queue is not None:
+                queue.append(old)
+            return True
+        return False
 
-    def _has_room(self) -> bool:
-        """Whether an instance can be added within the bound."""
-        return self._cached < self._max_size or self._least_recent() is not None
+    def adopt(
+        self,
+        slot: Slot,
+        content: Any,
+        *,
+        weak: bool,
+        built_at: float,
+        last_used: float,
+        uses: int,
+    ) -> Entry | None:
+        """
+        Cache an instance that was not built here, in an empty slot.
 
-    def _seal(self) -> None:
-        """Put nothing into any slot any more: the registry is being closed."""
-        self._sealed = True
+        Args:
+            slot: The slot.
+            content: The instance, or a weak reference to it.
+            weak: Whether it is a weak reference.
+            built_at: By the registry's clock.
+            last_used: By the registry's clock; it decides on the place in the ring.
+            uses: How often it was used.
 
-    def _remove(self, slot: Slot, cause: int) -> bool:
-        departed: list[Departure] = []
-        with self._lock:
-            self._vacate(slot, cause, departed)
-        if departed:
-            self._departed(departed)
-        return bool(departed)
+        Returns:
+            The entry; None if the slot is not empty or was dropped, or the registry is closed.
+        """
+        entry = Entry(slot)
+        entry.content = content
+        entry.weak = weak
+        entry.built_at = built_at
+        entry.last_used = last_used
+        entry.uses = uses
+        entry.shared = entry.touched = True
+        entry.deadline = -NO_LIMIT if weak else built_at + slot.age_limit
+        state = WEAK if weak else CACHED
+        with self.lock:
+            newest = self._root.older
+            if slot.alive and not self.sealed and slot.entry is None and self._root.older is newest:
+                slot.generation += 1
+                slot.entry = entry
+                entry.state = state
+                self._stamp = entry.stamp = self._stamp + 1
+                self._other_uses += 1
+                self.adopted += 1
+                entry.serial = self.builds + self.adopted
+                self._states[state] += 1
+                self.cached += not weak
+                self.weakly_kept += weak
+                if not weak:  # it holds where there is more to do
+                    entry.older = newest
+                    entry.newer = self._root
+                    newest.newer = entry  # type: ignore[union-attr]
+                    self._root.older = entry
+            if entry.state == NEW:
+                return None
+            self._sort_if_older(last_used)
+        return entry
 
-    def _trim(self, spare: Slot | None = None) -> None:
-        """Evict down to the bound; one slot may be spared."""
-        if self._by_policy:
-            self._choose_room(spare)
-            return
-        departed: list[Departure] = []
-        with self._lock:
-            self._make_room(self._max_size, departed, spare)
-        if departed:
-            self._departed(departed)
+    def amend(self, entry: Entry, built_at: float, last_used: float, uses: int) -> None:
+        """Rewrite the times and uses of a cached entry, and move it to where they belong."""
+        with self.lock:
+            if entry.state == CACHED:
+                entry.built_at = built_at
+                entry.last_used = last_used
+                entry.uses = uses
+                entry.touched = True
+                entry.deadline = built_at + entry.slot.age_limit
+                self._stamp = entry.stamp = self._stamp + 1
+                self._other_uses += 1
+                self._sort_if_older(last_used)
 
-    def _is_alone(self, box: list[Any]) -> bool:
+    # -- entries: removal ------------------------------------------------------------------------
+
+    def remove(
+        self, entry: Entry, cause: int, *, more_than: float = -1, even_held: bool = False
+    ) -> bool:
+        """
+        Remove an entry from the cache, if it is there.
+
+        Args:
+            entry: The entry.
+            cause: Up to MEMORY, a held or pinned entry stays.
+            more_than: For SIZE only while more than so many instances are cached, for MEMORY only
+                while these are known to have more than so many bytes.
+            even_held: Whether it is removed although it is held.
+
+        Returns:
+            Whether it was removed; then the caller passes it to `handle_removed`.
+        """
+        removed: list[Entry] = []
+        with self.lock:
+            much = self.known_bytes if cause == MEMORY else self.cached
+            if much > more_than and not (cause <= MEMORY and entry.slot.pinned):
+                self._detach(entry, cause, removed, even_held)
+        return bool(removed)
+
+    def take_all(self, cause: int) -> list[Entry]:
+        """Remove every entry, and let no build in progress be published; what was removed."""
+        removed: list[Entry] = []
+        with self.lock:
+            self._generation += 1
+            while self.cached:
+                for entry in self.ring(from_oldest=True):
+                    self._detach(entry, cause, removed)
+            # Once: a weak entry whose slot was just dropped is removed by the thread that dropped
+            # it, and weak ones that are cached from here on were looked up later.
+            if self.weakly_kept:
+                for slot in list(self._slots.values()):
+                    weak = slot.entry
+                    if weak is not None and weak.weak:
+                        self._detach(weak, cause, removed)
+        return removed
+
+    def expire(self, entry: Entry, now: float) -> bool:
+        """Remove an entry if it is stale; whether it was removed, as `remove`."""
+        removed: list[Entry] = []
+        with self.lock:
+            self._expire(entry, now, removed)
+        return bool(removed)
+
+    def _expire(self, entry: Entry, now: float, removed: list[Entry]) -> bool:
+        if not now <= entry.deadline and not entry.weak:
+            return self._detach(entry, AGED, removed)
+        if self.is_stale(entry, now):
+            return self._detach(entry, IDLE, removed)
+        return False
+
+    def _detach(
+        self, entry: Entry, cause: int, removed: list[Entry], even_held: bool = False
+    ) -> bool:
+        """Take an entry out of its slot and count that, if it is there and may be removed."""
+        slot = entry.slot
+        while True:
+            holds, size, newer, older = entry.holds, entry.bytes, entry.newer, entry.older
+            before, weak, queue = entry.state, entry.weak, self.removal_queue
+            if slot.entry is not entry or (holds and cause <= MEMORY and not even_held):
+                return False
+            known = size * (size > 0) * (not weak)
+            state = NOTHING_TO_CLOSE if weak else HELD if holds else WAITING
+            if (
+                slot.entry is entry
+                and entry.holds == holds
+                and entry.bytes == size
+                and entry.newer is newer
+                and entry.older is older
+                and self.removal_queue is queue
+            ):
+                slot.entry = None
+                entry.state = state
+                entry.cause = cause
+                entry.held = holds > 0
+                self._removal_serial = entry.eviction_serial = self._removal_serial + 1
+                self._states[before] -= 1
+                self._states[state] += 1
+                self._removals[cause] += 1
+                self.evictions += cause <= COLLECTED
+                self.known_bytes -= known
+                self.cached -= not weak
+                self.weakly_kept -= weak
+                if newer is not None:  # it holds where there is more to do
+                    newer.older = older
+                    older.newer = newer  # type: ignore[union-attr]
+                    entry.newer = entry.older = None
+                if queue is not None:
+                    queue.append(entry)
+                removed.append(entry)
+                return True
+
+    def abandon(self, entry: Entry) -> bool:
+        """Take an entry out of the cache and leave it alone: after a fork it is the parent's."""
+        removed: list[Entry] = []
+        with self.lock:
+            self._detach(entry, DISCARDED, removed)
+            if entry.state in _ABANDONED:
+                self._states[entry.state] -= 1
+                self._states[PARENTS] += 1
+                entry.state = PARENTS
+                return True
+        return False
+
+    # -- entries: closing ------------------------------------------------------------------------
+
+    def claim(self, entry: Entry) -> list[Any]:
+        """Take the instance of a waiting entry, for its closer; an empty list if it was taken."""
+        box = [None]
+        with self.lock:
+            _routes = entry.routes  # kept until the lock is released: it may refer to foreign code
+            if entry.state == WAITING and entry.content is not None:
+                box[0] = entry.content
+                entry.content = None
+                entry.routes = None
+                return box
+        return []
+
+    def settle(self, entry: Entry, state: int) -> None:
+        """Give a claimed entry its final state."""
+        with self.lock:
+            if entry.state == WAITING:
+                entry.state = state
+                self._states[WAITING] -= 1
+                self._states[state] += 1
+
+    def is_alone(self, box: list[Any]) -> bool:
         """Whether nothing but this list refers to what is in it, as far as that can be known."""
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
             return False  # of the two counts there is only a sum here, which is of no one moment
         return len(box) == 1 and _references(box) == _ALONE
-
-    def _abandon(self, slot: Slot) -> bool:
-        """Take an instance out and leave it alone: after a fork it is the parent's."""
-        departed: list[Departure] = []
-        with self._lock:
-            self._detach(slot, slot.epoch, DISCARDED, departed)
-            slot.leaving = []
-        return bool(departed)
-
-    def _evict(self, slot: Slot, epoch: int, cause: int, more_than: int) -> bool:
-        """
-        Evict what is there under this epoch, unless it is held or pinned.
-
-        For SIZE only while more than so many are cached, for MEMORY only while they are known to
-        have more than so many bytes. Whether it left.
-        """
-        departed: list[Departure] = []
-        with self._lock:
-            much = self._bytes if cause == MEMORY else self._cached
-            if not slot.holds and not slot.pinned and much > more_than:
-                self._detach(slot, epoch, cause, departed)
-        if departed:
-            self._departed(departed)
-        return bool(departed)
-
-    def _least_recent(self, spare: Slot | None = None) -> Slot | None:
-        """The slot whose instance was used least recently, of those that may be evicted."""
-        with self._lock:
-            slot = self._root.newer
-            while slot is not self._root and slot is not None:
-                if not slot.holds and not slot.pinned and slot is not spare:
-                    return slot
-                slot = slot.newer
-        return None
-
-    def _warm_slots(self) -> list[Slot]:
-        """The slots that hold an instance strongly, newest first."""
-        slots = []
-        with self._lock:
-            slot = self._root.older
-            while slot is not self._root and slot is not None:
-                slots.append(slot)
-                slot = slot.older
-        return slots
-
-    def _set_bytes(self, slot: Slot, epoch: int, size: int) -> bool:
-        """Note how big an instance is, -1 if that is not known; whether it is still there."""
-        with self._lock:
-            before, counted = slot.bytes, slot.kind == STRONG
-            more = (max(size, 0) - max(before, 0)) * counted
-            if slot.epoch == epoch and slot.kind != EMPTY and slot.bytes == before:
-                slot.bytes = size
-                self._bytes += more
-                return True
-        return False
-
-    def _set_limits(
-        self, slot: Slot, idle_seconds: float | None, age_seconds: float | None
-    ) -> None:
-        """Give a class limits of its own; None takes the registry's, inf is none."""
-        idle = self._idle_limit if idle_seconds is None else idle_seconds
-        age = self._age_limit if age_seconds is None else age_seconds
-        with self._lock:
-            slot.idle_limit = idle
-            slot.age_limit = age
-            if idle != self._idle_limit or age != NO_LIMIT:
-                self._one_limit = False
-
-    def _set_pinned(self, slot: Slot, pinned: bool) -> None:
-        """Let an instance not leave for want of use, room or memory; or let it again."""
-        slot.pinned = pinned
-
-    def _choose_room(self, spare: Slot | None) -> None:
-        """Evict down to the bound by a policy; the registry overrides it."""

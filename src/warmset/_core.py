@@ -1,8 +1,8 @@
 """
-Which of the two cores, decided once: the compiled one where it is built, else its pure twin.
+Selects the core, once: the compiled one where it is built, else its pure twin.
 
-``WARMSET_PURE=1`` chooses the pure one. ``WARMSET_REQUIRE_COMPILED=1`` makes the absence of the
-compiled one an error. Only an extension that is *missing* falls back; one that is broken raises.
+``WARMSET_PURE=1`` selects the pure one. ``WARMSET_REQUIRE_COMPILED=1`` makes a missing compiled
+core an error. Only an extension that is *missing* falls back; one that is broken raises.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if _pure and _required:
 
 # The pure twin is the type source: a checker sees real, annotated code.
 if TYPE_CHECKING or _pure:
-    from ._core_py import ExecutorCore, Handle, Lease, RegistryCore, Slot
+    from ._core_py import Entry, ExecutorCore, Handle, Lease, RegistryCore, Slot
 
     implementation = "pure"
 else:
     try:
-        from ._core_c import ExecutorCore, Handle, Lease, RegistryCore, Slot
+        from ._core_c import Entry, ExecutorCore, Handle, Lease, RegistryCore, Slot
 
         implementation = "compiled"
     except ModuleNotFoundError as error:
@@ -44,8 +44,8 @@ else:
                 "WARMSET_REQUIRE_COMPILED is set, but this installation has no compiled core; "
                 "install a binary wheel, or build it from the sdist with a C compiler"
             ) from error
-        from ._core_py import ExecutorCore, Handle, Lease, RegistryCore, Slot
+        from ._core_py import Entry, ExecutorCore, Handle, Lease, RegistryCore, Slot
 
         implementation = "pure"
 
-__all__ = ["ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot", "implementation"]
+__all__ = ["Entry", "ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot", "implementation"]

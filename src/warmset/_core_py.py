@@ -1,54 +1,50 @@
 """
-The pure-Python core: look-ups, with idle TTL, size bound and counters, over slots and ring.
+The pure-Python core: look-ups, with idle TTL, maximum age, holds and counters.
 
-With `_slots_py`, `_ring_py`, `_changes_py` and `_calls_py` it is the reference for behaviour;
-`_core_c` is the compiled twin of the five. `docs/ARCHITECTURE.md` has the drawing.
+With `_entry_py`, `_ring_py`, `_changes_py` and `_calls_py` it is the reference for behaviour;
+`_core_c` is the compiled twin of the five. `docs/ARCHITECTURE.md` has the drawing. `_ring_py` tells
+why no half-made change is ever visible; the same rules hold here.
 """
 
 from __future__ import annotations
 
-from _thread import get_ident
+import sys
+from math import ldexp
 from time import monotonic
+from types import MappingProxyType
 
 from ._calls_py import ExecutorCore, Handle, Injected, Lease, method_of
 from ._changes_py import Changes
-from ._slots_py import (
-    AGED,
-    COLLECTED,
-    EMPTY,
-    IDLE,
-    NO_LIMIT,
-    WEAK,
-    Departure,
-    Slot,
-)
+from ._entry_py import Entry, Hold, Slot
+from .codes import CACHED, COLLECTED, HELD, NO_LIMIT, NOTHING_TO_CLOSE, WAITING, WEAK
 from .errors import MethodRegistryError
 from .resolver import check_name
-
-TALLIES = 6  # names in `_tallies`
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot"]
+__all__ = ["Entry", "ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot"]
+
+# States in which an entry can be held: others are being closed, or were.
+_HOLDABLE = frozenset((CACHED, WEAK, HELD, NOTHING_TO_CLOSE))
+# Whether a straight line of stores is atomic: it is under a GIL.
+LOCK_FREE = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class RegistryCore(Changes):
     """
-    The part of a registry that a hit runs through.
+    The part of a registry that a hit runs through, and the operations that change its cache.
 
     Args:
-        cache_ttl_seconds: Idle seconds after which an instance leaves; 0 switches it off.
-        max_age_seconds: Seconds since its build after which an instance leaves; 0 switches it off.
-        max_cache_size: How many instances are kept at most.
+        cache_ttl_seconds: Idle seconds after which an instance is evicted; 0 disables it.
+        max_age_seconds: Seconds since its build after which an instance is evicted; 0 disables it.
+        max_cache_size: How many instances are cached at most.
         enable_weakref: Keep instances by weak reference only.
-        revive: Whether a held instance that was removed is handed out again, and kept, when its
-            name is asked for before its last release; else another one is built.
-        timer: Gives monotonic seconds; None takes the clock of the system.
+        timer: Returns monotonic seconds; None takes the clock of the system.
 
-    Single calls are safe under threads. A hit costs one probe for its slot and a few stores.
+    Single calls are thread-safe. A hit costs one probe for its slot and a few stores.
     """
 
     def __init__(
@@ -58,34 +54,44 @@ class RegistryCore(Changes):
         max_age_seconds: float = 0.0,
         max_cache_size: int = 100,
         enable_weakref: bool = False,
-        revive: bool = True,
         timer: Callable[[], float] | None = None,
     ) -> None:
-        # Of classes that have no limits of their own.
+        super().__init__()
         self._idle_limit = cache_ttl_seconds if cache_ttl_seconds > 0.0 else NO_LIMIT
         self._age_limit = max_age_seconds if max_age_seconds > 0.0 else NO_LIMIT
-        self._one_limit = self._age_limit == NO_LIMIT  # for all, and no age limit
-        self._by_policy = False  # whether `_choose_room` says who leaves, and not the ring
-        self._max_size = max_cache_size
-        self._weak_mode = enable_weakref
-        self._revives = revive
-        self._timer = timer
-        self._now: Callable[[], float] = monotonic if timer is None else timer
-        super().__init__()
+        self._one_limit = self._age_limit == NO_LIMIT
+        self.max_size = max_cache_size
+        self.weak_mode = enable_weakref
+        # An exact float: arithmetic with anything else could run Python code amid a hit.
+        self.now = monotonic if timer is None else lambda: ldexp(timer(), 0)
+        self.tick = 0.0  # seconds by which the clock may lag
         self._injected: dict[str, dict[str, Injected]] = {}
-        self._hits = 0
-        self._misses = 0
-        self._builds = 0
-        self._build_seconds = 0.0
-        self._tallies = [0] * TALLIES
-        self._blocked = 0  # builds that wait for room, and what passes
-        self._holding: dict[object, tuple[str, int, float]] = {}
+        self.injected = MappingProxyType(self._injected)  # a read-only view
+        self.by_policy = False  # whether an extension chooses victims, and not the ring
+        self.watched = 0  # how many wait for a release, or for capacity
+        self.holding: dict[Hold, None] = {}
+        self.misses = 0
+
+    @property
+    def hits(self) -> int:
+        """Look-ups that found a live instance."""
+        # Every use has a stamp, and most are hits: so a hit counts only its stamp.
+        return self._stamp - self._other_uses
+
+    @hits.setter
+    def hits(self, count: int) -> None:
+        self._other_uses = self._stamp - count
+
+    def reset_after_fork(self) -> None:
+        """Reset what belongs to threads that do not exist in the child."""
+        super().reset_after_fork()
+        self.watched = 0
 
     # -- look-up ---------------------------------------------------------------------------------
 
     def get_instance(self, class_name: str) -> Any:
         """
-        Give the instance of a class, building it if it is not warm.
+        Return the instance of a class, building it if it is not warm.
 
         Args:
             class_name: A registered name.
@@ -97,14 +103,31 @@ class RegistryCore(Changes):
             MethodRegistryError: The subclass tells the stage: unknown name, path, import,
                 attribute, class, build, cycle, closed.
 
-        Safe under threads; O(1) on a hit. A miss runs the import and the constructor, and waits if
-        another thread is at it.
+        Thread-safe; O(1) on a hit. A miss runs the import and the constructor, and waits if
+        another thread is building the same class.
         """
-        return self._obtain(check_name(class_name), False)[0]
+        if type(class_name) is not str:
+            class_name = check_name(class_name)
+        now = self.now()  # first: an injected timer is foreign code
+        try:
+            slot: Slot | None = self._slots[class_name]
+        except KeyError:
+            slot = None
+        if slot is not None and LOCK_FREE:
+            entry = slot.entry
+            if entry is not None:  # noqa: SIM102  (a test that holds must not jump)
+                if now - entry.last_used <= slot.idle_limit and now <= entry.deadline:
+                    entry.last_used = now
+                    entry.uses += 1
+                    entry.shared = True
+                    entry.touched = True
+                    self._stamp = entry.stamp = self._stamp + 1
+                    return entry.content
+        return self._look_up_or_build(class_name, slot, now, None)
 
     def get_method(self, class_name: str, method_name: str) -> Callable[..., Any]:
         """
-        Give a bound method of a class's instance, or the callable injected under the two names.
+        Return a bound method of a class's instance, or the callable injected under the two names.
 
         Args:
             class_name: A registered name, or one that a method was injected for.
@@ -117,13 +140,13 @@ class RegistryCore(Changes):
             MethodNotFoundError: The instance has no such callable.
             MethodRegistryError: As `get_instance`.
 
-        Safe under threads; O(1) on a hit.
+        Thread-safe; O(1) on a hit.
         """
-        class_name = check_name(class_name)
-        injected = self._find_injected(class_name, method_name)
-        if injected is not None:
-            return injected.method
-        return method_of(self._obtain(class_name, False)[0], class_name, method_name)
+        if self.injected:
+            injected = self.find_injected(check_name(class_name), method_name)
+            if injected is not None:
+                return injected.method
+        return method_of(self.get_instance(class_name), class_name, method_name)
 
     def use(self, class_name: str) -> Lease:
         """
@@ -133,19 +156,19 @@ class RegistryCore(Changes):
             class_name: A registered name.
 
         Returns:
-            A context manager that gives the instance. While it is held, the instance is not
-            evicted, and its idle clock stands still; the clock starts again at release.
+            A context manager that returns the instance. While it is held, the instance is not
+            evicted, and its idle clock is stopped; the clock starts again at release.
 
         Raises:
             MethodRegistryError: On entry, as `get_instance`.
 
-        Safe under threads; O(1) on a hit.
+        Thread-safe; O(1) on a hit.
         """
         return Lease(self, check_name(class_name))
 
     def bind(self, class_name: str, method_name: str) -> Handle:
         """
-        Give a handle: a callable that outlives evictions, and holds the instance while it runs.
+        Return a handle: a callable that survives evictions, and holds the instance while it runs.
 
         Args:
             class_name: A registered name, or one that a method was injected for.
@@ -157,16 +180,16 @@ class RegistryCore(Changes):
         Raises:
             UnknownClassError: The name is not registered, and no such method was injected.
 
-        Safe under threads; O(1).
+        Thread-safe; O(1).
         """
         class_name, method_name = check_name(class_name), check_name(method_name)
-        if class_name not in self._slots and self._find_injected(class_name, method_name) is None:
-            self._refuse(class_name)
+        if class_name not in self.slots and self.find_injected(class_name, method_name) is None:
+            self.refuse(class_name)
         return Handle(self, class_name, method_name)
 
     def inject_method(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
         """
-        Give a method from outside; it wins over the class's own, and needs no class behind it.
+        Inject a method; it takes precedence over the class's own, and needs no class behind it.
 
         Args:
             class_name: Any name, registered or not.
@@ -176,7 +199,7 @@ class RegistryCore(Changes):
         Raises:
             TypeError: A name is not a string, or the method is not callable.
 
-        Safe under threads; O(1).
+        Thread-safe; O(1).
         """
         class_name, method_name = check_name(class_name), check_name(method_name)
         if not callable(method):
@@ -184,258 +207,290 @@ class RegistryCore(Changes):
                 f"method injected as {class_name}.{method_name} must be callable, got {method!r}"
             )
         injected = Injected(method)
-        self._injected.setdefault(class_name, {})[method_name] = injected
+        with self.lock:
+            self._injected.setdefault(class_name, {})[method_name] = injected
 
-    def evict_expired(self) -> int:
-        """
-        Evict the instances that have been idle for longer than the TTL, or are past their age.
-
-        Returns:
-            How many left.
-
-        Safe under threads; O(evicted + held), it stops at the first live instance; O(cached) where
-        there is a maximum age, or a class has limits of its own.
-        """
-        if self._one_limit and self._idle_limit == NO_LIMIT:
-            return 0
-        now = self._now()
-        departed: list[Departure] = []
-        with self._lock:
-            root = self._root
-            slot = root.newer
-            while slot is not root:
-                if slot is None:  # unlinked by a finaliser that ran in this loop: begin again
-                    slot = root.newer
-                    continue
-                newer = slot.newer
-                gone = self._expire(slot, now, departed)
-                if self._one_limit and not (gone or slot.holds or slot.pinned):
-                    break
-                slot = newer
-        if departed:
-            self._departed(departed)
-        return len(departed)
-
-    def _expire(self, slot: Slot, now: float, departed: list[Departure]) -> bool:
-        """Evict what is in a slot if it is past its age, or was idle for too long; if it was."""
-        epoch = slot.epoch
-        # Written so that a clock that gives NaN makes it leave.
-        if not now - slot.built_at <= slot.age_limit:
-            self._detach(slot, epoch, AGED, departed)
-            return True
-        if not now - slot.last_used <= slot.idle_limit and not slot.holds and not slot.pinned:
-            self._detach(slot, epoch, IDLE, departed)
-            return True
-        return False
-
-    # -- the ways of a look-up -------------------------------------------------------------------
-
-    def _obtain(self, class_name: str, hold: bool) -> tuple[Any, Slot | None, int]:
-        """The instance, and where it is held: the slot and its epoch, or no slot."""
-        # The time is read first: an injected timer is foreign code.
-        now = self._now()
-        slot = self._slots.get(class_name)
-        if slot is None:
-            with self._lock:
-                self._misses += 1
-        else:
-            found = self._look_up(slot, now, hold, True)
-            if found is not None:
-                return found[0], slot, found[1]
-        # What a build gives is held, so that nobody closes it before it is in its caller's hands.
-        instance, slot, epoch = self._build(class_name)
-        if hold or slot is None:
-            return instance, slot, epoch
-        with self._lock:
-            if slot.epoch == epoch:
-                slot.shared = True
-                slot.holds -= 1
-                epoch = -1
-        if epoch >= 0:
-            self._give_back(slot, epoch, now, share=True)
-        else:
-            if self._cached > self._max_size:  # its closers built others while it was held
-                self._trim(slot)
-            if self._blocked:
-                self._made_room()
-        return instance, None, -1
-
-    def _look_up(self, slot: Slot, now: float, hold: bool, count: bool) -> tuple[Any, int] | None:
-        """The instance and the epoch of a warm slot; None if there is none, or none any more."""
-        departed: list[Departure] = []
-        with self._lock:
-            if slot.leaving and self._revives:
-                self._revive(slot, now)
-            while True:
-                kind, epoch, content = slot.kind, slot.epoch, slot.instance
-                if kind == EMPTY:
-                    break
-                if kind == WEAK:
-                    instance = content()
-                    if instance is None:
-                        self._detach(slot, epoch, COLLECTED, departed)
-                        continue
-                else:
-                    instance = content
-                    fresh = now - slot.last_used <= slot.idle_limit
-                    fresh &= now - slot.built_at <= slot.age_limit
-                    if not fresh and self._expire(slot, now, departed):
-                        continue
-                if slot.epoch == epoch and slot.kind == kind:
-                    slot.last_used = now
-                    slot.uses += count
-                    slot.holds += hold
-                    slot.shared |= not hold
-                    self._hits += count
-                    # As `_move_to_front`, which cannot be called: at the end of the stack the call
-                    # would fail, and nobody would give back what is held by now.
-                    root = self._root
-                    newest, newer, older = root.older, slot.newer, slot.older
-                    if newest is not slot and newer is not None:
-                        newer.older = older
-                        older.newer = newer  # type: ignore[union-attr]
-                        slot.older = newest
-                        slot.newer = root
-                        newest.newer = slot  # type: ignore[union-attr]
-                        root.older = slot
-                    return instance, epoch
-            self._misses += count
-        if departed:
-            instance = content = None  # who else refers to what left is counted
-            self._departed(departed)
-        return None
-
-    def _hold(self, slot: Slot, instance: Any) -> int:
-        """Hold what another thread has built; its epoch, or -1 if it has left already."""
-        with self._lock:
-            kind, epoch, content = slot.kind, slot.epoch, slot.instance
-            kept = content() if kind == WEAK else content
-            if kind != EMPTY and kept is instance and slot.epoch == epoch:
-                slot.holds += 1
-                return epoch
-        return -1
-
-    def _enter(self, slot: Slot | None) -> object:
-        """Note who holds from now on; what is given goes to `_release`."""
-        hold = object()
-        if slot is not None:
-            self._holding[hold] = slot.name, get_ident(), slot.last_used
-        return hold
-
-    def _release(self, slot: Slot | None, epoch: int, hold: object = None) -> None:
-        if slot is None:
-            return
-        self._holding.pop(hold, None)
-        try:
-            now = self._now()
-        except BaseException:
-            self._give_back(slot, epoch, slot.last_used)
-            raise
-        self._give_back(slot, epoch, now)
-
-    def _give_back(self, slot: Slot, epoch: int, now: float, *, share: bool = False) -> None:
-        departed: list[Departure] = []
-        with self._lock:
-            place: Slot | Departure | None = slot
-            # Here, and not by a call, for what could be held at the end of the stack can be given
-            # back there: this is as deep as the look-up was.
-            if slot.epoch == epoch:
-                slot.holds -= 1
-                slot.shared |= share
-            else:
-                place = self._account(slot, epoch, -1, share)
-            if place is slot:
-                if slot.epoch == epoch:
-                    slot.last_used = now
-                    self._move_to_front(slot)
-                if self._cached > self._max_size and not self._by_policy:
-                    self._make_room(self._max_size, departed)
-        try:
-            if departed:
-                self._departed(departed)
-            elif place is slot and self._by_policy and self._cached > self._max_size:
-                self._trim()
-        finally:
-            if isinstance(place, Departure):
-                self._let_go(place)
-            if self._blocked:
-                self._made_room()
-
-    def _find_injected(self, class_name: str, method_name: str) -> Injected | None:
-        if not self._injected:
+    def find_injected(self, class_name: str, method_name: str) -> Injected | None:
+        """Return what was injected under two names, if anything was."""
+        if not self.injected:
             return None
-        methods = self._injected.get(class_name)
+        methods = self.injected.get(class_name)
         return None if methods is None else methods.get(method_name)
 
-    def _is_injected(self, class_name: str, method_name: str) -> bool:
-        return self._find_injected(class_name, method_name) is not None
+    def drop_injected(self) -> None:
+        """Forget all injected methods."""
+        with self.lock:
+            self._injected.clear()
 
-    def _drop_injected(self) -> None:
-        self._injected.clear()
+    # -- what the registry overrides -------------------------------------------------------------
 
-    def _build(self, class_name: str) -> tuple[Any, Slot | None, int]:
-        """A miss calls up: the registry overrides it, and gives what it built as held."""
-        return self._refuse(class_name), None, -1
+    def build(self, class_name: str) -> tuple[Any, Entry]:
+        """Build after a miss; the instance, and its entry, on which the caller has a hold."""
+        return self.refuse(class_name)  # type: ignore[no-any-return]
 
-    def _prolong(self, lease: Lease, running: Any) -> Any:
-        """A method returned what goes on running; the registry overrides it."""
-        lease.__exit__()
-        return running
-
-    def _refuse(self, class_name: str) -> Any:
+    def refuse(self, class_name: str) -> Any:
+        """Raise the error for a name that cannot be looked up."""
         raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
 
-    # -- what the registry calls -----------------------------------------------------------------
+    def handle_removed(self, entries: list[Entry]) -> None:
+        """Report removed entries, and close those that are not held. No lock is held here."""
 
-    @property
-    def _tick(self) -> float:
-        """Seconds by which the clock may lag; 0.0 where it is precise or injected."""
-        return 0.0
+    def close_released(self, entry: Entry) -> None:
+        """Close an entry outside the cache whose last hold has ended. No lock is held here."""
 
-    def _peek(self, slot: Slot) -> tuple[Any, int] | None:
-        """A warm instance, held but not counted as a look-up: that was counted as a miss."""
-        return self._look_up(slot, self._now(), True, False)
+    def make_capacity(self, spare: Entry | None = None) -> None:
+        """Evict down to the bound, sparing one entry. No lock is held here."""
 
-    def _holders(self) -> list[tuple[str, int, float]]:
-        """Class name, thread and time of each hold, oldest first."""
-        return list(self._holding.values())
+    def capacity_freed(self) -> None:
+        """Report that a hold was released while somebody waits for that. No lock is held here."""
 
-    def _weak_alive(self) -> int:
-        """How many weakly kept instances are alive."""
-        if not self._weak:
-            return 0
-        slots = list(self._slots.values())
-        return sum(slot.kind == WEAK and slot.instance() is not None for slot in slots)
+    def hold_while_running(self, lease: Lease, result: Any) -> Any:
+        """Keep a lease until the generator or coroutine that a method returned has ended."""
+        lease.__exit__()
+        return result
 
-    def _block(self, count: int) -> None:
-        """From now on there are so many more, or fewer, that a release has to tell of."""
-        with self._lock:
-            self._blocked += count
+    # -- the paths of a look-up ------------------------------------------------------------------
 
-    def _reset_after_fork(self) -> None:
-        super()._reset_after_fork()
-        self._blocked = 0
+    def enter(self, class_name: str, hold: Hold) -> Any:
+        """
+        Look an instance up, building it if need be, and hold it.
 
-    def _tally(self, which: int) -> None:
-        """Count one more of what `_tallies` names."""
-        with self._lock:
-            self._tallies[which] += 1
+        Args:
+            class_name: An exact str.
+            hold: Is filled in the same step that takes the hold on the entry.
 
-    def _counters(
+        Returns:
+            The instance.
+        """
+        now = self.now()
+        slot = self._slots.get(class_name)
+        if slot is not None and LOCK_FREE:
+            entry = slot.entry
+            if entry is not None:  # noqa: SIM102  (a test that holds must not jump)
+                if now - entry.last_used <= slot.idle_limit and now <= entry.deadline:
+                    entry.last_used = now
+                    entry.uses += 1
+                    entry.holds += 1
+                    entry.touched = True
+                    self._stamp = entry.stamp = self._stamp + 1
+                    hold.entry = entry
+                    hold.since = now
+                    self.holding[hold] = None
+                    return entry.content
+        return self._look_up_or_build(class_name, slot, now, hold)
+
+    def _look_up_or_build(
+        self, class_name: str, slot: Slot | None, now: float, hold: Hold | None
+    ) -> Any:
+        if slot is None:
+            check_name(class_name)
+            self.count_miss()
+        else:
+            found = self.look_up(slot, now, hold)
+            if found is not None:
+                return found[0]
+        instance, entry = self.build(class_name)
+        if hold is not None:
+            self.take_over(entry, hold, now)
+        else:
+            self.release(entry, None, share=True)
+        return instance
+
+    def count_miss(self) -> None:
+        """Count a look-up that found no slot."""
+        with self.lock:
+            self.misses += 1
+
+    def look_up(
+        self, slot: Slot, now: float, hold: Hold | None, *, count: bool = True
+    ) -> tuple[Any, Entry] | None:
+        """
+        Find what is warm in a slot; an entry that is stale, or was collected, is removed.
+
+        Args:
+            slot: The slot.
+            now: The registry's clock.
+            hold: Takes a hold; None marks the instance as returned without a lease.
+            count: Whether it counts as a look-up.
+
+        Returns:
+            Instance and entry; None if there is none.
+        """
+        removed: list[Entry] = []
+        instance = found = None
+        with self.lock:
+            while True:
+                entry = slot.entry
+                if entry is None:
+                    self.misses += count
+                    break
+                instance = entry.content
+                if entry.weak:
+                    instance = instance()
+                    if instance is None:
+                        self._detach(entry, COLLECTED, removed)
+                        continue
+                elif self._expire(entry, now, removed):
+                    continue
+                holding = hold is not None
+                target = hold if holding else Hold()
+                if slot.entry is entry:
+                    entry.last_used = now
+                    entry.uses += count
+                    entry.touched = True
+                    self._stamp = entry.stamp = self._stamp + 1
+                    self._other_uses += not count
+                    entry.shared |= not holding
+                    entry.holds += holding
+                    target.since = now  # type: ignore[union-attr]
+                    target.entry = entry  # type: ignore[union-attr]
+                    if holding:  # it holds where there is more to do
+                        self.holding[target] = None  # type: ignore[index]
+                    found = instance, entry
+                    break
+        if removed:
+            instance = entry = None  # other references to what was removed are counted
+            self.handle_removed(removed)
+        return found
+
+    def take_over(self, entry: Entry, hold: Hold, now: float) -> None:
+        """Let a hold own what was taken on behalf of its caller already."""
+        hold.since = now
+        hold.entry = entry
+        self.holding[hold] = None
+
+    def leave(self, hold: Hold) -> None:
+        """Release a hold; releasing it again does nothing."""
+        if hold.entry is None:
+            return
+        try:
+            now = self.now()
+        except BaseException:
+            self.holding.pop(hold, None)
+            self.give_back(hold, None)
+            raise
+        self.holding.pop(hold, None)
+        entry = hold.entry
+        if entry is not None and LOCK_FREE:  # noqa: SIM102  (a test that holds must not jump)
+            if entry.state == CACHED and hold.entry is entry:
+                hold.entry = None
+                entry.holds -= 1
+                entry.last_used = now
+                entry.touched = True
+                self._stamp = entry.stamp = self._stamp + 1
+                self._other_uses += 1
+                if self.cached > self.max_size or self.watched:
+                    self.after_release(None)
+                return
+        self.give_back(hold, now)
+
+    def after_release(
+        self, ended: Entry | None, spare: Entry | None = None, *, cached: bool = True
+    ) -> None:
+        """Do what a released hold allows: close an entry, or evict down to the bound."""
+        try:
+            if ended is not None:
+                self.close_released(ended)
+            elif cached and self.cached > self.max_size:
+                self.make_capacity(spare)
+        finally:
+            if self.watched:
+                self.capacity_freed()
+
+    # -- holds -----------------------------------------------------------------------------------
+
+    def hold(self, entry: Entry) -> bool:
+        """
+        Take a hold on an entry.
+
+        Args:
+            entry: An entry.
+
+        Returns:
+            False if it is being closed, or was: then it must not be used any more.
+        """
+        with self.lock:
+            if entry.state in _HOLDABLE:
+                entry.holds += 1
+                return True
+        return False
+
+    def release(self, entry: Entry, now: float | None, *, share: bool = False) -> None:
+        """
+        Release a hold that `construct`, `hold` or a build took.
+
+        Args:
+            entry: The entry.
+            now: The registry's clock, where the release counts as a use; None where it does not.
+            share: Whether a caller keeps the instance without a lease.
+        """
+        hold = Hold()
+        hold.entry = entry
+        self.give_back(hold, now, share=share)
+
+    def give_back(self, hold: Hold, now: float | None, *, share: bool = False) -> None:
+        """Release a hold; releasing it again does nothing. What is shared is spared for now."""
+        last = False
+        with self.lock:
+            while True:
+                entry = hold.entry
+                if entry is None:
+                    return
+                state, holds = entry.state, entry.holds
+                last = holds == 1 and state == HELD
+                used = now is not None and state <= WEAK
+                if hold.entry is entry and entry.state == state and entry.holds == holds:
+                    hold.entry = None
+                    entry.holds = holds - 1
+                    entry.shared |= share
+                    entry.state = state + last  # HELD becomes WAITING
+                    self._states[HELD] -= last
+                    self._states[WAITING] += last
+                    if used:  # it holds where there is more to do
+                        entry.last_used = now  # type: ignore[assignment]
+                        entry.touched = True
+                        self._stamp = entry.stamp = self._stamp + 1
+                        self._other_uses += 1
+                    break
+        spare = entry if share else None
+        self.after_release(entry if last else None, spare, cached=state == CACHED)
+
+    # -- what is seen of it ----------------------------------------------------------------------
+
+    def holds(self) -> list[tuple[Entry, int, float]]:
+        """Return entry, thread and begin of each hold, the oldest first."""
+        found = []
+        for hold in list(self.holding):
+            entry = hold.entry
+            if entry is not None:
+                found.append((entry, hold.thread, hold.since))
+        found.sort(key=lambda row: row[2])
+        return found
+
+    def watch(self, count: int) -> None:
+        """Add so many to, or take them from, those who wait for a release or for capacity."""
+        with self.lock:
+            self.watched += count
+
+    def counters(
         self,
-    ) -> tuple[int, int, int, int, float, tuple[int, ...], tuple[int, ...]]:
+    ) -> tuple[int, int, int, int, int, float, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """
-        The counters, of one moment.
+        Return the counters, of one moment.
 
-        Hits, misses, evictions, builds, build seconds, removals by cause, and the tallies.
+        Returns:
+            Hits, misses, evictions, builds, adopted, build seconds, removals by cause, entries by
+            state, and the counters that `codes` names.
         """
-        with self._lock:
+        with self.lock:
             return (
-                self._hits,
-                self._misses,
-                self._evictions,
-                self._builds,
-                self._build_seconds,
+                self.hits,
+                self.misses,
+                self.evictions,
+                self.builds,
+                self.adopted,
+                self.build_seconds,
                 tuple(self._removals),
-                tuple(self._tallies),
+                tuple(self._states),
+                tuple(self._counts),
             )

@@ -1,8 +1,8 @@
 """
-What has to be made anew in a child process.
+What has to be reset in a child process.
 
-After ``fork`` only the forking thread exists: locks that others held stay locked for ever, and
-builds that others were at never end. Objects that own such things are watched, weakly, and told.
+After ``fork`` only the forking thread exists: locks that other threads held stay locked for ever,
+and their builds never end. The owners of such things are watched, weakly, and reset.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class ForkAware(Protocol):
-        """Has something to make anew in a child process."""
+        """Has something to reset in a child process."""
 
-        def _reset_after_fork(self) -> None: ...
+        def reset_after_fork(self) -> None: ...
 
 
 _watched: WeakSet[ForkAware] = WeakSet()
 
 
 def watch(owner: ForkAware) -> None:
-    """Call ``owner._reset_after_fork()`` in each child process, while the owner lives."""
+    """Call ``owner.reset_after_fork()`` in each child process, while the owner lives."""
     _watched.add(owner)
 
 
 def _reset_watched() -> None:
     for owner in list(_watched):
-        owner._reset_after_fork()
+        owner.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,10 +1,10 @@
 """
-Records for the standard `logging`, which this package does not import before it has to.
+Log records for the standard `logging` module, which is imported lazily.
 
-Who wants records below WARNING has set a level, and so has imported `logging`; until then there is
-nobody to tell, and nothing is formatted. A WARNING imports it: without any handler it goes to
-stderr. Nothing that a filter, a formatter or a handler raises gets out of here, and no lock of ours
-is held by those who call.
+Records below WARNING appear only if the program has set a level, which requires `logging` to be
+imported; until then they are neither formatted nor emitted. The first WARNING imports `logging`;
+without a handler the record goes to stderr. Errors in filters, formatters and handlers are
+contained here. Callers must not hold any of our locks.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _INFO, _WARNING = 20, 30
 
 
 def info_wanted(area: str) -> bool:
-    """Whether a record at INFO of ``warmset.<area>`` would go anywhere; about 1 us."""
+    """Whether the logger ``warmset.<area>`` would emit a record at INFO; takes about 1 us."""
     return _wanted(area, _INFO)
 
 
 def info(area: str, message: str, *arguments: Any, fields: dict[str, Any]) -> None:
     """
-    Log at INFO, if `logging` was imported by anybody.
+    Log at INFO, provided that `logging` has been imported.
 
     Args:
-        area: The logger is ``warmset.<area>``.
-        message: With %-places for the arguments.
-        arguments: Are formatted in.
-        fields: Become attributes of the record.
+        area: The last part of the logger's name, ``warmset.<area>``.
+        message: A %-format string.
+        arguments: The values for the format string.
+        fields: Additional attributes of the record.
     """
     if _wanted(area, _INFO):
         _log(area, _INFO, message, arguments, fields, None)
@@ -50,18 +50,18 @@ def warning(
     Log at WARNING.
 
     Args:
-        area: The logger is ``warmset.<area>``.
-        message: With %-places for the arguments.
-        arguments: Are formatted in.
-        fields: Become attributes of the record.
-        error: What is logged with its traceback.
+        area: The last part of the logger's name, ``warmset.<area>``.
+        message: A %-format string.
+        arguments: The values for the format string.
+        fields: Additional attributes of the record.
+        error: An exception to log with its traceback.
     """
     _log(area, _WARNING, message, arguments, fields, error)
 
 
 def _wanted(area: str, level: int) -> bool:
     try:
-        # It may be there in part only: another thread, or this one further up, is importing it.
+        # The module may be only partly initialised while it is being imported.
         return bool(sys.modules["logging"].getLogger("warmset." + area).isEnabledFor(level))
     except (KeyError, AttributeError):
         return False
@@ -82,16 +82,16 @@ def _log(
             level, message, *arguments, exc_info=error, extra=fields, stacklevel=3
         )
     except Exception:
-        _shown()
+        _report_logging_error()
 
 
-def _shown() -> None:
-    """A handler raised, or `logging` is half imported: do as `logging` does with its own errors."""
+def _report_logging_error() -> None:
+    """Print an error of `logging` to stderr, as `logging` itself does for errors in handlers."""
     try:
         if getattr(sys.modules.get("logging"), "raiseExceptions", True) and sys.stderr is not None:
             from traceback import print_exc
 
             sys.stderr.write("warmset: writing a log record failed\n")
             print_exc(file=sys.stderr)
-    except Exception:  # stderr is closed: there is nowhere left to say it
+    except Exception:  # stderr is closed, so the error cannot be reported
         return

@@ -1,9 +1,9 @@
 """
-The memory of this process: how much there is, and how to keep the C library's reserve out of it.
+Memory use of this process, and control over the free memory that the C library retains.
 
-glibc keeps freed blocks of up to 32 MB for later (its threshold for asking the system anew follows
-the largest block freed so far), and has a heap for each thread. What lies in reserve changes from
-run to run, and RSS with it, by tens of MB in either direction, although nothing is held any more.
+glibc retains freed blocks of up to 32 MB for reuse (its mmap threshold follows the largest block
+freed so far) and has one arena per thread. The amount of retained memory varies from run to run,
+so RSS varies by tens of MB even if the program's live memory is constant.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def resident_bytes() -> int:
     Measure the resident set size of this process.
 
     Returns:
-        Bytes.
+        The size in bytes.
     """
     import psutil
 
@@ -29,11 +29,11 @@ def resident_bytes() -> int:
 
 def unshared_bytes() -> int:
     """
-    Measure the resident set size of this process without the shared memory that it looks at.
+    Measure the resident set size of this process without the shared memory that it has mapped.
 
     Returns:
-        Bytes. What lies in the object store of an engine, say, counts for every process that has
-        read it, as long as it is there, and is nobody's growth.
+        The size in bytes. Shared memory, for example the object store of an engine, counts towards
+        the RSS of every process that has read it and must not be taken for growth.
     """
     resident = resident_bytes()
     try:
@@ -48,10 +48,10 @@ def unshared_bytes() -> int:
 
 def give_back_free_memory() -> bool:
     """
-    Make the C library give memory that it holds, but that is free, back to the system.
+    Return free memory that the C library retains to the system.
 
     Returns:
-        Whether the C library can be asked; it is glibc that can.
+        Whether the C library supports this; only glibc does.
     """
     trim = _glibc("malloc_trim")
     if trim is None:
@@ -62,22 +62,22 @@ def give_back_free_memory() -> bool:
 
 def share_one_heap() -> bool:
     """
-    Make all threads allocate from one heap, the only one that is given back to its end.
+    Make all threads allocate from the main heap, which is the only one that glibc fully trims.
 
-    To be called before there are other threads; it is for the rest of the process's life.
+    Must be called before other threads start; cannot be undone.
 
     Returns:
-        Whether the C library can be asked; it is glibc that can.
+        Whether the C library supports this; only glibc does.
     """
     option = _glibc("mallopt")
     return option is not None and bool(option(_M_ARENA_MAX, 1))
 
 
 def _glibc(name: str) -> Any:
-    # `malloc_trim` tells glibc from others, such as musl, whose `mallopt` may mean something else.
+    # `malloc_trim` identifies glibc. In other C libraries `mallopt` may have another meaning.
     try:
         library = ctypes.CDLL(None)
         return getattr(library, name) if hasattr(library, "malloc_trim") else None
     except (OSError, TypeError):
-        # There is no such library to open: Windows.
+        # Windows: None does not refer to a library.
         return None

@@ -1,27 +1,32 @@
 /*
-What the compiled core needs where there is no interpreter lock: readers that take no lock.
+Per-thread state and memory of the compiled core.
 
     Table, one for a registry
-      stripes[seat] --> Stripe of one thread: turn, stamp, last, hits, touched, holds
-                          touched --> Trace --> Trace   (in the slots that were used since the
-                                                         ring was last put in order)
+      stripes[number] --> Stripe of one thread: turn, stamp, hits, holds
+                            holds --> Hold, Hold, ...    (an arena: records of who holds what)
 
-A thread has a seat, a small number that is its own until it ends, and in each registry that it uses
-a stripe, which it alone writes to: so hits of several threads share no cache line but those of what
-they find. Threads beyond the last seat have none, and take the lock of the registry.
+Holds
+    A record of a hold lives in an arena that its stripe owns, never on a C stack: a thread may end,
+    a greenlet may be switched, and a process may fork in the middle of a call, and whoever lists the
+    holds then still reads memory of ours. Taking a record and returning it are pops and pushes of a
+    free list. An arena is freed with its table, and stays if a hold is still recorded in it.
 
-Readers and who waits for them
+    With an interpreter lock a registry has one stripe, number 0, and nothing else of what follows is
+    used; the types and the plain versions of the operations are there so that the core reads the same.
+
+Readers without a lock (free-threaded interpreters)
+    A thread has a number of its own until it ends, and in each registry that it uses a stripe that it
+    alone writes to, so hits of several threads share no cache line except those of what they find.
+    Threads beyond the last number have none, and take the lock of the registry.
+
     A look-up without a lock reads borrowed pointers. It does so between `warmset_enter`, which makes
-    the turn of its stripe odd, and `warmset_leave`, which makes it even; in between is plain C that
-    cannot let go of its thread, a dozen stores long. Who takes something out of a reader's sight
-    does that first, and then waits in `warmset_wait` until each reader that was inside has left:
-    from there on nobody has the old pointer without a reference of his own. That is read-copy-update
-    as P. E. McKenney and J. D. Slingwine describe it, with the waiting made cheap by its rarity.
-    The exchange in `enter` and the fence in `wait` are what orders the two: either the reader sees
-    the change, or the one who waits sees the reader.
-
-On an interpreter with a lock nothing of this is called; the types and the plain versions of the
-operations are there so that the core reads the same.
+    the turn of its stripe odd, and `warmset_leave`, which makes it even; in between is plain C, a
+    dozen stores long, that cannot give up its thread. A thread that takes something out of the reach
+    of readers does that first, and then waits in `warmset_wait` until each reader that was inside has
+    left: from then on nobody has the old pointer without a reference of its own. That is
+    read-copy-update as P. E. McKenney and J. D. Slingwine describe it, with a wait that is cheap
+    because it is rare. The exchange in `enter` and the fence in `wait` order the two: either the
+    reader sees the change, or the waiting thread sees the reader.
 */
 
 #ifndef WARMSET_READERS_H
@@ -134,7 +139,7 @@ static inline PyObject *warmset_item(PyObject *dict, PyObject *key) {
 #endif
 }
 
-/* A new reference to the slot of a name, an exact str; NULL if there is none. No lock is waited for. */
+/* A new reference to the slot of a name, an exact str; NULL if there is none. Waits for no lock. */
 static inline PyObject *warmset_slot_named(PyObject *slots, PyObject *name) {
     PyObject *slot = NULL;
 #if WARMSET_FREE_THREADED
@@ -148,12 +153,12 @@ static inline PyObject *warmset_slot_named(PyObject *slots, PyObject *name) {
 /* -- reference counts -------------------------------------------------------------------------- */
 
 /*
-Let a reference of this thread's be counted where all threads count theirs.
+Count a reference of this thread with those of all threads.
 
-Where there is no interpreter lock, an object has two counts: of the thread that made it, and of all
-others together. When the first comes down to nothing, the interpreter merges the two for ever, and
-the one that is left can be read in one moment. So what a registry keeps is counted with the others:
-then the maker's count comes down as soon as the maker itself has no reference any more.
+On a free-threaded interpreter an object has two counts: one of the thread that made it, and one of
+all others together. When the first drops to zero, the interpreter merges the two for good, and the
+remaining one can be read at one moment. So a reference that a registry keeps is counted with the
+others: then the first count drops as soon as its thread has no reference of its own any more.
 */
 static inline void warmset_share_reference(PyObject *one) {
 #if WARMSET_FREE_THREADED
@@ -165,7 +170,7 @@ static inline void warmset_share_reference(PyObject *one) {
 #endif
 }
 
-/* Whether the caller's is the only reference; 0 where it may be, but that is not to be known. */
+/* Whether the caller's is the only reference; 0 where that is not known. */
 static inline int warmset_is_alone(PyObject *one) {
 #if WARMSET_FREE_THREADED
     Py_ssize_t shared = _Py_atomic_load_ssize(&one->ob_ref_shared);
@@ -181,128 +186,119 @@ static inline int warmset_is_alone(PyObject *one) {
 
 /* -- what the threads write to ---------------------------------------------------------------- */
 
-/* The part of a slot that readers without a lock write to, next to its times. */
-typedef struct warmset_trace {
-    struct warmset_trace *next; /* of those that were touched by the same thread */
-    struct warmset_table *table;
-    uint64_t stamp;  /* orders uses within one reading of the clock */
-    int guard;       /* held for the length of a copy of one of its pointers */
-    uint8_t touched; /* whether it stands in a list of touched ones */
-    uint8_t open;    /* whether readers may take what is in the slot */
-} warmset_trace;
-
 #if WARMSET_FREE_THREADED
-typedef warmset_trace warmset_trace_place;
 typedef PyMutex warmset_mutex;
   #define warmset_mutex_lock(mutex) PyMutex_Lock(mutex)
   #define warmset_mutex_unlock(mutex) PyMutex_Unlock(mutex)
 #else
-typedef char warmset_trace_place; /* nothing reads it, and a slot is not the bigger for it */
 typedef char warmset_mutex;
   #define warmset_mutex_lock(mutex) ((void)(mutex))
   #define warmset_mutex_unlock(mutex) ((void)(mutex))
 #endif
-  #define warmset_mutex_reset(mutex) memset(mutex, 0, sizeof *(mutex))
+#define warmset_mutex_reset(mutex) memset(mutex, 0, sizeof *(mutex))
 
-typedef struct warmset_hold { /* on the C stack of a running call, or in a lease */
-    struct warmset_hold *newer;
-    struct warmset_hold *older;
-    PyObject *slot;
+typedef struct warmset_hold {
+    struct warmset_hold *next; /* in the free list */
+    struct warmset_stripe *stripe;
+    PyObject *entry; /* borrowed from the holder, whose reference outlives it; NULL: free */
     unsigned long thread;
     double since;
-#if WARMSET_FREE_THREADED
-    struct warmset_stripe *stripe; /* whose ring it is in */
-#endif
 } warmset_hold;
 
+enum { WARMSET_CHUNK = 31, WARMSET_STRIPES = 128, WARMSET_LINE = 128 };
+
+typedef struct warmset_chunk {
+    struct warmset_chunk *next;
+    warmset_hold holds[WARMSET_CHUNK];
+} warmset_chunk;
+
 typedef struct warmset_stripe {
-    uint64_t turn;          /* odd while its thread reads */
-    uint64_t stamp;         /* the last that it gave */
-    uint64_t hits;          /* all of its thread */
-    uint64_t before;        /* of the hits, those before its uses of `last` */
-    void *last;             /* the slot that its thread used last, borrowed */
-    warmset_trace *touched; /* slots that it was the first to use since the ring was put in order */
-    warmset_hold holds;     /* the root of the ring of its holds */
-    int lock;               /* of that ring: a lease may be left by another thread */
-    void *memory;           /* what to free */
+    uint64_t turn;   /* odd while its thread reads */
+    uint64_t stamp;  /* the last one that it gave */
+    uint64_t hits;   /* all of its thread */
+    uint64_t before; /* of the hits, those before its uses of `last` */
+    void *last;      /* the entry that its thread used last, borrowed */
+    warmset_hold *free;
+    warmset_chunk *chunks;
+    Py_ssize_t held; /* records in use */
+    int lock;        /* of the arena: a hold may be released by another thread */
+    void *memory;    /* what to free */
 } warmset_stripe;
 
-enum { WARMSET_SEATS = 128, WARMSET_LINE = 128 };
-
 typedef struct warmset_table {
-    warmset_stripe *stripes[WARMSET_SEATS]; /* by seat; at 0 those without one note their holds */
-    Py_ssize_t used;                        /* no stripe stands at this place or beyond */
-    Py_ssize_t owners;                      /* the registry, and its slots */
+    warmset_stripe *stripes[WARMSET_STRIPES]; /* by number; 0 serves threads without a number */
+    Py_ssize_t used;                          /* no stripe has this number or a higher one */
+    Py_ssize_t owners;                        /* the registry, and its slots */
 } warmset_table;
 
-/* -- seats -------------------------------------------------------------------------------------- */
+/* -- numbers of threads --------------------------------------------------------------------------- */
 
-static WARMSET_THREAD_LOCAL int warmset_seat; /* 0: none */
+static WARMSET_THREAD_LOCAL int warmset_number; /* 0: none */
 
 #if WARMSET_FREE_THREADED
-static uint64_t warmset_seats[WARMSET_SEATS / 64] = {1};
+static uint64_t warmset_numbers[WARMSET_STRIPES / 64] = {1};
 
 static int warmset_swap_int(int *at, int old, int value) {
     return _Py_atomic_compare_exchange_int(at, &old, value);
 }
 
-static void warmset_give_seat_up(void *seat) {
-    Py_ssize_t number = (Py_ssize_t)seat;
-    warmset_seat = 0;
-    (void)_Py_atomic_and_uint64(&warmset_seats[number / 64], ~((uint64_t)1 << number % 64));
+static void warmset_return_number(void *mine) {
+    Py_ssize_t number = (Py_ssize_t)mine;
+    warmset_number = 0;
+    (void)_Py_atomic_and_uint64(&warmset_numbers[number / 64], ~((uint64_t)1 << number % 64));
 }
 
-/* The seat is given back when the thread ends. */
+/* The number is returned when the thread ends. */
   #if defined(_WIN32)
 static DWORD warmset_at_end = FLS_OUT_OF_INDEXES;
-static void WINAPI warmset_thread_ends(void *seat) {
-    if (seat != NULL) warmset_give_seat_up(seat);
+static void WINAPI warmset_thread_ends(void *number) {
+    if (number != NULL) warmset_return_number(number);
 }
-static int warmset_prepare_seats(void) {
+static int warmset_prepare_numbers(void) {
     if (warmset_at_end == FLS_OUT_OF_INDEXES) warmset_at_end = FlsAlloc(warmset_thread_ends);
     return warmset_at_end == FLS_OUT_OF_INDEXES ? -1 : 0;
 }
-static int warmset_note_seat(Py_ssize_t seat) {
-    return FlsSetValue(warmset_at_end, (void *)seat) ? 0 : -1;
+static int warmset_note_number(Py_ssize_t number) {
+    return FlsSetValue(warmset_at_end, (void *)number) ? 0 : -1;
 }
   #else
 static pthread_key_t warmset_at_end;
 static int warmset_prepared;
-static int warmset_prepare_seats(void) {
+static int warmset_prepare_numbers(void) {
     if (!warmset_prepared) {
-        if (pthread_key_create(&warmset_at_end, warmset_give_seat_up) != 0) return -1;
+        if (pthread_key_create(&warmset_at_end, warmset_return_number) != 0) return -1;
         warmset_prepared = 1;
     }
     return 0;
 }
-static int warmset_note_seat(Py_ssize_t seat) {
-    return pthread_setspecific(warmset_at_end, (void *)seat);
+static int warmset_note_number(Py_ssize_t number) {
+    return pthread_setspecific(warmset_at_end, (void *)number);
 }
   #endif
 
-static void warmset_take_seat(void) {
-    Py_ssize_t seat;
-    for (seat = 1; seat < WARMSET_SEATS && warmset_seat == 0; seat++) {
-        uint64_t bit = (uint64_t)1 << seat % 64;
-        if (_Py_atomic_or_uint64(&warmset_seats[seat / 64], bit) & bit) continue;
-        if (warmset_note_seat(seat) == 0) warmset_seat = (int)seat;
-        else warmset_give_seat_up((void *)seat);
+static void warmset_take_number(void) {
+    Py_ssize_t number;
+    for (number = 1; number < WARMSET_STRIPES && warmset_number == 0; number++) {
+        uint64_t bit = (uint64_t)1 << number % 64;
+        if (_Py_atomic_or_uint64(&warmset_numbers[number / 64], bit) & bit) continue;
+        if (warmset_note_number(number) == 0) warmset_number = (int)number;
+        else warmset_return_number((void *)number);
     }
 }
 
 /* In a child process there is no other thread. */
-static void warmset_keep_own_seat(void) {
-    memset(warmset_seats, 0, sizeof warmset_seats);
-    warmset_seats[0] = 1;
-    warmset_seats[warmset_seat / 64] |= (uint64_t)1 << warmset_seat % 64;
+static void warmset_keep_own_number(void) {
+    memset(warmset_numbers, 0, sizeof warmset_numbers);
+    warmset_numbers[0] = 1;
+    warmset_numbers[warmset_number / 64] |= (uint64_t)1 << warmset_number % 64;
 }
 #else
 static inline int warmset_swap_int(int *at, int old, int value) {
     return *at == old ? (*at = value, 1) : 0;
 }
-static inline int warmset_prepare_seats(void) { return 0; }
-static inline void warmset_take_seat(void) {}
-static inline void warmset_keep_own_seat(void) {}
+static inline int warmset_prepare_numbers(void) { return 0; }
+static inline void warmset_take_number(void) {}
+static inline void warmset_keep_own_number(void) {}
 #endif
 
 /* -- tables and stripes ----------------------------------------------------------------------- */
@@ -313,8 +309,17 @@ static inline warmset_stripe *warmset_new_stripe(void) {
     if (memory == NULL) return NULL;
     stripe = (warmset_stripe *)(memory + WARMSET_LINE - (uintptr_t)memory % WARMSET_LINE);
     stripe->memory = memory;
-    stripe->holds.newer = stripe->holds.older = &stripe->holds;
     return stripe;
+}
+
+static inline void warmset_drop_stripe(warmset_stripe *stripe) {
+    warmset_chunk *chunk, *next;
+    if (stripe == NULL || stripe->held > 0) return; /* whoever holds still writes to its record */
+    for (chunk = stripe->chunks; chunk != NULL; chunk = next) {
+        next = chunk->next;
+        free(chunk);
+    }
+    free(stripe->memory);
 }
 
 static inline void warmset_drop_table(warmset_table *table) {
@@ -323,8 +328,7 @@ static inline void warmset_drop_table(warmset_table *table) {
 #if WARMSET_FREE_THREADED
     if (_Py_atomic_add_ssize(&table->owners, -1) > 1) return;
 #endif
-    for (i = 0; i < table->used; i++)
-        if (table->stripes[i] != NULL) free(table->stripes[i]->memory);
+    for (i = 0; i < table->used; i++) warmset_drop_stripe(table->stripes[i]);
     free(table);
 }
 
@@ -341,22 +345,27 @@ static inline warmset_table *warmset_new_table(void) {
 }
 
 /* Give the calling thread a stripe, if it can have one. Under the lock. */
-static inline void warmset_sit_down(warmset_table *table) {
+static inline void warmset_join(warmset_table *table) {
     warmset_stripe *stripe;
-    if (warmset_seat == 0) warmset_take_seat();
-    if (warmset_seat == 0 || table->stripes[warmset_seat] != NULL) return;
+    if (warmset_number == 0) warmset_take_number();
+    if (warmset_number == 0 || table->stripes[warmset_number] != NULL) return;
     stripe = warmset_new_stripe();
     if (stripe == NULL) return;
-    warmset_store_pointer(&table->stripes[warmset_seat], stripe);
-    if (warmset_seat >= table->used) {
-        Py_ssize_t used = warmset_seat + 1;
+    warmset_store_pointer(&table->stripes[warmset_number], stripe);
+    if (warmset_number >= table->used) {
+        Py_ssize_t used = warmset_number + 1;
         warmset_add_size(&table->used, used - table->used);
     }
 }
 
 static inline warmset_stripe *warmset_own(warmset_table *table) {
-    return warmset_seat == 0 ? NULL
-                             : (warmset_stripe *)warmset_load_pointer(&table->stripes[warmset_seat]);
+#if WARMSET_FREE_THREADED
+    if (warmset_number == 0) return NULL;
+    return (warmset_stripe *)warmset_load_pointer(&table->stripes[warmset_number]);
+#else
+    (void)table;
+    return NULL;
+#endif
 }
 
 static inline Py_ssize_t warmset_table_bytes(warmset_table *table) {
@@ -409,31 +418,6 @@ static inline void warmset_wait(warmset_table *table) {
 
 /* -- what readers note ------------------------------------------------------------------------ */
 
-/* Put a slot into the list of those that are out of order, unless it is in one. */
-static inline void warmset_touch(warmset_stripe *stripe, warmset_trace *trace) {
-    warmset_trace *head;
-    if (warmset_load_byte(&trace->touched) || warmset_exchange_byte(&trace->touched, 1)) return;
-    head = (warmset_trace *)warmset_load_pointer(&stripe->touched);
-    do {
-        trace->next = head;
-    } while (!warmset_replace_pointer(&stripe->touched, &head, trace));
-}
-
-/* Take the lists of all threads, as one that is not in order. */
-static inline warmset_trace *warmset_gather(warmset_table *table) {
-    warmset_trace *all = NULL, *last, *list;
-    Py_ssize_t i;
-    for (i = 1; i < table->used; i++) {
-        warmset_stripe *stripe = table->stripes[i];
-        if (stripe == NULL || warmset_load_pointer(&stripe->touched) == NULL) continue;
-        list = last = (warmset_trace *)warmset_exchange_pointer(&stripe->touched, NULL);
-        while (last->next != NULL) last = last->next;
-        last->next = all;
-        all = list;
-    }
-    return all;
-}
-
 static inline uint64_t warmset_hits(warmset_table *table) {
     uint64_t hits = 0;
     Py_ssize_t i, used = warmset_load_size(&table->used);
@@ -444,18 +428,18 @@ static inline uint64_t warmset_hits(warmset_table *table) {
     return hits;
 }
 
-/* The uses of a slot that its threads have not added to it yet; and let them forget it. */
-static inline uint64_t warmset_late_uses(warmset_table *table, void *slot, int forget) {
+/* The uses of an entry that its threads have not added to it yet; `forget` takes them over. */
+static inline uint64_t warmset_late_uses(warmset_table *table, void *entry, int forget) {
     uint64_t uses = 0;
     Py_ssize_t i, used;
     if (table == NULL) return 0;
     used = warmset_load_size(&table->used);
     for (i = 1; i < used; i++) {
         warmset_stripe *stripe = (warmset_stripe *)warmset_load_pointer(&table->stripes[i]);
-        void *last = slot;
+        void *last = entry;
         uint64_t late;
-        if (stripe == NULL || warmset_load_pointer(&stripe->last) != slot) continue;
-        /* Read before it is let go: after that, its thread counts on from another base. */
+        if (stripe == NULL || warmset_load_pointer(&stripe->last) != entry) continue;
+        /* Read before it is taken over: after that, its thread counts from another base. */
         late = warmset_load_number(&stripe->hits) - warmset_load_number(&stripe->before);
         if (!forget || warmset_replace_pointer(&stripe->last, &last, NULL)) uses += late;
     }
@@ -488,33 +472,49 @@ static inline void warmset_unlock(int *lock) {
 
 /* -- holds ------------------------------------------------------------------------------------ */
 
-static inline void warmset_link_hold(warmset_table *table, warmset_hold *hold) {
-#if WARMSET_FREE_THREADED
-    warmset_stripe *stripe = warmset_own(table);
-    if (stripe == NULL) stripe = table->stripes[0];
-    hold->stripe = stripe;
-    warmset_lock(&stripe->lock);
-    hold->newer = &stripe->holds;
-    hold->older = stripe->holds.older;
-    hold->older->newer = hold;
-    stripe->holds.older = hold;
-    warmset_unlock(&stripe->lock);
-#else
-    (void)table, (void)hold;
-#endif
+/* Add a chunk of records to the free list of a stripe; -1 if there is no memory. */
+static inline int warmset_grow(warmset_stripe *stripe) {
+    warmset_chunk *chunk = (warmset_chunk *)calloc(1, sizeof(warmset_chunk));
+    int i;
+    if (chunk == NULL) return -1;
+    for (i = 0; i < WARMSET_CHUNK; i++) {
+        chunk->holds[i].stripe = stripe;
+        chunk->holds[i].next = stripe->free;
+        stripe->free = &chunk->holds[i];
+    }
+    chunk->next = stripe->chunks;
+    stripe->chunks = chunk;
+    return 0;
 }
 
-static inline void warmset_unlink_hold(warmset_hold *hold) {
-#if WARMSET_FREE_THREADED
-    if (hold->newer == NULL) return;
-    warmset_lock(&hold->stripe->lock);
-    hold->newer->older = hold->older;
-    hold->older->newer = hold->newer;
-    warmset_unlock(&hold->stripe->lock);
-    hold->newer = hold->older = NULL;
-#else
-    (void)hold;
-#endif
+/* Record a hold; NULL if there is no memory. The entry is borrowed from the holder. */
+static inline warmset_hold *warmset_take_hold(
+    warmset_table *table, PyObject *entry, unsigned long thread, double since
+) {
+    warmset_stripe *stripe = warmset_own(table);
+    warmset_hold *hold = NULL;
+    if (stripe == NULL) stripe = table->stripes[0];
+    warmset_lock(&stripe->lock);
+    if (stripe->free != NULL || warmset_grow(stripe) == 0) {
+        hold = stripe->free;
+        stripe->free = hold->next;
+        stripe->held++;
+        hold->thread = thread;
+        hold->since = since;
+        hold->entry = entry;
+    }
+    warmset_unlock(&stripe->lock);
+    return hold;
+}
+
+static inline void warmset_return_hold(warmset_hold *hold) {
+    warmset_stripe *stripe = hold->stripe;
+    warmset_lock(&stripe->lock);
+    hold->entry = NULL;
+    hold->next = stripe->free;
+    stripe->free = hold;
+    stripe->held--;
+    warmset_unlock(&stripe->lock);
 }
 
 #endif

@@ -1,8 +1,8 @@
 """
-What can go wrong, one class for each stage of the way from a class name to a method call.
+The errors: one class for each stage between a class name and a method call.
 
-Every error of the registry is a `MethodRegistryError` and also the builtin that fits, so that a
-caller may catch broad or narrow. Each carries its facts as fields, not only as text.
+Every error of the registry derives from `MethodRegistryError` and from the matching built-in
+error, so that callers can catch either. The details are available as attributes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,20 @@ if TYPE_CHECKING:
     _Error = TypeVar("_Error", bound=Exception)
 
 
-def _restore(cls: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -> _Error:
-    # Without the constructor, whose parameters are not those that `args` holds.
-    # The builtin with the widest layout makes it: `RuntimeError` refuses to make an `OSError`.
+def restore_error(cls: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -> _Error:
+    """
+    Create an error without calling its constructor, whose parameters differ from `args`.
+
+    Args:
+        cls: The class of the error.
+        args: The `args` of the error.
+        fields: Its attributes.
+
+    Returns:
+        The error, without traceback, cause and context.
+    """
+    # `__new__` must come from the base with the widest layout: `RuntimeError.__new__` cannot
+    # create an `OSError`.
     base: Any = cls
     while "__new__" not in vars(base):
         base = base.__base__
@@ -29,14 +40,14 @@ def _restore(cls: type[_Error], args: tuple[Any, ...], fields: dict[str, Any]) -
 
 class MethodRegistryError(RuntimeError):
     """
-    A class, an instance or a method could not be had.
+    The registry could not provide a class, an instance or a method.
 
     Args:
-        message: The whole text: what, where, and what was expected.
-        class_name: The name that was asked for.
-        class_path: The dotted path behind the name, if it has one.
+        message: The complete message: what failed, where, and what was expected.
+        class_name: The requested class name.
+        class_path: The dotted path registered for the name, if any.
 
-    The cause, where there is one, is chained as ``__cause__``.
+    The original error, if any, is available as ``__cause__``.
     """
 
     stage = "registry"
@@ -55,23 +66,29 @@ class MethodRegistryError(RuntimeError):
         self.class_path = class_path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.args, self.__dict__)
+        return restore_error, (type(self), self.args, self.__dict__)
 
-    def _again(self) -> MethodRegistryError:
-        # One exception object must not be raised twice: each raise appends to its traceback, and
-        # threads would append to each other's. A waiter and a remembered failure raise a copy.
-        copy = _restore(type(self), self.args, self.__dict__)
+    def fresh_copy(self) -> MethodRegistryError:
+        """
+        Copy the error, so that it can be raised again.
+
+        Returns:
+            An equal error with the same cause and without a traceback.
+        """
+        # Each raise appends to the traceback of the exception object. If waiters in several
+        # threads raised the same object, their tracebacks would mix.
+        copy = restore_error(type(self), self.args, self.__dict__)
         copy.__cause__ = self.__cause__
         return copy
 
 
 class UnknownClassError(MethodRegistryError, LookupError):
     """
-    No class of this name is registered.
+    The class name is not registered.
 
     Args:
-        class_name: The name that was asked for.
-        suggestions: The nearest registered names, best first.
+        class_name: The requested class name.
+        suggestions: The most similar registered names, best match first.
     """
 
     stage = "name"
@@ -89,7 +106,7 @@ class ClassPathError(MethodRegistryError, ValueError):
 
 
 class ClassImportError(MethodRegistryError, ImportError):
-    """The module of a class path cannot be imported."""
+    """The module of a class path could not be imported."""
 
     stage = "import"
 
@@ -101,30 +118,30 @@ class ClassAttributeError(MethodRegistryError, AttributeError):
 
 
 class NotAClassError(MethodRegistryError, TypeError):
-    """What a class path names is not a class."""
+    """A class path refers to something that is not a class."""
 
     stage = "class"
 
 
 class BuildError(MethodRegistryError):
-    """The constructor, or the rule, of a class raised or gave nothing."""
+    """The constructor or rule of a class raised an error or returned None."""
 
     stage = "build"
 
 
 class AsyncRuleError(BuildError):
     """
-    The rule of a class is asynchronous, and the class was asked for synchronously.
+    A class with an asynchronous rule was looked up synchronously.
 
     Args:
-        class_name: The class that was asked for.
-        class_path: Its path.
+        class_name: The requested class name.
+        class_path: The class path.
     """
 
     def __init__(self, class_name: str, class_path: str | None) -> None:
         super().__init__(
-            f"the rule of {class_name!r} ({class_path}) is asynchronous, and no event loop waits "
-            "for this build; ask for the class by way of warmset.aio.AsyncMethodExecutor",
+            f"the rule of {class_name!r} ({class_path}) is asynchronous and cannot be awaited in a "
+            "synchronous look-up; use warmset.aio.AsyncMethodExecutor",
             class_name=class_name,
             class_path=class_path,
         )
@@ -132,11 +149,11 @@ class AsyncRuleError(BuildError):
 
 class MethodNotFoundError(MethodRegistryError, AttributeError):
     """
-    An instance has no such method, or what it has is not callable.
+    An instance has no such method, or the attribute is not callable.
 
     Args:
-        message: The whole text.
-        method_name: The method that was asked for.
+        message: The complete message.
+        method_name: The requested method name.
         class_name: As in `MethodRegistryError`.
         class_path: As in `MethodRegistryError`.
     """
@@ -157,11 +174,10 @@ class MethodNotFoundError(MethodRegistryError, AttributeError):
 
 class CycleError(MethodRegistryError, RecursionError):
     """
-    A build waits, directly or through other builds, for itself.
+    A build waits, directly or through other builds, for its own completion.
 
     Args:
-        chain: The class names in the order in which they asked for each other; the first is also
-            the last.
+        chain: The class names in the order of their look-ups; the first name is also the last.
     """
 
     stage = "cycle"
@@ -173,13 +189,13 @@ class CycleError(MethodRegistryError, RecursionError):
 
 class BuildTimeoutError(MethodRegistryError, TimeoutError):
     """
-    Another thread's build of a class took longer than this one would wait.
+    A look-up waited longer than ``build_timeout_seconds`` for a build in another thread.
 
     Args:
-        class_name: The class that was asked for.
-        class_path: Its path.
-        builder: The name of the thread that builds it.
-        seconds: For how long it has been building.
+        class_name: The requested class name.
+        class_path: The class path.
+        builder: The name of the building thread.
+        seconds: The duration of the build so far.
     """
 
     stage = "build"
@@ -188,8 +204,8 @@ class BuildTimeoutError(MethodRegistryError, TimeoutError):
         self, class_name: str, class_path: str | None, *, builder: str, seconds: float
     ) -> None:
         super().__init__(
-            f"{class_name!r} ({class_path}) is being built by {builder!r} for {seconds:.1f} s now, "
-            "longer than build_timeout_seconds",
+            f"thread {builder!r} has been building {class_name!r} ({class_path}) for "
+            f"{seconds:.1f} s, longer than build_timeout_seconds",
             class_name=class_name,
             class_path=class_path,
         )
@@ -198,13 +214,13 @@ class BuildTimeoutError(MethodRegistryError, TimeoutError):
 
 
 class CapacityError(MethodRegistryError, TimeoutError):
-    """A build waited in vain for room: everything that is cached is held."""
+    """A build timed out while it waited for capacity, because every cached instance is held."""
 
     stage = "build"
 
 
 class ClosedError(MethodRegistryError):
-    """The registry was closed and builds nothing any more."""
+    """The registry is closed and no longer builds instances."""
 
     stage = "closed"
 
@@ -213,18 +229,18 @@ class ArgRouterError(RuntimeError):
     """A payload could not be routed to a method."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.args, self.__dict__)
+        return restore_error, (type(self), self.args, self.__dict__)
 
 
 class ArgumentValidationError(ArgRouterError, TypeError):
     """
-    A payload does not fit the signature of its method; the method was not called.
+    A payload does not match the signature of the method; the method was not called.
 
     Args:
-        class_name: The class that was asked for.
-        method_name: The method that was asked for.
-        missing: Required parameters that the payload lacks.
-        unexpected: Names in the payload that the method does not take.
+        class_name: The requested class name.
+        method_name: The requested method name.
+        missing: Required parameters that are not in the payload.
+        unexpected: Names in the payload that the method does not accept.
         mistyped: Parameter name -> "expected X, got Y".
     """
 
@@ -242,10 +258,12 @@ class ArgumentValidationError(ArgRouterError, TypeError):
         self.missing = frozenset(missing)
         self.unexpected = frozenset(unexpected)
         self.mistyped = dict(mistyped or {})
-        faults = [
+        problems = [
             f"{word} {', '.join(sorted(names))}"
             for word, names in (("missing", self.missing), ("unexpected", self.unexpected))
             if names
         ]
-        faults += [f"{name} {fault}" for name, fault in sorted(self.mistyped.items())]
-        super().__init__(f"arguments do not fit {class_name}.{method_name}: {'; '.join(faults)}")
+        problems += [f"{name} {problem}" for name, problem in sorted(self.mistyped.items())]
+        super().__init__(
+            f"arguments do not match {class_name}.{method_name}: {'; '.join(problems)}"
+        )

@@ -47,8 +47,8 @@ class RemovalEvent(NamedTuple):
     """
     An instance left the cache.
 
-    Seconds are counted back from the moment of the telling; `held` says that somebody held the
-    instance when it left, so that it is closed later, or revived.
+    Seconds are counted back from the moment of the report; `held` means that the instance was held
+    when it was removed, so that it is closed when its last lease ends.
     """
 
     class_name: str
@@ -66,8 +66,9 @@ class BuildEvent(NamedTuple):
     """
     A build ended: import, and constructor or rule.
 
-    Each that `RegistryStats.builds` or `failed_builds` counts is told once. What was interrupted
-    (`KeyboardInterrupt`) is neither, and a remembered failure that comes back is no build.
+    Each build that `RegistryStats.builds` or `failed_builds` counts is reported once. An
+    interrupted build (`KeyboardInterrupt`) is neither, and a remembered failure that is raised
+    again is no build.
     """
 
     class_name: str
@@ -84,10 +85,10 @@ class BuildEvent(NamedTuple):
     bytes: int | None = None
     """Its size, where something measures it."""
     within: str | None = None
-    """The class in whose build this one was asked for; None if it was asked for from outside."""
+    """The class whose build looked this one up; None if no build did."""
     asked_for: tuple[str, ...] = ()
-    """The classes that it asked for itself and that were not warm: built for it, or waited for."""
+    """The classes that the build looked up and that were not warm: built for it, or waited for."""
     own_seconds: float = 0.0
-    """`seconds`, less those that it spent on what it asked for."""
+    """`seconds`, less those spent on these look-ups."""
     opened: bool = False
     """Whether it was not built, but opened from a snapshot; see `warmset.share`."""

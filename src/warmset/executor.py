@@ -9,8 +9,8 @@ from _collections_abc import Mapping
 
 from . import _logs
 from ._core import ExecutorCore
+from .api import Registry
 from .errors import ArgumentValidationError, MethodNotFoundError, MethodRegistryError
-from .registry import Registry
 from .routing import compile_plan
 
 TYPE_CHECKING = False
@@ -25,12 +25,12 @@ __all__ = ["LazyInstances", "MethodExecutor"]
 
 class LazyInstances(Mapping[str, "Any"]):
     """
-    The registered names as a read-only mapping; an instance is built when it is asked for.
+    The registered names as a read-only mapping; an instance is built when it is looked up.
 
-    Iteration, `len` and ``in`` build nothing. What is given here is not held: see `Registry.use`.
+    Iteration, `len` and ``in`` build nothing. What is returned is not held: see `Registry.use`.
 
     Args:
-        registry: Where instances come from.
+        registry: The registry that provides the instances.
     """
 
     __slots__ = ("_registry",)
@@ -43,11 +43,11 @@ class LazyInstances(Mapping[str, "Any"]):
 
     def get(self, class_name: str, default: Any = None) -> Any:
         """
-        Give an instance, or the default where it cannot be had.
+        Return an instance, or the default where there is none.
 
         Args:
             class_name: A name, registered or not.
-            default: What to give if the name is unknown or its build failed.
+            default: What to return if the name is unknown or its build failed.
 
         Returns:
             The instance or the default.
@@ -75,10 +75,10 @@ class MethodExecutor(ExecutorCore):
     Executes methods by name, on instances that a registry keeps warm.
 
     Args:
-        method_registry: The registry. None makes one over the default table; what of it could not
-            be had puts the executor in degraded mode, with the reason, and never raises.
+        method_registry: The registry. None makes one over the default table; a part of it that is
+            not available puts the executor in degraded mode, with the reason, and raises nothing.
 
-    In degraded mode `execute` of a method that cannot be had returns None with a warning logged.
+    In degraded mode `execute` of a method that is not available returns None and logs a warning.
     Every method may be called from any thread.
     """
 
@@ -90,7 +90,7 @@ class MethodExecutor(ExecutorCore):
             try:
                 method_registry = self._registry_type()
             except Exception as error:
-                self._degrade(f"the default class table cannot be had: {error}")
+                self._degrade(f"the default class table is not available: {error}")
                 method_registry = self._registry_type({})
             else:
                 if not len(method_registry):
@@ -113,12 +113,12 @@ class MethodExecutor(ExecutorCore):
 
     @property
     def degraded_mode(self) -> bool:
-        """Whether something was missing when the executor came up: see `degraded_reasons`."""
+        """Whether something was missing when the executor was made: see `degraded_reasons`."""
         return bool(self.degraded_reasons)
 
     @property
     def registry(self) -> Registry:
-        """The registry that the instances come from."""
+        """The registry that provides the instances."""
         return self._registry  # type: ignore[return-value]
 
     def has_method(self, class_name: str, method_name: str) -> bool:
@@ -136,7 +136,7 @@ class MethodExecutor(ExecutorCore):
 
     def inject_method(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
         """
-        Give a method from outside; it wins over the class's own.
+        Inject a method; it takes precedence over the class's own.
 
         Args:
             class_name: Any name, registered or not.
@@ -150,7 +150,7 @@ class MethodExecutor(ExecutorCore):
         Remove every instance, as between two runs of a pipeline.
 
         Args:
-            release: Have memory given back, and report what came of it; see `Registry.clear_cache`.
+            release: Also return memory to the system, and report that; see `Registry.clear_cache`.
 
         Returns:
             As `Registry.clear_cache`.
@@ -162,13 +162,13 @@ class MethodExecutor(ExecutorCore):
         Evict the instances that have been idle for longer than the TTL.
 
         Returns:
-            How many left.
+            How many were evicted.
         """
         return self.registry.evict_expired()
 
     def get_registry_stats(self) -> dict[str, Any]:
         """
-        Give the statistics of the registry.
+        Return the statistics of the registry.
 
         Returns:
             As `Registry.get_stats`.
@@ -177,7 +177,7 @@ class MethodExecutor(ExecutorCore):
 
     def get_routing_metrics(self) -> dict[str, Any]:
         """
-        Tell how payloads fared.
+        Return the counts of routed and refused payloads.
 
         Returns:
             total_routes, validation_errors (payloads refused), silent_drops_prevented (arguments
@@ -212,14 +212,14 @@ class MethodExecutor(ExecutorCore):
         try:
             return plan.route(class_name, method_name, arguments)
         except ArgumentValidationError as error:
-            self._refused(len(error.unexpected))
+            self._count_refusal(len(error.unexpected))
             raise
 
-    def _unavailable(self, class_name: str, method_name: str, error: MethodRegistryError) -> Any:
+    def unavailable(self, class_name: str, method_name: str, error: MethodRegistryError) -> Any:
         if self.degraded_mode:
             _logs.warning(
                 "executor",
-                "degraded mode: %s.%s cannot be had, None is returned: %s",
+                "degraded mode: %s.%s is not available, None is returned: %s",
                 class_name,
                 method_name,
                 error,
@@ -233,15 +233,15 @@ class MethodExecutor(ExecutorCore):
         try:
             if isinstance(error, AttributeError):
                 raise error
-            raise self._not_had(class_name, method_name, error) from error
+            raise self._not_available(class_name, method_name, error) from error
         finally:
             del error  # it refers to this frame, which would keep all that it holds
 
-    def _not_had(
+    def _not_available(
         self, class_name: str, method_name: str, error: MethodRegistryError
     ) -> MethodNotFoundError:
         return MethodNotFoundError(
-            f"{class_name}.{method_name} cannot be had: {error}",
+            f"{class_name}.{method_name} is not available: {error}",
             class_name=class_name,
             class_path=error.class_path,
             method_name=method_name,

@@ -1,11 +1,11 @@
 """
-The private names that the pipeline's own code and tests reach for.
+The private names that the pipeline's own code and tests use.
 
 Nothing else in the package knows this module. It adds names to the registry and the executor; a
 look-up does not pass through it.
 
 Wall-clock seconds
-    A `CacheEntry` tells times as `time.time()` does, the core keeps monotonic ones. The difference
+    A `CacheEntry` shows times as `time.time()` does, the core keeps monotonic ones. The difference
     is read once for each registry, so that an entry does not change while it is only read.
 """
 
@@ -15,9 +15,10 @@ from _collections_abc import MutableMapping, MutableSet
 from time import time
 from weakref import ReferenceType
 
+from .api import Registry
+from .codes import CACHED, DISCARDED, WEAK
 from .errors import BuildError, ClosedError
 from .executor import MethodExecutor as _MethodExecutor
-from .registry import Registry
 from .resolver import check_name
 
 TYPE_CHECKING = False
@@ -25,12 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from ._core import Slot
+    from ._core import Entry, Slot
 
 __all__ = ["CacheEntry", "MethodExecutor", "MethodRegistry"]
-
-_STRONG, _WEAK = 1, 2  # kinds of a slot
-_DISCARDED = 7  # a value of `events.RemovalCause`
 
 
 class CacheEntry:
@@ -44,11 +42,11 @@ class CacheEntry:
         access_count: How often it was used.
 
     An entry that was read from or written to ``registry._cache`` is live: it shows what the
-    registry knows, and what is assigned to it counts there, until its instance leaves. After that
-    it keeps what it showed last.
+    registry knows, and what is assigned to it takes effect there, until its instance is removed.
+    After that it keeps what it showed last.
     """
 
-    __slots__ = ("_epoch", "_facts", "_instance", "_registry", "_slot")
+    __slots__ = ("_entry", "_facts", "_instance", "_registry")
 
     def __init__(
         self, instance: Any, created_at: float, last_accessed: float, access_count: int = 0
@@ -56,32 +54,31 @@ class CacheEntry:
         self._instance = instance
         self._facts = (created_at, last_accessed, _count(access_count))
         self._registry: MethodRegistry | None = None
-        self._slot: Slot | None = None
-        self._epoch = 0
+        self._entry: Entry | None = None
 
-    def _attach(self, registry: MethodRegistry, slot: Slot) -> CacheEntry:
-        self._registry, self._slot, self._epoch = registry, slot, slot.epoch
+    def _attach(self, registry: MethodRegistry, entry: Entry | None) -> CacheEntry:
+        self._registry, self._entry = registry, entry
         return self
 
     def _read(self) -> tuple[float, float, int]:
-        slot, registry = self._slot, self._registry
-        if slot is not None and registry is not None:
+        entry, registry = self._entry, self._registry
+        if entry is not None and registry is not None:
             offset = registry._wall_offset
-            facts = slot.built_at + offset, slot.last_used + offset, slot.uses
-            if slot.epoch == self._epoch and slot.kind == _STRONG:
+            facts = entry.built_at + offset, entry.last_used + offset, entry.uses
+            if entry.state == CACHED:
                 self._facts = facts
             else:
-                self._slot = self._registry = None
+                self._entry = self._registry = None
         return self._facts
 
     def _write(self, created_at: float, last_accessed: float, access_count: int) -> None:
         self._facts = (created_at, last_accessed, _count(access_count))
-        slot, registry = self._slot, self._registry
-        if slot is not None and registry is not None and slot.epoch == self._epoch:
+        entry, registry = self._entry, self._registry
+        if entry is not None and registry is not None:
             offset = registry._wall_offset
-            # The system's clock may be ahead of the coarse one: nobody was used in the future.
-            last_used = min(last_accessed - offset, registry._now())
-            registry._amend(slot, created_at - offset, last_used, access_count)
+            # The system's clock may be ahead of the coarse one: no use is in the future.
+            last_used = min(last_accessed - offset, registry.now())
+            registry.amend(entry, created_at - offset, last_used, access_count)
 
     @property
     def instance(self) -> Any:
@@ -91,10 +88,10 @@ class CacheEntry:
     @instance.setter
     def instance(self, value: Any) -> None:
         facts = self._read()
-        slot, registry = self._slot, self._registry
+        entry, registry = self._entry, self._registry
         self._instance = value
-        if slot is not None and registry is not None:
-            registry._cache[slot.name] = self
+        if entry is not None and registry is not None:
+            registry._cache[entry.name] = self
             self._facts = facts
 
     @property
@@ -165,44 +162,48 @@ def _count(value: int) -> int:
     return value
 
 
-class _Slots(MutableMapping[str, "Any"]):
-    """The slots of one kind as a mapping that can be written to."""
+class _Entries(MutableMapping[str, "Any"]):
+    """The cached entries of one kind as a mapping that can be written to, in build order."""
 
     __slots__ = ("_registry",)
-    _kind = 0
+    _state = CACHED
 
     def __init__(self, registry: MethodRegistry) -> None:
         self._registry = registry
 
-    def _slot(self, class_name: object) -> Slot | None:
-        slot = self._registry._slots.get(class_name) if isinstance(class_name, str) else None
-        return slot if slot is not None and slot.kind == self._kind else None
+    def _entry(self, class_name: object) -> Entry | None:
+        slot = self._registry.slots.get(class_name) if isinstance(class_name, str) else None
+        entry = None if slot is None else slot.entry
+        return entry if entry is not None and entry.state == self._state else None
 
-    def _write(self, class_name: str, write: Callable[[Slot], bool]) -> Slot:
-        """Write into the slot of a name, made anew if it is forgotten in the same moment."""
+    def _write(self, class_name: str, write: Callable[[Slot], Entry | None]) -> Entry:
+        """Write into the slot of a name, made anew if it is dropped at the same moment."""
         registry = self._registry
         class_name = check_name(class_name)
-        while not registry._closed:
-            slot = registry._slots.get(class_name)
+        while not registry.closed:
+            slot = registry.slots.get(class_name)
             if slot is None:
-                slot, _ = registry._add_slot(class_name, None)
-            if write(slot):
-                return slot
+                slot, _ = registry.add_slot(class_name, None)
+            entry = write(slot)
+            if entry is not None:
+                return entry
         raise ClosedError(f"the registry is closed: {class_name!r} is not kept")
 
     def __contains__(self, class_name: object) -> bool:
-        return self._slot(class_name) is not None
+        return self._entry(class_name) is not None
 
     def __iter__(self) -> Iterator[str]:
-        slots = list(self._registry._slots.values())
-        return iter([slot.name for slot in slots if slot.kind == self._kind])
+        entries = [slot.entry for slot in list(self._registry.slots.values())]
+        mine = [entry for entry in entries if entry is not None and entry.state == self._state]
+        mine.sort(key=lambda entry: entry.serial)
+        return iter([entry.name for entry in mine])
 
     def __delitem__(self, class_name: str) -> None:
-        slot = self._slot(class_name)
-        if slot is None or not self._registry._remove(slot, _DISCARDED):
+        entry = self._entry(class_name)
+        if entry is None or not self._registry.remove_from(entry.slot, DISCARDED):
             raise KeyError(class_name)
-        if slot.path is None:
-            self._registry._drop_slot(slot, _DISCARDED)
+        if entry.slot.target is None:
+            self._registry.forget_slot(entry.slot, DISCARDED)
 
     def pop(self, class_name: str, *default: Any) -> Any:
         # In place of the mixin's, which does not expect another thread to be quicker.
@@ -223,19 +224,18 @@ class _Slots(MutableMapping[str, "Any"]):
         return f"{type(self).__name__}({dict(self)!r})"
 
 
-class _Cache(_Slots):
+class _Cache(_Entries):
     """The instances that are kept strongly, as `CacheEntry`."""
 
     __slots__ = ()
-    _kind = _STRONG
 
     def __getitem__(self, class_name: str) -> CacheEntry:
-        slot = self._slot(class_name)
-        if slot is None:
+        entry = self._entry(class_name)
+        if entry is None:
             raise KeyError(class_name)
-        entry = CacheEntry(slot.instance, 0.0, 0.0)._attach(self._registry, slot)
-        entry._read()
-        return entry
+        shown = CacheEntry(entry.instance, 0.0, 0.0)._attach(self._registry, entry)
+        shown._read()
+        return shown
 
     def __setitem__(self, class_name: str, entry: CacheEntry) -> None:
         if not isinstance(entry, CacheEntry):
@@ -243,34 +243,31 @@ class _Cache(_Slots):
         registry = self._registry
         created_at, last_accessed, access_count = entry._read()
         offset = registry._wall_offset
-        # The system's clock may be ahead of the coarse one: nobody was used in the future.
-        last_used = min(last_accessed - offset, registry._now())
-        slot = self._write(
+        # The system's clock may be ahead of the coarse one: no use is in the future.
+        last_used = min(last_accessed - offset, registry.now())
+        written = self._write(
             class_name,
-            lambda slot: registry._insert(
+            lambda slot: registry.write(
                 slot, entry.instance, created_at - offset, last_used, access_count
             ),
         )
-        entry._attach(registry, slot)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._registry._ring())
+        entry._attach(registry, written)
 
     def __len__(self) -> int:
-        return self._registry._cached
+        return self._registry.cached
 
 
-class _WeakCache(_Slots):
+class _WeakCache(_Entries):
     """The instances that are kept weakly, as weak references, dead ones included."""
 
     __slots__ = ()
-    _kind = _WEAK
+    _state = WEAK
 
     def __getitem__(self, class_name: str) -> ReferenceType[Any]:
-        slot = self._slot(class_name)
-        if slot is None:
+        entry = self._entry(class_name)
+        if entry is None:
             raise KeyError(class_name)
-        return slot.instance  # type: ignore[no-any-return]
+        return entry.content  # type: ignore[no-any-return]
 
     def __setitem__(self, class_name: str, reference: ReferenceType[Any]) -> None:
         # Exactly that type: the core calls it at each look-up, and a subclass may be foreign code.
@@ -278,10 +275,10 @@ class _WeakCache(_Slots):
             raise TypeError(
                 f"_weakref_cache[{class_name!r}] takes a weakref.ref, got {reference!r}"
             )
-        self._write(class_name, lambda slot: self._registry._insert_weak(slot, reference))
+        self._write(class_name, lambda slot: self._registry.write_weak(slot, reference))
 
     def __len__(self) -> int:
-        return self._registry._weak
+        return self._registry.weakly_kept
 
 
 class _ClassPaths(MutableMapping[str, str]):
@@ -293,16 +290,16 @@ class _ClassPaths(MutableMapping[str, str]):
         self._registry = registry
 
     def __getitem__(self, class_name: str) -> str:
-        slot = self._registry._slots.get(class_name)
+        slot = self._registry.slots.get(class_name)
         if slot is None or slot.path is None:
             raise KeyError(class_name)
         return slot.path
 
     def __setitem__(self, class_name: str, class_path: str) -> None:
-        self._registry.register_class(class_name, class_path)
+        self._registry.register(class_name, class_path)
 
     def __delitem__(self, class_name: str) -> None:
-        if not self._registry.unregister_class(class_name):
+        if not self._registry.unregister(class_name):
             raise KeyError(class_name)
 
     def __iter__(self) -> Iterator[str]:
@@ -328,21 +325,21 @@ class _FailedClasses(MutableSet[str]):
         return set(names)  # what an operation on it gives is a plain set
 
     def __contains__(self, class_name: object) -> bool:
-        return class_name in self._registry._builder.failed()
+        return class_name in self._registry.builder.failures.names()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._registry._builder.failed())
+        return iter(self._registry.builder.failures.names())
 
     def __len__(self) -> int:
-        return len(self._registry._builder.failed())
+        return len(self._registry.builder.failures.names())
 
     def add(self, class_name: str) -> None:
         if class_name not in self:
             error = BuildError(f"class {class_name!r} was marked as failed", class_name=class_name)
-            self._registry._builder.remember(class_name, error, seconds=float("inf"))
+            self._registry.builder.failures.remember(class_name, error, seconds=float("inf"))
 
     def discard(self, class_name: str) -> None:
-        self._registry._builder.forget(class_name)
+        self._registry.builder.failures.forget(class_name)
 
     def __repr__(self) -> str:
         return repr(set(self))
@@ -363,13 +360,13 @@ class MethodRegistry(Registry):
 
     @property
     def _wall_offset(self) -> float:
-        """Wall-clock minus monotonic seconds, from the first time that it is asked for."""
+        """Wall-clock minus monotonic seconds, from the first time that it is needed."""
         kept = self.__dict__
-        return kept.get("_offset") or kept.setdefault("_offset", time() - self._now())  # type: ignore[no-any-return]
+        return kept.get("_offset") or kept.setdefault("_offset", time() - self.now())  # type: ignore[no-any-return]
 
-    _cache_hits = _counter("_hits")
-    _cache_misses = _counter("_misses")
-    _total_instantiations = _counter("_builds")
+    _cache_hits = _counter("hits")
+    _cache_misses = _counter("misses")
+    _total_instantiations = _counter("builds")
 
     @property
     def _cache(self) -> _Cache:
@@ -389,36 +386,38 @@ class MethodRegistry(Registry):
 
     @property
     def _special_instantiation(self) -> dict[str, Callable[[type], Any]]:
-        return self._rules
+        return self.classes.rules
 
     def _get_instance(self, class_name: str) -> Any:
         return self.get_instance(class_name)
 
     def _evict_if_full(self) -> None:
-        self._trim()
+        self.make_capacity()
 
-    def _build(self, class_name: str) -> tuple[Any, Slot | None, int]:
+    _evictions = _counter("evictions")
+
+    def build(self, class_name: str) -> tuple[Any, Entry]:
         try:
-            return super()._build(class_name)
+            return super().build(class_name)
         except BaseException:
-            slot = self._slots.get(class_name)
-            if slot is not None and slot.path is None:
-                self._drop_slot(slot, _DISCARDED)  # the loader does not know the name either
+            slot = self.slots.get(class_name)
+            if slot is not None and slot.target is None:
+                self.forget_slot(slot, DISCARDED)  # the loader does not know the name either
             raise
 
-    def _slot_to_build(self, class_name: str) -> Slot:
-        slot = self._slots.get(class_name)
-        if (slot is None or slot.path is None) and self._loads_itself() and not self._closed:
-            return slot or self._add_slot(class_name, None)[0]
-        return super()._slot_to_build(class_name)
+    def slot_to_build(self, class_name: str) -> Slot:
+        slot = self.slots.get(class_name)
+        if (slot is None or slot.target is None) and self._loads_itself() and not self.closed:
+            return slot or self.add_slot(class_name, None)[0]
+        return super().slot_to_build(class_name)
 
     def has_method(self, class_name: str, method_name: str) -> bool:
-        if self._loads_itself() and check_name(class_name) not in self._slots:
+        if self._loads_itself() and check_name(class_name) not in self.slots:
             return class_name not in self._failed_classes
         return super().has_method(class_name, method_name)
 
     def _loads_itself(self) -> bool:
-        """Whether `_load_class` was replaced, and may know classes that have no path here."""
+        """Whether `_load_class` was replaced, and may know classes that are not registered."""
         return (
             "_load_class" in self.__dict__
             or type(self)._load_class is not MethodRegistry._load_class
@@ -427,12 +426,12 @@ class MethodRegistry(Registry):
     # The two hooks: replaced on an instance, or overridden in a subclass.
 
     def _load_class(self, class_name: str) -> type:
-        return self._resolve(class_name)
+        return self.classes.resolve(self, class_name)  # type: ignore[no-any-return]
 
     def _instantiate_class(self, class_name: str, cls: type) -> Any:
-        return self._instantiate(class_name, cls)
+        return self.classes.instantiate(self, class_name, cls)
 
-    def _construct(self, slot: Slot) -> Any:
+    def construct_instance(self, slot: Slot) -> Any:
         return self._instantiate_class(slot.name, self._load_class(slot.name))
 
 

@@ -1,489 +1,354 @@
 """
-The registry: the core's slots, filled by way of resolver and builder.
+The registry: a cache, the registrations and the builder, to which capabilities attach.
+
+It names no capability: those are extensions, see `extension.py`, which `assembly.py` makes from the
+settings. `api.py` has the public class.
 """
 
 from __future__ import annotations
 
-from _thread import get_ident
+from _thread import RLock
 
 from . import _logs
-from .beyond import Beyond
 from .builder import Builder
-from .errors import AsyncRuleError, ClosedError, UnknownClassError
-from .resolver import check_name, near_names, resolve
-from .settings import RegistrySettings
+from .cache import Cache
+from .classes import Classes
+from .closing import close_entry, watch_exit
+from .codes import CLEARED, HELD, NO_LIMIT, SHUTDOWN
+from .errors import ClosedError, UnknownClassError
+from .extension import HOOKS, Extension
+from .resolver import check_name, near_names
+from .streams import hold_while_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
-    from typing_extensions import Self
+    from ._core import Entry, Lease, Slot
+    from .builder import Build
+    from .settings import RegistrySettings
 
-    from ._core import Lease, Slot
-    from .builder import Flight
-    from .lifecycle.options import ClassOptions
-    from .lifecycle.room import Room
-    from .observe.serving import Served
+    _Kind = TypeVar("_Kind", bound=Extension)
 
-__all__ = ["Registry"]
-
-_CLEARED, _DISCARDED, _SHUTDOWN = 6, 7, 9  # values of `events.RemovalCause`
+__all__ = ["BaseRegistry"]
 
 
-class Registry(Beyond):
+class BaseRegistry(Cache):
     """
     Builds instances by class name, at first use, and keeps a bounded set of them warm.
 
     Args:
-        class_paths: Class name -> ``package.module.Class``. None takes the default table: the file
-            that the environment variable ``WARMSET_CONFIG`` names, and the entry points of the
-            group ``warmset.classes``.
-        cache_ttl_seconds: Seconds without use after which an instance is evicted; 0: never.
-        enable_weakref: Keep instances by weak reference only: an instance lives as long as somebody
-            else holds it, and neither TTL nor size bound applies to it. One whose class has no weak
-            references is kept strongly.
-        max_cache_size: How many instances are kept at most; held ones may exceed it.
-        retry_after_seconds: For how long the error of a failed build comes back at once; 0 tries
-            each time, `math.inf` never again.
-        build_timeout_seconds: For how long a thread waits for another thread's build before it gets
-            a `BuildTimeoutError`; 0: as long as it takes.
-        revive: A held instance that was removed is handed out again, and kept, if its name is asked
-            for before its last release; False builds another one.
-        block_when_full: While all that is cached is held, a build waits for room, at most
-            `block_timeout_seconds`, and then raises `CapacityError`; False exceeds the bound.
-        block_timeout_seconds: See `block_when_full`.
-        sweep_interval_seconds: Evict what has expired every so many seconds, by one thread for all
-            registries of the process; 0: only look-ups and `evict_expired` do.
-        max_age_seconds: Seconds since its build after which an instance is handed out no more, also
-            while somebody holds it; 0: never.
-        policy: Who leaves when a bound is passed. "lru": who was used least recently; "cost": who
-            is worth least, by rebuild seconds, frequency of use, and bytes; or an object with a
-            method ``worth(slot, now)``, see `warmset.memory.policies`.
-        sizer: How the size of an instance is told, see `warmset.memory.sizing`: "measured",
-            "deep", "declared", a callable, or an object; None tells none.
-        max_cache_bytes: How many bytes are kept at most, as the sizer tells them ("measured", where
-            there is none); 0: no bound.
-        max_rss_bytes: When the process has more memory than this, after a build or at a sweep,
-            instances leave. Bytes, or as a float a part of what the process may have; 0: no bound.
-        low_rss_bytes: They leave until it has less than this; 0: nine tenths of `max_rss_bytes`.
-        adaptive_ttl: Let the idle limit of a class without one of its own follow from how it is
-            used and what its build costs; `explain` tells it.
-        adaptive_ttl_min_seconds: The least limit that this gives.
-        adaptive_ttl_max_seconds: The most; also for a class of which nothing is known.
-        store: Where snapshots of shareable classes are kept, so that other processes, and the next
-            run, open them instead of building: the path of a directory, a URL, or a store, see
-            `warmset.share`; None: nowhere.
-        host_budget: The most memory that all processes of this user on this host shall have that
-            say so: bytes, or as a float a part, or a `warmset.share.HostBudget`; 0: no bound. It
-            has the registry swept, each second where `sweep_interval_seconds` says nothing.
-        observe_socket: Let `warmset top` and `warmset stats` of the same user look at this
-            registry, over a private Unix socket; see `warmset.observe.serve`.
-        observe_changes: Let them also evict and clear.
-        timer: Gives monotonic seconds, for tests; it is read at every look-up. None takes the
-            system's monotonic clock, where the TTL allows it the coarse one (1 to 4 ms).
+        settings: The settings.
+        timer: Returns monotonic seconds; None takes the system's clock.
 
-    Raises:
-        TypeError: A setting or a class name is of the wrong type.
-        ValueError: A setting is out of range, or a class path has not the shape of one.
-
-    Every method may be called from any thread, and from constructors, rules and finalisers. Single
-    calls are atomic; a check followed by an act is two calls.
+    Every method may be called from any thread, and from constructors, rules and finalisers.
     """
 
     def __init__(
-        self,
-        class_paths: Mapping[str, str] | None = None,
-        cache_ttl_seconds: float = 300.0,
-        enable_weakref: bool = False,
-        max_cache_size: int = 100,
-        *,
-        retry_after_seconds: float = 30.0,
-        build_timeout_seconds: float = 0.0,
-        revive: bool = True,
-        block_when_full: bool = False,
-        block_timeout_seconds: float = 30.0,
-        sweep_interval_seconds: float = 0.0,
-        max_age_seconds: float = 0.0,
-        policy: Any = "lru",
-        sizer: Any = None,
-        max_cache_bytes: int = 0,
-        max_rss_bytes: int | float = 0,
-        low_rss_bytes: int | float = 0,
-        adaptive_ttl: bool = False,
-        adaptive_ttl_min_seconds: float = 10.0,
-        adaptive_ttl_max_seconds: float = 3600.0,
-        store: Any = None,
-        host_budget: Any = 0,
-        observe_socket: bool = False,
-        observe_changes: bool = False,
-        timer: Callable[[], float] | None = None,
+        self, settings: RegistrySettings, *, timer: Callable[[], float] | None = None
     ) -> None:
-        if "_settings" in self.__dict__:
+        if "settings" in self.__dict__:
             raise RuntimeError(f"{self!r} was initialised already")
-        settings = RegistrySettings(
-            cache_ttl_seconds=cache_ttl_seconds,
-            enable_weakref=enable_weakref,
-            max_cache_size=max_cache_size,
-            retry_after_seconds=retry_after_seconds,
-            build_timeout_seconds=build_timeout_seconds,
-            revive=revive,
-            block_when_full=block_when_full,
-            block_timeout_seconds=block_timeout_seconds,
-            sweep_interval_seconds=sweep_interval_seconds,
-            max_age_seconds=max_age_seconds,
-            policy=policy,
-            sizer=sizer,
-            max_cache_bytes=max_cache_bytes,
-            max_rss_bytes=max_rss_bytes,
-            low_rss_bytes=low_rss_bytes,
-            adaptive_ttl=adaptive_ttl,
-            adaptive_ttl_min_seconds=adaptive_ttl_min_seconds,
-            adaptive_ttl_max_seconds=adaptive_ttl_max_seconds,
-            store=store,
-            host_budget=host_budget,
-            observe_socket=observe_socket,
-            observe_changes=observe_changes,
-        )
         if timer is not None and not callable(timer):
-            raise TypeError(f"timer must be a callable that gives seconds, got {timer!r}")
+            raise TypeError(f"timer must be a callable that returns seconds, got {timer!r}")
         super().__init__(
             cache_ttl_seconds=settings.cache_ttl_seconds,
             max_age_seconds=settings.max_age_seconds,
             max_cache_size=settings.max_cache_size,
             enable_weakref=settings.enable_weakref,
-            revive=settings.revive,
             timer=timer,
         )
-        self._settings = settings
-        self._closed = False
-        self._options: dict[str, ClassOptions] = {}
-        self._listeners = None
-        self._build_listeners = ()
-        self._monitor = self._leaving = self._memory = None
-        self._room: Room | None = None
-        self._live_view: Served | None = None
-        # Here and not where something leaves: a finaliser or a signal handler that comes in while
-        # a module is being imported would find half of it.
-        from .lifecycle import prolonging  # noqa: F401
-        from .lifecycle.closing import close_departed, watch_exit
-
-        self._close_departed = close_departed
-        watch_exit(self)
-        self._rules: dict[str, Callable[[type], Any]] = {}
-        # With the rule that it is of: `_rules` may be written from outside.
-        self._rule_versions: dict[str, tuple[Callable[[type], Any], str | None]] = {}
-        # Thread -> what has an awaitable awaited by an event loop, and gives its result.
-        self._awaiting: dict[int, Callable[[Any], Any]] = {}
-        self._builder = Builder(
+        self.settings = settings
+        self.closed = False
+        self.classes = Classes()
+        self.builder = Builder(
             retry_after_seconds=settings.retry_after_seconds,
             timeout_seconds=settings.build_timeout_seconds,
             timer=timer,
         )
-        if (
-            settings.policy != "lru"
-            or settings.sizer is not None
-            or settings.max_cache_bytes
-            or settings.max_rss_bytes
-            or settings.adaptive_ttl
-            or settings.host_budget
-        ):
-            self._manager()
-        self._set_up_sharing(settings)
-        if class_paths is None:
-            from .sources import default_class_paths
+        # How an entry is closed; an asynchronous executor has it done elsewhere.
+        self.close_entry: Callable[[Any, Entry], None] = close_entry
+        self.extensions: tuple[Extension, ...] = ()
+        self._attaching = RLock()  # re-entrant: a finaliser may attach a listener
+        self._hooks: dict[str, tuple[Any, ...]] = dict.fromkeys(HOOKS, ())
+        watch_exit(self)
 
-            class_paths = default_class_paths()
-        for class_name, class_path in class_paths.items():
-            self.register_class(class_name, class_path)
-        if settings.block_when_full:
-            from .lifecycle.room import Room
+    # -- extensions ------------------------------------------------------------------------------
 
-            self._room = Room(settings.block_timeout_seconds)
-        if self._sweep_seconds > 0.0:
-            from .lifecycle.sweeper import sweeper
-
-            sweeper.add(self)
-        if settings.observe_socket:
-            from .observe.serving import serve_by_setting
-
-            serve_by_setting(self)
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+    def attach(self, extension: _Kind, *, first: bool = False) -> _Kind:
         """
-        Make a registry from a ``warmset.toml``.
+        Attach a capability, of which a registry has one of each type.
 
         Args:
-            path: A file with the tables ``[registry]`` and ``[classes]``, and for classes that
-                want options ``[options.NAME]``.
-            options: Override settings of the file, or add `timer`.
+            extension: The extension; its hooks are called from now on.
+            first: Whether its hooks are called before those of the others, and not after them.
 
         Returns:
-            The registry.
-
-        Raises:
-            SettingsError: The file cannot be read, or has an unknown key or a wrong value; file,
-                table, key, value and what was expected are named.
+            The extension, or the one of its type that was attached already.
         """
-        from .settings_file import load_settings_file
+        with self._attaching:
+            known = self.extension(type(extension))
+            if known is not None:
+                return known
+            others = self.extensions
+            extensions: tuple[Extension, ...]
+            extensions = (extension, *others) if first else (*others, extension)
+            self._hooks = {
+                hook: tuple(
+                    getattr(each, hook)
+                    for each in extensions
+                    if getattr(type(each), hook) is not getattr(Extension, hook)
+                )
+                for hook in HOOKS
+            }
+            self.extensions = extensions
+        return extension
 
-        loaded = load_settings_file(path)
-        registry = cls(loaded.class_paths, **{**loaded.settings.as_options(), **options})
-        for class_name, given in loaded.class_options.items():
-            registry.register_class(class_name, loaded.class_paths[class_name], **given)
-        return registry
+    def extension(self, kind: type[_Kind]) -> _Kind | None:
+        """Return the attached extension of a type, if there is one."""
+        for each in self.extensions:
+            if isinstance(each, kind):
+                return each
+        return None
 
-    @classmethod
-    def from_settings(
-        cls,
-        settings: RegistrySettings,
-        class_paths: Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> Self:
-        """
-        Make a registry from settings, for example one of the presets.
+    # -- the path of a miss ----------------------------------------------------------------------
 
-        Args:
-            settings: As `RegistrySettings.long_lived_service()`.
-            class_paths: As for the constructor.
-            options: Override settings, or add `timer`.
+    def build(self, class_name: str) -> tuple[Any, Entry]:
+        return self.builder.obtain(self, class_name)
 
-        Returns:
-            The registry.
-        """
-        return cls(class_paths, **{**settings.as_options(), **options})
+    def refuse(self, class_name: str) -> Any:
+        if self.closed:
+            raise ClosedError(
+                f"the registry is closed: {class_name!r} is not built", class_name=class_name
+            )
+        raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
+
+    def slot_to_build(self, class_name: str) -> Slot:
+        """Return the slot of a name that may be built, or raise."""
+        slot = self.slots.get(class_name)
+        if self.closed or slot is None or slot.target is None:
+            self.refuse(class_name)
+        return slot  # type: ignore[return-value]
+
+    def registered_slot(self, class_name: str) -> Slot:
+        """Return the slot of a name, or raise."""
+        slot = self.slots.get(check_name(class_name))
+        if slot is None:
+            self.refuse(class_name)
+        return slot  # type: ignore[return-value]
+
+    def find_warm(self, slot: Slot) -> tuple[Any, Entry] | None:
+        """Return what is warm in a slot, held, and not counted as a look-up."""
+        return self.find_held(slot)
+
+    def prepare_build(self, build: Build) -> None:
+        """Do what has to precede a build."""
+        for before_build in self._hooks["before_build"]:
+            before_build(self, build)
+
+    def construct_entry(self, build: Build) -> Entry | None:
+        """Run the rule or the constructor; the entry is held once."""
+        make: Callable[[Slot], Any] = self.construct_instance
+        # Reversed: what is attached first does its part around what the others do.
+        for hook in reversed(self._hooks["build"]):
+            make = _wrapped(hook, self, build, make)
+        return self.construct(build.slot, make)
+
+    def construct_instance(self, slot: Slot) -> Any:
+        """Import and build; foreign code runs in it."""
+        name = slot.name
+        return self.classes.instantiate(self, name, self.classes.resolve(self, name))
+
+    def publish_build(self, build: Build) -> bool:
+        """Cache what was built, if nothing was cleared meanwhile."""
+        entry, old = build.entry, build.replaces
+        assert entry is not None
+        if old is None:
+            return self.add(entry, build.token, build.seconds)
+        return self.substitute(old, entry, build.token, build.seconds)
+
+    def report_build(self, build: Build, seconds: float) -> None:
+        """Report a build that succeeded or failed, and log it."""
+        for built in self._hooks["built"]:
+            built(self, build)
+        if build.error is not None or _logs.info_wanted("builds"):
+            from .event_logs import log_build
+
+            log_build(build)
 
     # -- removals --------------------------------------------------------------------------------
 
-    def clear_cache(self, *, release: bool = False) -> dict[str, Any]:
+    def handle_removed(self, entries: list[Entry]) -> None:
+        """Report removed entries, and close those that are not held."""
+        try:
+            for removed in self._hooks["removed"]:
+                removed(self, entries)
+            if _logs.info_wanted("removals"):
+                from .event_logs import log_removals
+
+                log_removals(entries, self.now())
+        finally:
+            self._close_all([entry for entry in entries if entry.state != HELD])
+            if self.watched:
+                self.capacity_freed()
+
+    def _close_all(self, entries: list[Entry]) -> None:
+        """Close each; an interrupt is raised when the others are closed."""
+        entries.reverse()
+        try:
+            while entries:
+                self.close_entry(self, entries.pop())
+        finally:
+            if entries:
+                self._close_all(entries[::-1])
+
+    def close_released(self, entry: Entry) -> None:
+        self.close_entry(self, entry)
+
+    def close_unused(self, slot: Slot, instance: Any) -> None:
         """
-        Remove every instance; a build under way goes to those who wait for it, not into the cache.
+        Close an instance that was built for a slot, but is neither cached nor returned.
 
         Args:
-            release: Also collect cycles, have the allocator give back what is free, and report what
-                came of it; see `release_memory`.
+            slot: The slot; its options tell how it is closed.
+            instance: The instance; it gets an entry of its own, and is counted as the others.
+        """
+        entry = self.construct(slot, lambda _: instance)
+        if entry is not None:
+            self.release(entry, None)
+
+    def capacity_freed(self) -> None:
+        for released in self._hooks["released"]:
+            released(self)
+
+    def make_capacity(self, spare: Entry | None = None) -> None:
+        if not self.by_policy:
+            super().make_capacity(spare)
+            return
+        for choose in self._hooks["choose_victim"]:
+            while self.cached > self.max_size and choose(self, spare):
+                pass
+
+    def hold_while_running(self, lease: Lease, result: Any) -> Any:
+        return hold_while_running(lease, result)
+
+    # -- the registry as a whole -----------------------------------------------------------------
+
+    def class_names(self) -> list[str]:
+        """
+        Return the registered names, in the order in which they were registered.
 
         Returns:
-            entries_cleared, weakrefs_cleared, and the counters so far: total_hits, total_misses,
-            total_evictions, total_instantiations. Nothing of it is reset. With `release` also
-            "release": the report as plain data.
-
-        Remembered failures stay: see `forget_failures`. O(cached); with `release` as long as a full
-        collection takes.
+            A new list; O(names).
         """
-        if not release:
-            return self._cleared()
-        from .memory.releasing import release as release_now
+        return self.classes.names(self)
 
-        cleared: dict[str, Any] = {}
+    def pinned(self) -> list[str]:
+        """
+        Return the names that are pinned, warm or not, in the order of their registration.
 
-        def remove() -> int:
-            cleared.update(self._cleared())
-            return int(cleared["entries_cleared"] + cleared["weakrefs_cleared"])
+        Returns:
+            A new list; O(names).
+        """
+        return [slot.name for slot in list(self.slots.values()) if slot.pinned]
 
-        cleared["release"] = release_now(self, remove).as_dict()
-        return cleared
-
-    def _cleared(self) -> dict[str, Any]:
-        strong, weak, departed = self._clear(_CLEARED)
-        if departed:
-            self._departed(departed)
+    def clear_entries(self) -> tuple[int, int]:
+        """Remove every entry; return how many were kept strongly, and how many weakly."""
+        entries = self.take_all(CLEARED)
+        weak = sum(entry.weak for entry in entries)
+        strong = len(entries) - weak
+        if entries:
+            self.handle_removed(entries)
         if _logs.info_wanted("removals"):
-            from .lifecycle.listening import log_clear
+            from .event_logs import log_clear
 
             log_clear(strong, weak)
-        hits, misses, evictions, builds, *_ = self._counters()
-        return {
-            "entries_cleared": strong,
-            "weakrefs_cleared": weak,
-            "total_hits": hits,
-            "total_misses": misses,
-            "total_evictions": evictions,
-            "total_instantiations": builds,
-        }
+        return strong, weak
 
-    def discard(self, class_name: str) -> bool:
+    def sweep(self) -> int:
         """
-        Remove one instance; a build of it that is under way is not cached.
-
-        Args:
-            class_name: A name.
+        Do what the sweeper does at each `sweep_interval_seconds`, now and in this thread.
 
         Returns:
-            Whether there was an instance.
-        """
-        slot = self._slots.get(check_name(class_name))
-        return slot is not None and self._remove(slot, _DISCARDED)
+            How many instances have expired.
 
-    def forget_failures(self) -> int:
+        Expired instances are evicted; the memory budgets are enforced; instances that are due to be
+        recycled are built anew in the background. O(cached).
         """
-        Let classes whose build failed be tried again at once.
-
-        Returns:
-            How many failures were remembered.
-        """
-        return self._builder.forget()
+        expired = self.evict_expired()
+        if self.cached > self.max_size:
+            self.make_capacity()
+        for sweep in self._hooks["sweep"]:
+            sweep(self)
+        return expired
 
     def close(self) -> None:
         """
         Remove every instance and injected method; from now on a look-up raises `ClosedError`.
 
         Instances are closed in the reverse order of their building. Closing twice does nothing; a
-        registry that still lives when the interpreter exits is closed then.
+        registry that still exists when the interpreter exits is closed then.
         """
-        self._closed = True
-        self._seal()
-        _, _, departed = self._clear(_SHUTDOWN)
-        # What was built later may use what was built before.
-        departed.sort(key=lambda departure: departure.serial, reverse=True)
-        self._departed(departed)
-        self._drop_injected()
-        if self._sweep_seconds > 0.0:
-            from .lifecycle.sweeper import sweeper
+        self.closed = True
+        self.seal()
+        entries = self.take_all(SHUTDOWN)
+        # A later instance may use an earlier one.
+        entries.sort(key=lambda entry: entry.serial, reverse=True)
+        self.handle_removed(entries)
+        self.drop_injected()
+        for close in self._hooks["close"]:
+            close(self)
 
-            sweeper.remove(self)
-        if self._live_view is not None:
-            self._live_view.stop()
-        self._end_sharing()
+    def reset_after_fork(self) -> None:
+        super().reset_after_fork()
+        self._attaching = RLock()
+        self.builder.reset_after_fork()
+        self.classes.awaiting.clear()  # a thread of the child may have the number of one of these
+        for after_fork in self._hooks["after_fork"]:
+            after_fork(self)
+        for slot in list(self.slots.values()):
+            options, entry = slot.options, slot.entry
+            if options is None or entry is None or options.after_fork == "keep":
+                continue
+            if self.abandon(entry) and options.after_fork == "rebuild":
+                self.get_instance(slot.name)
 
-    def __enter__(self) -> Self:
-        return self
+    # -- reports ---------------------------------------------------------------------------------
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def waiting_threads(self) -> int:
+        """Return how many threads wait for another thread's build, or for capacity."""
+        return self.builder.waiting() + self.watched
 
-    def __reduce__(self) -> Any:
-        # Settings and names; not instances, nor rules and injected methods, which are code, nor
-        # the timer.
-        from functools import partial
+    def expires_in(self, entry: Entry) -> float:
+        """Return the seconds until a cached entry expires if it is not used; inf: never."""
+        now = self.now()
+        left = NO_LIMIT if entry.weak else entry.deadline - now
+        if not entry.holds and not entry.slot.pinned:
+            left = min(left, entry.slot.idle_limit - (now - entry.last_used))
+        return left
 
-        paths = {
-            slot.name: slot.path for slot in list(self._slots.values()) if slot.path is not None
-        }
-        return partial(type(self), paths, **self._settings.as_options()), ()
+    def __contains__(self, class_name: object) -> bool:
+        slot = self.slots.get(class_name) if type(class_name) is str else None
+        return slot is not None and slot.target is not None
+
+    def __len__(self) -> int:
+        return self.registered
+
+    def __bool__(self) -> bool:
+        return True  # an empty registry is a registry: `registry or default` must not drop it
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__}: {self._registered} classes, {self._cached} of at most "
-            f"{self._settings.max_cache_size} instances warm>"
+            f"<{type(self).__name__}: {self.registered} classes, {self.cached} of at most "
+            f"{self.settings.max_cache_size} instances warm>"
         )
 
-    # -- the way of a miss -----------------------------------------------------------------------
 
-    def _build(self, class_name: str) -> tuple[Any, Slot | None, int]:
-        return self._builder.obtain(self, class_name)
-
-    def _slot_to_build(self, class_name: str) -> Slot:
-        """The slot of a name that may be built; raises if there is none."""
-        slot = self._slots.get(class_name)
-        if self._closed or slot is None or slot.path is None:
-            self._refuse(class_name)
-        return slot  # type: ignore[return-value]
-
-    def _refuse(self, class_name: str) -> Any:
-        if self._closed:
-            raise ClosedError(
-                f"the registry is closed: {class_name!r} is not built", class_name=class_name
-            )
-        raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
-
-    def _build_ended(self, flight: Flight, seconds: float) -> None:
-        """A build landed: log it, and tell those who listen."""
-        if flight.error is not None or self._build_listeners or _logs.info_wanted("builds"):
-            from .lifecycle.listening import tell_build
-
-            tell_build(self, flight, seconds)
-
-    def _departed(self, departed: list[Any]) -> None:
-        """Instances left: tell of it, and close those that nobody holds."""
-        try:
-            if self._leaving is not None:
-                self._leaving.watch(departed, self._now())
-            if _logs.info_wanted("removals"):
-                from .lifecycle.listening import log_removals
-
-                log_removals(self, departed)
-            if self._memory is not None:
-                self._memory.departed(self, departed)
-            if self._listeners is not None:
-                self._listeners.tell(self)
-        finally:
-            self._close_all([departure for departure in departed if not departure.held])
-            if self._blocked:
-                self._made_room()
-
-    def _close_all(self, departed: list[Any]) -> None:
-        """Close each; an interrupt passes when the others are closed."""
-        departed.reverse()
-        try:
-            while departed:
-                self._close_departed(self, departed.pop())
-        finally:
-            if departed:
-                self._close_all(departed[::-1])
-
-    def _waiting_threads(self) -> int:
-        """How many threads wait for a build of another thread, or for room."""
-        passing = 0 if self._memory is None else self._memory.waiting_to_pass()
-        return self._builder.waiting() + self._blocked - passing
-
-    def _made_room(self) -> None:
-        """Something left or was released while builds wait for that."""
-        if self._room is not None:
-            self._room.made()
-        if self._memory is not None:
-            self._memory.released(self)
-
-    def _reset_after_fork(self) -> None:
-        super()._reset_after_fork()
-        self._builder._reset_after_fork()
-        if self._memory is not None:
-            self._memory._reset_after_fork()
-        self._reset_sharing_after_fork()
-        if self._room is not None:
-            self._room = type(self._room)(self._settings.block_timeout_seconds)
-        for class_name, options in list(self._options.items()):
-            slot = self._slots.get(class_name)
-            if slot is None or options.after_fork == "keep" or not self._abandon(slot):
-                continue
-            if options.after_fork == "rebuild":
-                self.get_instance(class_name)
-
-    def _prolong(self, lease: Lease, running: Any) -> Any:
-        """What a method returned goes on running: so does the hold on its instance."""
-        from .lifecycle.prolonging import prolong
-
-        return prolong(lease, running)
-
-    def _let_go(self, departure: Any) -> None:
-        """Nobody holds a departed instance any more."""
-        self._close_departed(self, departure)
-
-    def _construct(self, slot: Slot) -> Any:
-        """Import and build; foreign code runs in it."""
-        return self._instantiate(slot.name, self._resolve(slot.name))
-
-    def _resolve(self, class_name: str) -> type:
-        slot = self._slots.get(class_name)
-        if slot is None or slot.path is None:
-            raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
-        return resolve(class_name, slot.path)
-
-    def _instantiate(self, class_name: str, cls: type) -> Any:
-        rule = self._rules.get(class_name)
-        if rule is None:
-            return cls()
-        made = rule(cls)
-        if not hasattr(type(made), "__await__"):
-            return made
-        if isinstance(cls, type) and isinstance(made, cls):
-            return made  # an instance that can be awaited, too
-        awaited = self._awaiting.get(get_ident())
-        if awaited is not None:
-            return awaited(made)
-        if hasattr(made, "send"):
-            made.close()  # a coroutine that nobody will await
-        slot = self._slots.get(class_name)
-        raise AsyncRuleError(class_name, None if slot is None else slot.path)
+def _wrapped(
+    hook: Callable[..., Any],
+    registry: BaseRegistry,
+    build: Build,
+    make: Callable[[Slot], Any],
+) -> Callable[[Slot], Any]:
+    return lambda slot: hook(registry, build, make)

@@ -1,8 +1,8 @@
 """
-From a class path to the class: the shape of names and paths, and the import behind them.
+Resolution of class paths: validation of names and paths, and the import of classes.
 
-Nothing here holds a lock or keeps a cache: `sys.modules` is the cache, and the import system has
-its own lock for each module. Everything may be called from any number of threads.
+This module has no lock and no cache: `sys.modules` is the cache, and the import system locks each
+module itself. All functions are thread-safe.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 PATH_EXPECTED = "an absolute dotted path 'package.module.Class'"
 
 
-def shown(value: object, limit: int = 200) -> str:
+def safe_repr(value: object, limit: int = 200) -> str:
     """
-    Give the repr of any object for the text of an error, whatever its `__repr__` does.
+    Return the repr of an object for use in a message, even if its `__repr__` raises.
 
     Args:
-        value: Anything.
-        limit: The most characters to give; what is longer ends in ``...``.
+        value: Any object.
+        limit: The maximum length; longer text is truncated and ends in ``...``.
 
     Returns:
-        An exact str.
+        An exact str, with passwords in URLs masked.
     """
     try:
         text = str.__str__(repr(value))
     except Exception:
-        # Also an int of more digits than the interpreter prints.
+        # Also raised for an int with more digits than the interpreter converts.
         text = f"<unprintable {type(value).__name__}>"
     if "://" in text:
         text = _without_passwords(text)
@@ -39,7 +39,7 @@ def shown(value: object, limit: int = 200) -> str:
 
 
 def _without_passwords(text: str) -> str:
-    # A URL that was put where it does not belong must not tell in an error what it holds.
+    # A URL that is passed in the wrong place must not leak its password into a message.
     parts = text.split("://")
     for at, part in enumerate(parts[1:], 1):
         place = part.partition("/")[0]
@@ -49,16 +49,16 @@ def _without_passwords(text: str) -> str:
     return "://".join(parts)
 
 
-def told(error: BaseException, limit: int = 500) -> str:
+def error_text(error: BaseException, limit: int = 500) -> str:
     """
-    Give type and text of an error for the text of another one, whatever its `__str__` does.
+    Return the type and text of an error for use in a message, even if its `__str__` raises.
 
     Args:
-        error: The original error.
-        limit: The most characters to give; what is longer ends in ``...``.
+        error: The error.
+        limit: The maximum length; longer text is truncated and ends in ``...``.
 
     Returns:
-        An exact str: ``KeyError: 'x'``, or the type alone where there is no text.
+        An exact str such as ``KeyError: 'x'``, or only the type if the text is empty.
     """
     kind = type(error).__name__
     try:
@@ -71,18 +71,19 @@ def told(error: BaseException, limit: int = 500) -> str:
 
 def near_names(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
     """
-    Find the names that somebody who wrote `name` probably meant.
+    Find the names that are most similar to an unknown one.
 
     Args:
-        name: What was written.
-        names: What there is.
-        limit: The most names to give.
+        name: The unknown name.
+        names: The known names.
+        limit: The maximum number of results.
 
     Returns:
-        The nearest first, upper and lower case counted as equal; where none is near, those that
-        contain `name` or are contained in it. Empty where none fits.
+        The most similar names first, ignoring case. If none is similar, the names that contain
+        `name` or are contained in it. Empty if there are none.
 
-    Looks at the first 5,000 names only, some 10 microseconds each: a hint must not cost seconds.
+    Considers only the first 5,000 names, at about 10 microseconds each, so that a suggestion never
+    takes seconds.
     """
     from difflib import get_close_matches
     from itertools import islice
@@ -98,10 +99,10 @@ def near_names(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
 
 
 def _exact_str(value: object) -> str | None:
-    # Exact, so that no code of a subclass runs when the name is hashed, compared or formatted.
-    # `str.__str__`, taken from the base, copies the characters of a subclass; `str(value)`,
-    # `f"{value}"` and `str.__format__` would call the subclass. `issubclass(type(...))` and not
-    # `isinstance`, which would ask `__class__`: foreign code, and a mock answers that it is a str.
+    # The result is an exact str, so that hashing, comparing and formatting never run the code of a
+    # subclass. `str.__str__` copies the characters; `str(value)`, `f"{value}"` and
+    # `str.__format__` would call the subclass. `isinstance` would read `__class__`, which is
+    # foreign code, and is true for a mock with `spec=str`.
     if issubclass(type(value), str):
         return str.__str__(value)
     return None
@@ -112,19 +113,19 @@ def check_name(class_name: object) -> str:
     Check that a class name is a non-empty str.
 
     Args:
-        class_name: A str, or an instance of a subclass of it, none of whose methods is called.
+        class_name: A str, or an instance of a subclass, whose methods are not called.
 
     Returns:
-        An exact str of the same characters.
+        An exact str with the same characters.
 
     Raises:
-        TypeError: It is not a str.
-        ValueError: It is empty.
+        TypeError: The name is not a str.
+        ValueError: The name is empty.
     """
     name = _exact_str(class_name)
     if name is None:
         kind = type(class_name).__name__
-        raise TypeError(f"a class name must be a str, got {kind} {shown(class_name)}")
+        raise TypeError(f"a class name must be a str, got {kind} {safe_repr(class_name)}")
     if not name:
         raise ValueError("a class name must be a non-empty str, got ''")
     return name
@@ -132,18 +133,19 @@ def check_name(class_name: object) -> str:
 
 def check_path(class_name: str, class_path: object) -> str:
     """
-    Check that a class path has the shape ``package.module.Class``; nothing is imported.
+    Check that a class path has the form ``package.module.Class`` without importing anything.
 
     Args:
-        class_name: The name that the path belongs to; for the text of the error.
-        class_path: The path; the spelling of entry points, ``package.module:Outer.Inner``, will do.
+        class_name: The name that the path is registered for; used in messages.
+        class_path: The path. The notation of entry points, ``package.module:Outer.Inner``, is also
+            accepted.
 
     Returns:
         An exact str with dots only.
 
     Raises:
-        TypeError: It is not a str.
-        ClassPathError: It is relative, has no dot, or a part that is no identifier.
+        TypeError: The path is not a str.
+        ClassPathError: The path is relative, has no dot, or has a part that is not an identifier.
     """
     from keyword import iskeyword
 
@@ -151,28 +153,28 @@ def check_path(class_name: str, class_path: object) -> str:
     if given is None:
         raise TypeError(
             f"the class path of {class_name!r} must be a str, {PATH_EXPECTED},"
-            f" got {type(class_path).__name__} {shown(class_path)}"
+            f" got {type(class_path).__name__} {safe_repr(class_path)}"
         )
     path = given.replace(":", ".", 1)
     parts = path.split(".")
     if not given:
-        fault = "it is empty"
+        problem = "it is empty"
     elif not parts[0]:
-        fault = "it is relative, or its first part is empty"
+        problem = "it is relative, or its first part is empty"
     elif len(parts) == 1:
-        fault = "it has no dot, so it names no module"
+        problem = "it has no dot, so it does not name a module"
     else:
         for part in parts:
             if not part.isidentifier():
-                fault = f"{shown(part)} is not an identifier"
+                problem = f"{safe_repr(part)} is not an identifier"
                 break
             if iskeyword(part):
-                fault = f"{part!r} is a keyword"
+                problem = f"{part!r} is a keyword"
                 break
         else:
             return path
     raise ClassPathError(
-        f"class path {shown(given)} of {class_name!r}: {fault}; expected {PATH_EXPECTED}",
+        f"class path {safe_repr(given)} of {class_name!r}: {problem}; expected {PATH_EXPECTED}",
         class_name=class_name,
         class_path=given,
     )
@@ -180,30 +182,31 @@ def check_path(class_name: str, class_path: object) -> str:
 
 def resolve(class_name: str, class_path: str) -> type:
     """
-    Import the module of a class path and get the class.
+    Import the module of a class path and return the class.
 
-    The longest prefix that is a module is imported; what is left is looked up as attributes. A
-    prefix counts as "no module" only where the import system says so of that very prefix: a module
-    that exists and fails, for example by a missing dependency, is an error and never passed over.
+    The longest prefix that is a module is imported; the remaining parts are looked up as
+    attributes. A prefix is taken as "not a module" only if the import system reports exactly that
+    prefix as missing. A module that exists but fails to import, for example because of a missing
+    dependency, is an error.
 
     Args:
-        class_name: The name that the path belongs to; for the text of the error.
-        class_path: As `check_path` takes it.
+        class_name: The name that the path is registered for; used in messages.
+        class_path: A path that `check_path` accepts.
 
     Returns:
         The class.
 
     Raises:
         TypeError: The path is not a str.
-        ClassPathError: The path does not have the shape of one.
-        ClassImportError: The module is missing or raised an error; also a lazily imported
-            attribute that raised an ImportError.
-        ClassAttributeError: The module, or an outer class, has no such attribute.
-        NotAClassError: There is something of that name, which is not a class.
+        ClassPathError: The path is malformed.
+        ClassImportError: The module is missing or raised an error, or a lazily imported attribute
+            raised an ImportError.
+        ClassAttributeError: The module or outer class has no such attribute.
+        NotAClassError: The path refers to something that is not a class.
 
-    The cause is chained. What is no `Exception`, such as KeyboardInterrupt, passes through. May be
-    called from any number of threads; runs the foreign code of the imported modules, so that no
-    lock may be held. Costs one import the first time, some microseconds after that.
+    The original error is chained. Exceptions that do not derive from `Exception`, such as
+    KeyboardInterrupt, propagate. Thread-safe. Runs the code of the imported modules, so callers
+    must not hold a lock. Costs one import the first time and some microseconds afterwards.
     """
     import sys
 
@@ -211,26 +214,26 @@ def resolve(class_name: str, class_path: str) -> type:
     parts = path.split(".")
     what = f"class {class_name!r} ({path})"
     cut = len(parts) - 1
-    refusal: ModuleNotFoundError | None = None
+    not_found: ModuleNotFoundError | None = None
     while True:
         prefix = ".".join(parts[:cut])
         try:
-            # As the statement does it, not `importlib.import_module`: where the module is there
-            # already, no lock of the import system is touched. Before 3.12, that lock deadlocks
-            # where a signal handler asks for a class while its own thread is inside it.
+            # `__import__` rather than `importlib.import_module`: if the module is already
+            # imported, it does not acquire the module lock. Before 3.12 that lock deadlocks if a
+            # signal handler looks up a class while its own thread holds the lock.
             __import__(prefix)
             target: object = sys.modules[prefix]
             break
         except Exception as error:
-            cut = _missing(error, prefix).count(".")
+            cut = _missing_module(error, prefix).count(".")
             if not cut:
                 raise ClassImportError(
-                    f"{what}: importing module {prefix!r} failed: {told(error)}",
+                    f"{what}: importing module {prefix!r} failed: {error_text(error)}",
                     class_name=class_name,
                     class_path=path,
                 ) from error
-            # Only a ModuleNotFoundError gives a prefix to go on with.
-            refusal = error  # type: ignore[assignment]
+            # `_missing_module` returns a prefix only for a ModuleNotFoundError.
+            not_found = error  # type: ignore[assignment]
 
     for index in range(cut, len(parts)):
         part = parts[index]
@@ -239,7 +242,8 @@ def resolve(class_name: str, class_path: str) -> type:
             target = getattr(target, part)
         except ImportError as error:
             raise ClassImportError(
-                f"{what}: importing {part!r} of {holder!r} at first use failed: {told(error)}",
+                f"{what}: importing {part!r} of {holder!r} at first use failed:"
+                f" {error_text(error)}",
                 class_name=class_name,
                 class_path=path,
             ) from error
@@ -254,15 +258,15 @@ def resolve(class_name: str, class_path: str) -> type:
                 ) from error
             hint = _hint(part, target, modules or ())
             if modules is not None and not last:
-                # What comes before the class in a package is most likely meant as a module.
+                # The part before the class name was most likely meant to be a module.
                 raise ClassImportError(
                     f"{what}: package {holder!r} has no module and no attribute {part!r}{hint}",
                     class_name=class_name,
                     class_path=path,
-                ) from refusal
+                ) from not_found
             if error.name not in (None, part):
-                # A module's `__getattr__` got as far as an error of its own.
-                hint = f": {told(error)}{hint}"
+                # The `__getattr__` of the module raised an error about something else.
+                hint = f": {error_text(error)}{hint}"
             kind = "module" if index == cut else "class"
             raise ClassAttributeError(
                 f"{what}: {kind} {holder!r} has no attribute {part!r}{hint}",
@@ -271,30 +275,30 @@ def resolve(class_name: str, class_path: str) -> type:
             ) from error
         except Exception as error:
             raise ClassAttributeError(
-                f"{what}: reading attribute {part!r} of {holder!r} raised {told(error)}",
+                f"{what}: reading attribute {part!r} of {holder!r} raised {error_text(error)}",
                 class_name=class_name,
                 class_path=path,
             ) from error
 
-    # Not `isinstance`: on 3.10 `list[int]` says that it is a type.
+    # `isinstance(list[int], type)` is true on 3.10.
     if issubclass(type(target), type):
         return target  # type: ignore[return-value]
     raise NotAClassError(
-        f"{what}: expected a class, got {type(target).__name__} {shown(target)}",
+        f"{what}: expected a class, got {type(target).__name__} {safe_repr(target)}",
         class_name=class_name,
         class_path=path,
     )
 
 
-def imported(class_path: str) -> type | None:
+def find_imported(class_path: str) -> type | None:
     """
-    Give the class of a path if its module is imported already; nothing is imported.
+    Find the class of a path if its module has already been imported.
 
     Args:
-        class_path: As `check_path` gives it.
+        class_path: A path returned by `check_path`.
 
     Returns:
-        The class, or None where that cannot be told.
+        The class, or None if the module is not imported or has no such class.
     """
     import sys
 
@@ -305,7 +309,7 @@ def imported(class_path: str) -> type | None:
 
 def import_dotted(path: str) -> Any:
     """
-    Import what a dotted path ``package.module.name`` names.
+    Import the object that a dotted path ``package.module.name`` refers to.
 
     Args:
         path: The dotted path.
@@ -322,8 +326,8 @@ def import_dotted(path: str) -> Any:
     try:
         module = import_module(module_name)
     except Exception as error:
-        # A module can fail with anything on import.
-        raise ImportError(f"cannot import {module_name!r}: {told(error)}") from error
+        # Importing a module can raise any exception.
+        raise ImportError(f"cannot import {module_name!r}: {error_text(error)}") from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
@@ -332,14 +336,14 @@ def import_dotted(path: str) -> Any:
         raise ImportError(f"module {module_name!r} has no {attribute!r}{hint}") from error
 
 
-def _missing(error: Exception, prefix: str) -> str:
-    # The name of the module that is not there, if it is `prefix` or a parent of it, or "".
+def _missing_module(error: Exception, prefix: str) -> str:
+    """The name of the missing module if it is `prefix` or one of its parents, otherwise ""."""
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     if not isinstance(name, str) or not f"{prefix}.".startswith(f"{name}."):
         return ""
-    # A module may raise such an error of itself ("install the extra first"), and then it does
-    # exist. Its frame, or that of whatever called it, tells: where the import system alone found
-    # nothing, there are no frames but its own below ours.
+    # An existing module may raise such an error itself ("install the extra first"). In that case
+    # the traceback contains a frame outside the import system. If the import system did not find
+    # the module, all frames below ours are its own.
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -350,8 +354,8 @@ def _missing(error: Exception, prefix: str) -> str:
 
 
 def _submodules(module: object) -> list[str] | None:
-    # The names of the modules in a package, imported or not; None for what is no package. A
-    # module's `__getattr__`, and finders, may raise anything; this is for a hint only.
+    # The names of the modules in a package, imported or not; None if it is not a package. Used
+    # only for suggestions, so errors in a module's `__getattr__` or in finders are ignored.
     try:
         from pkgutil import iter_modules
 

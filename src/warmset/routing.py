@@ -1,17 +1,18 @@
 """
-From a payload, names to values, to the arguments of a method.
+Routing of a payload (parameter name -> value) to the arguments of a method.
 
-A signature is compiled once into a plan. The executor's core takes from it what can be checked
-without thinking, `Plan.direct`; everything else, and every refusal, is `Plan.route`.
+A signature is compiled once into a plan. The core of the executor handles the simple cases itself,
+using `Plan.direct`; all other cases, and all errors, are handled by `Plan.route`.
 
-How types are read
-    An annotation is checked as far as `isinstance` can: classes, unions, the origin of a generic
-    (`list[str]` is checked as `list`), `Annotated`, `NewType`. An int will do for a float, numpy's
-    numbers for both, and None where the default is None. What cannot be resolved or checked (a
-    name that does not exist at run time, a protocol, a type variable) is not checked.
+Type checks
+    Annotations are checked as far as `isinstance` allows: classes, unions, the origin of a generic
+    (`list[str]` is checked as `list`), `Annotated` and `NewType`. An int is accepted for a float,
+    numpy's numbers for both, and None if the default is None. Annotations that cannot be resolved
+    or checked (a name that does not exist at run time, a protocol, a type variable) are ignored.
 
-A decorated method is read by the signature that `functools.wraps` shows. A decorator that supplies
-arguments of its own must say so, by a `__signature__` without them.
+For a decorated method, the signature is that of the wrapped function, as recorded by
+`functools.wraps`. A decorator that supplies arguments itself must set a `__signature__` without
+those parameters.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["Plan", "compile_plan"]
 
 
 class _Expected:
-    """What one parameter takes."""
+    """The requirements of one parameter."""
 
     __slots__ = ("checked", "default", "exact", "required", "text")
 
@@ -38,15 +39,15 @@ class _Expected:
         classes = _classes(annotation)
         if classes is not None and not self.required and self.default is None:
             classes = (*classes, type(None))
-        # `exact`: types known good by identity. `checked`: what isinstance decides the rest by.
+        # `exact`: types that are accepted by identity. `checked`: the classes for isinstance.
         self.exact: tuple[type, ...] | None = None
         self.checked: tuple[type, ...] | None = None
         if classes is not None:
             self.exact, self.checked = _widen(classes)
         self.text = _describe(annotation) if classes is not None else ""
 
-    def fault(self, value: Any) -> str | None:
-        """Say what is wrong with a value, if anything is."""
+    def mismatch(self, value: Any) -> str | None:
+        """Describe why a value is not acceptable; None if it is."""
         if not self.required and value is self.default:
             return None
         if self.exact is None or self.checked is None or type(value) in self.exact:
@@ -54,7 +55,7 @@ class _Expected:
         try:
             if isinstance(value, self.checked):
                 return None
-        except Exception:  # a class whose `__instancecheck__` refuses to tell
+        except Exception:  # raised by the `__instancecheck__` of the class
             return None
         return f"expected {self.text}, got {type(value).__qualname__}"
 
@@ -63,8 +64,9 @@ class Plan:
     """
     A compiled signature.
 
-    `direct` lists (name, required, exact types or None) of each parameter, where all can be passed
-    by keyword and the method takes no others; it is None where `route` has to be asked.
+    `direct` lists (name, required, exact types or None) for each parameter if all of them can be
+    passed by keyword and the method has no ``**`` parameter; otherwise it is None and `route` must
+    be called.
     """
 
     __slots__ = ("_by_name", "_open", "_positional", "direct")
@@ -87,20 +89,21 @@ class Plan:
         self, class_name: str, method_name: str, payload: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """
-        Check a payload and lay it out as arguments.
+        Check a payload and convert it to arguments.
 
         Args:
-            class_name: For the text of the error.
-            method_name: For the text of the error.
-            payload: Parameter name -> value; it is not changed.
+            class_name: Used in messages.
+            method_name: Used in messages.
+            payload: Parameter name -> value; not modified.
 
         Returns:
-            Positional and keyword arguments for the method.
+            The positional and keyword arguments for the method.
 
         Raises:
-            ArgumentValidationError: Arguments are missing, unexpected or mistyped; all are named.
+            ArgumentValidationError: Arguments are missing, unexpected or mistyped; lists all of
+                them.
 
-        Safe under threads; O(parameters + payload).
+        Thread-safe; O(parameters + payload).
         """
         by_name = self._by_name
         missing = [n for n, expected in by_name.items() if expected.required and n not in payload]
@@ -108,9 +111,9 @@ class Plan:
         mistyped = {}
         for name, value in payload.items():
             expected = by_name.get(name)
-            fault = None if expected is None else expected.fault(value)
-            if fault is not None:
-                mistyped[name] = fault
+            problem = None if expected is None else expected.mismatch(value)
+            if problem is not None:
+                mistyped[name] = problem
         if missing or unexpected or mistyped:
             raise ArgumentValidationError(
                 class_name, method_name, missing=missing, unexpected=unexpected, mistyped=mistyped
@@ -118,7 +121,7 @@ class Plan:
         if not self._positional:
             return (), payload
         keywords = dict(payload)
-        # Up to the last one given; those left out before it get their defaults.
+        # All parameters up to the last one in the payload; missing ones get their defaults.
         given = [i for i, name in enumerate(self._positional) if name in payload]
         head = self._positional[: given[-1] + 1] if given else ()
         arguments = [
@@ -132,12 +135,12 @@ def compile_plan(method: Callable[..., Any]) -> Plan:
     Compile the signature of a callable.
 
     Args:
-        method: A bound method or any other callable; one without a signature takes anything.
+        method: A bound method or other callable; without a signature, it accepts any payload.
 
     Returns:
         The plan.
 
-    Safe under threads; tens of microseconds, and it imports `inspect` the first time.
+    Thread-safe; takes tens of microseconds, and imports `inspect` the first time.
     """
     from inspect import Parameter
 
@@ -169,7 +172,7 @@ def _signature(method: Callable[..., Any]) -> Any:
     except (TypeError, ValueError):
         return None
     except Exception:
-        # From 3.14 on, annotations are evaluated only now, and may fail as any code may.
+        # From 3.14 on, annotations are evaluated here and can raise any exception.
         if sys.version_info < (3, 14):
             return None
     try:
@@ -192,7 +195,7 @@ def _namespace(method: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _resolved(annotation: Any, namespace: dict[str, Any]) -> Any:
-    """An annotation as an object; a string that means nothing at run time means anything."""
+    """Evaluate an annotation; a string that cannot be evaluated at run time becomes Any."""
     if not isinstance(annotation, str):
         return annotation
     from typing import Any as Anything
@@ -204,7 +207,7 @@ def _resolved(annotation: Any, namespace: dict[str, Any]) -> Any:
 
 
 def _classes(annotation: Any) -> tuple[type, ...] | None:
-    """The classes that an annotation comes down to; None where it cannot be checked."""
+    """The classes that an annotation accepts; None if it cannot be checked."""
     from types import UnionType
     from typing import IO, Annotated, BinaryIO, NewType, TextIO, Union, get_args, get_origin
 
@@ -226,16 +229,16 @@ def _classes(annotation: Any) -> tuple[type, ...] | None:
     from inspect import Parameter
 
     if kind in (object, Parameter.empty, IO, TextIO, BinaryIO):
-        return None  # anything; and files, of which none inherits from typing's classes
+        return None  # accept anything; file objects do not inherit from the classes in typing
     try:
         isinstance(None, kind)
-    except Exception:  # a protocol, a typed dict
+    except Exception:  # for example a protocol or a typed dict
         return None
     return (kind,)
 
 
 def _widen(classes: tuple[type, ...]) -> tuple[tuple[type, ...], tuple[type, ...]]:
-    """Exact types that fit, and classes to ask by isinstance: an int is a float's equal."""
+    """The exact types to accept and the classes for isinstance; an int is accepted for a float."""
     from numbers import Complex, Integral, Real
 
     tower: dict[type, tuple[tuple[type, ...], type]] = {

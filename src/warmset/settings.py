@@ -1,162 +1,331 @@
 """
-The settings of a registry as a value, and `warmset.toml`, the file that they may come from.
+The settings of a registry and the options of a class: one table, from which the rest is derived.
 
-Everything here may be called from any number of threads: values do not change once they are made.
+`RegistrySettings`, `ClassOptions`, the checks of a settings file and their messages read the table.
+``ci/generate_signatures.py`` writes signatures and documentation into the source: run it after a
+change. Everything here may be called from any number of threads.
 """
 
 from __future__ import annotations
 
-from .errors import _restore
-from .resolver import near_names, shown
-from .setting_rules import RULES, SETTINGS, check_setting
+from . import setting_checks as rules
+from .frozen import Frozen
+from .setting_checks import Setting
+from .toml_tables import SettingsError, check_table, table_error, unknown_keys, value_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, NoReturn
+    from typing import Any
+
+    from .setting_checks import Rule
+
+__all__ = [
+    "BY_NAME",
+    "CLASS_DEFAULTS",
+    "REGISTRY_DEFAULTS",
+    "SETTINGS",
+    "RegistrySettings",
+    "SettingsError",
+    "check_setting",
+]
 
 
-class SettingsError(ValueError):
+def _registry(name: str, rule: Rule, default: Any, text: str, **more: Any) -> Setting:
+    return Setting(name, rule, registry=(default, text), **more)
+
+
+def _class(name: str, rule: Rule, default: Any, text: str, **more: Any) -> Setting:
+    return Setting(name, rule, option=(default, text), **more)
+
+
+def _both(name: str, rule: Rule, default: Any, text: str, of_class: str, **more: Any) -> Setting:
+    return Setting(name, rule, registry=(default, text), option=(None, of_class), **more)
+
+
+SETTINGS = (
+    _both(
+        "cache_ttl_seconds",
+        rules.FINITE_SECONDS,
+        300.0,
+        "Seconds without use after which an instance is evicted; 0: no expiry.",
+        "Idle TTL of this class; 0: none; None: the registry's, or the one that `adaptive_ttl` "
+        "derives.",
+        note="use 0 to disable expiry",
+        positional=True,
+    ),
+    _registry(
+        "enable_weakref",
+        rules.FLAG,
+        False,
+        "Keep instances by weak reference only: an instance lives as long as its users refer to "
+        "it, and neither TTL nor size bound applies to it. An instance whose class does not "
+        "support weak references is kept strongly.",
+        positional=True,
+    ),
+    _registry(
+        "max_cache_size",
+        rules.COUNT,
+        100,
+        "Maximum number of cached instances; held instances may exceed it.",
+        positional=True,
+    ),
+    _registry(
+        "retry_after_seconds",
+        rules.SECONDS,
+        30.0,
+        "Seconds during which the error of a failed build is raised again without another "
+        "attempt; 0 retries every time, `math.inf` never.",
+        note="inf: a failed class is never retried",
+    ),
+    _registry(
+        "build_timeout_seconds",
+        rules.SECONDS,
+        0.0,
+        "Seconds that a thread waits for another thread's build before `BuildTimeoutError`; 0: no "
+        "limit.",
+        note="0: no limit",
+    ),
+    _registry(
+        "block_when_full",
+        rules.FLAG,
+        False,
+        "While every cached instance is held, let a build wait for capacity, at most "
+        "`block_timeout_seconds`, and then raise `CapacityError`; False exceeds the bound.",
+    ),
+    _registry(
+        "block_timeout_seconds",
+        rules.SECONDS,
+        30.0,
+        "Maximum seconds that a build waits for capacity; see `block_when_full`.",
+    ),
+    _registry(
+        "sweep_interval_seconds",
+        rules.FINITE_SECONDS,
+        0.0,
+        "Seconds between sweeps, by one thread for all registries of the process, which evict "
+        "expired instances; 0: only look-ups and `evict_expired` do.",
+        note="0: no sweeps",
+    ),
+    _both(
+        "max_age_seconds",
+        rules.FINITE_SECONDS,
+        0.0,
+        "Seconds since its build after which an instance is no longer returned, even while it "
+        "is held; 0: no maximum age.",
+        "Maximum age of this class; 0: none; None: the registry's.",
+        note="use 0 to disable the maximum age",
+    ),
+    _registry(
+        "policy",
+        rules.POLICY,
+        "lru",
+        'Eviction order when a bound is exceeded. "lru": least recently used first; "cost": least '
+        "valuable first, by rebuild seconds, frequency of use, and bytes; or an object with a "
+        "method ``worth(slot, now)``, see `warmset.memory.policies`.",
+    ),
+    _both(
+        "sizer",
+        rules.SIZER,
+        None,
+        'How instances are measured, see `warmset.memory.sizing`: "measured", "deep", "declared", '
+        "a callable that takes an instance, or an object with a method ``size(instance)``; None: "
+        "they are not.",
+        "Sizer of this class, as for the registry; None: the registry's.",
+    ),
+    _registry(
+        "max_cache_bytes",
+        rules.BYTES,
+        0,
+        "Maximum bytes of all cached instances, as the sizer measures them (without a sizer: "
+        '"measured"); 0: no bound.',
+        note="0: no bound",
+    ),
+    _registry(
+        "max_rss_bytes",
+        rules.MEMORY,
+        0,
+        "Memory of the process above which a build or a sweep evicts instances: bytes, or a float "
+        "as a fraction of the memory available to the process; 0: no bound.",
+        note="0: no bound",
+    ),
+    _registry(
+        "low_rss_bytes",
+        rules.MEMORY,
+        0,
+        "Memory of the process below which these evictions stop; 0: nine tenths of "
+        "`max_rss_bytes`.",
+        note="0: nine tenths of max_rss_bytes",
+    ),
+    _registry(
+        "adaptive_ttl",
+        rules.FLAG,
+        False,
+        "Derive the idle TTL of each class that has none of its own from its use and its build "
+        "time; `explain` reports it.",
+    ),
+    _registry(
+        "adaptive_ttl_min_seconds", rules.FINITE_SECONDS, 10.0, "Lower bound of a derived idle TTL."
+    ),
+    _registry(
+        "adaptive_ttl_max_seconds",
+        rules.FINITE_SECONDS,
+        3600.0,
+        "Upper bound of a derived idle TTL; also the TTL of a class about which nothing is known.",
+    ),
+    _registry(
+        "store",
+        rules.STORE,
+        None,
+        "Where snapshots of shareable classes are kept, so that other processes and later runs "
+        "open them instead of building: the path of a directory, a URL, or a store, see "
+        "`warmset.share`; None: nowhere.",
+    ),
+    _registry(
+        "host_budget",
+        rules.HOST_BUDGET,
+        0,
+        "Maximum memory of all processes of this user on this host that have a budget: bytes, a "
+        "float as a fraction of the machine's memory, or a `warmset.share.HostBudget`; 0: no "
+        "bound. The registry is swept every second unless `sweep_interval_seconds` is set.",
+        note="0: no budget",
+    ),
+    _registry(
+        "observe_socket",
+        rules.FLAG,
+        False,
+        "Let `warmset top` and `warmset stats` of the same user inspect the registry through a "
+        "private Unix socket; see `warmset.observe.serve`.",
+    ),
+    _registry(
+        "observe_changes", rules.FLAG, False, "Let them also evict instances and clear the cache."
+    ),
+    _class(
+        "closer",
+        rules.CLOSER,
+        "auto",
+        "How a removed instance is closed: a callable that takes it; None: not at all; "
+        '"auto": by its `close()`, else its `__exit__`.',
+        in_files=False,
+    ),
+    _class(
+        "close_when_removed",
+        rules.FLAG,
+        False,
+        "Close a removed instance even if a caller that received it without a lease still refers "
+        "to it.",
+    ),
+    _class(
+        "after_fork",
+        rules.AFTER_FORK,
+        "keep",
+        'What a forked child does with a cached instance: "keep" it; "drop" it without closing '
+        'it, since it is the parent\'s, and build another at its next use; "rebuild" it at once.',
+    ),
+    _class(
+        "priority",
+        rules.INTEGER,
+        0,
+        "Instances of a lower priority are evicted before those of a higher one, whatever the "
+        "policy.",
+        note="a lower priority is evicted first",
+    ),
+    _class(
+        "pin",
+        rules.FLAG,
+        False,
+        "Do not evict the instance for idleness, capacity or memory; see `pin`.",
+    ),
+    _class(
+        "shareable",
+        rules.SHAREABLE,
+        False,
+        "Keep a snapshot of the instance in the registry's `store`, and open it instead of "
+        'building. Its arrays are read-only; "copy_on_write" makes them writable, and changes '
+        "stay in this process.",
+    ),
+    _class(
+        "snapshot",
+        rules.SNAPSHOT,
+        None,
+        "Takes the instance and returns what is stored in its place; makes the class shareable.",
+        in_files=False,
+    ),
+    _class(
+        "restore",
+        rules.RESTORE,
+        None,
+        "Takes the class and what was stored, and returns an instance; required with `snapshot`.",
+        in_files=False,
+    ),
+    _class(
+        "recycle_after_uses",
+        rules.USES,
+        0,
+        "Rebuild the instance after this number of uses; 0: never. `sweep` checks this and the "
+        "next two options, by itself if `sweep_interval_seconds` is set: the replacement is built "
+        "in the background, and the old instance is closed when its last lease has ended.",
+        note="0: never",
+    ),
+    _class(
+        "recycle_after_seconds",
+        rules.FINITE_SECONDS,
+        0.0,
+        "Rebuild the instance at this age; 0: never.",
+        note="0: never",
+    ),
+    _class(
+        "recycle_after_growth_bytes",
+        rules.BYTES,
+        0,
+        "Rebuild the instance when it has grown by this much since its build, as its sizer "
+        "measures it; 0: never.",
+        note="0: never",
+    ),
+)
+BY_NAME = {row.name: row for row in SETTINGS}
+REGISTRY_DEFAULTS = {row.name: row.registry[0] for row in SETTINGS if row.registry}
+CLASS_DEFAULTS = {row.name: row.option[0] for row in SETTINGS if row.option}
+
+
+def check_setting(name: str, value: object) -> Any:
     """
-    A settings file, a table of it, or an entry point cannot be used.
+    Check one setting of a registry.
 
     Args:
-        message: The whole text: file, table, key, value, and what was expected.
-        file: The file, where it came from one.
-        table: The table in it, or the group of entry points; None for a fault of the whole file.
-        key: The key in the table, where one is to blame.
+        name: Its name.
+        value: Its value.
 
-    The cause, where there is one, is chained as ``__cause__``.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        file: str | None = None,
-        table: str | None = None,
-        key: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.file = file
-        self.table = table
-        self.key = key
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.args, self.__dict__)
-
-
-class _Frozen:
-    # What the immutable values below share; a dataclass would cost an import of 5 ms.
-
-    __slots__: tuple[str, ...] = ()
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is immutable: cannot set {name!r}")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is immutable: cannot delete {name!r}")
-
-    def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in type(self).__slots__}
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        return self._fields() == other._fields()
-
-    def __hash__(self) -> int:
-        return hash((type(self), *self._fields().values()))
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self._fields().items())
-        return f"{type(self).__name__}({fields})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self._fields())
-
-
-def _rebuild(cls: Callable[..., object], fields: dict[str, Any]) -> object:
-    # By keyword and through the constructor: a pickle of an older version lacks what is new.
-    return cls(**fields)
-
-
-class RegistrySettings(_Frozen):
-    """
-    The settings of a `MethodRegistry`, checked and immutable.
-
-    Args:
-        cache_ttl_seconds: Seconds since the last use after which an instance expires; 0 switches
-            expiry off.
-        max_age_seconds: Seconds since its build after which an instance leaves; 0: never.
-        enable_weakref: Whether instances are kept by weak reference, where their class allows it.
-        max_cache_size: The most instances to keep; at least 1.
-        retry_after_seconds: Seconds after which a class that failed is tried again; inf: never.
-        build_timeout_seconds: Seconds that a thread waits for another thread's build; 0: as long
-            as it takes.
-        revive: Whether a held instance that was removed is kept again if its name is asked for
-            before its last release.
-        block_when_full: Whether a build waits for room while all that is cached is held.
-        block_timeout_seconds: For how long it waits.
-        sweep_interval_seconds: Seconds between sweeps for what has expired, by a thread; 0: none.
-        policy: Who leaves when a bound is passed: "lru", "cost", or an object of one's own.
-        sizer: How the size of an instance is told: None, "measured", "deep", "declared", or one's
-            own.
-        max_cache_bytes: The most bytes to keep, as the sizer tells them; 0: no bound.
-        max_rss_bytes: The most memory that the process shall have, where removals can help it;
-            bytes, or as a float a part of what it may have; 0: no bound.
-        low_rss_bytes: Down to where instances leave then; 0: nine tenths of `max_rss_bytes`.
-        adaptive_ttl: Whether the idle limit of a class follows from its own use.
-        adaptive_ttl_min_seconds: The least that it gives.
-        adaptive_ttl_max_seconds: The most that it gives.
-        store: Where snapshots of shareable classes are kept, see `warmset.share`: None, the path of
-            a directory, a URL, or a store.
-        host_budget: The most memory that all processes of this user on this host shall have which
-            say so, see `warmset.share.HostBudget`; bytes, or as a float a part; 0: no bound.
-        observe_socket: Whether `warmset top` of the same user may look at the registry while it
-            runs, over a private Unix socket.
-        observe_changes: Whether it may also evict and clear there.
-
-    Numbers may be of any type that has `__float__` (seconds; also `__index__`) or `__index__`
-    (size), a bool and a str excepted. Equal settings are equal and hash alike; they can be
-    pickled and copied.
+    Returns:
+        The value, as an exact float, bool or int.
 
     Raises:
-        TypeError: A value is not of the right type.
-        ValueError: A value is negative, NaN, infinite where it must not be, or a size below 1.
+        TypeError: The value is of the wrong type.
+        ValueError: The value is out of range, or NaN.
+    """
+    return BY_NAME[name].checked(value)
+
+
+class RegistrySettings(Frozen):
+    """
+    The settings of a registry, checked and immutable.
+
+    The arguments are those of `MethodRegistry`, where they are documented. Numbers may be of any
+    type with `__float__` (seconds; also `__index__`) or `__index__` (sizes), except bool and str.
+    Equal settings are equal and hash alike; they can be pickled and copied.
+
+    Raises:
+        TypeError: A value is of the wrong type.
+        ValueError: A value is out of range.
     """
 
-    __slots__ = (
-        "adaptive_ttl",
-        "adaptive_ttl_max_seconds",
-        "adaptive_ttl_min_seconds",
-        "block_timeout_seconds",
-        "block_when_full",
-        "build_timeout_seconds",
-        "cache_ttl_seconds",
-        "enable_weakref",
-        "host_budget",
-        "low_rss_bytes",
-        "max_age_seconds",
-        "max_cache_bytes",
-        "max_cache_size",
-        "max_rss_bytes",
-        "observe_changes",
-        "observe_socket",
-        "policy",
-        "retry_after_seconds",
-        "revive",
-        "sizer",
-        "store",
-        "sweep_interval_seconds",
-    )
+    __slots__ = tuple(sorted(REGISTRY_DEFAULTS))
 
+    # begin registry-fields: generated by ci/generate_signatures.py
     cache_ttl_seconds: float
     enable_weakref: bool
     max_cache_size: int
     retry_after_seconds: float
     build_timeout_seconds: float
-    revive: bool
     block_when_full: bool
     block_timeout_seconds: float
     sweep_interval_seconds: float
@@ -173,16 +342,17 @@ class RegistrySettings(_Frozen):
     host_budget: Any
     observe_socket: bool
     observe_changes: bool
+    # end registry-fields
 
     def __init__(
         self,
+        # begin registry-keywords: generated by ci/generate_signatures.py
         *,
         cache_ttl_seconds: float = 300.0,
         enable_weakref: bool = False,
         max_cache_size: int = 100,
         retry_after_seconds: float = 30.0,
         build_timeout_seconds: float = 0.0,
-        revive: bool = True,
         block_when_full: bool = False,
         block_timeout_seconds: float = 30.0,
         sweep_interval_seconds: float = 0.0,
@@ -199,14 +369,15 @@ class RegistrySettings(_Frozen):
         host_budget: Any = 0,
         observe_socket: bool = False,
         observe_changes: bool = False,
+        # end registry-keywords
     ) -> None:
         given = {
+            # begin registry-items: generated by ci/generate_signatures.py
             "cache_ttl_seconds": cache_ttl_seconds,
             "enable_weakref": enable_weakref,
             "max_cache_size": max_cache_size,
             "retry_after_seconds": retry_after_seconds,
             "build_timeout_seconds": build_timeout_seconds,
-            "revive": revive,
             "block_when_full": block_when_full,
             "block_timeout_seconds": block_timeout_seconds,
             "sweep_interval_seconds": sweep_interval_seconds,
@@ -223,9 +394,10 @@ class RegistrySettings(_Frozen):
             "host_budget": host_budget,
             "observe_socket": observe_socket,
             "observe_changes": observe_changes,
+            # end registry-items
         }
-        for setting, value in given.items():
-            object.__setattr__(self, setting, check_setting(setting, value))
+        for name, value in given.items():
+            object.__setattr__(self, name, check_setting(name, value))
         if self.adaptive_ttl_min_seconds > self.adaptive_ttl_max_seconds:
             raise ValueError(
                 "adaptive_ttl_min_seconds must be at most adaptive_ttl_max_seconds, "
@@ -235,17 +407,17 @@ class RegistrySettings(_Frozen):
     @classmethod
     def long_lived_service(cls, **changes: Any) -> RegistrySettings:
         """
-        Give settings for a process that serves for days: 10 minutes, 100 instances.
+        Make settings for a long-lived service: TTL 10 minutes, 100 instances.
 
         Args:
-            changes: Settings to have instead of the preset's.
+            changes: Settings that replace those of the preset.
 
         Returns:
             New settings.
 
         Raises:
-            TypeError: As the constructor, also for the name of a setting that does not exist.
-            ValueError: As the constructor.
+            TypeError: As for the constructor; also for an unknown setting.
+            ValueError: As for the constructor.
         """
         preset: dict[str, Any] = {"cache_ttl_seconds": 600.0, "max_cache_size": 100}
         return cls(**{**preset, **changes})
@@ -253,7 +425,7 @@ class RegistrySettings(_Frozen):
     @classmethod
     def batch(cls, **changes: Any) -> RegistrySettings:
         """
-        Give settings for a process that works through its input and ends: no expiry, 200 instances.
+        Make settings for a batch run: no expiry, 200 instances.
 
         Arguments and errors as for `long_lived_service`.
         """
@@ -263,7 +435,7 @@ class RegistrySettings(_Frozen):
     @classmethod
     def memory_constrained(cls, **changes: Any) -> RegistrySettings:
         """
-        Give settings for little memory: 2 minutes, 20 instances, weak references.
+        Make settings for little memory: TTL 2 minutes, 20 instances, weak references.
 
         Arguments and errors as for `long_lived_service`.
         """
@@ -275,37 +447,34 @@ class RegistrySettings(_Frozen):
         cls, table: object, *, file: str, table_name: str = "registry"
     ) -> RegistrySettings:
         """
-        Make settings from a table of a TOML file; what it does not name has its default.
+        Make settings from a table of a TOML file; settings that it lacks have their defaults.
 
         Args:
             table: The table, setting -> value.
-            file: The file that it stands in; for the text of the error.
-            table_name: The name of the table; for the text of the error.
+            file, table_name: The file, and the name of the table; for the text of an error.
 
         Returns:
             New settings.
 
         Raises:
-            SettingsError: It is no table, or has a key or a value that the constructor refuses.
+            SettingsError: It is not a table, or has a key or a value that the constructor refuses.
         """
-        rows = _check_table(table, file=file, table_name=table_name)
-        unknown_keys(rows, SETTINGS, file=file, table_name=table_name)
-        try:
-            for key, value in rows.items():
+        given = check_table(table, file=file, table_name=table_name)
+        unknown_keys(given, REGISTRY_DEFAULTS, file=file, table_name=table_name)
+        for key, value in given.items():
+            try:
                 check_setting(key, value)
-        except (TypeError, ValueError) as error:
-            raise _fault(file, table_name, key, value, RULES[key][1]) from error
+            except (TypeError, ValueError) as error:
+                raise value_error(file, table_name, key, value, BY_NAME[key].expected) from error
         try:
-            return cls(**rows)
-        except ValueError as error:  # each is right, but not with the others
+            return cls(**given)
+        except ValueError as error:  # each value is valid, but their combination is not
             key = str(error).partition(" ")[0]
-            raise SettingsError(
-                f"{file}: {_place(table_name)}: {error}", file=file, table=table_name, key=key
-            ) from error
+            raise table_error(file, table_name, str(error), key=key) from error
 
     def replace(self, **changes: Any) -> RegistrySettings:
         """
-        Give a copy in which some settings are other ones.
+        Make a copy with some settings replaced.
 
         Arguments and errors as for `long_lived_service`.
         """
@@ -313,70 +482,18 @@ class RegistrySettings(_Frozen):
 
     __replace__ = replace
 
+    @property
+    def manages_memory(self) -> bool:
+        """Whether a setting takes a memory manager."""
+        sized = self.sizer is not None or self.max_cache_bytes or self.max_rss_bytes
+        return bool(self.policy != "lru" or sized or self.adaptive_ttl or self.host_budget)
+
+    @property
+    def needs_assembly(self) -> bool:
+        """Whether a setting takes any capability."""
+        started = self.sweep_interval_seconds or self.observe_socket or self.store is not None
+        return bool(self.manages_memory or self.block_when_full or started)
+
     def as_options(self) -> dict[str, Any]:
-        """Give the keyword arguments for `MethodRegistry`, a new dict."""
+        """Return the keyword arguments for `MethodRegistry`, a new dict."""
         return self._fields()
-
-
-def _fault(file: str, table: str, key: object, value: object, expected: str) -> SettingsError:
-    return SettingsError(
-        f"{file}: {_place(table)}: {_spelled(key)} = {shown(value)}; expected {expected}",
-        file=file,
-        table=table,
-        key=key if type(key) is str else shown(key),
-    )
-
-
-def _spelled(key: object) -> str:
-    # As it stands in the file, unless it would be nothing or break the line there.
-    return key if type(key) is str and key and key.isprintable() else shown(key)
-
-
-def _place(table_name: str) -> str:
-    return f"[{table_name}]" if table_name else "top level"
-
-
-def _check_table(table: object, *, file: str, table_name: str) -> dict[str, Any]:
-    if isinstance(table, dict):
-        return table
-    raise SettingsError(
-        f"{file}: {_place(table_name)}: {shown(table)}; expected a table",
-        file=file,
-        table=table_name,
-    )
-
-
-def unknown_keys(
-    table: Mapping[str, object], allowed: Iterable[str], *, file: str, table_name: str
-) -> None:
-    """
-    Refuse a table that has keys which mean nothing.
-
-    Args:
-        table: The table, key -> value.
-        allowed: The keys that it may have.
-        file: The file that it stands in; for the text of the error.
-        table_name: The name of the table; empty for the top level of the file.
-
-    Raises:
-        SettingsError: It has. The text names each, with what is nearest; `key` is the first.
-    """
-    known = list(allowed)
-    faults = []
-    first = None
-    for key, value in table.items():
-        if key in known:
-            continue
-        near = near_names(key, known) if type(key) is str else []
-        hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
-        if first is None:
-            first = key if type(key) is str else shown(key)
-        faults.append(f"{_spelled(key)} = {shown(value, 80)}{hint}")
-    if first is not None:
-        expected = ", ".join(known) or "an empty table"
-        raise SettingsError(
-            f"{file}: {_place(table_name)}: unknown {', '.join(faults)}; expected {expected}",
-            file=file,
-            table=table_name,
-            key=first,
-        )

@@ -1,10 +1,10 @@
 """
-The default class table: what a registry knows when it is told nothing.
+The default class table, used by a registry without ``class_paths``.
 """
 
 from __future__ import annotations
 
-from .resolver import PATH_EXPECTED, check_name, check_path, shown, told
+from .resolver import PATH_EXPECTED, check_name, check_path, error_text, safe_repr
 from .settings import SettingsError
 from .settings_file import load_settings_file
 
@@ -20,23 +20,22 @@ ENTRY_POINT_GROUP = "warmset.classes"
 
 def default_class_paths() -> dict[str, str]:
     """
-    Collect the class paths that the environment offers; nothing of them is imported.
+    Collect the class paths from the environment without importing the classes.
 
-    They are the table ``[classes]`` of the file that the environment variable WARMSET_CONFIG names,
-    where it is set and not empty, and the entry points of the group ``warmset.classes``. A name
-    that is in both has the path of the file, whatever the entry points say. A file that merely lies
-    in the working directory is not read.
+    The sources are the table ``[classes]`` of the file named by the environment variable
+    WARMSET_CONFIG, if it is set and not empty, and the entry points of the group
+    ``warmset.classes``. The file takes precedence over the entry points. A file in the working
+    directory is never read.
 
     Returns:
-        A new dict, class name -> class path: those of the file first, in its order.
+        A new dict, class name -> class path; the names from the file come first, in its order.
 
     Raises:
-        SettingsError: The file cannot be read or is not as expected; an entry point does not have
-            the shape of a class path; two entry points give one name different paths; or the
-            entry points cannot be read.
+        SettingsError: The file cannot be read or is invalid, an entry point is not a class path,
+            two entry points give one name different paths, or the entry points cannot be read.
 
-    May be called from any number of threads. Reads the file and, for each installed distribution,
-    its entry points: milliseconds to tens of them.
+    Thread-safe. Reads the file and the entry points of every installed distribution, which takes
+    milliseconds to tens of milliseconds.
     """
     import os
 
@@ -51,34 +50,35 @@ def default_class_paths() -> dict[str, str]:
 
 def entry_point_paths(*, decided: Iterable[str] = ()) -> dict[str, str]:
     """
-    Collect the class paths that installed distributions offer as entry points.
+    Collect the class paths that installed distributions declare as entry points.
 
     Args:
-        decided: Names that have their path already: their entry points are passed over unchecked,
-            so that a settings file can put right what distributions disagree on.
+        decided: Names that already have a path. Their entry points are skipped unchecked, so that
+            a settings file can resolve conflicts between distributions.
 
     Returns:
         A new dict, class name -> class path.
 
     Raises:
-        SettingsError: An entry point does not have the shape of a class path; two give one name
-            different paths; or the entry points cannot be read.
+        SettingsError: An entry point is not a class path, two entry points give one name different
+            paths, or the entry points cannot be read.
 
-    May be called from any number of threads.
+    Thread-safe. Takes milliseconds to tens of milliseconds.
     """
     from importlib.metadata import entry_points
 
     try:
         points: list[Any] = list(entry_points(group=ENTRY_POINT_GROUP))
     except Exception as error:
-        # One bad file of any distribution, in any group, is enough. So it is, too, where a package
-        # has brought in `importlib_metadata`, which takes the place of the standard library's own
-        # finder and refuses whole distributions for one entry point: then they are read as text.
+        # One invalid file of any distribution, in any group, causes this error. The backport
+        # `importlib_metadata`, if installed, replaces the finder of the standard library and
+        # rejects entire distributions for a single entry point. Read the files as text instead.
         try:
             points = list(_points_as_text())
         except Exception:
             raise SettingsError(
-                f"entry points{_culprit()} cannot be read: {told(error)}", table=ENTRY_POINT_GROUP
+                f"entry points{_faulty_distribution()} cannot be read: {error_text(error)}",
+                table=ENTRY_POINT_GROUP,
             ) from error
     settled = set(decided)
     paths: dict[str, str] = {}
@@ -92,8 +92,8 @@ def entry_point_paths(*, decided: Iterable[str] = ()) -> dict[str, str]:
             raise SettingsError(
                 f"entry point {name!r} of group {ENTRY_POINT_GROUP!r} is registered twice: as"
                 f" {first.value!r} by {_label(first.dist)} and as {point.value!r} by"
-                f" {_label(point.dist)}; expected one path, or a decision in the table [classes] of"
-                f" the file that {CONFIG_VARIABLE} names",
+                f" {_label(point.dist)}; expected a single path, or an entry in the table [classes]"
+                f" of the file named by {CONFIG_VARIABLE}",
                 table=ENTRY_POINT_GROUP,
                 key=name,
             )
@@ -101,7 +101,7 @@ def entry_point_paths(*, decided: Iterable[str] = ()) -> dict[str, str]:
 
 
 def _points_as_text() -> Iterator[Any]:
-    """The entry points of our group, as they stand in the files; each distribution once."""
+    """Read the entry points of our group from the metadata files, once per distribution."""
     from configparser import ConfigParser
     from importlib.metadata import distributions
     from types import SimpleNamespace
@@ -114,7 +114,7 @@ def _points_as_text() -> Iterator[Any]:
             continue
         seen.add(name)
         parser = ConfigParser(delimiters="=", interpolation=None, strict=False)
-        parser.optionxform = str  # type: ignore[assignment]  # names in upper and lower case
+        parser.optionxform = str  # type: ignore[assignment]  # names are case-sensitive
         parser.read_string(text)
         if parser.has_section(ENTRY_POINT_GROUP):
             for key, value in parser.items(ENTRY_POINT_GROUP):
@@ -122,7 +122,7 @@ def _points_as_text() -> Iterator[Any]:
 
 
 def _check_point(point: EntryPoint) -> tuple[str, str]:
-    # The specification of entry points allows spaces around the colon and extras at the end.
+    # The entry point specification allows spaces around the colon and extras at the end.
     value = point.value.partition("[")[0]
     path = ":".join(part.strip() for part in value.split(":"))
     try:
@@ -131,14 +131,14 @@ def _check_point(point: EntryPoint) -> tuple[str, str]:
     except ValueError as error:
         raise SettingsError(
             f"entry point {point.name!r} of group {ENTRY_POINT_GROUP!r}, registered by"
-            f" {_label(point.dist)}: {shown(point.value)}; expected a name and {PATH_EXPECTED}",
+            f" {_label(point.dist)}: {safe_repr(point.value)}; expected a name and {PATH_EXPECTED}",
             table=ENTRY_POINT_GROUP,
             key=point.name,
         ) from error
 
 
 def _label(distribution: Distribution | None) -> str:
-    # Half-removed distributions have no metadata, and what that gives differs between versions.
+    # A partly uninstalled distribution has no metadata; the result differs between Python versions.
     try:
         if distribution is not None and "Name" in distribution.metadata:
             return f"distribution {distribution.metadata['Name']!r}"
@@ -147,7 +147,7 @@ def _label(distribution: Distribution | None) -> str:
     return "a distribution without a name"
 
 
-def _culprit() -> str:
+def _faulty_distribution() -> str:
     from importlib.metadata import distributions
 
     distribution = None

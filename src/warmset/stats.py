@@ -16,12 +16,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._tallies import (
-    CLOSE_FAILURES,
+from .codes import (
+    CLOSE_FAILED,
     CLOSED,
     FAILED_BUILDS,
     LEFT_OPEN,
     LISTENER_FAILURES,
+    STATE_NAMES,
     WAITS,
 )
 from .events import RemovalCause
@@ -30,9 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from .observed import Observed
+    from .registry import BaseRegistry
 
-__all__ = ["EntryStats", "HolderStats", "RegistryStats", "holders", "snapshot"]
+__all__ = [
+    "EntryStats",
+    "HolderStats",
+    "RegistryStats",
+    "holder_threads",
+    "holders",
+    "snapshot",
+]
 
 
 class EntryStats(NamedTuple):
@@ -95,6 +103,12 @@ class RegistryStats(NamedTuple):
     enable_weakref: bool
     bytes: int | None = None
     """Bytes known to be kept; None while nothing measures them."""
+    adopted: int = 0
+    """Instances that were cached without a build."""
+    states: Mapping[str, int] = MappingProxyType({})
+    """
+    How many entries are in each state. At any moment `builds` + `adopted` is their sum.
+    """
 
     @property
     def lookups(self) -> int:
@@ -149,10 +163,12 @@ class RegistryStats(NamedTuple):
             "left_open": self.left_open,
             "listener_failures": self.listener_failures,
             "held_instances": self.held,
+            "adopted_instances": self.adopted,
+            "entries_by_state": dict(self.states),
         }
 
 
-def snapshot(registry: Observed) -> RegistryStats:
+def snapshot(registry: BaseRegistry) -> RegistryStats:
     """
     Take the snapshot of a registry.
 
@@ -162,50 +178,52 @@ def snapshot(registry: Observed) -> RegistryStats:
     Returns:
         The snapshot.
     """
-    hits, misses, evictions, builds, build_seconds, removals, tallies = registry._counters()
-    now = registry._now()
+    counters = registry.counters()
+    hits, misses, evictions, builds, adopted, build_seconds, removals, states, counts = counters
+    now = registry.now()
     entries = tuple(
         EntryStats(
-            name,
-            # The coarse clock may lag behind the one that stamped the entry.
-            max(0.0, now - built_at),
-            max(0.0, now - last_used),
-            uses,
-            seconds,
-            holders,
-            None if size < 0 else size,
+            entry.name,
+            max(0.0, now - entry.built_at),
+            max(0.0, now - entry.last_used),
+            entry.uses,
+            entry.build_seconds,
+            entry.holds,
+            None if entry.bytes < 0 else entry.bytes,
         )
-        for name, built_at, last_used, uses, seconds, holders, size in registry._entries()
+        for entry in registry.warm_entries()
     )
     settings = registry.settings
     return RegistryStats(
         classes_registered=len(registry),
-        methods_injected=sum(len(methods) for methods in list(registry._injected.values())),
+        methods_injected=sum(len(methods) for methods in list(registry.injected.values())),
         cached=len(entries),
-        weakly_kept=registry._weak_alive(),
+        weakly_kept=registry.weakly_alive(),
         held=sum(entry.holders > 0 for entry in entries),
         hits=hits,
         misses=misses,
         builds=builds,
         build_seconds=build_seconds,
-        failed_builds=tallies[FAILED_BUILDS],
-        waits=tallies[WAITS],
-        closed=tallies[CLOSED],
-        close_failures=tallies[CLOSE_FAILURES],
-        left_open=tallies[LEFT_OPEN],
-        listener_failures=tallies[LISTENER_FAILURES],
+        failed_builds=counts[FAILED_BUILDS],
+        waits=counts[WAITS],
+        closed=states[CLOSED],
+        close_failures=states[CLOSE_FAILED],
+        left_open=states[LEFT_OPEN],
+        listener_failures=counts[LISTENER_FAILURES],
         evictions=evictions,
         removals=MappingProxyType({cause: removals[cause] for cause in RemovalCause}),
-        failed_class_names=tuple(registry._builder.failed()),
+        failed_class_names=tuple(registry.builder.failures.names()),
         entries=entries,
         cache_ttl_seconds=settings.cache_ttl_seconds,
         max_cache_size=settings.max_cache_size,
         enable_weakref=settings.enable_weakref,
+        adopted=adopted,
+        states=MappingProxyType(dict(zip(STATE_NAMES, states, strict=True))),
         bytes=sum(known) if (known := [e.bytes for e in entries if e.bytes is not None]) else None,
     )
 
 
-def holders(registry: Observed) -> list[HolderStats]:
+def holders(registry: BaseRegistry) -> list[HolderStats]:
     """
     Tell who holds what.
 
@@ -215,11 +233,34 @@ def holders(registry: Observed) -> list[HolderStats]:
     Returns:
         One for each hold, the oldest first.
     """
+    names = _thread_names()
+    now = registry.now()
+    return [
+        HolderStats(entry.name, names.get(ident, f"thread {ident}"), max(0.0, now - since))
+        for entry, ident, since in registry.holds()
+    ]
+
+
+def holder_threads(registry: BaseRegistry) -> dict[int, list[str]]:
+    """
+    Return the threads that hold each entry.
+
+    Args:
+        registry: The registry.
+
+    Returns:
+        Serial number of the entry -> the name of the thread of each hold, the oldest first.
+
+    O(holds).
+    """
+    names = _thread_names()
+    threads: dict[int, list[str]] = {}
+    for entry, ident, _ in registry.holds():
+        threads.setdefault(entry.serial, []).append(names.get(ident, f"thread {ident}"))
+    return threads
+
+
+def _thread_names() -> dict[int | None, str]:
     from threading import enumerate as threads
 
-    names = {thread.ident: thread.name for thread in threads()}
-    now = registry._now()
-    return [
-        HolderStats(class_name, names.get(ident, f"thread {ident}"), max(0.0, now - since))
-        for class_name, ident, since in registry._holders()
-    ]
+    return {thread.ident: thread.name for thread in threads()}

@@ -1,4 +1,4 @@
-"""A module of small classes and a writer of pipeline files, both in the test's own directory."""
+"""Fixtures: a module of small classes, and functions that write pipeline files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = []
 
 
 class Counter:
-    """Counts words; remembers what it was built with."""
+    """Counts words; stores its constructor arguments."""
 
     def __init__(self, factor=1, tags=()):
         self.factor = factor
@@ -89,7 +89,7 @@ def plain_rule(cls):
     return cls(factor=3)
 
 
-def knowing_rule(cls, registry, documents):
+def rule_with_parameters(cls, registry, documents):
     log.append(("rule", type(registry.get_instance("Counter")).__name__, len(documents)))
     return cls()
 
@@ -116,7 +116,7 @@ def empty_source():
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """Make ``fakes`` importable; gives the log that its classes write."""
+    """Make the module ``fakes`` importable; returns the log that its classes write."""
     directory = tmp_path / "modules"
     directory.mkdir()
     (directory / "fakes.py").write_text(FAKES, encoding="utf-8")
@@ -130,7 +130,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[obje
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Give a function that writes a pipeline file, and two documents beside it."""
+    """A function that writes a pipeline file, next to two documents."""
     texts = tmp_path / "texts"
     texts.mkdir()
     (texts / "a.txt").write_text("some words in a", encoding="utf-8")
@@ -146,7 +146,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def pipeline_text() -> Callable[..., str]:
-    """Give a function that makes the text of a pipeline file around some steps."""
+    """A function that returns the text of a pipeline file with the given steps."""
 
     def make(steps: str, *, extra: str = "") -> str:
         return (

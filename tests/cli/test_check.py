@@ -1,4 +1,4 @@
-"""``warmset check``: every fault at once, nothing built, nothing called."""
+"""``warmset check`` lists every error at once and neither builds nor calls anything."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ number = 3
 def check(
     tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str], tuple[int, list[str]]]]:
-    """Check a file; its status and its lines, less the name of the file."""
+    """A function that checks a file; returns the status and the lines without the file name."""
     modules = tmp_path / "app"
     modules.mkdir()
     (modules / "checked.py").write_text(MODULE)
-    (modules / "leaving.py").write_text("raise SystemExit(3)\n")
+    (modules / "exiting.py").write_text("raise SystemExit(3)\n")
     (modules / "broken.py").write_text("import no_such_package\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -86,7 +86,7 @@ def check(
         return status, output.getvalue().replace(f"{path}: ", "").splitlines()
 
     yield run
-    for name in ("checked", "leaving", "broken"):
+    for name in ("checked", "exiting", "broken"):
         sys.modules.pop(name, None)
 
 
@@ -100,7 +100,7 @@ def step(method: str, arguments: str = "", class_name: str = "Tagger") -> str:
 CLASSES = '[classes]\nTagger = "checked.Tagger"\n'
 
 
-def test_a_sound_file(check: Callable[[str], tuple[int, list[str]]]) -> None:
+def test_a_valid_file(check: Callable[[str], tuple[int, list[str]]]) -> None:
     """Exit status 0 and one line."""
     text = (
         f'{CLASSES}Ruled = "checked.Tagger"\n[build]\nTagger = {{ model = "large", fast = true }}\n'
@@ -111,15 +111,15 @@ def test_a_sound_file(check: Callable[[str], tuple[int, list[str]]]) -> None:
         + step("any", "whatever = 1")
         + step("chosen")
     )
-    assert check(text) == (0, ["2 classes and 5 steps are sound"])
+    assert check(text) == (0, ["2 classes and 5 steps are valid"])
 
 
-def test_all_faults_at_once(check: Callable[[str], tuple[int, list[str]]]) -> None:
-    """Of the file, its classes, its methods and their arguments; with near names."""
+def test_all_errors_are_listed_at_once(check: Callable[[str], tuple[int, list[str]]]) -> None:
+    """Errors in the file, classes, methods and arguments, with the nearest names."""
     status, lines = check(
         "[registry]\nmax_cache_size = 0\ncache_ttl_secs = 3\n"
         f'{CLASSES}Taggr = "checked.Taggr"\nNowhere = "chekced.Tagger"\nBad = "nodots"\n'
-        'Left = "leaving.X"\nBroken = "broken.X"\n'
+        'Left = "exiting.X"\nBroken = "broken.X"\n'
         '[build]\nTagger = { modle = "large" }\nNobody = {}\n'
         '[rules]\nTaggr = "checked.ruel"\nNowhere = "checked.number"\n'
         '[documents]\nfiles = ["nothing/*.txt"]\nlimit = 0\n'
@@ -136,7 +136,7 @@ def test_all_faults_at_once(check: Callable[[str], tuple[int, list[str]]]) -> No
         "[classes]: class 'Taggr' (checked.Taggr): module 'checked' has no attribute 'Taggr';"
         " nearest: 'Tagger'",
         "[classes]: class 'Nowhere' (chekced.Tagger): importing module 'chekced' failed",
-        "[classes]: Left = 'leaving.X'",
+        "[classes]: Left = 'exiting.X'",
         "[classes]: class 'Broken' (broken.X): importing module 'broken' failed",
         "[build.Tagger]: the constructor takes no argument 'modle' (nearest: 'model')",
         "[build]: Nobody = {}",
@@ -153,13 +153,13 @@ def test_all_faults_at_once(check: Callable[[str], tuple[int, list[str]]]) -> No
         "[steps[5]]: no 'method'",
     ):
         assert sum(part in line for line in lines) == 1, f"{part}\n" + "\n".join(lines)
-    assert lines[-1] == f"{len(lines) - 1} faults"
+    assert lines[-1] == f"{len(lines) - 1} errors"
 
 
 @pytest.mark.parametrize(
     ("steps", "line"),
     [
-        (step("tag"), "[steps.tag]: arguments = {}; expected 'text' too, for tag"),
+        (step("tag"), "[steps.tag]: arguments = {}; expected also 'text', for tag"),
         (
             step("tag", 'text = "a", limit = "b"'),
             "[steps.tag]: arguments.limit = 'b'; expected int, got str",
@@ -169,10 +169,10 @@ def test_all_faults_at_once(check: Callable[[str], tuple[int, list[str]]]) -> No
         (step("tag", 'self = 1, text = "a"'), "[steps.tag]: tag takes no argument 'self'"),
     ],
 )
-def test_arguments_by_signature(
+def test_arguments_are_compared_with_the_signature(
     check: Callable[[str], tuple[int, list[str]]], steps: str, line: str
 ) -> None:
-    """Missing, unexpected and mistyped ones; what a run puts in has no type yet."""
+    """Missing, unexpected and mistyped arguments; a value that the run fills in has no type yet."""
     status, lines = check(CLASSES + steps)
     assert status == 2
     assert any(each.startswith(line) for each in lines), lines
@@ -182,15 +182,18 @@ def test_arguments_by_signature(
     ("text", "why"),
     [
         (CLASSES + step("late"), "its constructor sets it"),
-        (CLASSES + step("extra"), "it is only annotated"),
-        (CLASSES + '[rules]\nTagger = "checked.rule"\n' + step("other"), "its rule may build"),
-        ('[classes]\nTagger = "checked.Anything"\n' + step("other"), "it has a __getattr__"),
+        (CLASSES + step("extra"), "it is annotated without a value"),
+        (CLASSES + '[rules]\nTagger = "checked.rule"\n' + step("other"), "its rule may return"),
+        (
+            '[classes]\nTagger = "checked.Anything"\n' + step("other"),
+            "the class defines __getattr__",
+        ),
     ],
 )
-def test_what_cannot_be_known_is_a_note(
+def test_a_method_that_may_exist_on_the_instance_is_a_note(
     check: Callable[[str], tuple[int, list[str]]], text: str, why: str
 ) -> None:
-    """And no fault."""
+    """The exit status is 0."""
     status, lines = check(text)
     assert status == 0, lines
     assert lines[0].startswith("note: step ")
@@ -198,7 +201,7 @@ def test_what_cannot_be_known_is_a_note(
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """One line, exit status 2."""
+    """It is reported in one line with exit status 2."""
     errors = io.StringIO()
     with redirect_stderr(errors):
         assert main(["check", str(tmp_path / "none.toml")]) == 2
@@ -208,8 +211,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(demo.missing_packages()), reason="the demo's packages are not installed")
 @pytest.mark.filterwarnings("ignore")
-def test_the_demo_is_sound() -> None:
-    """The shipped file, over other people's classes."""
+def test_the_demo_is_valid() -> None:
+    """The pipeline file of the demo, with the classes of its packages."""
     result = subprocess.run(
         [sys.executable, "-m", "warmset.cli", "check", str(demo.PIPELINE_FILE)],
         capture_output=True,
@@ -217,4 +220,4 @@ def test_the_demo_is_sound() -> None:
         timeout=110,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "8 classes and 10 steps are sound" in result.stdout
+    assert "8 classes and 10 steps are valid" in result.stdout

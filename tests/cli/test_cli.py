@@ -1,4 +1,4 @@
-"""The command line as one tool: help, exit statuses, completion, --serve."""
+"""The command line as a whole: help, exit statuses, completion, --serve."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 COMMANDS = ["run", "demo", "warm-up", "check", "top", "stats", "completion"]
 
 
-def test_the_help_reads_as_one_tool() -> None:
-    """Every command in the order in which one needs it, each told in a whole sentence."""
+def test_the_help_lists_every_command() -> None:
+    """In the intended order, each with a complete sentence; and every exit status."""
     text = CliRunner().invoke(app.cli, ["--help"]).output
     listed = re.findall(r"^  ([\w-]+)  +(\S.*)$", text[text.index("Commands:") :], re.MULTILINE)
-    listed = [(name, told) for name, told in listed if not name.isdigit()]
+    listed = [(name, summary) for name, summary in listed if not name.isdigit()]
     assert [name for name, _ in listed] == COMMANDS
-    assert all(told.endswith(".") and not told.endswith("..") for _, told in listed)
+    assert all(text.endswith(".") and not text.endswith("..") for _, text in listed)
     for code in exit_codes.EXIT_CODES:
         assert re.search(rf"^    {code} +\S", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command: str) -> None:
-    """Within 100 columns, whatever the terminal says."""
+    """No line is longer than 100 characters."""
     for flag in ("--help", "-h"):
         result = CliRunner().invoke(app.cli, [command, flag])
         assert result.exit_code == 0
@@ -49,7 +49,7 @@ def test_each_command_has_help(command: str) -> None:
 
 
 def test_no_other_exit_status_is_used() -> None:
-    """Numbers stand in the table only: none is returned, raised or assigned elsewhere."""
+    """Outside the table, no number is returned, raised or assigned as a status."""
     found = []
     for path in SOURCES:
         if path.name == "exit_codes.py":
@@ -73,15 +73,15 @@ def test_no_other_exit_status_is_used() -> None:
     assert found == []
 
 
-def test_the_table_in_the_docs_is_that_of_the_code() -> None:
-    """Every status, in the same words."""
+def test_the_docs_have_the_same_table_as_the_code() -> None:
+    """Every status with the same text."""
     table = re.findall(r"^\| (\d+) \| (.*) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert {int(code): text for code, text in table} == exit_codes.EXIT_CODES
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell: str) -> None:
-    """Of the shells that click knows."""
+    """The scripts of all supported shells are valid."""
     if shell == "bash" and shutil.which("bash") is None:
         pytest.skip("click asks bash for its version")
     output = io.StringIO()
@@ -92,16 +92,16 @@ def test_completion_scripts(shell: str) -> None:
         subprocess.run([shell, "-n"], input=output.getvalue(), text=True, check=True, timeout=60)
 
 
-def test_another_shell_is_refused() -> None:
-    """With those that there are."""
+def test_an_unknown_shell_is_refused() -> None:
+    """The message lists the supported shells."""
     errors = io.StringIO()
     with redirect_stderr(errors):
         assert main(["completion", "tcsh"]) == 2
     assert "bash" in errors.getvalue()
 
 
-def test_the_script_completes() -> None:
-    """What it asks the command is answered."""
+def test_completion_of_commands() -> None:
+    """The command responds to the requests of the completion script."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(warmset.__file__).parent.parent),
@@ -118,12 +118,12 @@ def test_the_script_completes() -> None:
 
 # -- --serve -------------------------------------------------------------------------------------
 
-ASKING = """
+CLIENT = """
 import json, os
-from warmset.observe import asking
-class Asker:
-    def ask(self, target):
-        (process,) = asking.processes()[0]
+from warmset.observe import client
+class Client:
+    def request(self, target):
+        (process,) = client.processes()[0]
         with process.connect() as connection:
             answer = connection.ask("stats")
         with open(target, "w") as file:
@@ -131,16 +131,16 @@ class Asker:
 """
 
 
-def test_a_run_can_be_looked_at(
+def test_a_run_serves_a_live_view(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under the name of its file, while it runs and no longer; changes if they are allowed."""
-    (tmp_path / "asking_itself.py").write_text(ASKING)
+    """Under the name of the pipeline file; changes only if they are allowed."""
+    (tmp_path / "self_client.py").write_text(CLIENT)
     target = tmp_path / "answer.json"
     pipeline = tmp_path / "nightly.toml"
     pipeline.write_text(
-        f'[classes]\nAsker = "asking_itself.Asker"\n[[steps]]\nclass = "Asker"\nmethod = "ask"\n'
-        f'each = "run"\narguments = {{ target = "{target}" }}\n'
+        f'[classes]\nClient = "self_client.Client"\n[[steps]]\nclass = "Client"\n'
+        f'method = "request"\neach = "run"\narguments = {{ target = "{target}" }}\n'
     )
     errors = io.StringIO()
     for words, offers in (([], []), (["--allow-changes"], ["evict", "clear", "pin", "unpin"])):
@@ -157,10 +157,10 @@ def test_a_run_can_be_looked_at(
     assert f"served as 'nightly': warmset top {os.getpid()}" in errors.getvalue()
 
 
-def test_serving_that_cannot_be_is_an_error(
+def test_a_live_view_that_cannot_be_served_is_an_error(
     place: str, write: Callable[..., Path], pipeline_text: Callable[..., str], fakes: list[object]
 ) -> None:
-    """It was asked for: nothing runs."""
+    """Nothing runs."""
     os.mkdir(place, 0o755)
     steps = '[[steps]]\nclass = "Counter"\nmethod = "count"\narguments = { text = "a" }\n'
     path = str(write(pipeline_text(steps)))
@@ -169,5 +169,5 @@ def test_serving_that_cannot_be_is_an_error(
         assert main(["run", path, "--serve"]) == 2
         assert main(["run", path, "--allow-changes"]) == 2
     assert "warmset: --serve: " in errors.getvalue()
-    assert "--allow-changes goes with --serve" in errors.getvalue()
+    assert "--allow-changes needs --serve" in errors.getvalue()
     assert fakes == []

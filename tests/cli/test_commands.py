@@ -1,4 +1,4 @@
-"""The commands as a user sees them: text, table, JSON, exit status, signals."""
+"""The output of `run`: text, table, JSON, exit status, signals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import warmset
 from warmset.cli import app, main, report
-from warmset.cli.pipeline import Failure, Outcome, RunRecord
+from warmset.cli.pipeline_run import Failure, Outcome, RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ HEADINGS = "run seconds calls MB MB MB hits misses rate tions cached"
 
 
 def invoke(*words: str) -> tuple[int, str]:
-    # Through `main`, as the script does: click's own runner would choose the exit status itself.
+    # Through `main`, as the script does: click's own runner would choose another exit status.
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output):
         status = main(words)
@@ -128,10 +128,10 @@ def test_the_exit_status(sizes: tuple[float, ...], changes: dict[str, Any], stat
     assert report.exit_status(runs, report.judge(runs, 20)) == status
 
 
-def test_failures_are_told_in_full_up_to_a_few() -> None:
+def test_only_the_first_failures_are_reported_in_full() -> None:
     failures = tuple(Failure(1, "s", "C", "m", f"d{at}", "ValueError: x") for at in range(8))
     lines = list(report.failure_lines(outcome([], failures=failures, failed=9, skipped=2)))
-    assert lines[0] == "9 of 10 calls failed, 2 skipped for them:"
+    assert lines[0] == "9 of 10 calls failed, 2 skipped because of them:"
     assert lines[1] == "  run 1, step 's', C.m, document 'd0': ValueError: x"
     assert lines[-1] == f"  and {9 - report.FAILURES_SHOWN} more"
     assert len(lines) == report.FAILURES_SHOWN + 2
@@ -147,7 +147,7 @@ def test_a_run_prints_table_and_verdict(file: Callable[..., str]) -> None:
     rows = [line.split() for line in lines[4:7]]
     assert [row[0] for row in rows] == ["1", "2", "3"]
     assert {(row[2], *row[6:]) for row in rows} == {("2", "1", "1", "50.0%", "0", "1")}
-    assert all(float(row[4]) > -100.0 for row in rows)  # what came back, measured
+    assert all(float(row[4]) > -100.0 for row in rows)
     assert rows[0][5] == "-"
     assert rows[1][5][0] in "+-"
     assert lines[7].startswith("PASS: RSS ")
@@ -155,7 +155,7 @@ def test_a_run_prints_table_and_verdict(file: Callable[..., str]) -> None:
     assert all(len(line) <= 80 for line in lines[2:7])
 
 
-def test_nothing_is_cut_off_when_it_is_wider_than_the_screen(
+def test_a_table_wider_than_the_screen_is_not_truncated(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
@@ -178,7 +178,7 @@ def test_nothing_is_cut_off_when_it_is_wider_than_the_screen(
     ]
 
 
-def test_growth_past_the_bound_is_exit_status_1(file: Callable[..., str]) -> None:
+def test_growth_beyond_the_bound_is_exit_status_1(file: Callable[..., str]) -> None:
     words = ("run", file(LEAK + COUNT), "--runs", "3")
     status, text = invoke(*words)
     assert (status, "FAIL: RSS grew by" in text) == (1, True)
@@ -200,11 +200,11 @@ def test_failures_do_not_change_the_status_unless_strict(file: Callable[..., str
     assert "NO VERDICT" in text
 
 
-def test_a_pipeline_that_never_works_is_exit_status_3(file: Callable[..., str]) -> None:
+def test_a_pipeline_whose_calls_all_fail_is_exit_status_3(file: Callable[..., str]) -> None:
     assert invoke("run", file(FAIL), "--runs", "2", "--max-growth-mb", "1000")[0] == 3
 
 
-def test_options_stand_above_the_file(file: Callable[..., str]) -> None:
+def test_options_override_the_file(file: Callable[..., str]) -> None:
     path = file(extra="[registry]\nmax_cache_size = 5")
     status, text = invoke(
         "run", path, "--runs=2", "--workers=2", "--no-clear", "--no-trim", "--per-run",
@@ -212,8 +212,8 @@ def test_options_stand_above_the_file(file: Callable[..., str]) -> None:
     )  # fmt: skip
     assert status == 0
     assert text.splitlines()[1] == (
-        "2 runs, 2 workers, cache not cleared, free memory not given back,"
-        " classes registered anew for each run, max_cache_size 1"
+        "2 runs, 2 workers, cache not cleared, free memory not returned,"
+        " new class names for each run, max_cache_size 1"
     )
     assert text.splitlines()[5].split()[-2:] == ["1", "1"]
 
@@ -286,20 +286,25 @@ def test_version_names_the_core() -> None:
     assert (status, text) == (0, f"warmset {warmset.__version__} ({warmset.implementation})\n")
 
 
-def test_help_tells_the_exit_status() -> None:
+def test_help_lists_the_exit_statuses() -> None:
     result = CliRunner().invoke(app.cli, ["run", "--help"])
     assert result.exit_code == 0
-    for part in ("  1    the growth went past", "  130  Ctrl-C", "--max-growth-mb", "10^6 bytes"):
+    for part in (
+        "  1    the growth exceeded",
+        "  130  interrupted by Ctrl-C",
+        "--max-growth-mb",
+        "10^6 bytes",
+    ):
         assert part in result.output
 
 
-def test_no_command_shows_the_help() -> None:
+def test_without_a_command_the_help_is_shown() -> None:
     status, text = invoke()
     assert status == 2
     assert "demo" in text
 
 
-# -- in a process of its own ---------------------------------------------------------------------
+# -- in a subprocess -----------------------------------------------------------------------------
 
 
 def start(*words: str, modules: Path, **options: Any) -> subprocess.Popen[str]:
@@ -311,7 +316,7 @@ def start(*words: str, modules: Path, **options: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
-        # A shell lets what it runs in the background ignore Ctrl-C, and children inherit that.
+        # Background jobs of a shell ignore Ctrl-C, and their children inherit this.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
@@ -325,7 +330,7 @@ class Waiter:
             Waiter.seen = getattr(Waiter, "seen", 0) + 1
             if Waiter.seen == 3:
                 os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(60)  # not slept: the signal ends it
+                time.sleep(60)  # interrupted at once by the signal
 def source():
     return [("one", ""), ("two", "")]
 """
@@ -351,7 +356,7 @@ def test_ctrl_c_prints_the_table_and_is_exit_status_130(write: Write, tmp_path: 
     assert process.returncode == 130
     lines = output.splitlines()
     assert [line.split()[0] for line in lines[4:6]] == ["1", "2"]
-    assert lines[6] == "interrupted in run 3, which is not in the table"
+    assert lines[6] == "interrupted in run 3, which the table does not contain"
     assert lines[7].startswith("PASS: RSS ")
     assert errors == ""
 
@@ -379,8 +384,8 @@ def test_the_progress_bar_is_on_stderr_and_only_on_a_terminal(write: Write, tmp_
 
 
 @pytest.mark.parametrize("package", ["click", "rich"])
-def test_without_the_extra_one_line_says_so(tmp_path: Path, package: str) -> None:
-    # An empty finder's answer is what an import of a package that is not installed ends in.
+def test_a_missing_extra_is_reported_in_one_line(tmp_path: Path, package: str) -> None:
+    # A finder that raises the error of a package that is not installed.
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Finder:\n"
@@ -399,8 +404,8 @@ def test_without_the_extra_one_line_says_so(tmp_path: Path, package: str) -> Non
     )
 
 
-def test_classes_beside_the_pipeline_need_not_be_installed(tmp_path: Path) -> None:
-    """The working directory is on the import path, or the one that --app-dir names."""
+def test_classes_need_not_be_installed(tmp_path: Path) -> None:
+    """The working directory, or the directory of --app-dir, is on the import path."""
     app_dir = tmp_path / "app"
     app_dir.mkdir()
     (app_dir / "mine.py").write_text(
@@ -415,7 +420,7 @@ def test_classes_beside_the_pipeline_need_not_be_installed(tmp_path: Path) -> No
     code = "import sys; from warmset.cli import main; sys.exit(main(sys.argv[1:]))"
     for directory, words in ((app_dir, []), (tmp_path, ["--app-dir", "app"])):
         result = subprocess.run(
-            # Isolated, as an installed script is: it has no working directory on its path.
+            # Isolated mode: like an installed script, it lacks the working directory in its path.
             [sys.executable, "-I", "-c", code, "run", str(pipeline), "--runs", "2", *words],
             cwd=directory,
             capture_output=True,
@@ -425,14 +430,14 @@ def test_classes_beside_the_pipeline_need_not_be_installed(tmp_path: Path) -> No
         assert result.returncode == 0, result.stderr + result.stdout
 
 
-def test_what_lives_on_is_told(file: Callable[..., str]) -> None:
-    """With who keeps it; and nothing where all is gone."""
+def test_instances_that_outlive_their_removal_are_reported(file: Callable[..., str]) -> None:
+    """With their referrers."""
     keeping = '[[steps]]\nclass = "Sink"\nmethod = "keep"\neach = "run"\n'
     status, text = invoke("run", file(keeping), "--runs", "2", "--max-growth-mb", "1000")
     assert status == 0
     lines = text.splitlines()
-    at = lines.index("2 instances dropped, and alive:")
+    at = lines.index("2 instances removed but still referenced:")
     assert lines[at + 1].startswith("  Sink (")
     assert lines[at + 2].endswith(".kept[0]")
     status, text = invoke("run", file(keeping), "--runs", "1", "--no-trim")
-    assert "dropped, and alive" not in text
+    assert "still referenced" not in text

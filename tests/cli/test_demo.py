@@ -1,4 +1,4 @@
-"""The demo: its file, its documents, what it says when a package is missing, and the run itself."""
+"""The demo: its file, its documents, missing packages, and the run itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ needs_packages = pytest.mark.skipif(
 )
 
 
-def test_the_shipped_file_is_sound_and_its_documents_are_there() -> None:
+def test_the_file_is_valid_and_its_documents_load() -> None:
     pipeline = load_pipeline(demo.PIPELINE_FILE)
     assert len(pipeline.class_paths) >= 6
     assert {step.class_name for step in pipeline.steps} == set(pipeline.class_paths)
@@ -50,7 +50,7 @@ def test_missing_packages_are_named(
     )
 
 
-def test_variables_that_are_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_are_set_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "3"})
     demo.prepare_process()
     assert os.environ["OMP_NUM_THREADS"] == "3"
@@ -59,12 +59,12 @@ def test_variables_that_are_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_packages
 def test_the_demo_runs_over_other_documents(tmp_path: Path) -> None:
-    # One short document: fewer than there are dimensions and neighbours to look for.
+    # One short document: fewer than the dimensions and the neighbours to search for.
     text = "One sentence about cats. Another one, about dogs."
     (tmp_path / "one.txt").write_text(text, encoding="utf-8")
     words = ["demo", "--documents", str(tmp_path / "*.txt"), "--runs", "1", "--strict"]
     source = Path(warmset.__file__).parent.parent
-    # In a process of its own, which the packages may fill with warnings and settings.
+    # In a subprocess, because the packages emit warnings and change settings.
     process = subprocess.run(
         [sys.executable, "-m", "warmset.cli", *words],
         capture_output=True,
@@ -87,14 +87,15 @@ demo.prepare_process()
 
 from warmset._process_memory import resident_bytes
 from warmset.cli.documents import load_documents
-from warmset.cli.engine_run import Engine, start_workers
-from warmset.cli.pipeline import RunOptions, run_at
+from warmset.cli.engine import Engine, start_workers
+from warmset.cli.pipeline_run import run_on
+from warmset.cli.run_options import RunOptions
 from warmset.cli.pipeline_file import load_pipeline
-from warmset.cli.places import Here
+from warmset.cli.targets import LocalTarget
 
 pipeline = load_pipeline(demo.PIPELINE_FILE)
 documents = load_documents(pipeline.documents, pipeline.file)[:12]
-told = {}
+results_by_engine = {}
 
 
 def plain(value):
@@ -109,34 +110,34 @@ def plain(value):
     return round(value, 9) if isinstance(value, float) else str(value)
 
 
-for engine in ("here", *sys.argv[1:]):
+for engine in ("local", *sys.argv[1:]):
     options = RunOptions(runs=1, workers=1)
-    place = (
-        Here(pipeline, documents, options, resident_bytes)
-        if engine == "here"
+    target = (
+        LocalTarget(pipeline, documents, options, resident_bytes)
+        if engine == "local"
         else start_workers(Engine(engine, None, None), pipeline, documents, options)
     )
-    results = told[engine] = []
-    call = place.call
+    results = results_by_engine[engine] = []
+    call = target.call
 
     def keep(class_name, method, arguments, call=call, results=results):
         result = call(class_name, method, arguments)
         results.append((class_name, method, plain(result)))
         return result
 
-    place.call = keep
-    outcome = run_at(place, pipeline, documents, options)
+    target.call = keep
+    outcome = run_on(target, pipeline, documents, options)
     assert not outcome.failed, outcome.failures
-for engine, results in told.items():
+for engine, results in results_by_engine.items():
     assert len(results) > 90
-    assert results == told["here"], engine
+    assert results == results_by_engine["local"], engine
     print(engine, len(results))
 """
 
 
 @needs_packages
 def test_the_engines_give_the_same_results(tmp_path: Path) -> None:
-    """Call by call, to nine digits."""
+    """The result of each call, to nine digits."""
     engines = [
         engine
         for engine, package in (("dask", "distributed"), ("ray", "ray"))
@@ -145,7 +146,7 @@ def test_the_engines_give_the_same_results(tmp_path: Path) -> None:
     if not engines:
         pytest.skip("neither dask nor ray is installed")
     script = tmp_path / "same.py"
-    # In a function: workers of Dask import the script.
+    # In a function, because workers of Dask import the script.
     body = textwrap.indent(SAME, "    ")
     script.write_text(
         f"def main():\n{body}\n\nif __name__ == '__main__':\n    main()\n", encoding="utf-8"
@@ -158,4 +159,4 @@ def test_the_engines_give_the_same_results(tmp_path: Path) -> None:
         env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
     )
     assert process.returncode == 0, process.stdout + process.stderr
-    assert [line.split()[0] for line in process.stdout.splitlines()] == ["here", *engines]
+    assert [line.split()[0] for line in process.stdout.splitlines()] == ["local", *engines]

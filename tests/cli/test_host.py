@@ -1,4 +1,4 @@
-"""`warmset top --host` and `warmset stats --host`: all processes of a budget."""
+"""`warmset top --host` and `warmset stats --host`: the processes that share a budget."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def invoke(*words: str) -> tuple[int, str]:
 
 @pytest.fixture
 def put(place: str) -> Callable[..., HostTable]:
-    """Write the rows of processes that live: this one, and its parent."""
+    """A function that writes the rows of two running processes: this one and its parent."""
 
-    def put(name: str = "default", *, giving: bool = False, late: bool = False) -> HostTable:
+    def put(name: str = "default", *, evicting: bool = False, late: bool = False) -> HostTable:
         table = HostTable(name)
 
         def change(rows: Any, relieving: bool) -> bool:
@@ -47,7 +47,7 @@ def put(place: str) -> Callable[..., HostTable]:
                 rows[pid, start] = ProcessRow(
                     pid, start, f"{least}.py", 50 * MB, 90 * MB, 80 * MB, updated, 1.0, members
                 )
-            return giving
+            return evicting
 
         table.change(change)
         return table
@@ -56,12 +56,12 @@ def put(place: str) -> Callable[..., HostTable]:
 
 
 def test_as_a_table(put: Any) -> None:
-    """Who would give next is marked; figures of a process stand there once."""
-    put(giving=True)
+    """The next registry to evict is marked; the values of a process are shown once."""
+    put(evicting=True)
     status, output = invoke("stats", "--host")
     assert status == 0
     lines = [line.split() for line in output.splitlines()]
-    assert "2 processes have 100.0 MB of at most 90.0 MB; memory is being given" in output
+    assert "2 processes use 100.0 MB of at most 90.0 MB; evicting to free memory" in output
     here, parent = (
         next(line for line in lines if line[0] == str(pid)) for pid in (os.getpid(), os.getppid())
     )
@@ -76,7 +76,7 @@ def test_as_json(put: Any) -> None:
     status, output = invoke("stats", "--host", "--json")
     assert status == 0
     data = json.loads(output)
-    assert (data["budget"], data["bytes"], data["giving"]) == ("default", 100 * MB, False)
+    assert (data["budget"], data["bytes"], data["evicting"]) == ("default", 100 * MB, False)
     by_pid = {each["pid"]: each for each in data["processes"]}
     assert by_pid[os.getppid()]["late"]
     assert by_pid[os.getpid()]["registries"][0]["next"]
@@ -93,7 +93,7 @@ def test_no_budget(place: str, put: Any) -> None:
     assert "(nearest: 'a-test-of-ours')" in output
     status, output = invoke("stats", "--host=default", "shop")
     assert status == 2
-    assert "'shop' does not go with it" in output
+    assert "cannot be combined with 'shop'" in output
     status, output = invoke("top", "--host")
     assert status == 2
     assert "top needs a terminal" in output
@@ -102,32 +102,32 @@ def test_no_budget(place: str, put: Any) -> None:
 def test_the_screen(put: Any) -> None:
     from textual.widgets import DataTable, Static
 
-    from warmset.cli.host_screen import HostTop
+    from warmset.cli.host_screen import HostApp
 
-    table = put("a-test-of-ours", giving=True)
+    table = put("a-test-of-ours", evicting=True)
 
-    async def look() -> None:
-        screen = HostTop("a-test-of-ours", interval_seconds=3600.0)
+    async def check() -> None:
+        screen = HostApp("a-test-of-ours", interval_seconds=3600.0)
         async with screen.run_test(size=(120, 20)) as pilot:
             shown = screen.query_one(DataTable)
-            figures = screen.query_one("#figures", Static)
+            summary = screen.query_one("#summary", Static)
             assert shown.row_count == 3
             assert [str(cell) for cell in shown.get_row_at(0)][-1] in ("next", "")
-            assert "memory is being given" in str(figures.render())
-            put("a-test-of-ours", giving=False)
-            screen._look()
-            assert "all is well" in str(figures.render())
+            assert "evicting to free memory" in str(summary.render())
+            put("a-test-of-ours", evicting=False)
+            screen._update()
+            assert "within the budget" in str(summary.render())
             await pilot.press("space")
-            assert "paused" in str(figures.render())
+            assert "paused" in str(summary.render())
             os.unlink(table.path)
-            screen._look()
-            assert "paused" in str(figures.render())
+            screen._update()
+            assert "paused" in str(summary.render())
             await pilot.press("space")
-            screen._look()
-            assert "no budget 'a-test-of-ours'" in str(figures.render())
+            screen._update()
+            assert "no budget 'a-test-of-ours'" in str(summary.render())
             put("a-test-of-ours")
-            screen._look()
-            assert "all is well" in str(figures.render())
+            screen._update()
+            assert "within the budget" in str(summary.render())
             await pilot.press("q")
 
-    asyncio.run(look())
+    asyncio.run(check())

@@ -1,4 +1,4 @@
-"""The page: what is on it, what cannot get into it, how large it is, how it is written."""
+"""The HTML report: its contents, its escaping, its size, and how the file is written."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from reports import MB, outcome, page, record, recorded
 
 from warmset.cli import html_report
-from warmset.cli.html_report.numbers import MOST_CLASS_ROWS, MOST_RUN_ROWS
+from warmset.cli.html_report.formatting import clean, megabytes, seconds_text
+from warmset.cli.html_report.report_data import MAX_CLASS_ROWS, MAX_RUN_ROWS
 from warmset.cli.html_report.svg import COLOURS
-from warmset.cli.html_report.wording import clean, megabytes, seconds_text
-from warmset.cli.pipeline import Failure
+from warmset.cli.pipeline_run import Failure
 from warmset.events import RemovalCause
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ VOID = {"link", "meta"}
 
 
 class Page(HTMLParser):
-    """Elements, texts and tables of a page; a tag that is not closed fails."""
+    """The elements, texts and tables of a page; fails if a tag is not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -77,17 +77,17 @@ def runs(count: int, **changes: Any) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page with all plots, and with every cause there is."""
+    """A page with all plots and all removal causes."""
     directory = tmp_path_factory.mktemp("whole")
     return page(directory, NAMES, outcome(runs(4)), recorded(NAMES, 4, causes=list(RemovalCause)))
 
 
 @pytest.fixture
 def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No plots, which take most of the time, where a test is about words and tables."""
+    """Skip the plots, which take most of the time, in tests of texts and tables."""
     from warmset.cli.html_report import page as module
 
-    monkeypatch.setattr(module, "draw_plots", lambda numbers, descriptions: {})
+    monkeypatch.setattr(module, "draw_plots", lambda data, descriptions: {})
 
 
 def test_plots_and_tables_have_the_same_numbers(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_plots_and_tables_have_the_same_numbers(tmp_path: Path) -> None:
     ]
     tagger = next(row for row in read.tables["Classes"] if row[0] == "Tagger")
     assert tagger[2:] == ["4", "2 ms", "2 ms", "8 ms", "12", "4", "4", "4.00"]
-    table = read.tables["Times at which each class was warm, in seconds since run 1 began"]
+    table = read.tables["Periods during which each class was warm, in seconds since run 1 began"]
     assert table[1][:2] == ["Scorer", "4"]
     assert table[1][2].startswith("0.80 to 2.00; 3.30 to 4.50; ")
     text = read.text()
@@ -112,7 +112,7 @@ def test_plots_and_tables_have_the_same_numbers(tmp_path: Path) -> None:
         assert part.replace("120", "40") in text
     assert "bound: run 1 + 20.0 MB" in text
     assert "The bound is 121.0 MB" in text
-    # Each plot twice, with a name and a description that it says are its own.
+    # Each plot appears twice and refers to its own title and description.
     svgs = [given for tag, given in read.tags if tag == "svg"]
     assert [given["class"] for given in svgs] == ["wide", "narrow"] * 5
     identifiers = read.attributes("id")
@@ -125,7 +125,7 @@ def test_plots_and_tables_have_the_same_numbers(tmp_path: Path) -> None:
         assert reference in identifiers
 
 
-def test_the_page_needs_nothing_but_itself(whole: str) -> None:
+def test_the_page_is_self_contained(whole: str) -> None:
     text = whole
     read = Page(text)
     assert not {tag for tag, _ in read.tags} & {"script", "iframe", "img", "object", "embed"}
@@ -138,8 +138,8 @@ def test_the_page_needs_nothing_but_itself(whole: str) -> None:
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def test_every_colour_is_the_style_sheets(whole: str) -> None:
-    """In light, in dark and on paper; none is left of those that it was drawn in."""
+def test_every_colour_comes_from_the_style_sheet(whole: str) -> None:
+    """In light and dark mode and in print; no placeholder is left."""
     drawn = "".join(re.findall(r"<svg.*?</svg>", whole, re.DOTALL))
     assert not re.findall(r"#[0-9a-f]{6}\b|rgb", drawn)
     used = set(re.findall(r"var\(--([\w-]+)\)", whole))
@@ -162,7 +162,7 @@ def luminance(colour: str) -> float:
 
 
 def test_the_contrast_is_enough(whole: str) -> None:
-    """WCAG 2.2 AA: 4.5 for text, 3 for what is drawn."""
+    """WCAG 2.2 AA: 4.5 for text, 3 for graphics."""
     themes = [
         dict(re.findall(r"--([\w-]+):\s*(#[0-9a-f]{6})", block))
         for block in re.findall(r":root \{(.*?)\}", whole, re.DOTALL)
@@ -191,10 +191,10 @@ NASTY = [
 ]
 
 
-def test_all_text_is_harmless(tmp_path: Path) -> None:
+def test_all_text_is_escaped(tmp_path: Path) -> None:
     failures = [Failure(1, text, text, text, text, f"ValueError: {text}") for text in NASTY]
     recorder = recorded(NASTY, 2)
-    # The name of a file may hold anything but a slash.
+    # A file name may contain any character except a slash.
     file = NASTY[1][:40] + "{{ 7 * 7 }}.toml"
     text = page(tmp_path, NASTY, outcome(runs(2), failures), recorder, name=file)
     read = Page(text)
@@ -215,8 +215,8 @@ def test_all_text_is_harmless(tmp_path: Path) -> None:
     assert len(text) < 300_000
 
 
-def test_many_runs_and_classes_are_put_together(tmp_path: Path) -> None:
-    """And the page says so; what is summed is still all there."""
+def test_many_runs_and_classes_are_grouped(tmp_path: Path) -> None:
+    """The page mentions it, and the sums are complete."""
     names = [f"Class{at:03d}" for at in range(500)]
     dice = random.Random(0)
     records = [
@@ -230,7 +230,7 @@ def test_many_runs_and_classes_are_put_together(tmp_path: Path) -> None:
     assert len(text.encode()) < 600_000
     read = Page(text)
     table = read.tables["Runs and resident memory"][1:]
-    assert len(table) == MOST_RUN_ROWS
+    assert len(table) == MAX_RUN_ROWS
     assert (table[0][0], table[-1][0]) == ("1 to 10", "991 to 1000")
     assert sum(int(row[3]) for row in table) == 1_000
     largest = max(records[:10], key=lambda one: one.rss_bytes)
@@ -238,17 +238,17 @@ def test_many_runs_and_classes_are_put_together(tmp_path: Path) -> None:
     table = read.tables["Look-ups by run"][1:]
     assert sum(int(row[1].replace(",", "")) for row in table) == sum(one.hits for one in records)
     table = read.tables["Classes"][1:]
-    assert len(table) == MOST_CLASS_ROWS + 1
+    assert len(table) == MAX_CLASS_ROWS + 1
     assert table[-1][0] == "470 other classes"
     assert sum(int(row[2].replace(",", "")) for row in table) == 500 * 60
-    told = read.text()
-    assert "There were 1,000 runs. Plots and tables show 100 groups of up to 10 runs" in told
-    assert f"The {MOST_CLASS_ROWS} classes that took longest" in told
-    assert re.search(r"Gaps of up to .+ between bars are not shown", told)
+    page_text = read.text()
+    assert "There were 1,000 runs. Plots and tables show 100 groups of up to 10 runs" in page_text
+    assert f"The {MAX_CLASS_ROWS} classes with the longest total build time" in page_text
+    assert re.search(r"Gaps of up to .+ between bars are not shown", page_text)
 
 
 @pytest.mark.parametrize("ended_runs", [0, 1, 2])
-def test_an_interrupted_run_is_shown_as_far_as_it_came(tmp_path: Path, ended_runs: int) -> None:
+def test_completed_runs_are_shown_after_an_interrupt(tmp_path: Path, ended_runs: int) -> None:
     recorder = recorded(NAMES, ended_runs + 1, causes=[RemovalCause.SHUTDOWN])
     result = outcome(runs(ended_runs), ended="interrupted")
     read = Page(page(tmp_path, NAMES, result, recorder, runs=10))
@@ -270,27 +270,27 @@ def test_a_stopped_run_is_marked(tmp_path: Path) -> None:
     failure = Failure(3, "s", "Tagger", "tag", None, "ValueError: no")
     result = outcome(records, [failure], ended="stopped", skipped=2)
     read = Page(page(tmp_path, NAMES, result, recorded(NAMES, 3), strict=True))
-    assert "run 3 is not complete and is not judged" in read.text()
+    assert "run 3 is not complete and does not count for the verdict" in read.text()
     assert read.tables["Runs and resident memory"][3][0] == "3 (not complete)"
-    assert "1 of 30 calls failed, and 2 steps were skipped for them." in read.text()
+    assert "1 of 30 calls failed, and 2 steps were skipped because of them." in read.text()
     assert read.tables["Failed calls"][1] == ["3", "s", "Tagger.tag", "-", "ValueError: no"]
 
 
 @pytest.mark.usefixtures("words_only")
-def test_growth_past_the_bound_stands_out(tmp_path: Path) -> None:
+def test_growth_beyond_the_bound_is_highlighted(tmp_path: Path) -> None:
     text = page(tmp_path, NAMES, outcome(runs(4)), recorded(NAMES, 4), bound_mb=2.0)
     read = Page(text)
     assert "FAIL" in read.text()
     assert [given.get("class") for tag, given in read.tags if tag == "tr"].count("over") == 1
 
 
-def test_nothing_looked_up_or_built(tmp_path: Path) -> None:
+def test_a_page_without_look_ups_and_builds(tmp_path: Path) -> None:
     records = [record(run, hits=0, misses=0) for run in (1, 2)]
     read = Page(page(tmp_path, NAMES, outcome(records), recorded(NAMES, 2, spans=0)))
-    assert "Nothing was looked up." in read.text()
-    assert "Nothing was removed." in read.text()
-    assert "Nothing was built." in read.text()
-    assert "Nothing was warm at any time." in read.text()
+    assert "There were no look-ups." in read.text()
+    assert "There were no removals." in read.text()
+    assert "There were no builds." in read.text()
+    assert "No instance was warm at any time." in read.text()
 
 
 @pytest.mark.usefixtures("words_only")
@@ -298,34 +298,34 @@ def test_notes_for_weak_and_per_run(tmp_path: Path) -> None:
     recorder = recorded(NAMES, 2)
     text = page(tmp_path, NAMES, outcome(runs(2)), recorder, per_run=True, clear=False,
                 registry={"enable_weakref": True})  # fmt: skip
-    for part in ("kept weakly", "share a row", "was not cleared between runs"):
+    for part in ("kept by weak reference", "share a row", "was not cleared between runs"):
         assert part in text
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path, whole: str) -> None:
-    """Whatever its user has set for matplotlib; and that stays as it was."""
+    """The user's settings of matplotlib neither affect the page nor are changed."""
     import matplotlib
 
-    chosen = "matplotlib.pyplot" in sys.modules
-    keys = [key for key in matplotlib.rcParams if key != "backend"]  # reading it chooses one
+    pyplot_loaded = "matplotlib.pyplot" in sys.modules
+    keys = [key for key in matplotlib.rcParams if key != "backend"]  # reading it selects a backend
     before = [matplotlib.rcParams[key] for key in keys]
-    theirs = {"axes.facecolor": "#ff00ff", "font.size": 40, "text.usetex": True}
+    user_settings = {"axes.facecolor": "#ff00ff", "font.size": 40, "text.usetex": True}
     recorder = recorded(NAMES, 4, causes=list(RemovalCause))
-    with matplotlib.rc_context(theirs):
+    with matplotlib.rc_context(user_settings):
         assert page(tmp_path, NAMES, outcome(runs(4)), recorder) == whole
     assert [matplotlib.rcParams[key] for key in keys] == before
-    assert ("matplotlib.pyplot" in sys.modules) == chosen
+    assert ("matplotlib.pyplot" in sys.modules) == pyplot_loaded
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.0, "0 µs"), (0.000123, "123 µs"), (0.0451, "45.1 ms"), (1.8, "1.8 s"), (1234.5, "1,234 s")],
 )
-def test_durations_have_a_unit_that_suits(seconds: float, text: str) -> None:
+def test_durations_have_a_suitable_unit(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text
 
 
-def test_sizes_have_no_negative_nothing() -> None:
+def test_sizes_have_no_negative_zero() -> None:
     assert megabytes(-10, signed=True) == "+0.0"
     assert megabytes(-2 * MB, signed=True) == "-2.0"
     assert megabytes(1234 * MB) == "1,234.0"
@@ -336,7 +336,7 @@ def test_sizes_have_no_negative_nothing() -> None:
 
 @pytest.fixture
 def make_pages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Let pages be what a test says, in their order; an error is raised."""
+    """A list of pages to write, in order; an error in it is raised instead."""
     pages: list[Any] = []
 
     def make_page(*arguments: Any) -> str:
@@ -354,9 +354,9 @@ def write(target: Path) -> None:
     html_report.write_report(target, *([None] * 6))  # type: ignore[arg-type]
 
 
-def test_it_is_written_whole_or_not_at_all(tmp_path: Path, make_pages: list[Any]) -> None:
+def test_the_file_is_written_atomically(tmp_path: Path, make_pages: list[Any]) -> None:
     target = tmp_path / "report.html"
-    # A lone surrogate is found in the middle of the writing.
+    # A lone surrogate causes an error while the file is being written.
     make_pages += ["first", KeyboardInterrupt(), "half \ud800", "second"]
     write(target)
     target.chmod(0o640)
@@ -370,7 +370,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path, make_pages: list[Any]
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_link_stays_a_link(tmp_path: Path, make_pages: list[Any]) -> None:
+def test_a_symbolic_link_is_kept(tmp_path: Path, make_pages: list[Any]) -> None:
     target, link = tmp_path / "report.html", tmp_path / "link.html"
     link.symlink_to(target)
     make_pages.append("page")

@@ -1,4 +1,4 @@
-"""What a pipeline file may say, and what each mistake in it is told as."""
+"""Pipeline files: their contents, and the message for each error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def document_steps(arguments: str) -> str:
     return f'[classes]\nCounter = "m.C"\n[documents]\nfiles = ["*.txt"]\n{COUNT}{arguments}'
 
 
-def test_all_that_a_file_can_say(write: Write) -> None:
+def test_a_file_with_all_tables_and_keys(write: Write) -> None:
     path = write(
         """
         [registry]
@@ -81,7 +81,7 @@ def test_all_that_a_file_can_say(write: Write) -> None:
     assert last.needs == {"Counter.count", "all"}
 
 
-def test_documents_may_be_left_out_when_no_step_needs_them(write: Write) -> None:
+def test_documents_are_optional_if_no_step_needs_them(write: Write) -> None:
     path = write(f'[classes]\nCounter = "m.C"\n{COUNT}each = "run"\n')
     assert load_pipeline(path).documents is None
 
@@ -138,7 +138,7 @@ DOCUMENTS = '[documents]\nfiles = ["*.txt"]\n'
         (f"{CLASSES}{DOCUMENTS}{COUNT}{COUNT}", ["[steps[2]]", "'Counter.count'", "no other step"]),
     ],
 )
-def test_each_mistake_is_told_with_its_place(write: Write, text: str, parts: list[str]) -> None:
+def test_each_error_names_its_location(write: Write, text: str, parts: list[str]) -> None:
     path = write(text)
     with pytest.raises(SettingsError) as caught:
         load_pipeline(path)
@@ -156,7 +156,7 @@ def test_each_mistake_is_told_with_its_place(write: Write, text: str, parts: lis
         ('"$steps.Counter.count"', ["$steps.Counter.count", "not this one or a later one"]),
     ],
 )
-def test_a_wrong_reference_is_told(write: Write, value: str, parts: list[str]) -> None:
+def test_an_invalid_reference_is_an_error(write: Write, value: str, parts: list[str]) -> None:
     path = write(document_steps(f"arguments = {{ text = {value} }}\n"))
     with pytest.raises(SettingsError) as caught:
         load_pipeline(path)
@@ -164,7 +164,7 @@ def test_a_wrong_reference_is_told(write: Write, value: str, parts: list[str]) -
         assert part in str(caught.value)
 
 
-def test_a_step_sees_earlier_steps_only(write: Write) -> None:
+def test_a_step_may_refer_to_earlier_steps_only(write: Write) -> None:
     steps = COUNT.replace("count", "first") + COUNT + 'name = "second"\n'
     text = f"{CLASSES}{DOCUMENTS}{steps}"
     first = 'method = "first"\n'
@@ -175,10 +175,10 @@ def test_a_step_sees_earlier_steps_only(write: Write) -> None:
         load_pipeline(write(f"{text}arguments.x = '$steps.Counter.frist'\n"))
 
 
-def test_a_run_step_sees_all_documents_and_run_steps_only(write: Write) -> None:
+def test_a_run_step_may_refer_to_all_documents_and_run_steps_only(write: Write) -> None:
     run_step = f'{COUNT}each = "run"\n'
     head = f"{CLASSES}{DOCUMENTS}"
-    with pytest.raises(SettingsError, match="sees all documents"):
+    with pytest.raises(SettingsError, match="has no document"):
         load_pipeline(write(f"{head}{run_step}arguments.x = '$document.text'\n"))
     after = f"{head}{COUNT}{run_step}name = 'r'\narguments.x = '$steps.Counter.count'\n"
     with pytest.raises(SettingsError, match="runs before the documents"):
@@ -187,12 +187,12 @@ def test_a_run_step_sees_all_documents_and_run_steps_only(write: Write) -> None:
         load_pipeline(write(f"{CLASSES}{run_step}arguments.x = '$documents.texts'\n"))
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nothing\.toml"):
         load_pipeline(tmp_path / "nothing.toml")
 
 
-def test_files_come_in_order_once_and_shortened(write: Write, tmp_path: Path) -> None:
+def test_files_are_loaded_in_order_once_and_truncated(write: Write, tmp_path: Path) -> None:
     write("")
     source = DocumentSource(base=tmp_path, files=("texts/b*", "**/*.txt"), max_characters=4)
     documents = load_documents(source, "p.toml")
@@ -202,7 +202,7 @@ def test_files_come_in_order_once_and_shortened(write: Write, tmp_path: Path) ->
     ]
 
 
-def test_a_directory_may_have_the_characters_of_a_glob(tmp_path: Path) -> None:
+def test_a_directory_name_may_contain_glob_characters(tmp_path: Path) -> None:
     odd = tmp_path / "odd [1]"
     odd.mkdir()
     (odd / "x.txt").write_text("x", encoding="utf-8")
@@ -210,7 +210,7 @@ def test_a_directory_may_have_the_characters_of_a_glob(tmp_path: Path) -> None:
     assert [document.name for document in documents] == ["x.txt"]
 
 
-def test_files_that_cannot_be_had_are_told(tmp_path: Path) -> None:
+def test_documents_that_cannot_be_loaded_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"files = '\*\.md'; expected a glob that matches"):
         load_documents(DocumentSource(base=tmp_path, files=("*.md",)), "p.toml")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\xff")
@@ -219,7 +219,7 @@ def test_files_that_cannot_be_had_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fakes")
-def test_a_callable_gives_documents_up_to_the_limit(tmp_path: Path) -> None:
+def test_a_callable_yields_documents_up_to_the_limit(tmp_path: Path) -> None:
     source = DocumentSource(base=tmp_path, source="fakes.source", limit=2)
     assert [document.name for document in load_documents(source, "p.toml")] == ["one", "two"]
 
@@ -236,7 +236,7 @@ def test_a_callable_gives_documents_up_to_the_limit(tmp_path: Path) -> None:
         ("fakes.log", "not callable"),
     ],
 )
-def test_a_callable_that_does_not_do_is_told(tmp_path: Path, path: str, part: str) -> None:
+def test_an_unsuitable_callable_is_an_error(tmp_path: Path, path: str, part: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_documents(DocumentSource(base=tmp_path, source=path), "p.toml")
     assert f"p.toml: [documents]: source = '{path}'" in str(caught.value)

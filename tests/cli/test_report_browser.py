@@ -1,4 +1,4 @@
-"""The page in a real browser, without a window; skipped where there is none."""
+"""The page in a headless browser; skipped if none is installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import browser
 import pytest
 from reports import outcome, page, record, recorded
 
-from warmset.cli.pipeline import Failure
+from warmset.cli.pipeline_run import Failure
 from warmset.events import RemovalCause
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ pytestmark = [
 NAMES = ["Tagger", "<script>document.title = 'taken'</script>", "A name that is rather long, too"]
 PHONE, DESK = 360, 1280
 
-# Every element with text of its own or with a mark, its box, its colour, and what is behind it.
-LOOK = """() => {
+# The visible text elements with their text, box, colour and font size.
+VISIBLE_TEXTS = """() => {
   const seen = [];
   for (const element of document.querySelectorAll("h1, h2, p, dt, dd, summary, th, td, text")) {
     const box = element.getBoundingClientRect();
@@ -52,7 +52,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
-    """A page with everything that there can be on one."""
+    """A page with all sections."""
     records = [record(run, 100 + 6.0 * run, 106, failed=1) for run in range(1, 7)]
     failures = [Failure(2, "step", NAMES[1], "m", "<b>d</b>", "ValueError: <img src=x>")]
     text = page(
@@ -67,15 +67,15 @@ def report(tmp_path: Path) -> Path:
 
 
 class Tab:
-    """A page that is open, and what went wrong in it."""
+    """An open page, its console messages and its requests."""
 
     def __init__(self, chromium: Any, path: Path, width: int, scheme: str) -> None:
-        self.said: list[str] = []
-        self.asked: list[str] = []
+        self.messages: list[str] = []
+        self.requests: list[str] = []
         self.page = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
 
     def open_tables(self) -> None:
@@ -84,8 +84,8 @@ class Tab:
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
 @pytest.mark.parametrize("scheme", browser.SCHEMES)
-def test_all_is_to_be_seen(chromium: Any, report: Path, width: int, scheme: str) -> None:
-    """At both widths, in both schemes; nothing is asked for and nothing complains."""
+def test_everything_is_visible(chromium: Any, report: Path, width: int, scheme: str) -> None:
+    """At both widths and in both colour schemes, without requests and console messages."""
     tab = Tab(chromium, report, width, scheme)
     try:
         page = tab.page
@@ -95,7 +95,7 @@ def test_all_is_to_be_seen(chromium: Any, report: Path, width: int, scheme: str)
         shown = "narrow" if width == PHONE else "wide"
         assert page.locator("svg:visible").count() == 5
         assert page.locator(f"svg.{shown}:visible").count() == 5
-        seen = page.evaluate(LOOK)
+        seen = page.evaluate(VISIBLE_TEXTS)
         texts = {one["text"] for one in seen}
         assert {"pipeline.toml", "idle", "cleared", "Tagger", "MB", "100%"} <= texts
         for one in seen:
@@ -103,27 +103,27 @@ def test_all_is_to_be_seen(chromium: Any, report: Path, width: int, scheme: str)
             assert one["height"] > 0, one
             assert one["size"] >= 10.0, one
             assert one["colour"] not in (paper, "rgba(0, 0, 0, 0)"), one
-            if one["tag"] not in ("th", "td"):  # tables can be moved sideways
+            if one["tag"] not in ("th", "td"):  # tables can be scrolled sideways
                 assert one["left"] >= -1, one
                 assert one["right"] <= width + 1, one
-        # The page itself is never wider than the screen, whatever a table is.
+        # The page is never wider than the screen, even if a table is.
         tab.open_tables()
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.locator("table:visible").count() == 6
-        # Marks differ from what they lie on.
+        # Graphics differ from their background.
         fills = page.locator("svg:visible path").evaluate_all(
             "all => all.map(p => getComputedStyle(p)).filter(s => s.fill != 'none')"
             ".map(s => s.fill)"
         )
         assert len(set(fills)) >= 5
         assert paper not in fills
-        assert tab.said == []
-        assert tab.asked == [report.as_uri()]
+        assert tab.messages == []
+        assert tab.requests == [report.as_uri()]
     finally:
         tab.page.close()
 
 
-def test_the_plots_have_names_for_those_who_do_not_see_them(chromium: Any, report: Path) -> None:
+def test_the_plots_have_accessible_names(chromium: Any, report: Path) -> None:
     tab = Tab(chromium, report, DESK, "light")
     try:
         for name in (
@@ -131,7 +131,7 @@ def test_the_plots_have_names_for_those_who_do_not_see_them(chromium: Any, repor
             "Hit rate of each run",
             "Removals by cause",
             "Build time of each class",
-            "What was warm when",
+            "Warm instances over time",
         ):
             image = tab.page.get_by_role("img", name=name)
             assert image.count() == 1, name
@@ -141,11 +141,11 @@ def test_the_plots_have_names_for_those_who_do_not_see_them(chromium: Any, repor
         tab.page.close()
 
 
-def test_tables_are_printed_and_paper_is_white(chromium: Any, report: Path) -> None:
-    """Although they are closed, and the scheme is dark."""
+def test_tables_are_printed_on_white(chromium: Any, report: Path) -> None:
+    """Even if they are closed and the colour scheme is dark."""
     tab = Tab(chromium, report, DESK, "dark")
     try:
-        assert tab.page.locator("table:visible").count() == 1  # that of failures
+        assert tab.page.locator("table:visible").count() == 1  # the table of failures
         tab.page.emulate_media(media="print", color_scheme="dark")
         assert tab.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
             "rgb(255, 255, 255)"

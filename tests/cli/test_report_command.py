@@ -1,4 +1,4 @@
-"""``--report`` as a user sees it: with the runs, before them, and when it cannot be."""
+"""The option ``--report``: the page of a run, and errors before and after the runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def file(write: Any, pipeline_text: Any, fakes: list[object]) -> Callable[..., s
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_run_leaves_a_page(
+def test_a_run_writes_a_page(
     file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     """The same with and without the progress bar."""
@@ -59,7 +59,7 @@ def test_a_run_leaves_a_page(
     assert sorted(path.name for path in tmp_path.glob("*.part")) == []
 
 
-def test_every_way_of_running_has_a_page(file: Callable[..., str], tmp_path: Path) -> None:
+def test_a_page_with_all_run_options(file: Callable[..., str], tmp_path: Path) -> None:
     target = tmp_path / "out.html"
     status, _ = invoke(
         "run", file(), "--runs=3", "--workers=2", "--no-clear", "--per-run", "--max-cache-size=1",
@@ -71,7 +71,7 @@ def test_every_way_of_running_has_a_page(file: Callable[..., str], tmp_path: Pat
     assert "Counter@2" not in text
 
 
-def test_an_interrupted_run_leaves_a_page(file: Callable[..., str], tmp_path: Path) -> None:
+def test_an_interrupted_run_writes_a_page(file: Callable[..., str], tmp_path: Path) -> None:
     target = tmp_path / "out.html"
     status, _ = invoke("run", file(INTERRUPT), "--report", str(target))
     assert status == 130
@@ -97,15 +97,15 @@ def test_a_bad_target_is_exit_status_2_and_runs_nothing(
     assert fakes == []
 
 
-def test_a_target_that_goes_away_is_told_after_the_table(
+def test_a_late_write_error_is_reported_after_the_table(
     file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runs were not for nothing."""
+    """The results of the runs are not lost."""
 
-    def refuse(*arguments: Any) -> None:
+    def fail(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(html_report, "write_report", refuse)
+    monkeypatch.setattr(html_report, "write_report", fail)
     target = str(tmp_path / "out.html")
     status, output = invoke("run", file(), "--max-growth-mb=1000", "--runs=2", "--report", target)
     assert status == 2
@@ -115,7 +115,7 @@ def test_a_target_that_goes_away_is_told_after_the_table(
     )
 
 
-def test_without_the_extra_one_line_says_so(
+def test_a_missing_extra_is_reported_in_one_line(
     file: Callable[..., str],
     fakes: list[object],
     tmp_path: Path,
@@ -130,16 +130,17 @@ def test_without_the_extra_one_line_says_so(
     )
 
 
-def test_nothing_of_it_is_loaded_before_the_runs_are_over(tmp_path: Path) -> None:
-    """What draws the report is not in what it draws; without a report it is not loaded at all."""
-    (tmp_path / "seen.py").write_text(
+def test_plotting_packages_are_imported_after_the_runs(tmp_path: Path) -> None:
+    """Without a report they are not imported at all."""
+    (tmp_path / "probe.py").write_text(
         "import sys\n"
-        "class Seen:\n"
-        "    def look(self):\n"
+        "class Probe:\n"
+        "    def check(self):\n"
         "        assert not {'matplotlib', 'jinja2', 'numpy'} & set(sys.modules)\n"
     )
     (tmp_path / "pipeline.toml").write_text(
-        '[classes]\nSeen = "seen.Seen"\n[[steps]]\nclass = "Seen"\nmethod = "look"\neach = "run"\n'
+        '[classes]\nProbe = "probe.Probe"\n[[steps]]\n'
+        'class = "Probe"\nmethod = "check"\neach = "run"\n'
     )
     code = (
         "import sys; from warmset.cli import main\n"

@@ -1,4 +1,4 @@
-"""``warmset stats`` and what it shares with ``top``: figures, order, the process that is meant."""
+"""``warmset stats``, and the parts that it shares with ``top``: table, order, process selection."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ pytest.importorskip("pty")
 from served import Served
 from terminal import warmset
 
-from warmset.cli import app, live, main
+from warmset.cli import app, class_table, main
+from warmset.cli.formatting import format_bytes
 from warmset.observe.rows import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-HEADINGS = "class state age idle uses build bytes held leaves"
+HEADINGS = "class state age idle uses build bytes held removal"
 
 
 @pytest.fixture
 def served(twin: str, place: str) -> Iterator[Served]:
-    """A process with a warm and a held instance; on each core."""
+    """A process with a warm and a held instance, on each core."""
     with Served(pure=twin == "pure") as process:
         process.do("registry.get_instance('Alpha')")
         process.do("hold('Beta')")
@@ -38,7 +39,7 @@ def served(twin: str, place: str) -> Iterator[Served]:
 
 
 def invoke(*words: str) -> tuple[int, str, str]:
-    """Status, output, errors."""
+    """Return the exit status, stdout and stderr."""
     output, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(output), redirect_stderr(errors):
         status = main(words)
@@ -46,7 +47,7 @@ def invoke(*words: str) -> tuple[int, str, str]:
 
 
 def test_json_for_scripts(served: Served, twin: str) -> None:
-    """By number, by name, or all; nothing but JSON on the output."""
+    """By PID, by name, or all processes; stdout contains only JSON."""
     for words in ([], [str(served.pid)], ["main"]):
         status, output, errors = invoke("stats", "--json", *words)
         assert (status, errors) == (0, "")
@@ -57,13 +58,13 @@ def test_json_for_scripts(served: Served, twin: str) -> None:
         assert registry["lookups"] == registry["hits"] + registry["misses"] == 2
         rows = {row["class_name"]: row for row in registry["classes"]}
         assert rows["Alpha"]["state"] == "warm"
-        assert 0.0 < rows["Alpha"]["leaves_in_seconds"] <= 300.0
+        assert 0.0 < rows["Alpha"]["expires_in_seconds"] <= 300.0
         assert rows["Alpha"]["bytes"] is None
         assert (rows["Beta"]["state"], rows["Beta"]["holders"]) == ("held", 1)
 
 
 def test_the_table(served: Served) -> None:
-    """No colours and no escapes where it is not a terminal, however narrow that says it is."""
+    """Without a terminal there are no escape sequences, and COLUMNS is ignored."""
     result = subprocess.run(
         warmset("stats"), capture_output=True, text=True, timeout=60,
         env={**os.environ, "COLUMNS": "20"},
@@ -74,16 +75,16 @@ def test_the_table(served: Served) -> None:
     assert lines[0].startswith(f"process {served.pid} ")
     assert lines[1].startswith("main: 2 of at most 3 warm, 1 held   hit rate 0.0%   2 builds")
     assert lines[2].split() == [
-        *["class", "state", "age", "idle", "uses", "build", "bytes", "held", "leaves"]
+        *["class", "state", "age", "idle", "uses", "build", "bytes", "held", "removal"]
     ]
     assert lines[3].split()[:2] == ["Beta", "held"]
-    assert lines[3].endswith("at its release")
+    assert lines[3].endswith("not while held")
     assert lines[4].split()[:2] == ["Alpha", "warm"]
     assert len(lines) == 3 + 5
 
 
 def test_sort_and_filter(served: Served) -> None:
-    """As in top."""
+    """The filter ignores case; an unknown column is a usage error."""
     _, output, _ = invoke("stats", "--json", "--sort", "class", "--filter", "A")
     (process,) = json.loads(output)["processes"]
     names = [row["class_name"] for row in process["registries"][0]["classes"]]
@@ -94,7 +95,7 @@ def test_sort_and_filter(served: Served) -> None:
 
 
 def test_several_processes(served: Served) -> None:
-    """All of them, unless one is named."""
+    """All of them are shown unless one is selected."""
     with Served(name="other") as other:
         _, output, _ = invoke("stats", "--json")
         pids = [process["pid"] for process in json.loads(output)["processes"]]
@@ -105,36 +106,36 @@ def test_several_processes(served: Served) -> None:
         assert output.count("process ") == 2
 
 
-def test_nobody_serves(place: str) -> None:
-    """Exit status 4, and how a process would."""
+def test_no_process_serves(place: str) -> None:
+    """Exit status 4; the message explains how a process serves."""
     status, output, errors = invoke("stats", "--json")
     assert (status, output) == (4, "")
     assert errors.startswith("warmset: no running process serves a registry; ")
     assert "observe_socket = true" in errors
 
 
-def test_somebody_else_serves(served: Served) -> None:
-    """Exit status 4, the nearest name, and what there is."""
+def test_the_requested_process_does_not_serve(served: Served) -> None:
+    """Exit status 4; the message has the nearest name and lists what is served."""
     status, _, errors = invoke("stats", "mian")
     assert status == 4
-    assert errors.startswith("warmset: no registry mian is served (nearest: 'main'); there is ")
+    assert errors.startswith("warmset: no registry mian is served (nearest: 'main'); served: ")
     assert f"{served.pid} -c: main" in errors
     status, _, errors = invoke("stats", "1")
     assert status == 4
-    assert errors.startswith("warmset: no process 1 is served; there is ")
+    assert errors.startswith("warmset: no process 1 is served; served: ")
 
 
-def test_a_place_that_is_not_private_is_told(place: str) -> None:
-    """And nothing in it is asked."""
+def test_a_directory_that_is_not_private_is_reported(place: str) -> None:
+    """No socket in it is used."""
     os.mkdir(place, 0o755)
     status, _, errors = invoke("stats")
     assert status == 4
-    assert "passed over" in errors
+    assert "skipped: " in errors
     assert "mode 0755; expected 0700" in errors
 
 
-def test_the_reader_goes_away(served: Served) -> None:
-    """As in `warmset stats | head -1`: exit status 141 and not a word."""
+def test_the_reader_closes_the_pipe(served: Served) -> None:
+    """As in `warmset stats | head -1`: exit status 141 without a message."""
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run(
@@ -145,7 +146,7 @@ def test_the_reader_goes_away(served: Served) -> None:
 
 
 def test_completion_of_live_names(served: Served) -> None:
-    """Numbers and names, with what they are."""
+    """PIDs and names, with a description."""
     completer = ShellComplete(app.cli, {}, "warmset", "_WARMSET_COMPLETE")
     for command in ("top", "stats"):
         found = {item.value: item.help for item in completer.get_completions([command], "")}
@@ -161,7 +162,7 @@ def test_completion_of_live_names(served: Served) -> None:
         (172_800, "2d"), (86_400 * 999, "999d"),
     ],
 )  # fmt: skip
-def test_spans(seconds: float, text: str) -> None:
+def test_durations(seconds: float, text: str) -> None:
     assert span(seconds) == text
     assert len(text) <= 4
 
@@ -174,20 +175,20 @@ def test_spans(seconds: float, text: str) -> None:
     ],
 )  # fmt: skip
 def test_sizes(number: int | None, text: str) -> None:
-    assert live.size(number) == text
+    assert format_bytes(number) == text
     assert len(text) <= 5
 
 
-def test_orders() -> None:
-    """The largest first, names from A, and what is not known always last."""
+def test_sort_orders() -> None:
+    """Largest first, names alphabetically, unknown values always last."""
 
-    def row(name: str, state: str, uses: int | None, leaves: float | None) -> dict[str, Any]:
-        return {"class_name": name, "state": state, "uses": uses, "leaves_in_seconds": leaves}
+    def row(name: str, state: str, uses: int | None, removal: float | None) -> dict[str, Any]:
+        return {"class_name": name, "state": state, "uses": uses, "expires_in_seconds": removal}
 
     rows = [row("b", "cold", None, None), row("C", "warm", 1, 5.0), row("a", "held", 7, 2.0)]
 
     def names(sort: str | None, reverse: bool = False) -> str:
-        return "".join(each["class_name"] for each in live.in_order(rows, sort, reverse))
+        return "".join(each["class_name"] for each in class_table.sort_rows(rows, sort, reverse))
 
     assert names(None) == "bCa"
     assert names(None, True) == "aCb"
@@ -195,12 +196,12 @@ def test_orders() -> None:
     assert names("state") == "aCb"
     assert names("uses") == "aCb"
     assert names("uses", True) == "Cab"
-    assert names("leaves") == "aCb"
+    assert names("removal") == "aCb"
 
 
 def test_help_names_every_column() -> None:
-    """As what one can sort by."""
+    """As a choice of --sort."""
     text = CliRunner().invoke(app.cli, ["stats", "--help"]).output
-    assert "[class|state|age|idle|uses|build|bytes|held|leaves]" in text.replace("\n", "").replace(
+    assert "[class|state|age|idle|uses|build|bytes|held|removal]" in text.replace("\n", "").replace(
         " ", ""
     )

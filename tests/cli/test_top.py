@@ -1,4 +1,4 @@
-"""``warmset top``, driven by its keys in a pseudo-terminal, over a process that really runs."""
+"""``warmset top`` in a pseudo-terminal, operated by its keys, on a running process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-OFTEN = ("--interval", "0.1")
+FAST = ("--interval", "0.1")
 
 
 @contextmanager
-def lively(*, pure: bool = False) -> Iterator[Served]:
+def process_with_instances(*, pure: bool = False) -> Iterator[Served]:
     """A process with a warm instance, a held one and a failed one."""
     with Served(pure=pure, allow_changes=True) as process:
         process.do("registry.get_instance('Alpha')")
@@ -35,54 +35,54 @@ def lively(*, pure: bool = False) -> Iterator[Served]:
 
 @pytest.fixture
 def served(place: str) -> Iterator[Served]:
-    """A process whose core does not matter."""
-    with lively() as process:
+    """A process on the default core, for tests of the screen."""
+    with process_with_instances() as process:
         yield process
 
 
 @pytest.fixture
 def either(twin: str, place: str) -> Iterator[Served]:
-    """A process on each core: for what it tells, not for what the screen makes of it."""
-    with lively(pure=twin == "pure") as process:
+    """A process on each core, for tests of the data that it sends."""
+    with process_with_instances(pure=twin == "pure") as process:
         yield process
 
 
 def names(screen: str) -> list[str]:
-    """The classes on the screen, from above."""
+    """The classes on the screen, from top to bottom."""
     known = ("Alpha", "Beta", "Gamma", "Delta", "Broken")
     return [line.split()[0] for line in screen.splitlines() if line.startswith(known)]
 
 
 def row(screen: str, name: str) -> list[str]:
-    """The words of a class's line; none while it is being drawn."""
+    """The words of a class's line; empty strings while it is being drawn."""
     lines = (line.split() for line in screen.splitlines() if line.startswith(name))
     return next(lines, [""] * 9)
 
 
-def whole(screen: str) -> bool:
+def complete(screen: str) -> bool:
     """Whether all classes and the keys are there."""
     return len(names(screen)) == 5 and "q Quit" in screen
 
 
-def test_what_it_shows(either: Served) -> None:
-    """Within 80 columns: the process, the registry, each class, the keys."""
-    with Terminal(warmset("top", *OFTEN)) as terminal:
-        screen = terminal.until(whole)
+def test_the_screen(either: Served) -> None:
+    """It shows the process, the registry, each class and the keys within 80 columns."""
+    with Terminal(warmset("top", *FAST)) as terminal:
+        screen = terminal.until(complete)
         lines = screen.splitlines()
         assert f"process {either.pid} " in lines[0]
         assert "RSS" in lines[0]
         assert "main: 2 of at most 3 warm, 1 held" in lines[1]
         assert lines[3].split() == [
-            *["class", "state", "age", "idle", "uses", "build", "bytes", "held", "leaves"]
+            *["class", "state", "age", "idle", "uses", "build", "bytes", "held", "removal"]
         ]
         assert names(screen)[:2] == ["Beta", "Alpha"]
         assert row(screen, "Alpha")[1] == "warm"
         assert "idle in" in screen
         beta = row(screen, "Beta")
         assert (beta[1], beta[3], beta[7]) == ("held", "-", "1")
-        assert "at its release" in screen
+        assert "not while held" in screen
         assert row(screen, "Broken")[1] == "failed"
-        assert "again in" in screen
+        assert "retry in" in screen
         assert row(screen, "Gamma")[1] == "cold"
         for key in ("q Quit", "s Sort", "/ Filter", "e Evict", "c Clear", "p Pin"):
             assert key in lines[-1]
@@ -92,9 +92,9 @@ def test_what_it_shows(either: Served) -> None:
 
 
 def test_it_follows_the_process(either: Served) -> None:
-    """What is built and released there is seen here."""
-    with Terminal(warmset("top", "main", *OFTEN)) as terminal:
-        terminal.until(whole)
+    """Builds and releases appear on the screen."""
+    with Terminal(warmset("top", "main", *FAST)) as terminal:
+        terminal.until(complete)
         either.do("registry.get_instance('Gamma')")
         terminal.until(lambda screen: row(screen, "Gamma")[1] == "warm")
         either.do("held.pop().__exit__()")
@@ -106,9 +106,9 @@ def test_it_follows_the_process(either: Served) -> None:
 
 
 def test_sorting_and_filtering(served: Served) -> None:
-    """By each column, both ways round; Escape takes the filter away."""
-    with Terminal(warmset("top", str(served.pid), *OFTEN)) as terminal:
-        terminal.until(whole)
+    """By each column in both directions; Escape removes the filter."""
+    with Terminal(warmset("top", str(served.pid), *FAST)) as terminal:
+        terminal.until(complete)
         terminal.send("s")
         terminal.until(
             lambda screen: names(screen) == ["Alpha", "Beta", "Broken", "Delta", "Gamma"]
@@ -130,9 +130,9 @@ def test_sorting_and_filtering(served: Served) -> None:
 
 
 def test_evict_and_clear(either: Served) -> None:
-    """After a question, which No answers as well."""
-    with Terminal(warmset("top", "--sort", "class", *OFTEN)) as terminal:
-        terminal.until(whole)
+    """Both need a confirmation."""
+    with Terminal(warmset("top", "--sort", "class", *FAST)) as terminal:
+        terminal.until(complete)
         terminal.send("e")
         terminal.until(lambda screen: "Evict the instance of Alpha?" in screen)
         terminal.send("n")
@@ -146,18 +146,18 @@ def test_evict_and_clear(either: Served) -> None:
         terminal.send("c")
         terminal.until(lambda screen: "Clear main: all 1 instances?" in screen)
         terminal.send("y")
-        terminal.until(lambda screen: row(screen, "Beta")[1] == "leaving")
+        terminal.until(lambda screen: row(screen, "Beta")[1] == "removed")
         either.do("assert registry.stats().cached == 0")
         terminal.send("q")
         assert terminal.end() == 0
 
 
 def test_changes_that_are_not_allowed_have_no_key(place: str) -> None:
-    """And nothing happens when it is pressed."""
+    """Pressing the key has no effect."""
     with Served() as served:
         served.do("registry.get_instance('Alpha')")
-        with Terminal(warmset("top", *OFTEN)) as terminal:
-            screen = terminal.until(whole)
+        with Terminal(warmset("top", *FAST)) as terminal:
+            screen = terminal.until(complete)
             assert "Evict" not in screen
             assert "Clear" not in screen
             terminal.send("es")
@@ -167,22 +167,22 @@ def test_changes_that_are_not_allowed_have_no_key(place: str) -> None:
             assert terminal.end() == 0
 
 
-def test_the_process_dies(served: Served) -> None:
-    """It says so, keeps what it showed last, and can be left."""
-    with Terminal(warmset("top", *OFTEN)) as terminal:
-        terminal.until(whole)
+def test_the_process_ends(served: Served) -> None:
+    """The screen reports it, keeps the last state, and can be quit."""
+    with Terminal(warmset("top", *FAST)) as terminal:
+        terminal.until(complete)
         served.kill()
         screen = terminal.until(lambda screen: "has ended" in screen)
-        assert f"process {served.pid} has ended, or serves no more" in screen
+        assert f"process {served.pid} has ended or no longer serves" in screen
         assert len(names(screen)) == 5
         terminal.send("q")
         assert terminal.end() == 0
 
 
 def test_the_process_hangs(served: Served) -> None:
-    """A stopped one does not hold up the keys, and is followed again when it goes on."""
-    with Terminal(warmset("top", *OFTEN)) as terminal:
-        terminal.until(whole)
+    """The keys keep working, and updates resume when the process continues."""
+    with Terminal(warmset("top", *FAST)) as terminal:
+        terminal.until(complete)
         os.kill(served.pid, signal.SIGSTOP)
         try:
             terminal.send("s")
@@ -199,30 +199,30 @@ def test_the_process_hangs(served: Served) -> None:
             os.kill(served.pid, signal.SIGCONT)
 
 
-def test_several_processes_are_a_choice(served: Served) -> None:
-    """So is a name that two of them serve; what is left without a choice ends well."""
+def test_several_processes_are_listed(served: Served) -> None:
+    """So are processes that serve the same name; quitting the list is exit status 0."""
     with Served() as other:
-        with Terminal(warmset("top", "main", *OFTEN)) as terminal:
+        with Terminal(warmset("top", "main", *FAST)) as terminal:
             both = {str(served.pid), str(other.pid)}
             terminal.until(lambda screen: both <= set(screen.split()))
-            assert "Several processes serve" in terminal.text()
+            assert "Several processes serve a registry" in terminal.text()
             first = min(served.pid, other.pid)
             terminal.send("\r")
-            terminal.until(lambda screen: f"process {first} " in screen and whole(screen))
+            terminal.until(lambda screen: f"process {first} " in screen and complete(screen))
             terminal.send("q")
             assert terminal.end() == 0
-        with Terminal(warmset("top", *OFTEN)) as terminal:
-            terminal.until(lambda screen: "Several processes serve" in screen)
+        with Terminal(warmset("top", *FAST)) as terminal:
+            terminal.until(lambda screen: "Several processes serve a registry" in screen)
             terminal.send("q")
             assert terminal.end() == 0
 
 
 def test_the_next_registry(served: Served) -> None:
-    """A process may serve several; the key is there then."""
+    """The key is available if the process serves several registries."""
     served.do("second = warmset.MethodRegistry({'Only': 'samples.Alpha'})")
     served.do("observe.serve(second, name='second')")
-    with Terminal(warmset("top", *OFTEN)) as terminal:
-        screen = terminal.until(whole)
+    with Terminal(warmset("top", *FAST)) as terminal:
+        screen = terminal.until(complete)
         assert "[1/2] main" in screen
         assert "n Next" in screen
         terminal.send("n")
@@ -235,20 +235,20 @@ def test_the_next_registry(served: Served) -> None:
 
 @pytest.mark.parametrize(("columns", "lines"), [(120, 40), (40, 10), (20, 5)])
 def test_other_sizes(served: Served, columns: int, lines: int) -> None:
-    """Wider ones are used; in narrower ones it still runs."""
-    with Terminal(warmset("top", *OFTEN), columns=columns, lines=lines) as terminal:
+    """Extra width is used; on a small screen the command still runs."""
+    with Terminal(warmset("top", *FAST), columns=columns, lines=lines) as terminal:
         screen = terminal.until(lambda screen: f"process {served.pid}"[:columns] in screen)
         if columns > 80:
-            assert "ValueError: no model file" in terminal.until(whole)
+            assert "ValueError: no model file" in terminal.until(complete)
         assert all(len(line) <= columns for line in screen.splitlines())
         terminal.resize(80, 24)
-        terminal.until(whole)
+        terminal.until(complete)
         terminal.send("q")
         assert terminal.end() == 0
 
 
 def test_without_a_process(place: str) -> None:
-    """Exit status 4, and how a process serves."""
+    """Exit status 4; the message explains how a process serves."""
     with Terminal(warmset("top"), columns=200) as terminal:
         assert terminal.end() == 4
         assert "no running process serves a registry" in terminal.text()
@@ -256,7 +256,7 @@ def test_without_a_process(place: str) -> None:
 
 
 def test_without_a_terminal(place: str) -> None:
-    """It refuses, and names what does it."""
+    """The command fails and names the alternative."""
     result = subprocess.run(
         warmset("top"), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
     )

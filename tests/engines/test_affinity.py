@@ -1,4 +1,4 @@
-"""Where calls go: classes stay where they are warm, spread when their queue says so, and move."""
+"""Tests of `Router`: which worker a call goes to."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ def make(workers: int = 4, *, threads: int = 1, **options: Any) -> Router:
     return Router({f"w{at}": threads for at in range(workers)}, **options)
 
 
-def sound(router: Router) -> None:
-    """What is queued is not negative, and each class stands with workers that there are."""
+def check_consistent(router: Router) -> None:
+    """Check that queues are not negative and that classes refer to existing workers."""
     workers = set(router.workers())
     for worker in router._workers.values():
         assert worker.queued >= 0.0
-    placed = [len(worker.classes) for worker in router._workers.values()]
-    assert router._placed == sum(placed)
+    assigned = [len(worker.classes) for worker in router._workers.values()]
+    assert router._assigned == sum(assigned)
     for class_name, known in router._classes.items():
-        assert set(known.holders) <= workers
-        assert set(known.under_way) <= workers
-        assert all(count > 0 for count in known.under_way.values())
+        assert set(known.warm_on) <= workers
+        assert set(known.in_progress) <= workers
+        assert all(count > 0 for count in known.in_progress.values())
         firsts = [w.name for w in router._workers.values() if class_name in w.classes]
         assert len(firsts) <= 1
-        if known.holders:
+        if known.warm_on:
             assert len(firsts) == 1
 
 
-def test_a_class_stays_where_it_is() -> None:
+def test_a_class_stays_on_its_worker() -> None:
     router = make()
     first = router.choose("A")
     assert first.built
@@ -42,21 +42,21 @@ def test_a_class_stays_where_it_is() -> None:
         assert (ticket.worker, ticket.built) == (first.worker, False)
         router.done(ticket)
     assert router.placements() == {"A": (first.worker,)}
-    sound(router)
+    check_consistent(router)
 
 
 def test_no_worker_gets_more_than_its_share() -> None:
-    """The mean and a quarter, at any moment."""
+    """At most 1.25 times the mean, at any moment."""
     router = make(8)
     for at in range(1, 401):
         router.choose(f"class {at}")
         counts = Counter(worker for (worker,) in router.placements().values())
         assert max(counts.values()) <= -(-1.25 * at // 8)
-    sound(router)
+    check_consistent(router)
 
 
-def test_clients_that_know_nothing_of_each_other_agree() -> None:
-    """Nearly: the bound lets the order of arrival decide where the last ones go."""
+def test_independent_clients_agree_on_most_assignments() -> None:
+    """Not on all, because the bound makes the last assignments depend on their order."""
     one, other = make(16), make(16)
     names = [f"class {at}" for at in range(400)]
     for name in names:
@@ -69,7 +69,7 @@ def test_clients_that_know_nothing_of_each_other_agree() -> None:
     assert agreed >= 0.75 * len(names)
 
 
-def test_it_waits_while_that_costs_less_than_a_build() -> None:
+def test_a_class_gets_another_worker_when_waiting_costs_more_than_a_build() -> None:
     router = make(2)
     router.learn("A", call_seconds=0.1, build_seconds=1.0)
     tickets = [router.choose("A") for _ in range(40)]
@@ -77,20 +77,20 @@ def test_it_waits_while_that_costs_less_than_a_build() -> None:
     tickets += [router.choose("A") for _ in range(40)]
     assert len({ticket.worker for ticket in tickets}) == 2
     assert [ticket.built for ticket in tickets].count(True) == 2
-    sound(router)
+    check_consistent(router)
     for ticket in tickets:
         router.done(ticket)
     assert router.longest_wait() == pytest.approx(0.0)
-    sound(router)
+    check_consistent(router)
 
 
-def test_it_does_not_spread_before_its_build_is_known() -> None:
+def test_a_class_gets_no_other_worker_before_its_build_time_is_known() -> None:
     router = make(4)
     assert len({router.choose("A").worker for _ in range(1000)}) == 1
 
 
-def test_workers_that_are_as_busy_are_no_reason_to_spread() -> None:
-    """Twenty classes that are called alike stay where they are, however long the queues."""
+def test_equally_busy_workers_do_not_exchange_classes() -> None:
+    """Classes with equal load stay on their workers, however long the queues are."""
     router = make(4)
     for at in range(20):
         router.learn(f"class {at}", call_seconds=0.01, build_seconds=0.3)
@@ -98,11 +98,11 @@ def test_workers_that_are_as_busy_are_no_reason_to_spread() -> None:
         for at in range(20):
             router.choose(f"class {at}")
     assert sum(map(len, router.placements().values())) <= 1.2 * 20
-    sound(router)
+    check_consistent(router)
 
 
-def test_a_worker_it_was_spread_to_is_forgotten(timer: Any) -> None:
-    """When it was not needed for a minute; the first one never is."""
+def test_an_unused_additional_worker_is_forgotten(timer: Any) -> None:
+    """After a minute; the first worker is never forgotten."""
     router = make(2, timer=timer)
     router.learn("A", call_seconds=2.0, build_seconds=0.2)
     tickets = [router.choose("A") for _ in range(4)]
@@ -114,10 +114,10 @@ def test_a_worker_it_was_spread_to_is_forgotten(timer: Any) -> None:
     assert len(router.placements()["A"]) == 1
     timer.advance(600.0)
     assert router.choose("A").worker == tickets[0].worker
-    sound(router)
+    check_consistent(router)
 
 
-def test_lost_workers_leave_their_classes_to_others() -> None:
+def test_the_classes_of_a_lost_worker_are_reassigned() -> None:
     router = make(3)
     for at in range(30):
         router.choose(f"class {at}")
@@ -130,20 +130,20 @@ def test_lost_workers_leave_their_classes_to_others() -> None:
         if before[f"class {at}"] != ("w1",):
             assert (where,) == before[f"class {at}"]
     assert router.remove_worker("w1") == []
-    sound(router)
+    check_consistent(router)
 
 
-def test_a_ticket_of_a_lost_worker_does_no_harm() -> None:
+def test_a_ticket_of_a_lost_worker_is_ignored() -> None:
     router = make(1)
     ticket = router.choose("A")
     router.set_workers({"other": 2})
     router.done(ticket)
     router.done(Ticket("never seen", "nowhere", 1.0, False))
     assert router.choose("A").worker == "other"
-    sound(router)
+    check_consistent(router)
 
 
-def test_an_heir_takes_over_a_class_that_was_spread() -> None:
+def test_an_additional_worker_becomes_the_first_when_that_is_lost() -> None:
     router = make(2)
     router.learn("A", call_seconds=2.0, build_seconds=0.2)
     for _ in range(4):
@@ -151,15 +151,15 @@ def test_an_heir_takes_over_a_class_that_was_spread() -> None:
     first, second = router.placements()["A"]
     router.remove_worker(first)
     assert router.placements()["A"] == (second,)
-    sound(router)
+    check_consistent(router)
 
 
-def test_without_affinity_the_shortest_queue_is_taken() -> None:
+def test_without_affinity_the_shortest_queue_is_chosen() -> None:
     router = make(3, affinity=False)
     assert sorted(router.choose("A").worker for _ in range(3)) == ["w0", "w1", "w2"]
 
 
-def test_nowhere_to_go() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(LookupError, match="no worker to call 'A' on"):
         Router().choose("A")
     with pytest.raises(ValueError, match="threads of worker 'w' must be 1 or more, got 0"):
@@ -169,12 +169,12 @@ def test_nowhere_to_go() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_any_course(seed: int, timer: Any) -> None:
-    """Calls, ends, losses and arrivals in any order leave it sound."""
+def test_random_operations(seed: int, timer: Any) -> None:
+    """The router stays consistent under any sequence of operations."""
     chance = random.Random(seed)
     router = make(3, timer=timer)
     tickets: list[Ticket] = []
-    arrived = 3
+    added = 3
     for _ in range(600):
         what = chance.random()
         if what < 0.5 and router.workers():
@@ -184,13 +184,13 @@ def test_any_course(seed: int, timer: Any) -> None:
         elif what < 0.88 and len(router.workers()) > 1:
             router.remove_worker(chance.choice(router.workers()))
         elif what < 0.92:
-            router.add_worker(f"w{arrived}", chance.randrange(1, 4))
-            arrived += 1
+            router.add_worker(f"w{added}", chance.randrange(1, 4))
+            added += 1
         elif what < 0.96:
             name = f"class {chance.randrange(12)}"
             router.learn(name, call_seconds=chance.random(), build_seconds=chance.random())
         else:
             timer.advance(chance.random() * 50)
             if router.workers():
-                router.cooled(chance.choice(router.workers()))
-        sound(router)
+                router.mark_cold(chance.choice(router.workers()))
+        check_consistent(router)

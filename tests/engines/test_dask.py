@@ -1,10 +1,11 @@
-"""Registries on a real Dask cluster: two worker processes, and what is lost with one of them."""
+"""Tests of registries on a local Dask cluster with two worker processes."""
 
 from __future__ import annotations
 
 import gc
 import os
 import signal
+import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# Its own: sockets and event loops that are closed a little later than they are dropped.
+# Dask closes some sockets and event loops only after they have been dropped.
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -46,7 +47,7 @@ def cluster(notes_file: Path) -> Iterator[LocalCluster]:
 
 @pytest.fixture
 def client(cluster: LocalCluster) -> Iterator[Client]:
-    """With registries that nothing has been built in."""
+    """A client of a cluster with empty registries."""
     with Client(cluster) as client:
         client.wait_for_workers(2)
         engine.install(client, WorkerSettings(engine_samples.PATHS))
@@ -59,7 +60,9 @@ def test_a_call(client: Client) -> None:
     assert engine.submit_method(client, "One", "add", x=5).result() == 5
 
 
-def test_a_class_stays_where_it_is_warm(client: Client, built: Callable[[], list[str]]) -> None:
+def test_calls_go_to_the_worker_where_the_class_is_warm(
+    client: Client, built: Callable[[], list[str]]
+) -> None:
     names = ["One", "Two", "Three", "Four"]
     futures = engine.map_methods(client, [(name, "where") for _ in range(25) for name in names])
     processes = client.gather(futures)
@@ -81,7 +84,7 @@ def test_results_come_in_the_order_of_the_calls(client: Client) -> None:
     assert results == [at for at in range(600) for _ in range(2)]
 
 
-def test_errors_come_back_as_they_are(client: Client) -> None:
+def test_errors_of_calls_reach_the_caller(client: Client) -> None:
     with pytest.raises(KeyError, match="here"):
         engine.submit_method(client, "One", "fail", text="here").result()
     with pytest.raises(MethodNotFoundError, match="nearest: 'One'") as unknown:
@@ -94,8 +97,7 @@ def test_errors_come_back_as_they_are(client: Client) -> None:
         engine.submit_method(client, "One", "add").result()
 
 
-def test_futures_are_dasks_own(client: Client) -> None:
-    """Passed on to other calls and to plain tasks, and waited for in any order."""
+def test_futures_can_be_passed_to_other_calls(client: Client) -> None:
     one = engine.submit_method(client, "One", "add", x=1)
     two = engine.submit_method(client, "Two", "add", x=one, y=10)
     three = client.submit(lambda value: value * 2, two)
@@ -104,7 +106,7 @@ def test_futures_are_dasks_own(client: Client) -> None:
     assert [future.result() for future in done] == [1, 1, 1]
 
 
-def test_bad_calls_are_refused_before_anything_is_sent(client: Client) -> None:
+def test_invalid_calls_raise_before_anything_is_sent(client: Client) -> None:
     with pytest.raises(TypeError, match=r"call 1: the arguments of One\.add must be a mapping"):
         engine.map_methods(client, [("One", "add", {"x": 1}), ("One", "add", 3)])
     with pytest.raises(TypeError, match="call 0 must be"):
@@ -117,7 +119,7 @@ def test_bad_calls_are_refused_before_anything_is_sent(client: Client) -> None:
         engine.install("client", WorkerSettings({}))  # type: ignore[arg-type]
 
 
-def test_rules_options_and_more(client: Client, built: Callable[[], list[str]]) -> None:
+def test_rules_and_prepare(client: Client, built: Callable[[], list[str]]) -> None:
     settings = WorkerSettings(engine_samples.PATHS, rules={"Ruled": ("engine_samples.rule", "1")})
     engine.install(client, settings)
     assert engine.submit_method(client, "Ruled", "others").result() == "int"
@@ -126,11 +128,11 @@ def test_rules_options_and_more(client: Client, built: Callable[[], list[str]]) 
     assert built() == ["One", "Ruled", "Ruled"]
 
 
-def test_settings_that_do_not_work_on_the_workers(client: Client) -> None:
+def test_errors_while_creating_a_registry(client: Client) -> None:
     settings = WorkerSettings(engine_samples.PATHS, prepare=engine_samples.bad_prepare)
     with pytest.raises(RuntimeError, match="not on this worker"):
         engine.install(client, settings)
-    with pytest.raises(ValueError, match="a rule of 'Nobody', which is not in class_paths"):
+    with pytest.raises(ValueError, match="a rule for 'Nobody', which is not in class_paths"):
         WorkerSettings({}, rules={"Nobody": engine_samples.rule})
 
 
@@ -140,7 +142,7 @@ def test_clear_and_warm_up(client: Client, built: Callable[[], list[str]]) -> No
     names = [each["class_name"] for report in reports.values() for each in report["built"]]
     assert sorted(names) == ["Four", "One", "Three", "Two"]
     client.gather(engine.map_methods(client, [(name, "where") for name in names]))
-    assert engine.stats(client).total["cache_misses"] == 4  # those of the warm-up
+    assert engine.stats(client).total["cache_misses"] == 4  # from the warm-up
     cleared = engine.clear(client)
     assert sum(each["entries_cleared"] for each in cleared.values()) == 4
     assert all("release" in each for each in engine.clear(client, release=True).values())
@@ -149,18 +151,18 @@ def test_clear_and_warm_up(client: Client, built: Callable[[], list[str]]) -> No
         engine.warm_up(client, "One")
 
 
-def test_the_registry_of_the_worker(client: Client) -> None:
+def test_worker_registry(client: Client) -> None:
     def ask() -> list[str]:
         from warmset.engines.dask import worker_registry
 
         return list(worker_registry().class_names())
 
     assert client.submit(ask, pure=False).result() == list(engine_samples.PATHS)
-    with pytest.raises(EngineError, match="does not run on a worker"):
+    with pytest.raises(EngineError, match="does not run on a Dask worker"):
         engine.worker_registry()
 
 
-def test_another_client_places_classes_alike(client: Client, cluster: LocalCluster) -> None:
+def test_another_client_makes_the_same_assignments(client: Client, cluster: LocalCluster) -> None:
     names = ["One", "Two", "Three", "Four"]
     mine = client.gather(engine.map_methods(client, [(name, "where") for name in names]))
     with Client(cluster) as other:
@@ -176,7 +178,7 @@ def test_a_lost_worker_loses_no_result(
     tmp_path: Path,
     install_twice: bool,
 ) -> None:
-    """Neither what it was at, nor what was queued there, nor what lay there done."""
+    """Neither running and queued calls nor finished results that were stored on it."""
     if install_twice:
         engine.install(client, WorkerSettings(engine_samples.PATHS))
     names = ["One", "Two", "Three", "Four"]
@@ -196,7 +198,7 @@ def test_a_lost_worker_loses_no_result(
     waiting = [engine.submit_method(client, "One", "wait_for", path=str(gate)) for _ in range(2)]
     queued = engine.map_methods(client, [("One", "add", {"x": at}) for at in range(50)])
     while notes_file.read_text().count("waits") < 2:
-        pass
+        time.sleep(0.005)
     os.kill(victim, signal.SIGKILL)
     gate.touch()
     assert client.gather(done) == [7] * 4
@@ -205,14 +207,14 @@ def test_a_lost_worker_loses_no_result(
     client.wait_for_workers(2)
     after = client.gather(engine.map_methods(client, [(name, "where") for name in names]))
     assert victim not in after
-    # What was lost is built once more, and not on each worker.
+    # The lost instance is built once more, not on every worker.
     assert built().count("One") <= 3
 
 
 def test_a_registry_is_closed_with_its_worker(
     cluster: LocalCluster, client: Client, built: Callable[[], list[str]]
 ) -> None:
-    """Or when it is uninstalled, or replaced."""
+    """Also when it is uninstalled or replaced."""
     engine.submit_method(client, "Four", "where").result()
     engine.install(client, WorkerSettings(engine_samples.PATHS))
     assert built() == ["Four", "closed"]
@@ -221,26 +223,27 @@ def test_a_registry_is_closed_with_its_worker(
     assert built() == ["Four", "Four", "closed", "closed"]
     with pytest.raises(EngineError, match="has no registry"):
         engine.submit_method(client, "Four", "where").result()
-    engine.install(client, WorkerSettings(engine_samples.PATHS))  # for the fixture to end
+    engine.install(client, WorkerSettings(engine_samples.PATHS))  # the fixture uninstalls it
 
 
-def test_a_class_whose_queue_is_long_is_spread(
+def test_a_class_with_a_long_queue_gets_another_worker(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To one more worker, once it is known what its calls and its build take."""
+    """Once the durations of its calls and its build are known."""
     from warmset.engines import affinity
 
-    monkeypatch.setattr(affinity, "_LEAST_BUILD_SECONDS", 0.01)
-    monkeypatch.setattr(engine, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(affinity, "_MIN_BUILD_SECONDS", 0.01)
+    monkeypatch.setattr(affinity, "_BUILD_WEIGHT", 0.1)  # builds are slow on a busy machine
+    monkeypatch.setattr(engine, "_REFRESH_SECONDS", 0.0)
     for _ in range(3):
         engine.submit_method(client, "One", "doze", seconds=0.05).result()
     futures = [engine.submit_method(client, "One", "doze", seconds=0.05) for _ in range(40)]
     assert len(set(client.gather(futures))) == 2
-    assert len(engine._affinity(client).router.placements()["One"]) == 2
+    assert len(engine._router_of(client).router.placements()["One"]) == 2
 
 
 def test_start(notes_file: Path) -> None:
-    """A cluster of one's own, and one that is there already."""
+    """Starts a cluster, or joins a running one."""
     settings = WorkerSettings(engine_samples.PATHS)
     with engine.start(settings, workers=1) as cluster:
         assert cluster.submit("One", "add", {"x": 1}).result() == 1
@@ -248,17 +251,17 @@ def test_start(notes_file: Path) -> None:
         address = cluster.client.scheduler.address
         with engine.start(settings, address=address) as joined:
             assert joined.submit("Two", "add", {"x": 2}).result() == 2
-            assert joined.stats().total["total_instantiations"] == 1  # installed anew
+            assert joined.stats().total["total_instantiations"] == 1  # reinstalled
             told = joined.on_each_worker(lambda worker, x: (worker.name, x), 3)
             assert list(told.values()) == [(joined.workers()[0], 3)]
         with pytest.raises(EngineError, match="has no registry"):
             cluster.submit("One", "add", {"x": 1}).result()
-    with pytest.raises(EngineError, match=r"no Dask scheduler can be reached at tcp://127"):
+    with pytest.raises(EngineError, match=r"cannot reach a Dask scheduler at tcp://127"):
         engine.start(settings, address="tcp://127.0.0.1:9")
 
 
-def test_workers_that_are_threads(notes_file: Path) -> None:
-    """Several in one process: each has its own registry."""
+def test_workers_in_one_process(notes_file: Path) -> None:
+    """Each worker has its own registry, also if several share a process."""
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"

@@ -1,4 +1,4 @@
-"""What "cost" lets pass, what it takes for a size, and bursts of calls, which are built once."""
+"""Tests of the policy "cost": admission, sizes, and bursts of calls, which are built once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from warmset.memory.policies import CostPolicy
 
 
 def warm(name: str, **facts: Any) -> Any:
-    """What a policy sees of an instance that was built just now."""
+    """The view that a policy gets of a new instance."""
     known = {"uses": 1, "built_at": 0.0, "last_used": 0.0, "build_seconds": 1.0, "bytes": 100}
     return SimpleNamespace(**{"name": name, **known, **facts})
 
 
 def bursts(policy: CostPolicy, count: int, calls: int, kept: bool) -> float:
-    """Calls one second apart, every five minutes; each is a stay of its own if it is not kept."""
+    """Report calls one second apart, every five minutes; without `kept`, each is a residence."""
     at = 0.0
     for number in range(count):
         at = 300.0 * number
@@ -30,19 +30,19 @@ def bursts(policy: CostPolicy, count: int, calls: int, kept: bool) -> float:
     return at + 300.0
 
 
-# -- what passes ---------------------------------------------------------------------------------
+# -- admission ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_class_that_is_called_in_bursts_does_not_pass(kept: bool) -> None:
+def test_a_class_that_is_called_in_bursts_is_admitted(kept: bool) -> None:
     """It would be built for each call of a burst."""
     policy = CostPolicy()
     at = bursts(policy, 6, 3, kept)
     assert not policy.passes(warm("A", built_at=at, last_used=at), at)
 
 
-def test_a_class_that_is_called_one_by_one_may_pass() -> None:
-    """Though it was called in bursts before."""
+def test_a_class_that_is_called_one_by_one_need_not_be_admitted() -> None:
+    """Even if it was called in bursts before."""
     policy = CostPolicy()
     at = bursts(policy, 6, 3, kept=True)
     for _ in range(10):
@@ -51,8 +51,8 @@ def test_a_class_that_is_called_one_by_one_may_pass() -> None:
     assert policy.passes(warm("A", built_at=at + 300.0), at + 300.0)
 
 
-def test_the_gap_since_the_last_stay_counts_at_once() -> None:
-    """Not only when this stay is over, too."""
+def test_the_gap_since_the_last_residence_counts_at_once() -> None:
+    """Not only at the end of this residence."""
     policy = CostPolicy()
     at = 0.0
     for _ in range(10):
@@ -63,7 +63,7 @@ def test_the_gap_since_the_last_stay_counts_at_once() -> None:
 
 
 def builds_of_bursts(make: Any, samples: Any, timer: Any, **options: Any) -> list[str]:
-    """Four classes by turns, three calls of each; two fit, and all cost the same."""
+    """Call four classes in turn, three times each; two fit, and all have the same cost."""
     registry = make(max_cache_size=2, cache_ttl_seconds=0.0, **options)
     for name in ("Alpha", "Beta", "Gamma", "Delta"):
         samples.script[name] = lambda _: timer.advance(0.5)
@@ -77,7 +77,7 @@ def builds_of_bursts(make: Any, samples: Any, timer: Any, **options: Any) -> lis
 
 
 def test_bursts_are_built_once(make: Any, samples: Any, timer: Any) -> None:
-    """As by lru, within a twentieth."""
+    """As with lru, within a twentieth."""
     cost = builds_of_bursts(make, samples, timer, policy="cost")
     samples.built.clear()
     lru = builds_of_bursts(make, samples, timer, policy="lru")
@@ -88,8 +88,8 @@ def test_bursts_are_built_once(make: Any, samples: Any, timer: Any) -> None:
 # -- sizes ---------------------------------------------------------------------------------------
 
 
-def test_unknown_bytes_are_the_usual_ones() -> None:
-    """Not none at all, which would keep it before all others."""
+def test_an_unknown_size_counts_as_the_typical_one() -> None:
+    """Not as 0, which would make it worth more than all others."""
     policy = CostPolicy()
     for _ in range(500):
         policy.worth(warm("Big", bytes=2**20), 0.0)
@@ -97,21 +97,20 @@ def test_unknown_bytes_are_the_usual_ones() -> None:
     assert unknown == pytest.approx(policy.worth(warm("A", bytes=2**20), 0.0), abs=0.1)
 
 
-def test_where_no_bytes_are_known_all_are_alike() -> None:
-    """Build seconds and uses alone count."""
+def test_sizes_do_not_matter_if_all_are_unknown() -> None:
+    """Only build seconds and uses count."""
     policy = CostPolicy()
     dear, cheap = (warm(n, bytes=-1, build_seconds=s) for n, s in (("A", 8.0), ("B", 2.0)))
     assert policy.worth(dear, 0.0) - policy.worth(cheap, 0.0) == pytest.approx(2.0)
 
 
-def test_no_bytes_are_a_size_too() -> None:
-    """What says that it has none is finite worth."""
+def test_the_worth_of_an_empty_instance_is_finite() -> None:
     policy = CostPolicy()
     assert policy.worth(warm("A", bytes=0), 0.0) >= policy.worth(warm("B", bytes=1), 0.0)
 
 
-def test_an_instance_that_was_recycled_has_a_worth() -> None:
-    """It was used last before it was built, and not since."""
+def test_the_worth_of_a_recycled_instance() -> None:
+    """Its last use precedes its build."""
     policy = CostPolicy()
     recycled = warm("A", uses=0, built_at=50.0, last_used=40.0)
     assert policy.worth(recycled, 60.0) == policy.worth(warm("B", last_used=40.0), 60.0)

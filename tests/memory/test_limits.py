@@ -1,4 +1,4 @@
-"""How much memory the process may have: control groups of both versions, and the machine."""
+"""Tests of the memory limit of the process: control groups of both versions, and the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GB = 10**9
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Any:
-    """A file system with these files; the limit that is read there, on a machine of 64 GB."""
+    """Return the limit that is read from a file system with these files, on a machine of 64 GB."""
 
     def limit(**files: str) -> int:
         for name, text in files.items():
@@ -31,12 +31,12 @@ def machine(tmp_path: Path) -> Any:
 V2 = "sys__fs__cgroup__"
 
 
-def test_the_machine_where_nothing_is_said(machine: Any) -> None:
+def test_the_memory_of_the_machine_without_control_groups(machine: Any) -> None:
     assert machine() == 64 * GB
 
 
-def test_version_2_the_least_of_all_groups_above(machine: Any) -> None:
-    """The group itself has none, the one above it has."""
+def test_version_2_applies_the_lowest_limit_of_all_parent_groups(machine: Any) -> None:
+    """The group itself has no limit; the ones above it have."""
     files = {
         "proc__self__cgroup": "0::/app/job\n",
         f"{V2}app__job__memory_DOT_max": "max\n",
@@ -82,24 +82,23 @@ def test_both_versions_at_once(machine: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "max", "0", "-5", "many", "1e9", "\x00"])
-def test_what_cannot_be_read_is_no_limit(machine: Any, text: str) -> None:
+def test_an_unreadable_limit_is_ignored(machine: Any, text: str) -> None:
     files = {"proc__self__cgroup": "0::/\n", f"{V2}memory_DOT_max": text}
     assert machine(**files) == 64 * GB
 
 
-def test_a_limit_that_changes_is_read_anew(machine: Any) -> None:
+def test_a_changed_limit_is_read_anew(machine: Any) -> None:
     files = {"proc__self__cgroup": "0::/\n", f"{V2}memory_DOT_max": f"{8 * GB}"}
     assert machine(**files) == 8 * GB
     assert machine(**{f"{V2}memory_DOT_max": f"{5 * GB}"}) == 5 * GB
 
 
-def test_amounts() -> None:
-    """An int is bytes, a float is a part of the limit."""
+def test_amounts_in_bytes_and_as_fractions() -> None:
+    """An int is a number of bytes, a float a fraction of the limit."""
     assert in_bytes(123, lambda: 1000) == 123
     assert in_bytes(0.25, lambda: 1000) == 250
     assert in_bytes(1.0, lambda: 1000) == 1000
 
 
 def test_this_machine_has_a_limit() -> None:
-    """Whatever it is."""
     assert 10**7 < memory_limit() < 2**60

@@ -1,4 +1,4 @@
-"""The replay of traces: it does what a registry does, and its bound is one."""
+"""Tests of the replay of traces: it behaves as a registry, and its lower bound is valid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def replay(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The benchmark's modules, which stand beside the tests."""
+    """The modules of the benchmark."""
     if not (ROOT / "benchmarks" / "policies").is_dir():
         pytest.skip("the benchmarks are not here")
     monkeypatch.syspath_prepend(str(ROOT))
@@ -32,7 +32,7 @@ def replay(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 class Built:
-    """What the registry below builds: as big as its trace says."""
+    """An instance of the size that the trace gives."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -42,7 +42,7 @@ class Built:
 def test_the_replay_builds_what_a_registry_builds(
     ws: Any, timer: Any, replay: Any, policy: str
 ) -> None:
-    """Request by request, over a part of a trace."""
+    """For each request of a part of a trace."""
     module, traces = replay
     trace = next(traces.traces(["drift, related"]))
     requests = list(islice(trace.requests, 1_500))
@@ -60,14 +60,9 @@ def test_the_replay_builds_what_a_registry_builds(
         policy=policy,
         timer=timer,
     )
-    # Builds cost what the trace says, and take no time of its clock.
-    registry._builder._stopwatch = stopwatch = FakeTimer()
+    # Builds have the cost that the trace gives, and take no time on its clock.
+    registry.builder.stopwatch = stopwatch = FakeTimer()
     built: list[int] = []
-
-    def build(number: int, seconds: float, size: int, cls: type) -> Built:
-        built.append(number)
-        stopwatch.advance(seconds)
-        return Built(size)
 
     for number, (seconds, size) in enumerate(zip(trace.build_seconds, trace.sizes, strict=True)):
 
@@ -78,7 +73,7 @@ def test_the_replay_builds_what_a_registry_builds(
             stopwatch.advance(seconds)
             return Built(size)
 
-        registry.register_class(str(number), "builtins.object")
+        registry.register(str(number), "builtins.object")
         registry.register_instantiation_rule(str(number), rule)
     begin, expected = timer.now, []
     for now, number in requests:
@@ -92,8 +87,8 @@ def test_the_replay_builds_what_a_registry_builds(
         assert built == expected, f"at {now}"
 
 
-def test_the_bound_is_one(replay: Any) -> None:
-    """Nothing is below it: not the rule that knows the future, nor a cache that fits all."""
+def test_no_result_is_below_the_lower_bound(replay: Any) -> None:
+    """Neither that of the rule that knows the future, nor that of a cache in which all fits."""
     module, traces = replay
     for name in ("drift", "demo"):
         trace = next(traces.traces([name]))
@@ -107,7 +102,7 @@ def test_the_bound_is_one(replay: Any) -> None:
 
 
 def best_of_all(trace: Any, budget: int) -> float:
-    """The fewest build seconds of all there are, by trying every choice."""
+    """Return the least possible build seconds, by trying every choice."""
     kept: dict[frozenset[int], float] = {frozenset(): 0.0}
     for _, number in trace.requests:
         following: dict[frozenset[int], float] = {}
@@ -128,10 +123,10 @@ def best_of_all(trace: Any, budget: int) -> float:
     sizes=st.lists(st.integers(1, 9), min_size=4, max_size=4),
     budget=st.integers(1, 30),
 )
-def test_the_bound_is_below_the_best(
+def test_the_lower_bound_is_below_the_optimum(
     replay: Any, requests: list[int], costs: list[int], sizes: list[int], budget: int
 ) -> None:
-    """Which is below the greedy rule."""
+    """And the optimum below the greedy rule."""
     module, traces = replay
     numbered = [(float(at), number) for at, number in enumerate(requests)]
     trace = traces.Trace("small", "", True, numbered, list(map(float, costs)), sizes)
@@ -163,22 +158,22 @@ FIXED = {
 
 
 def test_published_traces_never_change(replay: Any) -> None:
-    """Policies were tuned after they were fixed; a new trace is a new name."""
+    """Policies were tuned after them; a new trace gets a new name."""
     _, traces = replay
     assert {trace.name: digest(trace) for trace in traces.traces()} == FIXED
 
 
 def digest(trace: Any) -> str:
-    """What tells one trace from another, to nine digits."""
-    told = hashlib.sha256()
+    """Return a digest of a trace, with nine digits of each number."""
+    result = hashlib.sha256()
     for seconds, size in zip(trace.build_seconds, trace.sizes, strict=True):
-        told.update(f"{seconds:.9g} {size}\n".encode())
+        result.update(f"{seconds:.9g} {size}\n".encode())
     for at, number in trace.requests:
-        told.update(f"{at:.9g} {number}\n".encode())
-    return told.hexdigest()[:16]
+        result.update(f"{at:.9g} {number}\n".encode())
+    return result.hexdigest()[:16]
 
 
-def test_a_peer_that_is_missing_says_so(replay: Any, monkeypatch: Any) -> None:
+def test_a_missing_peer_is_reported(replay: Any, monkeypatch: Any) -> None:
     """In its cells; the others are measured."""
     from benchmarks.policies import __main__ as command
     from benchmarks.policies import contestants
@@ -199,8 +194,8 @@ def test_a_peer_that_is_missing_says_so(replay: Any, monkeypatch: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", ["lru", "cost"])
-def test_the_replay_keeps_to_the_budget(replay: Any, policy: str) -> None:
-    """At every request, and whatever is too big for it alone."""
+def test_the_replay_keeps_within_the_budget(replay: Any, policy: str) -> None:
+    """At every request, and with instances that exceed it alone."""
     from warmset.memory.policies import policy_of
 
     module, traces = replay
@@ -214,8 +209,8 @@ def test_the_replay_keeps_to_the_budget(replay: Any, policy: str) -> None:
             assert ours.bytes <= budget
 
 
-def test_no_trace_costs_much_more_than_lru(replay: Any) -> None:
-    """Where all cost and weigh the same, and requests come in bursts."""
+def test_cost_is_not_much_worse_than_lru(replay: Any) -> None:
+    """If all have the same cost and size, and requests come in bursts."""
     from warmset.memory.policies import policy_of
 
     module, traces = replay
@@ -229,8 +224,8 @@ def test_no_trace_costs_much_more_than_lru(replay: Any) -> None:
     assert cost <= 1.05 * lru
 
 
-def test_traces_are_fixed(replay: Any) -> None:
-    """By their seeds: made twice, they are the same."""
+def test_traces_are_reproducible(replay: Any) -> None:
+    """By their seeds."""
     _, traces = replay
     one, other = (next(traces.traces(["scans"])) for _ in range(2))
     assert one == other

@@ -1,4 +1,4 @@
-"""Profiles: recorded without a word on a hit, merged, kept in a file, read as far as it fits."""
+"""Tests of profiles: recording, merging, files."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ profiles = st.builds(Profile, st.dictionaries(class_names, entries, max_size=4),
 # -- recording -----------------------------------------------------------------------------------
 
 
-def test_nothing_is_recorded_unless_asked_for(make: Any) -> None:
+def test_nothing_is_recorded_by_default(make: Any) -> None:
     registry = make()
     registry.get_instance("Alpha")
     with pytest.raises(RuntimeError, match="expected a call of record_profile"):
         registry.profile()
 
 
-def test_what_is_recorded(make: Any, samples: Any, timer: Any) -> None:
-    """Uses, gaps, builds and their seconds, sizes, failures, needs, paths."""
+def test_a_recording(make: Any, samples: Any, timer: Any) -> None:
+    """Uses, gaps, builds and their seconds, sizes, failures, dependencies, paths."""
     registry = make()
     recorder = registry.record_profile()
     assert registry.record_profile() is recorder
@@ -63,8 +63,7 @@ def test_what_is_recorded(make: Any, samples: Any, timer: Any) -> None:
     for _ in range(4):
         timer.advance(10)
         registry.get_instance("Alpha")
-    slot = registry._slots["Alpha"]
-    registry._set_bytes(slot, slot.epoch, 1000)
+    registry.set_bytes(registry.slots["Alpha"].entry, 1000)
     registry.discard("Alpha")
     registry.get_instance("Alpha")
 
@@ -85,7 +84,7 @@ def test_what_is_recorded(make: Any, samples: Any, timer: Any) -> None:
     assert classes["Beta"].uses == 2
 
 
-def test_what_was_warm_before_counts_with_its_uses(make: Any) -> None:
+def test_an_instance_that_was_warm_before_counts_with_all_its_uses(make: Any) -> None:
     registry = make()
     for _ in range(3):
         registry.get_instance("Alpha")
@@ -94,18 +93,7 @@ def test_what_was_warm_before_counts_with_its_uses(make: Any) -> None:
     assert registry.profile().classes["Alpha"].uses == 4
 
 
-def test_an_instance_that_is_revived_is_not_counted_twice(make: Any) -> None:
-    registry = make()
-    registry.record_profile()
-    with registry.use("Alpha"):
-        registry.get_instance("Alpha")
-        registry.clear_cache()
-        registry.get_instance("Alpha")  # revived
-    registry.clear_cache()
-    assert registry.profile().classes["Alpha"].uses == 3
-
-
-def test_a_stopped_recorder_records_no_more(make: Any) -> None:
+def test_a_stopped_recorder_records_nothing_more(make: Any) -> None:
     registry = make()
     recorder = registry.record_profile()
     registry.get_instance("Alpha")
@@ -118,8 +106,20 @@ def test_a_stopped_recorder_records_no_more(make: Any) -> None:
     assert sorted(again.profile().classes) == ["Alpha", "Beta"]
 
 
+def test_a_removed_instance_is_counted_once(make: Any) -> None:
+    """Also if it is still held when it is removed, and released later."""
+    registry = make()
+    recorder = registry.record_profile()
+    with registry.use("Alpha"):
+        registry.discard("Alpha")
+        registry.get_instance("Alpha")
+        assert recorder.profile().classes["Alpha"].uses == 2
+    assert recorder.profile().classes["Alpha"].uses == 2
+    assert recorder.stop().classes["Alpha"].uses == 2
+
+
 def test_recording_under_threads(make: Any) -> None:
-    """One recorder, and no build or use is lost."""
+    """There is one recorder, and no build or use is lost."""
     registry = make(max_cache_size=2)
     recorders: list[Any] = []
     names = ("Alpha", "Beta", "Gamma", "Delta")
@@ -138,7 +138,7 @@ def test_recording_under_threads(make: Any) -> None:
     assert len(set(map(id, recorders))) == 1
     stats, classes = registry.stats(), registry.profile().classes
     assert sum(known.builds for known in classes.values()) == stats.builds
-    # Who waited for a build that another thread led took what was there without a hit.
+    # A thread that waited for the build of another one uses its result without a hit.
     assert sum(known.uses for known in classes.values()) >= stats.hits
 
 
@@ -158,9 +158,9 @@ def test_profiles_are_merged() -> None:
         earlier.merge(1)  # type: ignore[arg-type]
 
 
-@settings(deadline=None)  # a file is written and synced, which takes as long as it takes
+@settings(deadline=None)  # a file is written and synced, for any duration
 @given(profiles, profiles)
-def test_what_is_merged_can_be_kept(one: Profile, other: Profile) -> None:
+def test_a_merged_profile_can_be_saved(one: Profile, other: Profile) -> None:
     both = one | other
     data = json.loads(json.dumps(both._as_data()))
     assert set(data["classes"]) == {*one.classes, *other.classes}
@@ -169,9 +169,11 @@ def test_what_is_merged_can_be_kept(one: Profile, other: Profile) -> None:
 # -- files ---------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)  # a file is written and synced, which takes as long as it takes
+@settings(deadline=None)  # a file is written and synced, for any duration
 @given(made=profiles)
-def test_a_round_trip(made: Profile, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_saved_profile_is_loaded_unchanged(
+    made: Profile, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("profile") / "p.json"
     made.save(path)
     read = Profile.load(path)
@@ -182,19 +184,19 @@ def test_a_round_trip(made: Profile, tmp_path_factory: pytest.TempPathFactory) -
     assert path.read_bytes() == text
 
 
-def test_it_can_be_pickled(ws: Any) -> None:
-    """In the copy of the package that is in place: pickles go by the names of modules."""
+def test_a_profile_can_be_pickled(ws: Any) -> None:
+    """In the current copy of the package, because pickles refer to modules by name."""
     from warmset.memory import profiles as module
 
     made = module.Profile({"A": module.ClassProfile("m.A", uses=2)}, 3, ("a note",))
     read = pickle.loads(pickle.dumps(made))
     assert (read, read.skipped) == (made, ("a note",))
-    error = module.ProfileError("p.json: no JSON", file="p.json")
+    error = module.ProfileError("p.json: not JSON", file="p.json")
     assert pickle.loads(pickle.dumps(error)).file == "p.json"
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or stays as it was; a link stays a link, and a mode the same."""
+def test_a_file_is_replaced_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it cannot be written it stays unchanged; links and modes are kept."""
     target, link = tmp_path / "real.json", tmp_path / "link.json"
     Profile({"A": ClassProfile(uses=1)}).save(target)
     target.chmod(0o640)
@@ -217,14 +219,14 @@ def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "no JSON"),
-        (b"\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"[]", "no object"),
-        (b"{}", "no 'warmset-profile' as its 'format'"),
+        (b"", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"{}", "'format' is not 'warmset-profile'"),
     ],
 )
-def test_what_is_no_profile_is_refused(tmp_path: Path, content: bytes, fault: str) -> None:
+def test_a_file_that_is_not_a_profile_raises(tmp_path: Path, content: bytes, fault: str) -> None:
     path = tmp_path / "p.json"
     path.write_bytes(content)
     with pytest.raises(ProfileError, match=fault) as caught:
@@ -235,12 +237,12 @@ def test_what_is_no_profile_is_refused(tmp_path: Path, content: bytes, fault: st
     assert (str(twin), twin.file) == (str(caught.value), str(path))
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_raises(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"none.json: cannot be read: No such file"):
         Profile.load(tmp_path / "none.json")
 
 
-def test_another_version_is_read_as_far_as_it_fits(tmp_path: Path) -> None:
+def test_the_valid_parts_of_another_version_are_read(tmp_path: Path) -> None:
     data = {
         "format": "warmset-profile",
         "format_version": 9,
@@ -267,14 +269,14 @@ def test_another_version_is_read_as_far_as_it_fits(tmp_path: Path) -> None:
         "classes.A.bytes = -1; expected a whole number of bytes, or null",
         "classes.A.depends_on = ['B', 1]; expected a list of class names",
         "classes.A.gap_seconds = 'long'; expected a finite number of seconds",
-        "classes.A: no 'class_path'; taken as unknown",
+        "classes.A: 'class_path' is missing; treated as unknown",
         "classes = ''; expected a non-empty class name",
         "classes.B = []; expected an object",
     ):
         assert part in text
 
 
-@settings(deadline=None)  # a file is written and synced, which takes as long as it takes
+@settings(deadline=None)  # a file is written and synced, for any duration
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
@@ -289,9 +291,7 @@ def test_another_version_is_read_as_far_as_it_fits(tmp_path: Path) -> None:
         max_leaves=12,
     )
 )
-def test_any_content_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, content: Any
-) -> None:
+def test_any_content_can_be_read(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
     path = tmp_path_factory.mktemp("profile") / "p.json"
     table = {"classes": content} if not isinstance(content, dict) else content
     path.write_text(json.dumps({"format": "warmset-profile", "format_version": 1, **table}))

@@ -1,4 +1,4 @@
-"""Recycling: built anew in the background, swapped, the old one drained through its leases."""
+"""Tests of recycling: built in the background and replaced; the old one stays with its holders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 from typing import Any
 
 import pytest
+from managers import manager_of
+
+from warmset.testing.structure import eviction_order
 
 
 def recycled(registry: Any) -> int:
@@ -14,13 +17,13 @@ def recycled(registry: Any) -> int:
 
 
 def swept(registry: Any) -> None:
-    """A sweep, and the end of what it began."""
+    """Sweep, and wait for the thread that it started."""
     registry.sweep()
-    assert registry._memory.recycling.wait(30.0)
+    assert manager_of(registry).recycling.wait(30.0)
 
 
-def test_recycling_swaps_the_instance(make: Any, samples: Any) -> None:
-    """Nobody sees an empty place, and the counters tell of it."""
+def test_recycling_replaces_the_instance(make: Any, samples: Any) -> None:
+    """It is counted as a build and an eviction, not as a miss."""
     registry = make()
     events: list[Any] = []
     registry.add_listener(events.append)
@@ -36,7 +39,7 @@ def test_recycling_swaps_the_instance(make: Any, samples: Any) -> None:
     assert recycled(registry) == stats.evictions == 1
 
 
-def test_the_old_one_serves_while_the_new_one_is_built(make: Any, samples: Any) -> None:
+def test_the_old_instance_serves_during_the_build(make: Any, samples: Any) -> None:
     registry = make()
     old = registry.get_instance("Alpha")
     seen: list[Any] = []
@@ -45,7 +48,7 @@ def test_the_old_one_serves_while_the_new_one_is_built(make: Any, samples: Any) 
     assert seen == [old]
 
 
-def test_who_holds_the_old_one_goes_on_with_it(make: Any, samples: Any) -> None:
+def test_holders_keep_the_old_instance(make: Any, samples: Any) -> None:
     registry = make()
     with registry.use("Alpha") as old:
         assert registry.recycle("Alpha")
@@ -56,22 +59,22 @@ def test_who_holds_the_old_one_goes_on_with_it(make: Any, samples: Any) -> None:
     assert samples.closed == ["Alpha"]
 
 
-def test_it_is_no_use(make: Any, timer: Any) -> None:
-    """The idle clock goes on, and so does its place in the order of use."""
+def test_recycling_does_not_count_as_a_use(make: Any, timer: Any) -> None:
+    """The idle clock continues, and the eviction order stays the same."""
     registry = make(cache_ttl_seconds=10)
     registry.get_instance("Alpha")
     timer.advance(4)
     registry.get_instance("Beta")
     timer.advance(4)
     registry.recycle("Alpha")
-    assert registry._ring() == ["Beta", "Alpha"]
+    assert eviction_order(registry) == ["Alpha", "Beta"]
     entry = registry.stats().entries[1]
     assert (entry.idle_seconds, entry.age_seconds, entry.uses) == (8.0, 0.0, 0)
     timer.advance(3)
     assert registry.evict_expired() == 1
 
 
-def test_what_is_not_warm_is_not_recycled(ws: Any, make: Any, samples: Any) -> None:
+def test_only_warm_instances_are_recycled(ws: Any, make: Any, samples: Any) -> None:
     registry = make()
     assert not registry.recycle("Alpha")
     assert samples.built == []
@@ -84,16 +87,18 @@ def test_what_is_not_warm_is_not_recycled(ws: Any, make: Any, samples: Any) -> N
 
 @pytest.mark.counts
 @pytest.mark.parametrize("end", ["discard", "clear", "unregister", "close", "replace"])
-def test_what_leaves_meanwhile_is_not_replaced(make: Any, samples: Any, end: str) -> None:
-    """And what was built for it is closed: nobody has it."""
+def test_an_instance_removed_during_the_build_is_not_replaced(
+    make: Any, samples: Any, end: str
+) -> None:
+    """The new instance is closed, because it was never handed out."""
     registry = make()
     registry.get_instance("Alpha")
     ends = {
         "discard": lambda _: registry.discard("Alpha"),
         "clear": lambda _: registry.clear_cache(),
-        "unregister": lambda _: registry.unregister_class("Alpha"),
+        "unregister": lambda _: registry.unregister("Alpha"),
         "close": lambda _: registry.close(),
-        "replace": lambda _: registry.register_class("Alpha", "samples.Beta"),
+        "replace": lambda _: registry.register("Alpha", "samples.Beta"),
     }
     samples.script["Alpha"] = ends[end]
     assert not registry.recycle("Alpha")
@@ -102,8 +107,10 @@ def test_what_leaves_meanwhile_is_not_replaced(make: Any, samples: Any, end: str
     assert samples.closed == ["Alpha", "Alpha"]
 
 
-def test_who_asks_when_the_old_one_has_left_gets_one_of_its_own(make: Any, samples: Any) -> None:
-    """Not what was built for the place of the old one, which is closed."""
+def test_a_look_up_after_the_removal_of_the_old_instance_builds_its_own(
+    make: Any, samples: Any
+) -> None:
+    """The instance that was to replace the old one is closed."""
     registry = make()
     registry.get_instance("Alpha")
     waiting, asked = threading.Event(), threading.Event()
@@ -129,7 +136,7 @@ def test_who_asks_when_the_old_one_has_left_gets_one_of_its_own(make: Any, sampl
     assert registry.get_instance("Alpha") is got[0]
 
 
-def test_a_failed_build_keeps_the_old_one(ws: Any, make: Any, samples: Any) -> None:
+def test_the_old_instance_stays_if_the_build_fails(ws: Any, make: Any, samples: Any) -> None:
     registry = make()
     old = registry.get_instance("Alpha")
 
@@ -146,7 +153,7 @@ def test_a_failed_build_keeps_the_old_one(ws: Any, make: Any, samples: Any) -> N
     assert registry.recycle("Alpha")
 
 
-def test_an_interrupt_passes_and_keeps_the_old_one(make: Any, samples: Any) -> None:
+def test_an_interrupt_is_raised_and_the_old_instance_stays(make: Any, samples: Any) -> None:
     registry = make()
     old = registry.get_instance("Alpha")
 
@@ -159,13 +166,13 @@ def test_an_interrupt_passes_and_keeps_the_old_one(make: Any, samples: Any) -> N
     assert registry.get_instance("Alpha") is old
 
 
-# -- what is due ---------------------------------------------------------------------------------
+# -- sweeps --------------------------------------------------------------------------------------
 
 
-def test_after_so_many_uses(make: Any, samples: Any) -> None:
-    """Seen at a sweep, built by a thread."""
+def test_recycling_after_a_number_of_uses(make: Any, samples: Any) -> None:
+    """Due at a sweep, built in a thread."""
     registry = make({})
-    registry.register_class("Alpha", "samples.Alpha", recycle_after_uses=3)
+    registry.register("Alpha", "samples.Alpha", recycle_after_uses=3)
     old = registry.get_instance("Alpha")
     registry.get_instance("Alpha")
     swept(registry)
@@ -179,9 +186,9 @@ def test_after_so_many_uses(make: Any, samples: Any) -> None:
     assert recycled(registry) == 1
 
 
-def test_after_so_long(make: Any, timer: Any) -> None:
+def test_recycling_at_an_age(make: Any, timer: Any) -> None:
     registry = make({}, cache_ttl_seconds=0)
-    registry.register_class("Alpha", "samples.Alpha", recycle_after_seconds=60)
+    registry.register("Alpha", "samples.Alpha", recycle_after_seconds=60)
     old = registry.get_instance("Alpha")
     timer.advance(59)
     swept(registry)
@@ -191,10 +198,10 @@ def test_after_so_long(make: Any, timer: Any) -> None:
     assert registry.get_instance("Alpha") is not old
 
 
-def test_a_failure_is_tried_again_later(make: Any, samples: Any, timer: Any) -> None:
-    """After `retry_after_seconds`, and the old one serves."""
+def test_a_failed_build_is_retried_later(make: Any, samples: Any, timer: Any) -> None:
+    """After `retry_after_seconds`; the old instance serves meanwhile."""
     registry = make({}, cache_ttl_seconds=0, retry_after_seconds=30)
-    registry.register_class("Alpha", "samples.Alpha", recycle_after_uses=1)
+    registry.register("Alpha", "samples.Alpha", recycle_after_uses=1)
     old = registry.get_instance("Alpha")
 
     def fail(_: Any) -> None:
@@ -211,10 +218,47 @@ def test_a_failure_is_tried_again_later(make: Any, samples: Any, timer: Any) -> 
     assert registry.get_instance("Alpha") is not old
 
 
+def test_a_constructor_that_exits_does_not_stop_the_others(
+    make: Any, samples: Any, timer: Any, caplog: Any
+) -> None:
+    """It is logged, and retried after `retry_after_seconds`."""
+    registry = make({}, cache_ttl_seconds=0, retry_after_seconds=30)
+    for name in ("Alpha", "Beta"):
+        registry.register(name, f"samples.{name}", recycle_after_uses=1)
+        registry.get_instance(name)
+
+    def leave(_: Any) -> None:
+        raise SystemExit("enough")
+
+    samples.script["Alpha"] = leave
+    swept(registry)
+    assert recycled(registry) == 1
+    assert "recycling 'Alpha' was interrupted: SystemExit: enough" in caplog.text
+    del samples.script["Alpha"]
+    registry.get_instance("Beta")
+    swept(registry)
+    assert samples.built.count("Alpha") == 2
+    timer.advance(30)
+    swept(registry)
+    assert samples.built.count("Alpha") == 3
+
+
+def test_what_is_known_of_removed_instances_is_forgotten(make: Any, samples: Any) -> None:
+    registry = make({})
+    for number in range(20):
+        name = f"Alpha@{number}"
+        registry.register(name, "samples.Alpha", recycle_after_growth_bytes=10**9)
+        registry.get_instance(name)
+        registry.sweep()
+        registry.unregister(name)
+    registry.sweep()
+    assert manager_of(registry).recycling._sizes == {}
+
+
 def test_the_sweeper_recycles(make: Any) -> None:
-    """By itself, where an interval is set."""
+    """If an interval is set."""
     registry = make({}, sweep_interval_seconds=0.001)
-    registry.register_class("Alpha", "samples.Alpha", recycle_after_uses=1)
+    registry.register("Alpha", "samples.Alpha", recycle_after_uses=1)
     old = registry.get_instance("Alpha")
     pause = threading.Event()
     for _ in range(10_000):
@@ -222,16 +266,16 @@ def test_the_sweeper_recycles(make: Any) -> None:
             break
         pause.wait(0.001)
     registry.close()
-    assert registry._memory.recycling.wait(30.0)
+    assert manager_of(registry).recycling.wait(30.0)
     assert old is not None
     assert recycled(registry) >= 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_recycles_with_a_thread_of_its_own(make: Any) -> None:
+def test_a_forked_child_recycles_in_its_own_thread(make: Any) -> None:
     registry = make({})
-    registry.register_class("Alpha", "samples.Alpha", recycle_after_uses=1)
+    registry.register("Alpha", "samples.Alpha", recycle_after_uses=1)
     registry.get_instance("Alpha")
     swept(registry)
     registry.get_instance("Alpha")
@@ -248,7 +292,7 @@ def test_a_forked_child_recycles_with_a_thread_of_its_own(make: Any) -> None:
 
 
 def test_recycling_under_traffic(make: Any, samples: Any) -> None:
-    """No look-up misses for it, and nothing closed is ever handed out."""
+    """No look-up misses because of it, and no closed instance is handed out."""
     registry = make()
     registry.get_instance("Alpha")
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""How big an instance is: measured, walked through, declared, or told by one's own sizer."""
+"""Tests of sizes: measured, computed by traversal, declared, or returned by a custom sizer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from managers import manager_of
 
+from warmset.memory.deep_size import deep_size
 from warmset.memory.growth import Growth
 from warmset.memory.sizing import SizeHooks, declared_size
-from warmset.memory.walking import deep_size
 
 np = pytest.importorskip("numpy")
 
@@ -30,7 +31,7 @@ class Probe:
 # -- growth --------------------------------------------------------------------------------------
 
 
-def test_a_build_alone_has_all_the_growth() -> None:
+def test_a_single_build_gets_all_the_growth() -> None:
     probe = Probe()
     growth = Growth(probe)
     mark = growth.begin()
@@ -43,7 +44,7 @@ def test_a_build_alone_has_all_the_growth() -> None:
     assert mark.bytes == 0
 
 
-def test_a_shrinking_process_is_no_negative_size() -> None:
+def test_the_size_is_zero_if_the_process_shrinks() -> None:
     probe = Probe()
     growth = Growth(probe)
     mark = growth.begin()
@@ -52,8 +53,7 @@ def test_a_shrinking_process_is_no_negative_size() -> None:
     assert mark.bytes == 0
 
 
-def test_what_another_class_took_is_not_ones_own() -> None:
-    """A build that asked for another one."""
+def test_the_outer_build_does_not_get_the_growth_of_a_nested_one() -> None:
     probe = Probe()
     growth = Growth(probe)
     outer = growth.begin()
@@ -66,8 +66,8 @@ def test_what_another_class_took_is_not_ones_own() -> None:
     assert (outer.bytes, inner.bytes) == (15, 700)
 
 
-def test_builds_at_the_same_time_share() -> None:
-    """Interval by interval; the sum is what the process grew by."""
+def test_concurrent_builds_share_the_growth() -> None:
+    """In each interval; the sum is the growth of the process."""
     probe = Probe()
     growth = Growth(probe)
     first = growth.begin()
@@ -92,7 +92,7 @@ def test_builds_at_the_same_time_share() -> None:
     assert (first.bytes, marks[0].bytes) == (100 + 30 + 7, 30)
 
 
-def test_a_probe_that_fails_is_said_once(caplog: Any) -> None:
+def test_a_failing_probe_is_logged_once(caplog: Any) -> None:
     def broken() -> int:
         raise OSError("no /proc")
 
@@ -105,7 +105,7 @@ def test_a_probe_that_fails_is_said_once(caplog: Any) -> None:
     assert "no /proc" in caplog.text
 
 
-def test_tracemalloc_is_more_exact_where_it_is_on() -> None:
+def test_tracemalloc_is_used_while_it_is_tracing() -> None:
     tracemalloc.start()
     try:
         growth = Growth()
@@ -118,7 +118,7 @@ def test_tracemalloc_is_more_exact_where_it_is_on() -> None:
     assert abs(mark.bytes - len(kept)) < 100_000
 
 
-# -- walking -------------------------------------------------------------------------------------
+# -- traversal -------------------------------------------------------------------------------------
 
 
 class Plain:
@@ -143,16 +143,16 @@ def test_shared_parts_are_counted_once() -> None:
     assert 1_000_000 < size < 1_005_000
 
 
-def test_cycles_slots_and_odd_objects() -> None:
+def test_cycles_slots_and_a_failing_sizeof() -> None:
     one = Slotted()
     one.part = Plain(back=one, lying=Lying(), data=b"x" * 50_000)
     size, _ = deep_size(one)
     assert 50_000 < size < 55_000
 
 
-def test_the_program_is_not_entered(make: Any) -> None:
-    """Modules, types, functions; nor the registry, from which all is reached."""
-    from warmset.memory.walking import deep_size  # of this copy: it knows its registries
+def test_the_rest_of_the_program_is_not_traversed(make: Any) -> None:
+    """Modules, types, functions, and registries, from which everything is reachable."""
+    from warmset.memory.deep_size import deep_size  # of this copy: it knows its registries
 
     registry = make()
     registry.register_instantiation_rule("Alpha", lambda cls: cls())
@@ -162,18 +162,18 @@ def test_the_program_is_not_entered(make: Any) -> None:
     assert deep_size(one)[0] < 2_000
 
 
-def test_an_array_and_its_views_are_one_buffer() -> None:
+def test_an_array_and_its_views_share_one_buffer() -> None:
     array = np.zeros(1_000_000, dtype=np.uint8)
     assert 1_000_000 <= deep_size(array)[0] < 1_001_000
     assert 1_000_000 <= deep_size(Plain(a=array, v=[array[1:], array[::2]]))[0] < 1_003_000
     view = array[:10]
-    assert 1_000_000 <= deep_size(view)[0] < 1_001_000  # the view keeps it all
+    assert 1_000_000 <= deep_size(view)[0] < 1_001_000  # the view keeps the whole buffer alive
     boxed = np.array([bytearray(200_000), None], dtype=object)
     assert 200_000 < deep_size(boxed)[0] < 202_000
 
 
-def test_tensors_that_share_their_storage() -> None:
-    """By what torch offers; torch itself is not needed for it."""
+def test_tensors_with_shared_storage_are_counted_once() -> None:
+    """With the methods of torch tensors, but without torch itself."""
 
     class Storage:
         def data_ptr(self) -> int:
@@ -187,7 +187,7 @@ def test_tensors_that_share_their_storage() -> None:
     assert 5_000_000 < deep_size([tensor(), tensor()])[0] < 5_002_000
 
 
-def test_a_time_limit_cuts_it_short() -> None:
+def test_the_traversal_stops_at_its_time_limit() -> None:
     ticks = iter(range(10_000))
     size, stopped = deep_size(
         [[n] for n in range(100_000)], time_limit_seconds=3, clock=lambda: next(ticks)
@@ -196,8 +196,8 @@ def test_a_time_limit_cuts_it_short() -> None:
     assert size > 100_000
 
 
-def test_it_agrees_with_pympler() -> None:
-    """On what pympler can count."""
+def test_the_deep_size_agrees_with_pympler() -> None:
+    """For types that pympler supports."""
     asizeof = pytest.importorskip("pympler.asizeof")
     one = {"a": [str(n) * 10 for n in range(1000)], "b": {n: (n, float(n)) for n in range(1000)}}
     mine, theirs = deep_size(one)[0], asizeof.asizeof(one)
@@ -207,14 +207,14 @@ def test_it_agrees_with_pympler() -> None:
 # -- declared ------------------------------------------------------------------------------------
 
 
-def test_what_an_object_says_itself() -> None:
+def test_declared_sizes() -> None:
     hooks = SizeHooks()
     assert declared_size(np.zeros(1000), hooks) == 8000
     assert declared_size(Plain(nbytes=77), hooks) == 77
     assert declared_size(b"abc", hooks) == sys.getsizeof(b"abc")
 
 
-def test_a_hook_counts_for_what_is_derived_from_its_type() -> None:
+def test_a_hook_applies_to_subclasses() -> None:
     class Model:
         nbytes = 1
 
@@ -230,18 +230,18 @@ def test_a_hook_counts_for_what_is_derived_from_its_type() -> None:
 
 
 @pytest.mark.parametrize("says", [-1, True, "many", 1.5, None])
-def test_a_lie_is_refused(says: Any) -> None:
+def test_an_invalid_declared_size_raises(says: Any) -> None:
     with pytest.raises(ValueError, match="expected a whole number of bytes"):
         declared_size(Plain(nbytes=says), SizeHooks())
 
 
 @pytest.mark.parametrize(("kind", "hook"), [(1, len), (dict, "len")])
-def test_a_wrong_hook_is_refused(make: Any, kind: Any, hook: Any) -> None:
+def test_an_invalid_hook_raises(make: Any, kind: Any, hook: Any) -> None:
     with pytest.raises(TypeError, match="size hook"):
         make().register_size_hook(kind, hook)
 
 
-def test_an_estimator_of_sklearn_is_walked_through() -> None:
+def test_an_sklearn_estimator_is_traversed() -> None:
     base = type("BaseEstimator", (), {})
     base.__module__ = "sklearn.base"
     model = type("Model", (base,), {})()
@@ -249,7 +249,7 @@ def test_an_estimator_of_sklearn_is_walked_through() -> None:
     assert declared_size(model, SizeHooks()) > 80_000
 
 
-def test_a_module_of_torch_counts_shared_weights_once() -> None:
+def test_a_torch_module_counts_shared_weights_once() -> None:
     class Tensor:
         def nelement(self) -> int:
             return 100
@@ -273,16 +273,16 @@ def sizes(registry: Any) -> dict[str, Any]:
     return {entry.class_name: entry.bytes for entry in registry.stats().entries}
 
 
-def test_nothing_is_sized_unless_asked_for(make: Any) -> None:
+def test_sizes_are_unknown_without_a_sizer(make: Any) -> None:
     registry = make()
     registry.get_instance("Alpha")
     assert (sizes(registry), registry.stats().bytes) == ({"Alpha": None}, None)
-    assert registry._memory is None
+    assert manager_of(registry) is None
 
 
 @pytest.mark.parametrize("sizer", ["deep", "declared", lambda instance: 1_000_100])
-def test_each_sizer_tells_the_size_at_the_build(make: Any, samples: Any, sizer: Any) -> None:
-    """In the statistics, the events of builds and removals, and `get_stats`."""
+def test_each_sizer_determines_the_size_at_the_build(make: Any, samples: Any, sizer: Any) -> None:
+    """It appears in the statistics and in the events of builds and removals."""
     registry = make(sizer=sizer)
     events: list[Any] = []
     registry.add_listener(events.append)
@@ -296,17 +296,17 @@ def test_each_sizer_tells_the_size_at_the_build(make: Any, samples: Any, sizer: 
     registry.get_instance("Alpha")
     size = sizes(registry)["Alpha"]
     assert 1_000_000 <= size < 1_010_000
-    assert registry.stats().bytes == registry._bytes == size
+    assert registry.stats().bytes == registry.known_bytes == size
     assert registry.get_stats()["cache_entries"][0]["bytes"] == size
     registry.discard("Alpha")
     assert [event.bytes for event in events] == [size, size]
-    assert registry._bytes == 0
+    assert registry.known_bytes == 0
 
 
-def test_measured_is_an_estimate_of_its_build(make: Any, samples: Any, timer: Any) -> None:
+def test_measured_sizes_are_estimates_from_the_build(make: Any, samples: Any, timer: Any) -> None:
     probe = Probe()
     registry = make(sizer="measured")
-    registry._manager().sizing._growth = Growth(probe)
+    manager_of(registry).sizing._growth = Growth(probe)
 
     def grow(by: int, ask: str | None = None) -> Any:
         def script(_: Any) -> None:
@@ -326,22 +326,39 @@ def test_measured_is_an_estimate_of_its_build(make: Any, samples: Any, timer: An
     assert timer() - size.measured_at == 5.0
 
 
-def test_a_class_has_a_sizer_of_its_own(make: Any) -> None:
+def test_measured_sizes_include_what_other_extensions_do(make: Any, samples: Any) -> None:
+    """Such as opening a snapshot instead of calling the constructor."""
+    from warmset.extension import Extension
+
+    class Opening(Extension):
+        def build(self, registry: Any, build: Any, make: Any) -> Any:
+            probe.level += 300
+            return samples.Alpha()
+
+    probe = Probe()
+    registry = make(sizer="measured")
+    manager_of(registry).sizing._growth = Growth(probe)
+    registry.attach(Opening())
+    registry.get_instance("Alpha")
+    assert sizes(registry) == {"Alpha": 300}
+
+
+def test_a_class_can_have_its_own_sizer(make: Any) -> None:
     class Own:
         def size(self, instance: Any) -> int:
             return 42
 
     registry = make({}, sizer=lambda instance: 7)
-    registry.register_class("Alpha", "samples.Alpha", sizer=Own())
-    registry.register_class("Beta", "samples.Beta")
+    registry.register("Alpha", "samples.Alpha", sizer=Own())
+    registry.register("Beta", "samples.Beta")
     for name in ("Alpha", "Beta"):
         registry.get_instance(name)
     assert sizes(registry) == {"Alpha": 42, "Beta": 7}
     assert registry.measure("Alpha").method == "Own"
 
 
-def test_it_is_measured_anew_on_demand(ws: Any, make: Any, timer: Any) -> None:
-    """By "deep", where there is no sizer; and that is no use."""
+def test_measuring_on_demand(ws: Any, make: Any, timer: Any) -> None:
+    """By "deep" if there is no sizer; a measurement does not count as a use."""
     registry = make()
     instance = registry.get_instance("Alpha")
     before = registry.measure("Alpha")
@@ -357,7 +374,7 @@ def test_it_is_measured_anew_on_demand(ws: Any, make: Any, timer: Any) -> None:
         registry.measure("Nobody")
 
 
-def test_what_instances_share_is_counted_once(make: Any) -> None:
+def test_measure_all_counts_shared_objects_once(make: Any) -> None:
     registry = make(sizer="deep")
     shared = bytearray(1_000_000)
     for name in ("Alpha", "Beta"):
@@ -368,8 +385,8 @@ def test_what_instances_share_is_counted_once(make: Any) -> None:
     assert told["Beta"].bytes > 1_000_000
 
 
-def test_a_sizer_that_fails_fails_no_build(make: Any, caplog: Any) -> None:
-    """It is said once, and again when it had been well."""
+def test_a_failing_sizer_does_not_fail_the_build(make: Any, caplog: Any) -> None:
+    """It is logged once, and again after a success in between."""
 
     def sizer(instance: Any) -> Any:
         return answers.pop()
@@ -379,12 +396,12 @@ def test_a_sizer_that_fails_fails_no_build(make: Any, caplog: Any) -> None:
     for _ in range(5):
         registry.get_instance("Alpha")
         registry.discard("Alpha")
-    said = [r.getMessage() for r in caplog.records if r.name == "warmset.memory"]
-    assert len(said) == 2
-    assert "the size of 'Alpha' cannot be told: the sizer 'sizer' gave None" in said[0]
+    logged = [r.getMessage() for r in caplog.records if r.name == "warmset.memory"]
+    assert len(logged) == 2
+    assert "cannot determine the size of 'Alpha': the sizer 'sizer' returned None" in logged[0]
 
 
-def test_a_sizer_may_use_and_remove_what_it_sizes(make: Any) -> None:
+def test_a_sizer_may_use_and_remove_the_instance(make: Any) -> None:
     def sizer(instance: Any) -> int:
         assert registry.get_instance("Alpha") is instance
         registry.discard("Alpha")
@@ -392,10 +409,26 @@ def test_a_sizer_may_use_and_remove_what_it_sizes(make: Any) -> None:
 
     registry = make(sizer=sizer)
     registry.get_instance("Alpha")
-    assert (registry.stats().cached, registry._bytes) == (0, 0)
+    assert (registry.stats().cached, registry.known_bytes) == (0, 0)
 
 
-def test_an_interrupt_in_a_sizer_passes_and_nothing_stays_held(make: Any) -> None:
+def test_an_instance_is_not_closed_while_it_is_measured(make: Any, samples: Any) -> None:
+    """It is closed after the measurement if it was removed meanwhile."""
+    registry = make()
+
+    def sizer(instance: Any) -> int:
+        registry.clear_cache()
+        assert not instance.is_closed
+        return 5
+
+    with registry.use("Alpha"):
+        pass
+    registry.register("Alpha", "samples.Alpha", sizer=sizer)
+    assert registry.measure("Alpha").bytes == 5
+    assert samples.closed == ["Alpha"]
+
+
+def test_an_interrupt_in_a_sizer_is_raised_and_the_instance_is_released(make: Any) -> None:
     def sizer(instance: Any) -> int:
         raise KeyboardInterrupt
 
@@ -406,7 +439,7 @@ def test_an_interrupt_in_a_sizer_passes_and_nothing_stays_held(make: Any) -> Non
     assert registry.stats().cached == 1
 
 
-def test_sizes_add_up_under_threads(make: Any) -> None:
+def test_the_total_is_exact_under_threads(make: Any) -> None:
     """The structural check after the test compares the sum with the slots."""
     registry = make(sizer=lambda instance: id(instance) % 1000, max_cache_size=2)
     names = ("Alpha", "Beta", "Gamma", "Delta")
@@ -425,35 +458,44 @@ def test_sizes_add_up_under_threads(make: Any) -> None:
     for thread in threads:
         thread.join()
     registry.clear_cache()
-    assert registry._bytes == 0
+    assert registry.known_bytes == 0
 
 
-def test_a_revived_instance_brings_its_size_back(make: Any) -> None:
-    registry = make(sizer=lambda instance: 50)
-    with registry.use("Alpha"):
-        registry.clear_cache()
-        assert registry._bytes == 0
-        registry.get_instance("Alpha")
-        assert registry._bytes == 50
-
-
-def test_weakly_kept_instances_are_in_no_sum(make: Any) -> None:
-    """They are somebody else's."""
+def test_weak_instances_are_not_part_of_the_total(make: Any) -> None:
+    """They belong to their users."""
     registry = make(sizer=lambda instance: 50, enable_weakref=True)
     kept = registry.get_instance("Alpha")
-    assert registry._bytes == 0
+    assert registry.known_bytes == 0
     assert registry.measure("Alpha").bytes == 50
     del kept
 
 
-def test_growth_recycles(make: Any) -> None:
-    """By the sizer of the class; by walking, where that measures builds."""
+def test_sizes_of_removed_instances_are_forgotten(make: Any, monkeypatch: Any) -> None:
+    """Above a bound on the number of names; those of warm instances are kept."""
+    registry = make(sizer=lambda instance: 50)
+    from warmset.memory import sizing
+
+    monkeypatch.setattr(sizing, "_MOST_NAMES", 10)
+    manager_of(registry).sizing._most_known = 10
+    registry.get_instance("Alpha")
+    for number in range(50):
+        registry.register(f"Beta@{number}", "samples.Beta")
+        registry.get_instance(f"Beta@{number}")
+        registry.discard(f"Beta@{number}")
+    known = manager_of(registry).sizing
+    assert known.expected("Alpha") == known.expected("Beta@49") == 50
+    assert known.expected("Beta@20") is None
+    assert len(known._known) <= 10
+
+
+def test_an_instance_that_has_grown_is_recycled(make: Any) -> None:
+    """As measured by the sizer of its class, or by traversal if that measures builds only."""
     for sizer in ("measured", "deep", lambda instance: len(getattr(instance, "load", b""))):
         registry = make({}, sizer=sizer)
-        registry.register_class("Alpha", "samples.Alpha", recycle_after_growth_bytes=100_000)
+        registry.register("Alpha", "samples.Alpha", recycle_after_growth_bytes=100_000)
         old = registry.get_instance("Alpha")
         for load, same in ((0, True), (50_000, True), (150_000, False)):
             old.load = bytearray(load)
             registry.sweep()
-            assert registry._memory.recycling.wait(30.0)
+            assert manager_of(registry).recycling.wait(30.0)
             assert (registry.get_instance("Alpha") is old) == same

@@ -1,4 +1,4 @@
-"""What the tests of observing share: logs, figures, a place for sockets, raw connections."""
+"""Fixtures for the tests of `observe`: modules, raw connections, log records, process memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import socket
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,19 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait until something is so, in the other thread."""
-    pause = threading.Event()
-    for _ in range(30_000):
-        if condition():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never came to be")
-
-
 @pytest.fixture
 def serving(ws: Any, place: str) -> Iterator[Any]:
-    """The module of the server, of this copy of the package."""
+    """The server module of this copy of the package."""
     module = importlib.import_module("warmset.observe.serving")
     yield module
     module.server.stop()
@@ -38,7 +27,7 @@ def serving(ws: Any, place: str) -> Iterator[Any]:
 
 
 class Raw:
-    """A connection without any of our own client's manners."""
+    """A connection that sends and receives raw bytes, without our client."""
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -50,7 +39,7 @@ class Raw:
         self.socket.sendall(data)
 
     def line(self) -> dict[str, Any]:
-        """The next answer."""
+        """Read the next answer."""
         line = self._lines.readline()
         assert line.endswith(b"\n"), "the connection was closed"
         answer = json.loads(line)
@@ -58,12 +47,12 @@ class Raw:
         return answer
 
     def ask(self, command: object, **arguments: object) -> dict[str, Any]:
-        """Ask and give the answer."""
+        """Send a command and return the answer."""
         self.send(json.dumps({"command": command, **arguments}).encode() + b"\n")
         return self.line()
 
     def is_closed(self) -> bool:
-        """Whether the other end hangs up; it waits for that."""
+        """Wait for the other end to close the connection; whether it did."""
         try:
             return self._lines.read(1) == b""
         except ConnectionResetError:
@@ -76,7 +65,7 @@ class Raw:
 
 @pytest.fixture
 def connect(serving: Any) -> Iterator[Callable[..., Raw]]:
-    """Make raw connections to the server."""
+    """Makes raw connections to the server."""
     made: list[Raw] = []
 
     def connect(path: Path | str | None = None) -> Raw:
@@ -89,14 +78,14 @@ def connect(serving: Any) -> Iterator[Callable[..., Raw]]:
 
 
 @pytest.fixture
-def asking(ws: Any, place: str) -> Any:
-    """The module of the client, of this copy of the package."""
-    return importlib.import_module("warmset.observe.asking")
+def client_module(ws: Any, place: str) -> Any:
+    """The client module of this copy of the package."""
+    return importlib.import_module("warmset.observe.client")
 
 
 @pytest.fixture
 def observe(ws: Any) -> Any:
-    """Gives a module of `warmset.observe`, of the twin that the test runs on."""
+    """Imports a module of `warmset.observe` for the core that the test runs on."""
 
     def observe(name: str) -> Any:
         return importlib.import_module(f"warmset.observe.{name}")
@@ -105,7 +94,7 @@ def observe(ws: Any) -> Any:
 
 
 class Records(logging.Handler):
-    """Keeps what is logged."""
+    """A handler that collects records."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -115,13 +104,13 @@ class Records(logging.Handler):
         self.kept.append(record)
 
     def of(self, area: str) -> list[logging.LogRecord]:
-        """Those of one logger."""
+        """The records of one logger."""
         return [record for record in self.kept if record.name == f"warmset.{area}"]
 
 
 @pytest.fixture
 def records() -> Iterator[Records]:
-    """What ``warmset`` logs from INFO on."""
+    """The records that ``warmset`` logs at INFO and above."""
     logger, handler = logging.getLogger("warmset"), Records()
     before = logger.level
     logger.setLevel(logging.INFO)
@@ -133,7 +122,7 @@ def records() -> Iterator[Records]:
 
 @pytest.fixture
 def rss(observe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The resident set as the test sets it: ``rss.bytes``."""
+    """A resident set size that the test sets: ``rss.bytes``."""
 
     class Rss:
         bytes: int | None = 100_000_000

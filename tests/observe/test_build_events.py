@@ -1,4 +1,4 @@
-"""Build listeners: what ended is told, once, to whoever listens."""
+"""Build listeners: each build is reported once, when it ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 
 def listening(registry: Any) -> list[Any]:
-    """A list that the registry's build events go to."""
+    """Listen to builds; return the list that collects the events."""
     events: list[Any] = []
     registry.add_build_listener(events.append)
     return events
 
 
-def test_a_build_is_told_with_its_seconds(make: Any, timer: Any, samples: Any) -> None:
-    """And a hit is not."""
+def test_a_build_is_reported_with_its_seconds(make: Any, timer: Any, samples: Any) -> None:
+    """A hit is not reported."""
     registry = make()
     events = listening(registry)
     timer.advance(5)
@@ -29,8 +29,8 @@ def test_a_build_is_told_with_its_seconds(make: Any, timer: Any, samples: Any) -
     assert (event.stage, event.error_type, event.error, event.bytes) == (None,) * 4
 
 
-def test_a_failed_build_is_told_with_its_first_cause(make: Any, timer: Any, samples: Any) -> None:
-    """Once: the remembered failure that comes back is no build."""
+def test_a_failed_build_is_reported_with_its_cause(make: Any, timer: Any, samples: Any) -> None:
+    """It is reported once: raising a remembered failure is not a build."""
     registry = make({"Broken": "samples.Broken", "Lost": "samples.Nothing", "Gone": "no_such.C"})
     events = listening(registry)
     for name in ("Broken", "Broken", "Lost", "Gone"):
@@ -47,7 +47,7 @@ def test_a_failed_build_is_told_with_its_first_cause(make: Any, timer: Any, samp
 
 
 def test_events_and_counters_agree(make: Any, samples: Any) -> None:
-    """With nested builds, cycles and clears; the inner build is told first."""
+    """With nested builds, cycles and clears; the inner build is reported first."""
     registry = make()
     events = listening(registry)
     samples.script["Alpha"] = lambda instance: registry.get_instance("Beta")
@@ -63,8 +63,8 @@ def test_events_and_counters_agree(make: Any, samples: Any) -> None:
     assert stats.failed_builds == sum(not e.succeeded for e in events)
 
 
-def test_a_build_that_found_no_room_is_told(make: Any) -> None:
-    """It is counted as failed, too."""
+def test_a_build_without_capacity_is_reported(make: Any) -> None:
+    """It counts as failed."""
     registry = make(max_cache_size=1, block_when_full=True, block_timeout_seconds=0.01)
     events = listening(registry)
     with registry.use("Alpha"), pytest.raises(TimeoutError):
@@ -73,7 +73,7 @@ def test_a_build_that_found_no_room_is_told(make: Any) -> None:
     assert events[1].error_type == "CapacityError"
 
 
-def test_an_interrupted_build_is_not_told(make: Any, samples: Any) -> None:
+def test_an_interrupted_build_is_not_reported(make: Any, samples: Any) -> None:
     """It neither succeeded nor failed."""
     registry = make()
     events = listening(registry)
@@ -88,7 +88,7 @@ def test_an_interrupted_build_is_not_told(make: Any, samples: Any) -> None:
 
 
 def test_a_listener_may_use_the_registry(make: Any, samples: Any) -> None:
-    """The build has ended: its class can be asked for, also after a failure, and removed."""
+    """The build has ended: its class can be looked up, even after a failure, and removed."""
     registry = make({"Alpha": "samples.Alpha", "Broken": "samples.Broken"}, retry_after_seconds=60)
     seen: list[Any] = []
 
@@ -110,8 +110,8 @@ def test_a_listener_may_use_the_registry(make: Any, samples: Any) -> None:
     assert registry.stats().listener_failures == 0
 
 
-def test_a_listener_that_raises_changes_nobodys_result(make: Any, records: Any) -> None:
-    """It is logged and counted; the others are told."""
+def test_a_listener_that_raises_changes_no_result(make: Any, records: Any) -> None:
+    """The error is logged and counted; the other listeners are called."""
     registry = make()
 
     def fail(event: Any) -> None:
@@ -132,7 +132,7 @@ def test_a_listener_that_raises_changes_nobodys_result(make: Any, records: Any) 
 
 
 def test_an_interrupt_in_a_listener_leaves_no_hold(make: Any, samples: Any) -> None:
-    """What was built stays, and can be evicted."""
+    """The instance stays cached and can be evicted."""
     registry = make()
 
     def interrupt(event: Any) -> None:
@@ -148,11 +148,11 @@ def test_an_interrupt_in_a_listener_leaves_no_hold(make: Any, samples: Any) -> N
     assert samples.closed == ["Alpha"]
 
 
-def test_each_build_is_told_once_under_threads(make: Any) -> None:
-    """By the thread that built; those who waited are not disturbed."""
+def test_each_build_is_reported_once_under_threads(make: Any) -> None:
+    """By the building thread; waiters are not affected."""
     registry = make()
-    told: list[tuple[str, int]] = []
-    registry.add_build_listener(lambda e: told.append((e.class_name, threading.get_ident())))
+    events: list[tuple[str, int]] = []
+    registry.add_build_listener(lambda e: events.append((e.class_name, threading.get_ident())))
     barrier = threading.Barrier(8)
 
     def work() -> None:
@@ -167,11 +167,11 @@ def test_each_build_is_told_once_under_threads(make: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert len(told) == registry.stats().builds > 2
+    assert len(events) == registry.stats().builds > 2
 
 
-def test_those_who_wait_do_not_wait_for_the_listener(make: Any, samples: Any) -> None:
-    """The build has landed before it is told."""
+def test_waiters_do_not_wait_for_the_listener(make: Any, samples: Any) -> None:
+    """Waiters get the instance before the listeners are called."""
     registry = make()
     entered, go = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Health: findings over a window, each with figure, threshold and advice; logged when they come."""
+"""Health checks: findings over a window, with figure, threshold and advice, logged once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def health(observe: Any) -> Any:
 
 
 def kinds(findings: Any) -> list[str]:
-    """Their kinds."""
+    """The kinds of some findings."""
     return [finding.kind.value for finding in findings]
 
 
 def look_up(registry: Any, hits: int, misses: int) -> None:
-    """So many of each."""
+    """Cause a number of hits and misses."""
     registry.get_instance("Alpha")
     for _ in range(misses):
         registry.discard("Alpha")
@@ -33,8 +33,8 @@ def look_up(registry: Any, hits: int, misses: int) -> None:
 
 
 @pytest.mark.counts
-def test_all_is_well(make: Any, rss: Any) -> None:
-    """Nothing is found, and the first call can judge levels only."""
+def test_no_findings(make: Any, rss: Any) -> None:
+    """The first call has no earlier observation and checks no rates."""
     registry = make()
     look_up(registry, hits=0, misses=500)
     assert registry.health() == ()
@@ -44,12 +44,12 @@ def test_all_is_well(make: Any, rss: Any) -> None:
 
 @pytest.mark.counts
 def test_a_low_hit_rate(make: Any, timer: Any, health: Any, rss: Any) -> None:
-    """Of the window, whatever was before; and only of enough look-ups."""
+    """It covers the window only, and needs enough look-ups."""
     registry = make()
     look_up(registry, hits=100_000, misses=0)
     registry.health()
     look_up(registry, hits=30, misses=60)
-    assert registry.health() == (), "fewer than a hundred"
+    assert registry.health() == (), "fewer than a hundred look-ups"
     look_up(registry, hits=9, misses=40)
     (finding,) = registry.health()
     assert finding.kind is health.FindingKind.HIT_RATE_LOW
@@ -62,7 +62,7 @@ def test_a_low_hit_rate(make: Any, timer: Any, health: Any, rss: Any) -> None:
 
 @pytest.mark.counts
 def test_the_window_moves_on(make: Any, timer: Any, rss: Any) -> None:
-    """What was before it is forgotten; what is in it is not."""
+    """Look-ups before the window do not count; those in it do."""
     registry = make(cache_ttl_seconds=0)
     registry.health(window_seconds=100)
     look_up(registry, hits=0, misses=200)
@@ -74,23 +74,23 @@ def test_the_window_moves_on(make: Any, timer: Any, rss: Any) -> None:
     look_up(registry, hits=0, misses=200)
     timer.advance(10_000)
     found = registry.health(window_seconds=100)
-    assert kinds(found) == ["hit_rate_low"], "nobody looked in between"
+    assert kinds(found) == ["hit_rate_low"], "no check in between"
     timer.advance(100)
     assert registry.health(window_seconds=100) == ()
 
 
-def test_the_window_is_bounded(make: Any, timer: Any, rss: Any) -> None:
-    """However often it is asked."""
+def test_observations_are_bounded(make: Any, timer: Any, health: Any, rss: Any) -> None:
+    """However often the check runs."""
     registry = make()
     for _ in range(5000):
         timer.advance(0.1)
         registry.health(window_seconds=60)
-    assert 50 <= len(registry._monitor._observations) <= 70
+    assert 50 <= len(registry.extension(health.HealthMonitor)._observations) <= 70
 
 
 @pytest.mark.counts
 def test_a_high_eviction_rate(make: Any, rss: Any) -> None:
-    """The working set does not fit."""
+    """The working set exceeds the bound."""
     registry = make(max_cache_size=2)
     registry.health()
     for _ in range(10):
@@ -105,7 +105,7 @@ def test_a_high_eviction_rate(make: Any, rss: Any) -> None:
 
 @pytest.mark.counts
 def test_a_growing_process(make: Any, timer: Any, rss: Any) -> None:
-    """Unless more is cached than at the beginning of the window."""
+    """Growth is a finding unless more instances are cached than at the start of the window."""
     registry = make()
     registry.get_instance("Alpha")
     registry.health()
@@ -124,17 +124,17 @@ def test_a_growing_process(make: Any, timer: Any, rss: Any) -> None:
 
 
 def test_leaked_instances(make: Any, timer: Any, health: Any, rss: Any) -> None:
-    """Of each class: dropped a while ago, held by nobody, and still alive."""
+    """Per class: removed some time ago, without a holder, and still alive."""
     registry = make()
     for name in ("Alpha", "Beta"):
-        registry.register_class(name, f"samples.{name}", closer=None)
+        registry.register(name, f"samples.{name}", closer=None)
     registry.health()
     kept = [registry.get_instance("Alpha")]
     registry.clear_cache()
     kept.append(registry.get_instance("Alpha"))
-    registry.get_instance("Beta").me = kept  # no cycle: it dies with its removal
+    registry.get_instance("Beta").me = kept  # not a cycle: it dies with its removal
     registry.clear_cache()
-    assert registry.health() == (), "it has only just left"
+    assert registry.health() == (), "removed only just now"
     timer.advance(61)
     (finding,) = registry.health()
     assert finding.kind is health.FindingKind.INSTANCES_LEAKED
@@ -145,9 +145,9 @@ def test_leaked_instances(make: Any, timer: Any, health: Any, rss: Any) -> None:
 
 
 def test_a_cycle_is_leaked_until_it_is_collected(make: Any, timer: Any, rss: Any) -> None:
-    """And a closer that is nobody's business sees no reference of ours."""
+    """An instance in a reference cycle counts as leaked."""
     registry = make()
-    registry.register_class("Alpha", "samples.Alpha", closer=None)
+    registry.register("Alpha", "samples.Alpha", closer=None)
     registry.health()
     gc.disable()
     try:
@@ -164,24 +164,21 @@ def test_a_cycle_is_leaked_until_it_is_collected(make: Any, timer: Any, rss: Any
 
 
 @pytest.mark.counts
-def test_what_is_held_or_back_is_not_leaked(make: Any, timer: Any, samples: Any, rss: Any) -> None:
-    """A lease may last; and a revived instance is warm again."""
+def test_a_held_instance_is_not_a_leak(make: Any, timer: Any, samples: Any, rss: Any) -> None:
+    """A removed instance may be leased for any time; it is closed when the lease ends."""
     registry = make(cache_ttl_seconds=0)
     registry.health()
     with registry.use("Alpha"):
         registry.clear_cache()
         timer.advance(100)
         assert registry.health() == ()
-        registry.get_instance("Alpha")  # revived
+    assert samples.closed == ["Alpha"]
     timer.advance(100)
-    assert registry.stats().builds == 1
     assert registry.health() == ()
-    registry.clear_cache()
-    assert samples.closed == ["Alpha"], "nobody refers to it, this neither"
 
 
-def test_what_is_kept_weakly_is_its_users_own(make: Any, timer: Any, rss: Any) -> None:
-    """It leaves the registry, and not them."""
+def test_weakly_referenced_instances_are_not_leaked(make: Any, timer: Any, rss: Any) -> None:
+    """They belong to their users."""
     registry = make(enable_weakref=True)
     registry.health()
     alpha = registry.get_instance("Alpha")
@@ -192,13 +189,13 @@ def test_what_is_kept_weakly_is_its_users_own(make: Any, timer: Any, rss: Any) -
 
 
 @pytest.mark.counts
-def test_what_was_not_closed(make: Any, timer: Any, rss: Any, monkeypatch: Any) -> None:
-    """Left open to its users, or its closer raised: counted within the window."""
+def test_instances_that_were_not_closed(make: Any, timer: Any, rss: Any, monkeypatch: Any) -> None:
+    """Instances left open and closers that raised are counted within the window."""
 
     def fail(instance: Any) -> None:
         raise OSError("stuck")
 
-    # Records are kept by pytest, and their tracebacks keep instances.
+    # pytest keeps records, whose tracebacks would keep instances alive.
     monkeypatch.setattr(logging.getLogger("warmset.removals"), "disabled", True)
     registry = make()
     registry.health()
@@ -206,7 +203,7 @@ def test_what_was_not_closed(make: Any, timer: Any, rss: Any, monkeypatch: Any) 
     registry.discard("Alpha")
     (finding,) = registry.health()
     assert (finding.kind.value, finding.figure) == ("instances_left_open", 1)
-    registry.register_class("Beta", "samples.Beta", closer=fail)
+    registry.register("Beta", "samples.Beta", closer=fail)
     registry.get_instance("Beta")
     registry.discard("Beta")
     assert kinds(registry.health()) == ["closes_failing", "instances_left_open"]
@@ -219,7 +216,7 @@ def test_what_was_not_closed(make: Any, timer: Any, rss: Any, monkeypatch: Any) 
 
 
 def test_failing_builds(make: Any, timer: Any, rss: Any) -> None:
-    """While the failure is remembered, with the names."""
+    """A finding while the failure is remembered, with the class names."""
     registry = make({"Broken": "samples.Broken"}, retry_after_seconds=30)
     with pytest.raises(RuntimeError):
         registry.get_instance("Broken")
@@ -231,8 +228,8 @@ def test_failing_builds(make: Any, timer: Any, rss: Any) -> None:
 
 
 @pytest.mark.counts
-def test_each_crossing_is_logged_once(make: Any, timer: Any, rss: Any, records: Any) -> None:
-    """And again when it comes back."""
+def test_each_finding_is_logged_once(make: Any, timer: Any, rss: Any, records: Any) -> None:
+    """A finding that returns is logged again."""
     registry = make(max_cache_size=1)
     registry.get_instance("Alpha")
     for _ in range(3):
@@ -249,8 +246,8 @@ def test_each_crossing_is_logged_once(make: Any, timer: Any, rss: Any, records: 
     assert len(records.of("health")) == 2
 
 
-def test_thresholds_can_be_switched_off(make: Any, health: Any, rss: Any) -> None:
-    """With 0 and infinity; and what is none is refused."""
+def test_thresholds_can_be_disabled(make: Any, health: Any, rss: Any) -> None:
+    """With 0 or infinity; invalid thresholds raise."""
     registry = make(max_cache_size=1)
     off = health.HealthThresholds(min_hit_rate=0, max_utilisation=math.inf, max_left_open=math.inf)
     registry.health()
@@ -270,7 +267,7 @@ def test_thresholds_can_be_switched_off(make: Any, health: Any, rss: Any) -> Non
 
 
 def test_findings_are_immutable(make: Any, rss: Any) -> None:
-    """They are values."""
+    """Their fields cannot be assigned."""
     registry = make(max_cache_size=1)
     registry.get_instance("Alpha")
     (finding,) = registry.health()
@@ -278,8 +275,8 @@ def test_findings_are_immutable(make: Any, rss: Any) -> None:
         finding.figure = 0
 
 
-def test_counters_that_are_set_back_make_no_finding(make: Any, rss: Any) -> None:
-    """The pipeline's code may assign them."""
+def test_counters_that_are_reset_cause_no_finding(make: Any, rss: Any) -> None:
+    """The pipeline's code may assign counters."""
     registry = make()
     look_up(registry, hits=0, misses=300)
     registry.health()
@@ -288,8 +285,8 @@ def test_counters_that_are_set_back_make_no_finding(make: Any, rss: Any) -> None
     assert registry.health() == ()
 
 
-def test_asking_under_threads(make: Any, rss: Any, records: Any) -> None:
-    """While instances come and go; what comes up is logged once."""
+def test_checks_under_threads(make: Any, rss: Any, records: Any) -> None:
+    """While other threads use the registry, each finding is logged once."""
     registry = make(max_cache_size=1)
     registry.get_instance("Alpha")
     errors: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""Logs: one logger per area, structured fields, nothing for a hit, and nothing that can break."""
+"""Logs: one logger per area, structured fields, no record for a hit, no effect of errors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ BUILT_IN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What `extra` added."""
+    """The fields that `extra` added."""
     return {name: value for name, value in vars(record).items() if name not in BUILT_IN}
 
 
 def test_a_build_is_logged(make: Any, timer: Any, samples: Any, records: Any) -> None:
-    """At INFO, with what it cost."""
+    """At INFO, with its seconds."""
     samples.script["Alpha"] = lambda instance: timer.advance(2.5)
     make().get_instance("Alpha")
     (record,) = records.kept
@@ -36,7 +36,7 @@ def test_a_build_is_logged(make: Any, timer: Any, samples: Any, records: Any) ->
 
 
 def test_a_hit_logs_nothing(ws: Any, make: Any, records: Any) -> None:
-    """Nor does any other reading of what is warm."""
+    """Nor does any other access to a cached instance."""
     registry = make()
     executor = ws.MethodExecutor(method_registry=registry)
     registry.get_instance("Alpha")
@@ -50,7 +50,7 @@ def test_a_hit_logs_nothing(ws: Any, make: Any, records: Any) -> None:
 
 
 def test_a_removal_is_logged_with_its_cause(make: Any, timer: Any, records: Any) -> None:
-    """And with what the instance was."""
+    """With the figures of the instance."""
     registry = make(cache_ttl_seconds=10)
     registry.get_instance("Alpha")
     timer.advance(4)
@@ -73,7 +73,7 @@ def test_a_removal_is_logged_with_its_cause(make: Any, timer: Any, records: Any)
 
 
 def test_each_cause_is_logged(make: Any, records: Any) -> None:
-    """A clear also as such, and what is held says so."""
+    """A clear has a record of its own, and held instances are marked."""
     registry = make(max_cache_size=1)
     registry.get_instance("Alpha")
     registry.get_instance("Beta")
@@ -82,8 +82,8 @@ def test_each_cause_is_logged(make: Any, records: Any) -> None:
         registry.clear_cache()
     registry.get_instance("Alpha")
     registry.close()
-    told = [(getattr(r, "class_name", None), r.cause) for r in records.of("removals")]
-    assert told == [
+    logged = [(getattr(r, "class_name", None), r.cause) for r in records.of("removals")]
+    assert logged == [
         ("Alpha", "size"),
         ("Beta", "discarded"),
         ("Beta", "cleared"),
@@ -110,7 +110,7 @@ def test_failures_are_warnings(make: Any, records: Any) -> None:
     def fail(instance: Any) -> None:
         raise OSError("stuck")
 
-    registry.register_class("Alpha", "samples.Alpha", closer=fail)
+    registry.register("Alpha", "samples.Alpha", closer=fail)
     registry.get_instance("Alpha")
     registry.discard("Alpha")
     closing = records.of("removals")[-1]
@@ -120,7 +120,7 @@ def test_failures_are_warnings(make: Any, records: Any) -> None:
 
 
 def test_no_field_hides_one_of_the_record(make: Any, timer: Any, records: Any) -> None:
-    """`logging` refuses some, and formatters would show the wrong thing for others."""
+    """`logging` rejects some names, and formatters would show the wrong value for others."""
     registry = make({"Broken": "samples.Broken", "Alpha": "samples.Alpha"}, max_cache_size=1)
     registry.add_build_listener(len)
     registry.get_instance("Alpha")
@@ -134,10 +134,10 @@ def test_no_field_hides_one_of_the_record(make: Any, timer: Any, records: Any) -
 
 @pytest.mark.counts
 @pytest.mark.parametrize("culprit", ["handler", "filter", "formatter"])
-def test_a_handler_that_raises_breaks_nothing(
+def test_a_handler_that_raises_has_no_effect(
     make: Any, samples: Any, records: Any, capsys: Any, culprit: str
 ) -> None:
-    """Each result is what it would have been; the trouble is shown on stderr."""
+    """All results are unchanged; the error is shown on stderr."""
 
     def fail(*_: Any) -> Any:
         raise ValueError("disk full")
@@ -161,7 +161,7 @@ def test_a_handler_that_raises_breaks_nothing(
 
 
 def test_a_handler_may_use_the_registry(make: Any, records: Any) -> None:
-    """As one that sends records by way of a warm client."""
+    """For example, a handler that sends records through a cached client."""
     registry = make()
     sent = []
     emit = records.emit
@@ -181,7 +181,7 @@ def test_a_handler_may_use_the_registry(make: Any, records: Any) -> None:
 
 
 def test_as_json_through_structlog(make: Any, records: Any) -> None:
-    """By its formatter, which takes what `extra` holds."""
+    """Its formatter includes the fields of `extra`."""
     structlog = pytest.importorskip("structlog")
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -201,9 +201,9 @@ def test_as_json_through_structlog(make: Any, records: Any) -> None:
     finally:
         logging.getLogger("warmset").removeHandler(handler)
     (line,) = stream.getvalue().splitlines()
-    told = json.loads(line)
-    told.pop("_ray_timestamp_ns", None)  # Ray, where it was imported, adds to every record
-    assert told == {
+    record = json.loads(line)
+    record.pop("_ray_timestamp_ns", None)  # Ray, once imported, adds it to every record
+    assert record == {
         "event": "built 'Alpha' in 0.000 s",
         "logger": "warmset.builds",
         "level": "info",
@@ -215,7 +215,7 @@ def test_as_json_through_structlog(make: Any, records: Any) -> None:
 
 
 def test_as_json_through_python_json_logger(make: Any, records: Any) -> None:
-    """By its formatter."""
+    """Through its formatter."""
     formatter = pytest.importorskip("pythonjsonlogger.json").JsonFormatter("%(name)s %(message)s")
     registry = make()
     registry.get_instance("Alpha")
@@ -226,7 +226,7 @@ def test_as_json_through_python_json_logger(make: Any, records: Any) -> None:
 
 
 def child(code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in an interpreter of its own."""
+    """Run code in a separate interpreter."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -237,7 +237,7 @@ def child(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_logging_is_imported_only_when_it_is_needed() -> None:
-    """Builds, removals and clears tell nobody where nobody imported it; a failure does."""
+    """Builds, removals and clears do not import it; a failure does."""
     result = child(
         """
         import sys
@@ -258,8 +258,8 @@ def test_logging_is_imported_only_when_it_is_needed() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_half_imported_logging_breaks_nothing() -> None:
-    """As a finaliser finds it that runs while `logging` is being imported."""
+def test_a_partially_imported_logging_module_has_no_effect() -> None:
+    """A finaliser may run while `logging` is being imported."""
     result = child(
         """
         import sys, types

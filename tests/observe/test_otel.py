@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 
 class Telemetry:
-    """Providers whose metrics and spans stay in memory."""
+    """Providers that keep metrics and spans in memory."""
 
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()
@@ -28,11 +28,11 @@ class Telemetry:
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
 
     def providers(self) -> dict[str, Any]:
-        """As `instrument` takes them."""
+        """The providers as arguments of `instrument`."""
         return {"meter_provider": self.meter_provider, "tracer_provider": self.tracer_provider}
 
     def metrics(self) -> dict[str, Any]:
-        """What the reader reads, by name."""
+        """Collect the metrics, by name."""
         data = self.reader.get_metrics_data()
         if data is None:
             return {}
@@ -44,19 +44,19 @@ class Telemetry:
         }
 
     def points(self, name: str, attribute: str) -> dict[Any, Any]:
-        """The figures of a metric by one attribute."""
+        """The values of a metric by one attribute."""
         metric = self.metrics().get(name)
         points = [] if metric is None else metric.data.data_points
         return {point.attributes.get(attribute): point.value for point in points}
 
     def spans(self) -> list[Any]:
-        """The spans that ended, in that order."""
+        """The finished spans, in the order of their ends."""
         return list(self.exporter.get_finished_spans())
 
 
 @pytest.fixture
 def telemetry(rss: Any) -> Any:
-    """Providers whose metrics and spans stay in memory."""
+    """Providers that keep metrics and spans in memory."""
     made = Telemetry()
     yield made
     made.meter_provider.shutdown()
@@ -70,10 +70,10 @@ def otel(observe: Any) -> Any:
 
 
 @pytest.mark.counts
-def test_a_reader_tells_the_traffic(
+def test_a_reader_collects_every_figure(
     make: Any, timer: Any, samples: Any, otel: Any, telemetry: Any
 ) -> None:
-    """Every figure of it."""
+    """Of known traffic."""
     registry = make(max_cache_size=2, cache_ttl_seconds=0)
     otel.instrument(registry, **telemetry.providers())
     kept = serve_known_traffic(registry, timer, samples)
@@ -114,7 +114,7 @@ def test_a_reader_tells_the_traffic(
 def test_builds_make_a_histogram(
     make: Any, timer: Any, samples: Any, otel: Any, telemetry: Any
 ) -> None:
-    """In seconds, with bounds that fit; failures have an error.type."""
+    """In seconds, with suitable bounds; failures have an error.type."""
     registry = make(max_cache_size=2, cache_ttl_seconds=0)
     otel.instrument(registry, **telemetry.providers())
     kept = serve_known_traffic(registry, timer, samples)
@@ -134,7 +134,7 @@ def test_builds_make_a_histogram(
 
 
 def test_a_build_has_a_span(make: Any, timer: Any, samples: Any, otel: Any, telemetry: Any) -> None:
-    """As long as the build, a child of what is current; with the error of one that failed."""
+    """As long as the build, a child of the current span; a failed build has its error."""
     registry = make({"Alpha": "samples.Alpha", "Broken": "samples.Broken"})
     otel.instrument(registry, **telemetry.providers())
     samples.script["Alpha"] = lambda instance: timer.advance(2.5)
@@ -161,8 +161,8 @@ def test_a_build_has_a_span(make: Any, timer: Any, samples: Any, otel: Any, tele
     assert failed.attributes["warmset.build.stage"] == "build"
 
 
-def test_execute_has_a_span_if_asked(ws: Any, make: Any, otel: Any, telemetry: Any) -> None:
-    """By wrapping the executor, which stays as it was; a build in it is its child."""
+def test_execute_has_a_span_if_traced(ws: Any, make: Any, otel: Any, telemetry: Any) -> None:
+    """Tracing wraps the executor without changing it; builds are children of the call."""
     executor = ws.MethodExecutor(method_registry=make())
     otel.instrument(executor.registry, **telemetry.providers())
     executor.execute("Beta", "echo", text="x")
@@ -188,7 +188,7 @@ def test_execute_has_a_span_if_asked(ws: Any, make: Any, otel: Any, telemetry: A
 
 
 def test_an_asynchronous_executor_is_traced_too(make: Any, otel: Any, telemetry: Any) -> None:
-    """The span lasts until the method has ended; the build in a worker thread is its child."""
+    """The span lasts until the method ends; the build in a worker thread is its child."""
     from importlib import import_module
 
     registry = make()
@@ -209,8 +209,8 @@ def test_an_asynchronous_executor_is_traced_too(make: Any, otel: Any, telemetry:
     assert failed.attributes["error.type"] == "AttributeError"
 
 
-def test_at_most_so_many_classes_have_their_own_name(make: Any, otel: Any, telemetry: Any) -> None:
-    """The rest is "other", also in the histogram; spans name each."""
+def test_the_limit_of_class_names(make: Any, otel: Any, telemetry: Any) -> None:
+    """Classes above the limit are "other", also in the histogram; spans name each class."""
     registry = make({f"C{number}": "collections.OrderedDict" for number in range(10)})
     otel.instrument(registry, max_classes=2, **telemetry.providers())
     for number in range(10):
@@ -224,10 +224,8 @@ def test_at_most_so_many_classes_have_their_own_name(make: Any, otel: Any, telem
     assert len({span.name for span in telemetry.spans()}) == 10
 
 
-def test_a_second_registry_comes_to_the_same_instruments(
-    make: Any, otel: Any, telemetry: Any
-) -> None:
-    """A provider would give the first ones again, and forget the second's callbacks."""
+def test_a_second_registry_joins_the_instruments(make: Any, otel: Any, telemetry: Any) -> None:
+    """A provider returns existing instruments and ignores new callbacks."""
     one, other, third = make(), make(), make()
     instrumentation = otel.instrument({"one": one}, **telemetry.providers())
     assert otel.instrument({"other": other}, **telemetry.providers()) is instrumentation
@@ -253,13 +251,13 @@ def test_a_second_registry_comes_to_the_same_instruments(
     assert len(telemetry.spans()) == 1
 
 
-def test_an_error_in_one_registry_yields_the_others(
+def test_an_error_in_one_registry_does_not_affect_the_others(
     make: Any, otel: Any, telemetry: Any, records: Any
 ) -> None:
-    """It is logged once for each instrument."""
+    """The error is logged once for each instrument."""
     broken, sound = make(), make()
     otel.instrument({"broken": broken, "sound": sound}, **telemetry.providers())
-    broken._entries = None  # not callable
+    broken.warm_entries = None  # not callable
     for _ in range(2):
         names = telemetry.points("warmset.instances.limit", "warmset.registry.name")
         assert set(names) == {"sound"}
@@ -267,8 +265,8 @@ def test_an_error_in_one_registry_yields_the_others(
     assert messages.count("warmset.lookups of registry 'broken' could not be read") == 1
 
 
-def test_without_an_sdk_nothing_happens(make: Any, otel: Any) -> None:
-    """The API's own providers do nothing, and cost next to nothing."""
+def test_without_an_sdk_nothing_is_recorded(make: Any, otel: Any) -> None:
+    """The API's own providers do nothing."""
     from opentelemetry.metrics import NoOpMeterProvider
     from opentelemetry.trace import NoOpTracerProvider
 

@@ -20,7 +20,7 @@ Scrape = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 @pytest.fixture
 def collected(observe: Any, rss: Any) -> Any:
-    """Registers a collector over what it is given; gives it, and a function that scrapes."""
+    """Registers a collector over registries; returns it and a function that scrapes."""
 
     def collected(registries: Any, **options: Any) -> tuple[Any, Any]:
         target = CollectorRegistry()
@@ -42,13 +42,13 @@ def collected(observe: Any, rss: Any) -> Any:
 
 
 def forget(registry: Any) -> None:
-    """Let go of the frames that the traceback of a remembered failure refers to."""
+    """Release the frames that the traceback of a remembered failure references."""
     registry.forget_failures()
     gc.collect()
 
 
 def value(scraped: Scrape, metric: str, **labels: str) -> float:
-    """One sample, of the registry "default" unless it says another one."""
+    """One sample; of the registry "default" unless the labels name another one."""
     labels = {"registry": "default", **labels}
     return scraped[f"warmset_{metric}", tuple(sorted(labels.items()))]
 
@@ -63,8 +63,8 @@ def labelled(scraped: Scrape, metric: str, label: str) -> dict[str, float]:
 
 
 @pytest.mark.counts
-def test_a_scrape_tells_the_traffic(make: Any, timer: Any, samples: Any, collected: Any) -> None:
-    """Every figure of it."""
+def test_a_scrape_exports_every_figure(make: Any, timer: Any, samples: Any, collected: Any) -> None:
+    """Of known traffic."""
     registry = make(max_cache_size=2, cache_ttl_seconds=0)
     _, scrape = collected(registry)
     kept = serve_known_traffic(registry, timer, samples)
@@ -108,14 +108,14 @@ def test_a_scrape_tells_the_traffic(make: Any, timer: Any, samples: Any, collect
     assert scraped["warmset_process_resident_memory_bytes", ()] == 100_000_000
     assert not [name for name, _ in scraped if name == "warmset_cached_bytes"]
     timer.advance(61)
-    assert value(scrape(), "leaked_instances") == 1, "the caller still has the first Alpha"
+    assert value(scrape(), "leaked_instances") == 1, "the caller still references the first Alpha"
     del kept
     forget(registry)
     assert value(scrape(), "leaked_instances") == 0
 
 
-def test_a_scrape_tells_of_each_class(make: Any, timer: Any, samples: Any, collected: Any) -> None:
-    """Of what is warm, and of what was built."""
+def test_a_scrape_exports_each_class(make: Any, timer: Any, samples: Any, collected: Any) -> None:
+    """Both its cached instance and its builds."""
     registry = make(max_cache_size=2, cache_ttl_seconds=0)
     _, scrape = collected(registry)
     kept = serve_known_traffic(registry, timer, samples)
@@ -136,8 +136,8 @@ def test_a_scrape_tells_of_each_class(make: Any, timer: Any, samples: Any, colle
     assert value(scraped, "class_builds_total", class_name="Delta", result="failure") == 1
 
 
-def test_at_most_so_many_classes_have_their_own_label(make: Any, collected: Any) -> None:
-    """The most used; the rest is summed up, and no counter falls when labels change hands."""
+def test_the_limit_of_class_labels(make: Any, collected: Any) -> None:
+    """The most used classes have labels; no counter falls when labels are reassigned."""
     names = [f"C{number}" for number in range(20)]
     registry = make(dict.fromkeys(names, "collections.OrderedDict"))
     _, scrape = collected(registry, max_classes=3)
@@ -169,7 +169,7 @@ def test_at_most_so_many_classes_have_their_own_label(make: Any, collected: Any)
 
 
 def test_several_registries_have_their_own_label(make: Any, collected: Any) -> None:
-    """By the names they are given; more can come, and names are theirs alone."""
+    """Registries can be added later; names are unique."""
     one, other = make(), make()
     collector, scrape = collected({"one": one})
     collector.add("other", other)
@@ -183,8 +183,8 @@ def test_several_registries_have_their_own_label(make: Any, collected: Any) -> N
         collector.add(3, other)
 
 
-def test_a_registry_that_is_gone_drops_out(make: Any, collected: Any) -> None:
-    """Closed, or dropped: the collector keeps none alive."""
+def test_closed_and_collected_registries_are_not_exported(make: Any, collected: Any) -> None:
+    """The collector keeps no registry alive."""
     one, other, third = make(), make(), make()
     collector, scrape = collected({"one": one, "other": other, "third": third})
     one.close()
@@ -194,23 +194,24 @@ def test_a_registry_that_is_gone_drops_out(make: Any, collected: Any) -> None:
     collector.add("one", make())  # its name is free again
     collector.close()
     assert labelled(scrape(), "cached_instances", "registry") == {}
-    assert third._build_listeners == ()
+    listeners = third.extensions
+    assert [each._listeners for each in listeners if hasattr(each, "_listeners")] == [()]
 
 
-def test_an_error_in_one_registry_yields_the_others(
+def test_an_error_in_one_registry_does_not_affect_the_others(
     make: Any, collected: Any, records: Any
 ) -> None:
-    """It is logged once, and counted at each scrape."""
+    """The error is logged once, and counted at each scrape."""
     broken, sound = make(), make()
     _, scrape = collected({"broken": broken, "sound": sound})
-    broken._entries = None  # not callable
+    broken.warm_entries = None  # not callable
     for times in (1, 2):
         scraped = scrape()
         assert set(labelled(scraped, "cached_instances", "registry")) == {"sound"}
         assert value(scraped, "collection_errors_total", registry="broken") == times
     (record,) = records.of("metrics")
     assert "'broken' could not be read" in record.getMessage()
-    del broken._entries
+    del broken.warm_entries
     assert set(labelled(scrape(), "cached_instances", "registry")) == {"broken", "sound"}
 
 
@@ -226,8 +227,8 @@ def test_a_scrape_changes_nothing(make: Any, timer: Any, collected: Any) -> None
     assert registry.stats() == before
 
 
-def test_threads_that_wait_are_told(make: Any, samples: Any, collected: Any) -> None:
-    """While they wait for another thread's build, and no longer."""
+def test_waiting_threads_are_exported(make: Any, samples: Any, collected: Any) -> None:
+    """As long as they wait for another thread's build."""
     registry = make()
     _, scrape = collected(registry)
     entered, go = threading.Event(), threading.Event()
@@ -251,19 +252,17 @@ def test_threads_that_wait_are_told(make: Any, samples: Any, collected: Any) -> 
     assert value(scrape(), "waits_total") == 2
 
 
-def test_bytes_are_exported_where_they_are_known(
-    make: Any, collected: Any, monkeypatch: Any
-) -> None:
-    """And the resident set, too."""
+def test_bytes_are_exported_where_they_are_known(make: Any, collected: Any) -> None:
+    """Of all cached instances together."""
     registry = make()
     _, scrape = collected(registry)
-    stats = registry.stats()._replace(bytes=12_345)
-    monkeypatch.setattr(type(registry), "stats", lambda self: stats)
+    registry.get_instance("Alpha")
+    registry.set_bytes(registry.slots["Alpha"].entry, 12_345)
     assert value(scrape(), "cached_bytes") == 12_345
 
 
 def test_the_text_is_well_formed(make: Any, timer: Any, samples: Any, collected: Any) -> None:
-    """Also as OpenMetrics; names follow the conventions, and each has a help text."""
+    """Also as OpenMetrics; names follow the conventions, and each metric has a help text."""
     registry = make(max_cache_size=2)
     collector, scrape = collected(registry)
     serve_known_traffic(registry, timer, samples)
@@ -279,8 +278,8 @@ def test_the_text_is_well_formed(make: Any, timer: Any, samples: Any, collected:
             assert (family.type == "counter") is sample.name.endswith("_total")
 
 
-def test_two_collectors_of_one_target_are_refused(make: Any, collected: Any, observe: Any) -> None:
-    """By prometheus_client, which learns the names without reading anything."""
+def test_a_second_collector_is_rejected(make: Any, collected: Any, observe: Any) -> None:
+    """By prometheus_client, which gets the names from `describe`."""
     _, scrape = collected(make())
     second = observe("prometheus").WarmsetCollector(make())
     with pytest.raises(ValueError, match="Duplicated timeseries"):
@@ -298,15 +297,15 @@ def test_two_collectors_of_one_target_are_refused(make: Any, collected: Any, obs
         ({"buckets": (1.0, float("inf"))}, ValueError),
     ],
 )
-def test_bad_options_are_refused(make: Any, observe: Any, options: Any, error: Any) -> None:
-    """With what was given."""
+def test_invalid_options_are_rejected(make: Any, observe: Any, options: Any, error: Any) -> None:
+    """The error names the option."""
     options = {"registries": make(), **options}
     with pytest.raises(error, match=r"(registries|max_classes|buckets) must"):
         observe("prometheus").WarmsetCollector(**options)
 
 
-def test_builds_and_scrapes_under_threads_lose_nothing(make: Any, collected: Any) -> None:
-    """While one scrapes, others build; also where a build listener builds."""
+def test_no_build_is_lost_under_threads(make: Any, collected: Any) -> None:
+    """One thread scrapes while others build, some within a build listener."""
     registry = make()
     _, scrape = collected(registry)
     registry.add_build_listener(
@@ -345,7 +344,7 @@ def test_builds_and_scrapes_under_threads_lose_nothing(make: Any, collected: Any
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_a_forked_child_can_be_scraped(make: Any, collected: Any) -> None:
-    """Also if another thread was adding up at that moment."""
+    """Even if another thread was updating the totals at the fork."""
     registry = make()
     collector, scrape = collected(registry)
     tally = collector._registries.alive()[0][2]

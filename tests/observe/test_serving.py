@@ -1,4 +1,4 @@
-"""The live view's server: what it tells, what it does when it is allowed to, and how it ends."""
+"""The live view's server: its answers, the changes that clients may make, and its end."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import weakref
 from typing import Any
 
 import pytest
-
-from .conftest import until
+from threads import until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs Unix sockets")
 
@@ -25,16 +24,16 @@ def rows(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["class_name"]: row for row in registry["classes"]}
 
 
-def test_nothing_is_served_unless_asked_for(make: Any, place: str) -> None:
-    """No thread, no directory."""
+def test_nothing_is_served_by_default(make: Any, place: str) -> None:
+    """There is no thread and no directory."""
     before = threading.active_count()
     make().get_instance("Alpha")
     assert threading.active_count() == before
     assert not os.path.exists(place)
 
 
-def test_it_is_reached_by_the_package(ws: Any, make: Any, serving: Any) -> None:
-    """`observe.serve` is imported at first use; what is not there is told."""
+def test_serve_is_a_name_of_the_package(ws: Any, make: Any, serving: Any) -> None:
+    """`observe.serve` is imported at first use; unknown names raise."""
     observe = importlib.import_module("warmset.observe")
     assert observe.serve is serving.serve
     assert "serve" in dir(observe)
@@ -47,7 +46,7 @@ def test_it_is_reached_by_the_package(ws: Any, make: Any, serving: Any) -> None:
 
 
 def test_directory_and_socket_are_private(make: Any, serving: Any, place: str) -> None:
-    """0700 and 0600, and there is no port."""
+    """Modes 0700 and 0600, without a port."""
     registry = make()
     served = serving.serve(registry)
     assert stat.S_IMODE(os.lstat(place).st_mode) == 0o700
@@ -58,8 +57,8 @@ def test_directory_and_socket_are_private(make: Any, serving: Any, place: str) -
     assert os.path.basename(served.path).startswith(f"{os.getpid()}-")
 
 
-def test_the_process_introduces_itself(ws: Any, make: Any, serving: Any, connect: Any) -> None:
-    """With its number, and the names of its registries."""
+def test_list_describes_the_process(ws: Any, make: Any, serving: Any, connect: Any) -> None:
+    """With its process ID and the names of its registries."""
     registry, other = make(), make()
     serving.serve(registry, name="main")
     serving.serve(other, allow_changes=True)
@@ -76,7 +75,7 @@ def test_the_process_introduces_itself(ws: Any, make: Any, serving: Any, connect
 
 @pytest.mark.counts
 def test_figures_are_those_of_stats(make: Any, serving: Any, connect: Any, timer: Any) -> None:
-    """And looking changes none of them."""
+    """And reading changes none of them."""
     registry = make(retry_after_seconds=float("inf"))
     serving.serve(registry, name="main")
     registry.get_instance("Alpha")
@@ -85,19 +84,19 @@ def test_figures_are_those_of_stats(make: Any, serving: Any, connect: Any, timer
     before = registry.stats()
     client = connect()
     for _ in range(3):
-        (told,) = client.ask("stats", registry="main")["registries"]
+        (answer,) = client.ask("stats", registry="main")["registries"]
     assert registry.stats() == before
-    assert told["hits"] == told["misses"] == 1
-    assert told["hit_rate"] == 0.5
-    assert told["removals"]["discarded"] == 1
-    assert told["settings"]["retry_after_seconds"] == "inf"
-    assert (told["name"], told["closed"], told["bytes"]) == ("main", 1, None)
+    assert answer["hits"] == answer["misses"] == 1
+    assert answer["hit_rate"] == 0.5
+    assert answer["removals"]["discarded"] == 1
+    assert answer["settings"]["retry_after_seconds"] == "inf"
+    assert (answer["name"], answer["closed"], answer["bytes"]) == ("main", 1, None)
 
 
 def test_states_of_classes(
     ws: Any, make: Any, serving: Any, connect: Any, timer: Any, samples: Any
 ) -> None:
-    """Each of them, at once."""
+    """All of them at once."""
     paths = {name: f"samples.{name}" for name in ("Alpha", "Beta", "Gamma", "Delta", "Broken")}
     registry = make({**paths, "Slow": "samples.Alpha"}, cache_ttl_seconds=60)
     serving.serve(registry)
@@ -121,49 +120,68 @@ def test_states_of_classes(
     builder = threading.Thread(target=registry.get_instance, args=("Slow",), name="the-builder")
     builder.start()
     assert entered.wait(30)
-    told = rows(client.ask("stats"))
+    by_name = rows(client.ask("stats"))
     go.set()
     builder.join()
     holder.__exit__()
     gone.__exit__()
-    states = {name: row["state"] for name, row in told.items()}
+    states = {name: row["state"] for name, row in by_name.items()}
     assert states == {
         "Alpha": "warm",
         "Beta": "held",
         "Gamma": "cold",
-        "Delta": "leaving",
+        "Delta": "removed",
         "Broken": "failed",
         "Slow": "building",
     }
-    alpha = told["Alpha"]
+    alpha = by_name["Alpha"]
     assert (alpha["age_seconds"], alpha["idle_seconds"], alpha["uses"]) == (5.0, 5.0, 1)
-    assert (alpha["leaves"], alpha["leaves_in_seconds"]) == ("idle in 55s", 55.0)
+    assert (alpha["expires"], alpha["expires_in_seconds"]) == ("idle in 55s", 55.0)
     assert (alpha["bytes"], alpha["class_path"]) == (None, "samples.Alpha")
-    beta = told["Beta"]
+    beta = by_name["Beta"]
     assert (beta["holders"], beta["held_seconds"], beta["idle_seconds"]) == (1, 3.0, None)
-    assert beta["leaves"] == "at its release"
-    assert told["Delta"]["leaves"] == "at its release"
-    assert told["Delta"]["held_seconds"] == 3.0
-    assert told["Broken"]["detail"] == "again in 27s: ValueError: no model file"
-    assert "the-builder" in told["Slow"]["detail"]
-    assert told["Gamma"]["uses"] is None
-    assert list(told)[:2] == ["Beta", "Alpha"]
+    assert beta["expires"] == "not while held"
+    assert by_name["Delta"]["expires"] == "still held, closed at its release"
+    assert by_name["Delta"]["held_seconds"] == 3.0
+    assert by_name["Broken"]["detail"] == "retry in 27s: ValueError: no model file"
+    assert "the-builder" in by_name["Slow"]["detail"]
+    assert by_name["Gamma"]["uses"] is None
+    assert list(by_name)[:2] == ["Beta", "Alpha"]
 
 
-def test_weakly_kept(make: Any, serving: Any, connect: Any) -> None:
-    """They leave when their last holder lets go."""
+def test_a_removed_instance_is_not_counted_for_its_successor(
+    make: Any, serving: Any, connect: Any, timer: Any
+) -> None:
+    """Holders are those of the cached instance; the maximum age also applies while it is held."""
+    registry = make(max_age_seconds=100)
+    serving.serve(registry)
+    client = connect()
+    with registry.use("Alpha"):
+        registry.discard("Alpha")
+        timer.advance(5)
+        registry.get_instance("Alpha")
+        row = rows(client.ask("stats"))["Alpha"]
+        assert (row["state"], row["holders"], row["held_seconds"]) == ("warm", 0, None)
+    with registry.use("Alpha"):
+        row = rows(client.ask("stats"))["Alpha"]
+        assert (row["state"], row["holders"], row["held_seconds"]) == ("held", 1, 0.0)
+        assert (row["expires"], row["expires_in_seconds"]) == ("aged in 2m", 100.0)
+
+
+def test_weakly_referenced_instances(make: Any, serving: Any, connect: Any) -> None:
+    """They are removed with their last reference."""
     registry = make(enable_weakref=True)
     serving.serve(registry)
     client = connect()
     kept = registry.get_instance("Alpha")
     row = rows(client.ask("stats"))["Alpha"]
-    assert (row["state"], row["leaves"]) == ("weak", "when let go")
+    assert (row["state"], row["expires"]) == ("weak", "when unreferenced")
     del kept
     assert rows(client.ask("stats"))["Alpha"]["state"] == "cold"
 
 
 @pytest.mark.parametrize(
-    ("options", "leaves"),
+    ("options", "expires"),
     [
         ({"cache_ttl_seconds": 0, "max_cache_size": 4}, ["no limit"] * 3),
         (
@@ -176,20 +194,20 @@ def test_weakly_kept(make: Any, serving: Any, connect: Any) -> None:
         ),
     ],
 )
-def test_why_it_will_leave(
-    make: Any, serving: Any, connect: Any, options: dict[str, Any], leaves: list[str]
+def test_the_next_removal(
+    make: Any, serving: Any, connect: Any, options: dict[str, Any], expires: list[str]
 ) -> None:
-    """By the bound, only where there are more classes than places."""
+    """The bound is a reason only if there are more classes than it allows."""
     registry = make(**options)
     serving.serve(registry)
     for name in ("Alpha", "Beta", "Gamma"):
         registry.get_instance(name)
-    told = rows(connect().ask("stats"))
-    assert [told[name]["leaves"] for name in ("Gamma", "Beta", "Alpha")] == leaves
+    by_name = rows(connect().ask("stats"))
+    assert [by_name[name]["expires"] for name in ("Gamma", "Beta", "Alpha")] == expires
 
 
-def test_what_is_told_comes_true(make: Any, serving: Any, connect: Any) -> None:
-    """After as many builds as it says, the one in use passed over."""
+def test_the_predicted_eviction_happens(make: Any, serving: Any, connect: Any) -> None:
+    """After the predicted number of builds, skipping the held instance."""
     registry = make(cache_ttl_seconds=0, max_cache_size=3)
     serving.serve(registry)
     client = connect()
@@ -197,25 +215,25 @@ def test_what_is_told_comes_true(make: Any, serving: Any, connect: Any) -> None:
     registry.get_instance("Beta")
     with registry.use("Alpha"):
         registry.get_instance("Gamma")
-        assert rows(client.ask("stats"))["Beta"]["leaves"] == "LRU: next"
+        assert rows(client.ask("stats"))["Beta"]["expires"] == "LRU: next"
         registry.get_instance("Delta")
-        told = rows(client.ask("stats"))
-    assert (told["Alpha"]["state"], told["Beta"]["state"]) == ("held", "cold")
+        by_name = rows(client.ask("stats"))
+    assert (by_name["Alpha"]["state"], by_name["Beta"]["state"]) == ("held", "cold")
 
 
 def test_expired_and_not_yet_removed(make: Any, serving: Any, connect: Any, timer: Any) -> None:
-    """There is no sweep: it stays until somebody comes by."""
+    """Without a sweep, it stays until the next look-up."""
     registry = make(cache_ttl_seconds=10)
     serving.serve(registry)
     registry.get_instance("Alpha")
     timer.advance(11)
     row = rows(connect().ask("stats"))["Alpha"]
-    assert row["leaves"] == "expired: next look-up"
-    assert row["leaves_in_seconds"] == 0.0
+    assert row["expires"] == "expired: next look-up"
+    assert row["expires_in_seconds"] == 0.0
 
 
 def test_filter_and_limit(make: Any, serving: Any, connect: Any) -> None:
-    """Warm ones come first, and what is left out is counted."""
+    """Cached classes come first, and omitted ones are counted."""
     registry = make()
     serving.serve(registry)
     registry.get_instance("Delta")
@@ -231,7 +249,7 @@ def test_filter_and_limit(make: Any, serving: Any, connect: Any) -> None:
 def test_evict_and_clear(
     make: Any, serving: Any, connect: Any, samples: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where it is allowed; each is noted, and closes what it removes."""
+    """If allowed; each change is logged, and removed instances are closed."""
     registry = make()
     serving.serve(registry, name="main", allow_changes=True)
     for name in ("Alpha", "Beta", "Gamma"):
@@ -242,20 +260,22 @@ def test_evict_and_clear(
     assert client.ask("evict", registry="main", **{"class": "Alpha"})["removed"] == 1
     assert client.ask("evict", registry="main", **{"class": "Alpha"})["removed"] == 0
     assert samples.closed == ["Alpha"]
-    assert "evict of 'Alpha' in registry 'main', asked for by process" in caplog.text
+    assert "evict of 'Alpha' in registry 'main', requested by process" in caplog.text
     assert client.ask("clear", registry="main")["removed"] == 2
     assert registry.stats().cached == 0
     assert (
         "no class 'Nobody'" in client.ask("evict", registry="main", **{"class": "Nobody"})["error"]
     )
-    assert "no registry 'x'; there is 'main'" in client.ask("clear", registry="x")["error"]
+    assert (
+        "no registry 'x'; this process serves 'main'" in client.ask("clear", registry="x")["error"]
+    )
 
 
 @pytest.mark.parametrize("command", ["evict", "clear", "pin", "unpin"])
-def test_changes_are_refused_unless_allowed(
+def test_changes_are_rejected_unless_allowed(
     make: Any, serving: Any, connect: Any, command: str
 ) -> None:
-    """With what would allow them; nothing is changed."""
+    """The error names the argument that would allow them; nothing changes."""
     registry = make()
     serving.serve(registry, name="main")
     registry.get_instance("Alpha")
@@ -265,8 +285,8 @@ def test_changes_are_refused_unless_allowed(
     assert registry.stats().cached == 1
 
 
-def test_a_client_pins(make: Any, serving: Any, connect: Any) -> None:
-    """And unpins, a registered class only."""
+def test_pin_and_unpin(make: Any, serving: Any, connect: Any) -> None:
+    """Only registered classes."""
     registry = make()
     serving.serve(registry, name="main", allow_changes=True)
     client = connect()
@@ -277,32 +297,32 @@ def test_a_client_pins(make: Any, serving: Any, connect: Any) -> None:
     assert not client.ask("pin", registry="main", **{"class": "Nobody"})["ok"]
 
 
-def test_limits_of_classes_pins_and_policies_are_told(
+def test_limits_of_classes_pins_and_policies(
     make: Any, serving: Any, connect: Any, timer: Any
 ) -> None:
-    """As they are, with sizes; a policy or a sizer of one's own by its name."""
+    """All are in the answer, with sizes; a custom policy or sizer by its name."""
 
     class Newest:
         def worth(self, slot: Any, now: float) -> float:
             return -slot.last_used  # type: ignore[no-any-return]
 
     registry = make({}, policy=Newest(), sizer=len_of, max_age_seconds=100, max_cache_size=3)
-    registry.register_class("Alpha", "samples.Alpha", pin=True)
-    registry.register_class("Beta", "samples.Beta", cache_ttl_seconds=9)
-    registry.register_class("Gamma", "samples.Gamma", cache_ttl_seconds=0, max_age_seconds=0)
-    registry.register_class("Delta", "samples.Delta")
+    registry.register("Alpha", "samples.Alpha", pin=True)
+    registry.register("Beta", "samples.Beta", cache_ttl_seconds=9)
+    registry.register("Gamma", "samples.Gamma", cache_ttl_seconds=0, max_age_seconds=0)
+    registry.register("Delta", "samples.Delta")
     for name in ("Alpha", "Beta", "Gamma"):
         registry.get_instance(name)
     serving.serve(registry, name="main")
-    (told,) = connect().ask("stats")["registries"]
-    assert told["settings"]["policy"].endswith("Newest")
-    assert told["settings"]["sizer"] == "len_of"
-    by_name = {row["class_name"]: row for row in told["classes"]}
-    assert by_name["Alpha"]["leaves"] == "pinned, aged in 2m"
-    assert by_name["Beta"]["leaves"] == "idle in 9.0s, by policy"
-    assert by_name["Gamma"]["leaves"] == "by policy"
+    (answer,) = connect().ask("stats")["registries"]
+    assert answer["settings"]["policy"].endswith("Newest")
+    assert answer["settings"]["sizer"] == "len_of"
+    by_name = {row["class_name"]: row for row in answer["classes"]}
+    assert by_name["Alpha"]["expires"] == "pinned, aged in 2m"
+    assert by_name["Beta"]["expires"] == "idle in 9.0s, by policy"
+    assert by_name["Gamma"]["expires"] == "by policy"
     assert [by_name[name]["bytes"] for name in ("Alpha", "Beta")] == [77, 77]
-    assert told["bytes"] == 231
+    assert answer["bytes"] == 231
 
 
 def len_of(instance: Any) -> int:
@@ -310,7 +330,7 @@ def len_of(instance: Any) -> int:
 
 
 def test_the_thread_keeps_no_registry_alive(make: Any, serving: Any) -> None:
-    """It ends with the last one, and takes the socket away; the next one starts it again."""
+    """It ends with the last registry and removes the socket; the next registry starts a new one."""
     registry, other = make(), make()
     path = serving.serve(registry).path
     serving.serve(other)
@@ -325,8 +345,8 @@ def test_the_thread_keeps_no_registry_alive(make: Any, serving: Any) -> None:
     assert serving.serve(again).path != path
 
 
-def test_a_closed_registry_is_served_no_more(make: Any, serving: Any) -> None:
-    """`stop` does the same by hand, and twice does nothing."""
+def test_a_closed_registry_is_not_served(make: Any, serving: Any) -> None:
+    """`stop` has the same effect, and is idempotent."""
     registry, other = make(), make()
     serving.serve(registry)
     served = serving.serve(other)
@@ -339,7 +359,7 @@ def test_a_closed_registry_is_served_no_more(make: Any, serving: Any) -> None:
 
 
 def test_serving_again_renames(make: Any, serving: Any, connect: Any) -> None:
-    """A name is one registry's only."""
+    """Names are unique."""
     registry, other = make(), make()
     serving.serve(registry, name="one")
     serving.serve(registry, name="two", allow_changes=True)
@@ -351,16 +371,16 @@ def test_serving_again_renames(make: Any, serving: Any, connect: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"name": ""}, ValueError, "non-empty and no number, got ''"),
-        ({"name": "12"}, ValueError, "no number, got '12'"),
+        ({"name": ""}, ValueError, "non-empty and not a number, got ''"),
+        ({"name": "12"}, ValueError, "not a number, got '12'"),
         ({"name": 3}, TypeError, "must be a str, got 3"),
         ({"allow_changes": 1}, TypeError, "must be a bool, got 1"),
     ],
 )
-def test_bad_arguments(
+def test_invalid_arguments(
     make: Any, serving: Any, arguments: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    """Each is named."""
+    """The error names the argument."""
     registry = make()
     with pytest.raises(error, match=text):
         serving.serve(registry, **arguments)
@@ -369,7 +389,7 @@ def test_bad_arguments(
 
 
 def test_the_setting_serves(make: Any, serving: Any, connect: Any) -> None:
-    """From the constructor on; changes are a setting of their own."""
+    """From the constructor on; changes need a setting of their own."""
     quiet, loud = make(observe_socket=True), make(observe_socket=True, observe_changes=True)
     assert [known["offers"] for known in connect().ask("list")["registries"]] == [
         [],
@@ -379,10 +399,10 @@ def test_the_setting_serves(make: Any, serving: Any, connect: Any) -> None:
     assert loud.settings.observe_changes
 
 
-def test_the_setting_never_stops_a_registry(
+def test_the_setting_never_prevents_a_registry(
     make: Any, serving: Any, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A place that is not private is logged; a registry that was asked for comes up."""
+    """A directory that is not private is only logged."""
     os.mkdir(place, 0o755)
     registry = make(observe_socket=True)
     registry.get_instance("Alpha")
@@ -391,8 +411,8 @@ def test_the_setting_never_stops_a_registry(
     os.rmdir(place)
 
 
-def test_a_registry_served_while_others_use_it(make: Any, serving: Any, connect: Any) -> None:
-    """Look-ups, removals and questions from many threads; figures add up at every moment."""
+def test_commands_while_threads_use_the_registry(make: Any, serving: Any, connect: Any) -> None:
+    """With look-ups and removals from several threads, the figures add up at every moment."""
     registry = make(cache_ttl_seconds=0, max_cache_size=2)
     serving.serve(registry, name="main", allow_changes=True)
     stop = threading.Event()
@@ -409,9 +429,9 @@ def test_a_registry_served_while_others_use_it(make: Any, serving: Any, connect:
     try:
         client = connect()
         for at in range(150):
-            (told,) = client.ask("stats")["registries"]
-            assert told["hits"] + told["misses"] == told["lookups"]
-            assert len(told["classes"]) >= 4
+            (answer,) = client.ask("stats")["registries"]
+            assert answer["hits"] + answer["misses"] == answer["lookups"]
+            assert len(answer["classes"]) >= 4
             if at % 10 == 0:
                 assert client.ask("clear", registry="main")["ok"]
     finally:

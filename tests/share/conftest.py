@@ -1,4 +1,4 @@
-"""What the tests of sharing have in common."""
+"""Fixtures for the tests of `share`: a log of builds, and registries with a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATHS = {name: f"shared_samples.{name}" for name in NAMES}
 
 @pytest.fixture
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """What was built, in order, whichever process built it; the processes are left out."""
+    """Reads the names of all builds in all processes, in order."""
     file = tmp_path / "notes"
     file.touch()
     monkeypatch.setenv("WARMSET_TEST_NOTES", str(file))
@@ -28,19 +28,19 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 
 @pytest.fixture
 def share(ws: Any) -> Any:
-    """The package `warmset.share` of this core."""
+    """The package `warmset.share` for the core that the test runs on."""
     return importlib.import_module("warmset.share")
 
 
 @pytest.fixture
 def sharing(ws: Any, share: Any, tmp_path: Path, notes: Any) -> Callable[..., Any]:
-    """Make a registry with a store in a directory of the test; each is as another process's."""
+    """Makes registries with one store in a directory of the test, as separate processes would."""
 
     def make(*, store: Any = None, shareable: Any = True, **options: Any) -> Any:
         store = share.DirectoryStore(tmp_path / "store") if store is None else store
         registry = ws.MethodRegistry({}, store=store, **options)
         for name, path in PATHS.items():
-            registry.register_class(name, path, shareable=shareable)
+            registry.register(name, path, shareable=shareable)
         return registry
 
     return make

@@ -1,4 +1,4 @@
-"""A directory of snapshots: whom it trusts, what it keeps, and one builder at a time."""
+"""Directory stores: contents, bounds, trust, and one builder at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from threads import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ LONG_KEY = b"k" * 16
 
 @pytest.fixture
 def store(share: Any, tmp_path: Path, timer: Any, notes: Any) -> Any:
-    """Of at most 1,000 bytes and 100 seconds, with the test's clock."""
+    """A store of at most 1,000 bytes and 100 seconds, with the test's clock."""
     return share.DirectoryStore(
         tmp_path / "s", max_bytes=1000, max_age_seconds=100.0, clock=timer, wait_seconds=0.0
     )
@@ -41,10 +42,10 @@ def files(store: Any) -> list[str]:
     return sorted(os.listdir(store.path))
 
 
-# -- keeping -------------------------------------------------------------------------------------
+# -- contents and bounds ---------------------------------------------------------------------------
 
 
-def test_what_was_put_is_fetched(store: Any) -> None:
+def test_put_and_fetch(store: Any) -> None:
     assert store.fetch("a-1") is None
     put(store, "a-1", b"12345")
     assert content(store, "a-1") == b"12345"
@@ -56,7 +57,7 @@ def test_what_was_put_is_fetched(store: Any) -> None:
     assert files(store) == []
 
 
-def test_what_is_mapped_outlives_what_happens_to_the_file(store: Any) -> None:
+def test_mapped_bytes_survive_removal_of_the_file(store: Any) -> None:
     put(store, "a-1", b"12345")
     blob = store.fetch("a-1")
     assert blob.shared
@@ -65,7 +66,7 @@ def test_what_is_mapped_outlives_what_happens_to_the_file(store: Any) -> None:
     assert bytes(blob.view) == b"12345"
 
 
-def test_writing_to_what_was_fetched_changes_nothing_else(store: Any) -> None:
+def test_writes_to_fetched_bytes_are_private(store: Any) -> None:
     put(store, "a-1", b"12345")
     one, other = store.fetch("a-1"), store.fetch("a-1")
     one.view[0:1] = b"x"
@@ -74,32 +75,32 @@ def test_writing_to_what_was_fetched_changes_nothing_else(store: Any) -> None:
     assert content(store, "a-1") == b"12345"
 
 
-def test_the_least_recently_used_leave_for_room(store: Any, timer: Any) -> None:
+def test_the_least_recently_used_are_evicted(store: Any, timer: Any) -> None:
     for name in ("a", "b", "c"):
         put(store, name, b"x" * 400)
         timer.advance(1.0)
-        assert content(store, "a") is not None  # used just now
+        assert content(store, "a") is not None  # a use
         timer.advance(1.0)
     assert [content(store, name) is not None for name in ("a", "b", "c")] == [True, False, True]
 
 
-def test_what_was_just_put_stays_even_alone_too_big(store: Any) -> None:
+def test_a_new_snapshot_above_the_bound_is_kept(store: Any) -> None:
     put(store, "a", b"x" * 400)
     put(store, "big", b"x" * 5000)
     assert files(store) == ["big.snapshot"]
 
 
-def test_what_is_old_is_not_given_and_leaves(store: Any, timer: Any) -> None:
+def test_snapshots_above_the_maximum_age_are_removed(store: Any, timer: Any) -> None:
     put(store, "a", b"x" * 10)
     timer.advance(99.0)
-    assert content(store, "a")  # used, which does not make it younger
+    assert content(store, "a")  # a use does not change the age
     timer.advance(2.0)
     assert content(store, "a") is None
     assert store.trim() == 1
     assert files(store) == []
 
 
-def test_bounds_may_be_off(share: Any, tmp_path: Path, timer: Any, notes: Any) -> None:
+def test_bounds_may_be_disabled(share: Any, tmp_path: Path, timer: Any, notes: Any) -> None:
     store = share.DirectoryStore(tmp_path / "s", max_bytes=0, max_age_seconds=0.0, clock=timer)
     put(store, "a", b"x" * 5000)
     timer.advance(1e9)
@@ -107,13 +108,13 @@ def test_bounds_may_be_off(share: Any, tmp_path: Path, timer: Any, notes: Any) -
     assert len(files(store)) == 2
 
 
-def test_what_the_dead_left_is_tidied_up(store: Any) -> None:
+def test_files_of_dead_processes_are_removed(store: Any) -> None:
     for name in ("dead.new", "dead.building", "mine.new"):
         with open(os.path.join(store.path, name), "wb") as file:
             file.write(b"half")
     with store.claim("mine"):
         store.trim()
-        assert files(store) == ["mine.building", "mine.new"]  # of somebody who lives
+        assert files(store) == ["mine.building", "mine.new"]  # of a live process
     store.trim()
     assert files(store) == []
 
@@ -130,14 +131,14 @@ def test_what_the_dead_left_is_tidied_up(store: Any) -> None:
         ({"key": LONG_KEY, "key_file": "x"}, TypeError, "both given"),
     ],
 )
-def test_bad_arguments(
+def test_invalid_arguments(
     share: Any, tmp_path: Path, notes: Any, options: Any, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
         share.DirectoryStore(tmp_path, **options)
 
 
-# -- trust ---------------------------------------------------------------------------------------
+# -- trust -----------------------------------------------------------------------------------------
 
 
 def test_a_new_directory_is_private(share: Any, tmp_path: Path, notes: Any) -> None:
@@ -146,20 +147,22 @@ def test_a_new_directory_is_private(share: Any, tmp_path: Path, notes: Any) -> N
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
-def test_a_directory_that_others_can_write_takes_a_key(
+def test_a_directory_that_others_can_write_needs_a_key(
     share: Any, tmp_path: Path, notes: Any, mode: int
 ) -> None:
-    place = tmp_path / "open"
-    place.mkdir()
-    place.chmod(mode)
-    with pytest.raises(share.StoreRefusedError, match=r"others: mode 0\d+.*chmod 700.*key_file="):
-        share.DirectoryStore(place)
-    store = share.DirectoryStore(place, key=LONG_KEY)
+    directory = tmp_path / "open"
+    directory.mkdir()
+    directory.chmod(mode)
+    with pytest.raises(
+        share.StoreRefusedError, match=r"other users: mode 0\d+.*chmod 700.*key_file="
+    ):
+        share.DirectoryStore(directory)
+    store = share.DirectoryStore(directory, key=LONG_KEY)
     put(store, "a", b"x" * 5000)
     blob = store.fetch("a")
     assert bytes(blob.view) == b"x" * 5000
-    # A file that others could cut short is not mapped: looking at it could end the process.
-    os.truncate(place / "a.snapshot", 0)
+    # A file that others can truncate is not mapped: reading it could crash the process.
+    os.truncate(directory / "a.snapshot", 0)
     assert bytes(blob.view) == b"x" * 5000
     assert not blob.shared
 
@@ -167,40 +170,42 @@ def test_a_directory_that_others_can_write_takes_a_key(
 def test_a_directory_below_one_that_others_can_write(
     share: Any, tmp_path: Path, notes: Any
 ) -> None:
-    above = tmp_path / "above"
-    above.mkdir()
-    above.chmod(0o777)
-    with pytest.raises(share.StoreRefusedError, match="above it can be written by others"):
-        share.DirectoryStore(above / "mine")
-    above.chmod(0o1777)
-    share.DirectoryStore(above / "mine")
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    parent.chmod(0o777)
+    with pytest.raises(
+        share.StoreRefusedError, match=r"its parent .* can be written by other users"
+    ):
+        share.DirectoryStore(parent / "mine")
+    parent.chmod(0o1777)
+    share.DirectoryStore(parent / "mine")
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give files away")
 def test_a_directory_or_file_of_another_user(share: Any, tmp_path: Path, notes: Any) -> None:
-    place = tmp_path / "theirs"
-    store = share.DirectoryStore(place)
+    directory = tmp_path / "theirs"
+    store = share.DirectoryStore(directory)
     put(store, "a", b"12345")
-    os.chown(place / "a.snapshot", 12345, 12345)
+    os.chown(directory / "a.snapshot", 12345, 12345)
     with pytest.raises(share.StoreRefusedError, match="belongs to another user"):
         store.fetch("a")
-    os.chown(place, 12345, 12345)
+    os.chown(directory, 12345, 12345)
     with pytest.raises(share.StoreRefusedError, match="belongs to user 12345"):
-        share.DirectoryStore(place)
-    # A link of one's own does not make it one's own.
-    (tmp_path / "link").symlink_to(place)
+        share.DirectoryStore(directory)
+    # The target counts, not the owner of a link to it.
+    (tmp_path / "link").symlink_to(directory)
     with pytest.raises(share.StoreRefusedError, match="belongs to user 12345"):
         share.DirectoryStore(tmp_path / "link")
 
 
-def test_no_links_and_no_pipes(share: Any, store: Any, tmp_path: Path) -> None:
+def test_links_and_directories_are_not_read(share: Any, store: Any, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"12345")
     os.symlink(secret, os.path.join(store.path, "a.snapshot"))
-    with pytest.raises(share.StoreError, match="cannot be opened"):
+    with pytest.raises(share.StoreError, match="cannot open"):
         store.fetch("a")
     os.symlink(secret, os.path.join(store.path, "b.building"))
-    with pytest.raises(share.StoreError, match="cannot be locked"):
+    with pytest.raises(share.StoreError, match="cannot lock"):
         store.claim("b")
     os.symlink(secret, os.path.join(store.path, "c.new"))
     put(store, "c", b"new")
@@ -210,11 +215,11 @@ def test_no_links_and_no_pipes(share: Any, store: Any, tmp_path: Path) -> None:
         store.fetch("d")
 
 
-def test_a_place_that_is_no_directory(share: Any, tmp_path: Path, notes: Any) -> None:
+def test_a_path_that_is_not_a_directory(share: Any, tmp_path: Path, notes: Any) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(share.StoreError, match="cannot be used"):
+    with pytest.raises(share.StoreError, match="cannot use"):
         share.DirectoryStore(tmp_path / "file")
-    with pytest.raises(share.StoreError, match="cannot be used"):
+    with pytest.raises(share.StoreError, match="cannot use"):
         share.DirectoryStore(tmp_path / "file" / "below")
 
 
@@ -224,13 +229,13 @@ def test_a_directory_that_cannot_be_written(share: Any, store: Any) -> None:
     os.chmod(store.path, 0o500)
     try:
         assert content(store, "a") == b"12345"
-        with pytest.raises(share.StoreError, match="cannot be locked: Permission denied"):
+        with pytest.raises(share.StoreError, match=r"cannot lock .*: Permission denied"):
             store.claim("b")
     finally:
         os.chmod(store.path, 0o700)
 
 
-def test_a_full_disk_leaves_what_was_there(
+def test_a_full_disk_keeps_the_old_snapshot(
     share: Any, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, "a", b"12345")
@@ -239,16 +244,16 @@ def test_a_full_disk_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(share.StoreError, match="cannot be written: No space left"):
+    with pytest.raises(share.StoreError, match=r"cannot write .*: No space left"):
         put(store, "a", b"other")
     assert content(store, "a") == b"12345"
     assert files(store) == ["a.snapshot"]
 
 
-# -- keys ----------------------------------------------------------------------------------------
+# -- keys ------------------------------------------------------------------------------------------
 
 
-def test_no_text_tells_the_key(share: Any, tmp_path: Path, notes: Any) -> None:
+def test_no_text_contains_the_key(share: Any, tmp_path: Path, notes: Any) -> None:
     store = share.DirectoryStore(tmp_path / "s", key=b"swordfish-swordfish")
     assert "swordfish" not in repr(store) + repr(store.secret) + str(vars(store))
 
@@ -256,13 +261,13 @@ def test_no_text_tells_the_key(share: Any, tmp_path: Path, notes: Any) -> None:
 def test_a_key_from_a_file_or_the_environment(
     share: Any, tmp_path: Path, notes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read again where the store is unpickled."""
+    """It is read again when the store is unpickled."""
     import pickle
 
     file = tmp_path / "key"
     file.write_bytes(b"  " + LONG_KEY + b"\n")
     file.chmod(0o644)
-    with pytest.raises(share.StoreRefusedError, match=r"open to others: mode 0644.*chmod 600"):
+    with pytest.raises(share.StoreRefusedError, match=r"open to other users: mode 0644.*chmod 600"):
         share.DirectoryStore(tmp_path / "s", key_file=file)
     file.chmod(0o600)
     stores = [share.DirectoryStore(tmp_path / "s", key_file=file)]
@@ -280,7 +285,7 @@ def test_a_key_from_a_file_or_the_environment(
         share.DirectoryStore(tmp_path / "s")
 
 
-# -- one builder at a time -----------------------------------------------------------------------
+# -- one builder at a time -------------------------------------------------------------------------
 
 
 def test_one_claim_at_a_time(share: Any, store: Any) -> None:
@@ -295,7 +300,7 @@ def test_one_claim_at_a_time(share: Any, store: Any) -> None:
     assert files(store) == []
 
 
-def test_who_waits_is_woken(share: Any, tmp_path: Path, notes: Any) -> None:
+def test_a_waiting_process_gets_the_claim(share: Any, tmp_path: Path, notes: Any) -> None:
     held: list[Any] = []
     pauses: list[float] = []
 
@@ -311,16 +316,16 @@ def test_who_waits_is_woken(share: Any, tmp_path: Path, notes: Any) -> None:
     assert max(pauses) == 0.1
 
 
-def test_a_claim_that_was_given_back_writes_nothing(share: Any, store: Any) -> None:
+def test_a_released_claim_writes_nothing(share: Any, store: Any) -> None:
     with store.claim("a") as claim:
         pass
-    with pytest.raises(share.StoreError, match="was given back"):
+    with pytest.raises(share.StoreError, match="was released"):
         claim.put([b"x"])
     claim.__exit__(None, None, None)
 
 
 def child(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Run code in another process, with a pipe to and from it."""
+    """Run code in another process, with pipes to its input and output."""
     support = os.path.join(os.path.dirname(os.path.dirname(__file__)), "support")
     path = os.pathsep.join([support, os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
@@ -343,7 +348,7 @@ with store.claim("a") as claim:
 """
 
 
-def test_a_builder_that_is_killed_keeps_nobody_waiting(share: Any, store: Any) -> None:
+def test_the_claim_of_a_killed_process_is_released(share: Any, store: Any) -> None:
     process = child(HOLD, store.path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -355,7 +360,7 @@ def test_a_builder_that_is_killed_keeps_nobody_waiting(share: Any, store: Any) -
     assert files(store) == ["a.snapshot"]
 
 
-def test_another_process_builds(share: Any, store: Any) -> None:
+def test_a_snapshot_of_another_process(share: Any, store: Any) -> None:
     process = child(HOLD, store.path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -365,32 +370,32 @@ def test_another_process_builds(share: Any, store: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_does_not_keep_the_claim(share: Any, store: Any) -> None:
-    """Neither while it lives nor by ending; and it cannot write by it."""
+def test_a_claim_is_not_inherited_by_a_fork(share: Any, store: Any) -> None:
+    """The child cannot write, and neither its life nor its end affects the claim."""
     release, ready = os.pipe()
-    answer, told = os.pipe()
+    answer, result = os.pipe()
     claim = store.claim("a")
     pid = os.fork()
     if not pid:
         try:
             try:
                 claim.put([b"the child's"])
-                os.write(told, b"written")
+                os.write(result, b"written")
             except share.StoreError:
-                os.write(told, b"refused")
+                os.write(result, b"rejected")
             os.read(release, 1)
         finally:
             os._exit(0)
-    assert os.read(answer, 10) == b"refused"
+    assert os.read(answer, 10) == b"rejected"
     assert store.claim("a", wait=False) is None
     claim.put([b"the parent's"])
     claim.__exit__(None, None, None)
-    with store.claim("a", wait=False):  # though the child lives
+    with store.claim("a", wait=False):  # although the child is alive
         pass
     os.write(ready, b"x")
     os.waitpid(pid, 0)
     assert content(store, "a") == b"the parent's"
-    for descriptor in (release, ready, answer, told):
+    for descriptor in (release, ready, answer, result):
         os.close(descriptor)
 
 
@@ -399,7 +404,7 @@ import sys
 import warmset
 from warmset.share import DirectoryStore
 registry = warmset.MethodRegistry({}, store=DirectoryStore(sys.argv[1]))
-registry.register_class("SlowTable", "shared_samples.SlowTable", shareable=True)
+registry.register("SlowTable", "shared_samples.SlowTable", shareable=True)
 print("ready", flush=True)
 sys.stdin.readline()
 made = registry.get_instance("SlowTable")
@@ -423,15 +428,7 @@ def begun(notes: Any) -> int:
     return int(notes().count("SlowTable begins"))
 
 
-def until(condition: Any) -> None:
-    """Wait for another process; the suite's own time limit bounds it."""
-    import time
-
-    while not condition():
-        time.sleep(0.005)
-
-
-def test_one_builds_and_the_others_open(
+def test_one_process_builds_and_the_others_open(
     share: Any, store: Any, notes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = tmp_path / "gate"
@@ -440,14 +437,14 @@ def test_one_builds_and_the_others_open(
     start(processes)
     until(lambda: begun(notes) == 1)
     gate.touch()
-    told = [process.communicate("end\n")[0].split() for process in processes]
+    results = [process.communicate("end\n")[0].split() for process in processes]
     assert notes() == ["SlowTable begins", "Table"]
-    assert {line[0] for line in told} == {str(sum(range(500)))}
-    assert sum(int(line[1]) for line in told) == 1
-    assert sum(int(line[2]) for line in told) == 4  # the one that built opened what it stored
+    assert {line[0] for line in results} == {str(sum(range(500)))}
+    assert sum(int(line[1]) for line in results) == 1
+    assert sum(int(line[2]) for line in results) == 4  # the builder opens its snapshot, too
 
 
-def test_when_the_builder_is_killed_another_one_builds(
+def test_another_process_builds_when_the_builder_is_killed(
     share: Any, store: Any, notes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, file = tmp_path / "gate", tmp_path / "notes"
@@ -462,6 +459,6 @@ def test_when_the_builder_is_killed_another_one_builds(
     until(lambda: begun(notes) == 2)
     gate.touch()
     others = [process for process in processes if process is not killed]
-    told = [process.communicate("end\n")[0].split() for process in others]
-    assert {line[0] for line in told} == {str(sum(range(500)))}
+    results = [process.communicate("end\n")[0].split() for process in others]
+    assert {line[0] for line in results} == {str(sum(range(500)))}
     assert notes() == ["SlowTable begins", "SlowTable begins", "Table"]

@@ -1,4 +1,4 @@
-"""A budget for a host: what processes tell each other, who gives, and one heavy build at a time."""
+"""Host budgets: the table, evictions across processes, and one heavy build at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MB = 1_000_000
 
 @pytest.fixture
 def host(ws: Any, place: str) -> Any:
-    """The module; the private directory is the test's own."""
+    """The module, with a private directory of the test."""
     return importlib.import_module("warmset.share.host")
 
 
@@ -33,7 +33,7 @@ def tables(host: Any, place: str) -> Any:
 
 
 class Process:
-    """A process of the host that is played: its memory, and its registry."""
+    """A simulated process of the host: its memory and its registry."""
 
     def __init__(self, scene: Scene, pid: int, **options: Any) -> None:
         self.scene, self.pid = scene, pid
@@ -53,17 +53,17 @@ class Process:
             budget, "one", table=table, probe=self.bytes, give_back=self.give_back
         )
         self.member._key = pid, 1.0
-        self.registry._manager()
-        self.registry._host = self.member
+        importlib.import_module("warmset.assembly").memory_manager(self.registry)
+        self.registry.attach(self.member)
 
     def bytes(self) -> int:
-        return self.base + self.registry._bytes
+        return self.base + self.registry.known_bytes
 
     def give_back(self) -> None:
         self.collected += 1
 
     def build(self, name: str, megabytes: int, seconds: float = 1.0) -> None:
-        """Build an instance of so many MB in so many seconds."""
+        """Build an instance of the given size and build time."""
 
         def rule(cls: Any) -> Any:
             self.scene.timer.advance(seconds)
@@ -84,7 +84,7 @@ class Process:
 
 
 class Scene:
-    """Several of them."""
+    """A host with several simulated processes."""
 
     def __init__(self, host: Any, tables: Any, make: Any, timer: Any, directory: str) -> None:
         self.host, self.tables, self.make, self.timer = host, tables, make, timer
@@ -107,14 +107,14 @@ def scene(host: Any, tables: Any, make: Any, timer: Any, tmp_path: Path, samples
     return Scene(host, tables, make, timer, str(tmp_path))
 
 
-# -- the mark ------------------------------------------------------------------------------------
+# -- the memory limit ------------------------------------------------------------------------------
 
 
-def test_all_together_stay_below_the_mark(scene: Scene) -> None:
-    """The one whose instance is worth least lets it go, whichever process has built."""
+def test_all_processes_stay_below_the_limit(scene: Scene) -> None:
+    """The process with the least valuable candidate evicts it, whichever process builds."""
     one, other = scene.process(1), scene.process(2)
     one.build("Alpha", 30, seconds=9.0)
-    other.build("Alpha", 30, seconds=0.1)  # soon built again
+    other.build("Alpha", 30, seconds=0.1)  # quick to rebuild
     scene.timer.advance(10.0)
     one.build("Beta", 25, seconds=9.0)  # 105 MB in all
     assert (one.warm, other.warm) == (["Alpha", "Beta"], ["Alpha"])
@@ -125,32 +125,34 @@ def test_all_together_stay_below_the_mark(scene: Scene) -> None:
     assert one.warm == ["Alpha", "Beta"]
 
 
-def test_it_goes_on_down_to_the_low_mark(scene: Scene) -> None:
+def test_evictions_continue_down_to_the_low_mark(scene: Scene) -> None:
     one, other = scene.process(1), scene.process(2)
     for name in ("Alpha", "Beta", "Gamma"):
         one.build(name, 20, seconds=1.0)
         scene.timer.advance(1.0)
     other.build("Alpha", 25, seconds=100.0)  # 105 MB
     one.sweep()
-    # 85 MB would be below the high mark, and are not below the low one.
+    # 85 MB would be below the high mark but not below the low mark.
     assert one.warm == ["Gamma"]
     assert other.warm == ["Alpha"]
-    other.build("Beta", 25, seconds=100.0)  # 90 MB: in between, and nobody is giving
+    other.build("Beta", 25, seconds=100.0)  # 90 MB: between the marks, and no relief is in progress
     one.sweep()
     other.sweep()
     assert (one.warm, other.warm) == (["Gamma"], ["Alpha", "Beta"])
 
 
-def test_what_was_just_built_does_not_leave(scene: Scene) -> None:
-    """Also where it is worth less than all the others."""
+def test_a_new_instance_is_not_evicted(scene: Scene) -> None:
+    """Even if it is the least valuable."""
     one = scene.process(1)
     one.build("Alpha", 60, seconds=50.0)
     one.build("Beta", 60, seconds=0.1)
     assert one.warm == ["Beta"]
 
 
-def test_what_is_held_or_pinned_stays(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    """Then there is nothing left to give, which is said once; and again after it was well."""
+def test_held_and_pinned_instances_are_not_evicted(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If nothing is left to evict, this is logged once until memory is below the limit again."""
     one, other = scene.process(1), scene.process(2)
     one.build("Alpha", 60)
     one.registry.pin("Alpha")
@@ -160,15 +162,15 @@ def test_what_is_held_or_pinned_stays(scene: Scene, caplog: pytest.LogCaptureFix
             one.sweep()
             other.sweep()
         assert (one.warm, other.warm) == (["Alpha"], ["Alpha"])
-        assert caplog.text.count("there is nothing left to give") <= 2  # once for each process
-        assert "'default' have 140.0 MB" in caplog.text
+        assert caplog.text.count("have nothing left to evict") <= 2  # once per process
+        assert "'default' use 140.0 MB" in caplog.text
     other.sweep()
     assert other.warm == []
     one.sweep()
     assert one.warm == ["Alpha"]
 
 
-def test_the_dead_give_back_their_share(scene: Scene) -> None:
+def test_memory_of_dead_processes_does_not_count(scene: Scene) -> None:
     one, other = scene.process(1), scene.process(2)
     one.build("Alpha", 40)
     other.build("Alpha", 45, seconds=0.001)
@@ -179,19 +181,19 @@ def test_the_dead_give_back_their_share(scene: Scene) -> None:
     assert one.warm == ["Alpha", "Beta"]
 
 
-def test_nobody_waits_for_who_is_late(scene: Scene) -> None:
-    """Its bytes count; that it should give is not waited for."""
+def test_no_process_waits_for_a_late_one(scene: Scene) -> None:
+    """Its bytes count, but the others evict in its place."""
     one, other = scene.process(1), scene.process(2)
     other.build("Alpha", 40, seconds=0.001)
     one.build("Alpha", 30, seconds=5.0)
     scene.timer.advance(501.0)
-    one.build("Beta", 30, seconds=5.0)  # 120 MB, and the other one has stopped
+    one.build("Beta", 30, seconds=5.0)  # 120 MB, and the other process has stopped checking
     one.sweep()
     assert other.warm == ["Alpha"]
     assert one.warm == []
 
 
-def test_who_closes_takes_part_no_more(scene: Scene) -> None:
+def test_a_closed_registry_leaves_the_budget(scene: Scene) -> None:
     one = scene.process(1)
     one.build("Alpha", 10)
     assert [row.pid for row in scene.rows()] == [1]
@@ -211,11 +213,11 @@ def test_two_registries_of_a_process_count_its_memory_once(scene: Scene) -> None
     assert list(scene.rows()[0].members) == ["two"]
 
 
-def test_a_registry_that_was_dropped_keeps_nobody_waiting(scene: Scene) -> None:
-    """What it would have let go is gone, though nobody has said so."""
+def test_a_collected_registry_leaves_the_budget(scene: Scene) -> None:
+    """The next update of its process removes it as a member."""
     one, two = scene.process(1), scene.process(1)
     two.member._name = "two"
-    two.build("Alpha", 30, seconds=0.001)  # worth least
+    two.build("Alpha", 30, seconds=0.001)  # the least valuable
     one.build("Alpha", 30)
     gone = weakref.ref(two.registry)
     del two
@@ -228,7 +230,7 @@ def test_a_registry_that_was_dropped_keeps_nobody_waiting(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("policy", ["lru", "cost"])
-def test_who_leaves_of_a_process_is_its_own_policys_to_say(scene: Scene, policy: str) -> None:
+def test_each_process_applies_its_own_policy(scene: Scene, policy: str) -> None:
     one = scene.process(1, policy=policy)
     one.build("Alpha", 30, seconds=60.0)
     scene.timer.advance(5.0)
@@ -239,18 +241,18 @@ def test_who_leaves_of_a_process_is_its_own_policys_to_say(scene: Scene, policy:
     assert one.warm == (["Beta"] if policy == "lru" else ["Alpha"])
 
 
-def test_what_does_not_show_is_collected(scene: Scene) -> None:
-    """As for the budget of a process: after the first, the second, the fourth ... removal."""
+def test_cycles_are_collected_if_memory_does_not_fall(scene: Scene) -> None:
+    """As for the budget of a process: after the first, second, fourth ... removal."""
     one = scene.process(1)
     for name in ("Alpha", "Beta", "Gamma", "Delta"):
         one.build(name, 5)
-    one.member._probe = lambda: 150 * MB  # whatever leaves
+    one.member._probe = lambda: 150 * MB  # whatever is evicted
     one.sweep()
     assert one.warm == []
     assert one.collected == 3
 
 
-# -- trouble -------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,17 +267,17 @@ def test_what_does_not_show_is_collected(scene: Scene) -> None:
         b'{"format":1,"relieving":0,"processes":[{"pid":"x","members":{}}]}',
     ],
 )
-def test_a_table_that_is_no_table_is_begun_anew(
+def test_an_invalid_table_starts_empty(
     scene: Scene, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = scene.process(1)
     (Path(scene.directory) / "host-test.json").write_bytes(content)
     one.build("Alpha", 10)
     assert [row.pid for row in scene.rows()] == [1]
-    assert "is begun anew" in caplog.text
+    assert "starts empty" in caplog.text
 
 
-def test_a_table_that_cannot_be_used_costs_the_budget_and_nothing_else(
+def test_an_unusable_table_disables_only_the_budget(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = scene.process(1)
@@ -283,13 +285,13 @@ def test_a_table_that_cannot_be_used_costs_the_budget_and_nothing_else(
     for name in ("Alpha", "Beta"):
         one.build(name, 80)
     assert one.warm == ["Alpha", "Beta"]
-    assert caplog.text.count("the budget of the host is not kept") == 1
+    assert caplog.text.count("the host budget is not enforced") == 1
     os.unlink(os.path.join(scene.directory, "host-test.lock"))
     one.sweep()
     assert one.warm == []
 
 
-def test_a_lock_that_somebody_sits_on(scene: Scene, tables: Any, monkeypatch: Any) -> None:
+def test_a_lock_that_is_not_released(scene: Scene, tables: Any, monkeypatch: Any) -> None:
     import fcntl
 
     monkeypatch.setattr(tables, "_LOCK_SECONDS", 0.0)
@@ -298,14 +300,14 @@ def test_a_lock_that_somebody_sits_on(scene: Scene, tables: Any, monkeypatch: An
     with open(os.path.join(scene.directory, "host-test.lock"), "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         one.build("Beta", 10)
-        with pytest.raises(tables.HostError, match="locked by somebody else"):
+        with pytest.raises(tables.HostError, match="locked by another process"):
             scene.rows()
     one.sweep()
     assert len(scene.rows()) == 1
 
 
-def test_a_process_is_known_by_its_start(tables: Any, tmp_path: Path) -> None:
-    """Its number may be another one's by now."""
+def test_processes_are_identified_by_start_time(tables: Any, tmp_path: Path) -> None:
+    """Process IDs are reused."""
     start = tables.process_start(os.getpid())
     assert start is not None
     assert tables.process_start(2**22 + 1) is None
@@ -325,8 +327,8 @@ def test_a_process_is_known_by_its_start(tables: Any, tmp_path: Path) -> None:
     assert table.relieving
 
 
-def test_figures(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a process has, by its part of what is shared; elsewhere than on Linux by RSS."""
+def test_the_memory_of_a_process(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PSS on Linux, RSS elsewhere."""
     assert 1 * MB < host.own_bytes() < 10_000 * MB
 
     def no_file(*arguments: Any) -> None:
@@ -336,25 +338,26 @@ def test_figures(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert host.own_bytes() > 1 * MB
 
 
-# -- settings ------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------
 
 
 def test_the_setting(ws: Any, host: Any, share: Any, place: str) -> None:
+    intervals = importlib.import_module("warmset.lifecycle.sweeper").sweeper._intervals
     registry = ws.MethodRegistry({}, host_budget=0.5)
-    budget = registry._host.budget
+    budget = registry.extension(host.HostMember).budget
     assert (budget.max_bytes, budget.name) == (0.5, "default")
     high, low = budget.marks()
     assert 0 < low < high
-    assert registry._sweep_seconds == 1.0
+    assert intervals[registry] == 1.0
     other = ws.MethodRegistry(
         {}, host_budget=share.HostBudget(10**9, name="workers", interval_seconds=5)
     )
-    assert other._sweep_seconds == 5
+    assert intervals[other] == 5
     assert pickle.loads(pickle.dumps(other.settings)).host_budget == other.settings.host_budget
     own = ws.MethodRegistry({}, host_budget=10**9, sweep_interval_seconds=30.0)
-    assert own._sweep_seconds == 30.0
+    assert intervals[own] == 30.0
     none = ws.MethodRegistry({})
-    assert (none._host, none._sweep_seconds) == (None, 0.0)
+    assert (none.extension(host.HostMember), none in intervals) == (None, False)
     for each in (registry, other, own, none):
         each.close()
 
@@ -374,7 +377,7 @@ def test_the_setting(ws: Any, host: Any, share: Any, place: str) -> None:
         ({"max_bytes": 5, "heavy_bytes": "x"}, TypeError, "heavy_bytes must be a number"),
     ],
 )
-def test_bad_budgets(
+def test_invalid_budgets(
     ws: Any, share: Any, place: str, budget: Any, error: type[Exception], text: str
 ) -> None:
     given = share.HostBudget(**budget) if isinstance(budget, dict) else budget
@@ -434,8 +437,8 @@ for command in sys.stdin:
 """
 
 
-def test_real_processes_give_for_each_other(place: str, tables: Any) -> None:
-    """Their memory as the system tells it; a killed one gives back its share."""
+def test_real_processes_evict_for_each_other(place: str, tables: Any) -> None:
+    """With their measured memory; the memory of a killed process does not count."""
     limits = (str(170 * MB), str(130 * MB))
     one, other = child(WORKER, *limits), child(WORKER, *limits)
     for process in (one, other):
@@ -448,12 +451,12 @@ def test_real_processes_give_for_each_other(place: str, tables: Any) -> None:
     third = child(WORKER, *limits)
     say(third, "build")
     assert line(third) == "1"
-    for _ in range(2):  # whose turn is first is for their values to say
+    for _ in range(2):  # the order depends on the values of the instances
         cached = []
         for process in (one, other):
             say(process, "sweep")
             cached.append(line(process))
-    assert cached == ["0", "0"]  # 180 MB and more, down to less than 130: two have to go
+    assert cached == ["0", "0"]  # from above 180 MB to below 130 MB: two evictions
     for process in (one, other):
         process.kill()
         process.communicate()
@@ -489,18 +492,18 @@ sys.stdin.readline()
 
 
 def test_one_heavy_build_at_a_time(place: str, host: Any) -> None:
-    """On the whole host; the kernel frees what a killed one had."""
+    """On the whole host; the kernel frees the lock of a killed process."""
     one, other, third = (child(BUILDER, "100") for _ in range(3))
     for process in (one, other, third):
         assert line(process) == "ready"
     say(one)
     assert line(one) == "building"
     say(other)
-    token = host._token("default")
+    token = host._build_token("default")
     assert not token.take(0.05)
     one.kill()
     one.communicate()
-    assert line(other) == "building"  # only now
+    assert line(other) == "building"  # only after the end of the other
     say(third)
     assert not token.take(0.05)
     say(other)
@@ -509,12 +512,12 @@ def test_one_heavy_build_at_a_time(place: str, host: Any) -> None:
     say(third)
     assert line(third) == "built"
     assert token.take(1.0)
-    token.give_back()
+    token.release()
     for process in (other, third):
         process.communicate()
 
 
-def test_it_does_not_wait_for_ever(place: str, host: Any) -> None:
+def test_waiting_for_a_heavy_build_is_bounded(place: str, host: Any) -> None:
     one, other = child(BUILDER, "100"), child(BUILDER, "0.05")
     for process in (one, other):
         assert line(process) == "ready"
@@ -531,7 +534,7 @@ def test_it_does_not_wait_for_ever(place: str, host: Any) -> None:
 def test_builds_of_one_process_do_not_wait_for_each_other(
     ws: Any, make: Any, samples: Any, place: str
 ) -> None:
-    """Neither one within another, nor two threads', nor two registries'."""
+    """Neither nested builds nor those of two threads or two registries."""
     one, other = make(host_budget=10**12), make(host_budget=10**12)
     barrier = threading.Barrier(2, timeout=30)
     one.register_instantiation_rule("Alpha", lambda cls: (barrier.wait(), cls())[1])
@@ -547,58 +550,74 @@ def test_builds_of_one_process_do_not_wait_for_each_other(
     other.close()
 
 
-def test_what_is_known_to_be_light_waits_for_nobody(
-    make: Any, samples: Any, host: Any, place: str
-) -> None:
+def test_light_builds_do_not_wait(make: Any, samples: Any, host: Any, place: str) -> None:
     registry = make(host_budget=host.HostBudget(10**12, wait_seconds=0.0), sizer=lambda i: 10)
     registry.get_instance("Alpha")
     registry.clear_cache()
     taken: list[str] = []
-    token = host._token("default")
+    token = host._build_token("default")
     take = token.take
     token.take = lambda seconds: taken.append("token") or take(seconds)
     registry.get_instance("Alpha")
     assert taken == []
-    registry.get_instance("Beta")  # never built: it may be heavy
+    registry.get_instance("Beta")  # of unknown size, so possibly heavy
     assert taken == ["token"]
     registry.close()
 
 
+def test_opening_a_snapshot_does_not_wait(
+    ws: Any, share: Any, host: Any, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits for a snapshot does not keep the one that builds it from building."""
+    monkeypatch.setenv("WARMSET_TEST_NOTES", str(tmp_path / "notes"))
+    taken: list[str] = []
+    token = host._build_token("default")
+    take = token.take
+    token.take = lambda seconds: taken.append("token") or take(seconds)
+    for tokens in (1, 1):
+        store = share.DirectoryStore(tmp_path / "store")
+        with ws.MethodRegistry({}, store=store, host_budget=10**12) as registry:
+            registry.register("Table", "shared_samples.Table", shareable=True)
+            registry.get_instance("Table")
+            assert registry.stats().bytes is not None, "an opened instance is measured, too"
+        assert len(taken) == tokens
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_after_a_fork(make: Any, samples: Any, host: Any, tables: Any, place: str) -> None:
-    """The child is a process of its own, and the parent's token is not its."""
+    """The child is a process of its own and does not have the parent's token."""
     registry = make(host_budget=10**12)
     registry.get_instance("Alpha")
-    token = host._token("default")
+    token = host._build_token("default")
     assert token.take(1.0)
-    answer, told = os.pipe()
+    answer, result = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             registry.sweep()
             rows = tables.HostTable("default").read()
-            mine = host._token("default").take(0.0)
-            os.write(told, json.dumps([[row.pid for row in rows], mine]).encode())
+            mine = host._build_token("default").take(0.0)
+            os.write(result, json.dumps([[row.pid for row in rows], mine]).encode())
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
     pids, mine = json.loads(os.read(answer, 1000))
     assert sorted(pids) == sorted((os.getpid(), pid))
     assert mine is False
-    token.give_back()
+    token.release()
     assert token.take(0.0)
-    token.give_back()
+    token.release()
     os.close(answer)
-    os.close(told)
+    os.close(result)
     registry.close()
     assert tables.HostTable("default").read() == []
 
 
-def test_a_private_directory_that_is_not(
+def test_a_directory_that_is_not_private(
     make: Any, samples: Any, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkdir(place, 0o755)
     registry = make(host_budget=10**12)
     assert registry.get_instance("Alpha").echo("x") == "x"
-    assert "is open to others" in caplog.text
+    assert "is open to other users" in caplog.text
     registry.close()

@@ -1,4 +1,4 @@
-"""Shareable classes: built once, opened by all others; and whatever goes wrong costs a build."""
+"""Shareable classes: built once and opened elsewhere; every failure costs only a build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_what_one_built_another_opens(sharing: Any, notes: Callable[[], list[str]]) -> None:
+def test_one_registry_builds_and_another_opens(
+    sharing: Any, notes: Callable[[], list[str]]
+) -> None:
     one, other = sharing(), sharing()
     mine, theirs = one.get_instance("Table"), other.get_instance("Table")
     assert notes() == ["Table"]
@@ -27,14 +29,14 @@ def test_what_one_built_another_opens(sharing: Any, notes: Callable[[], list[str
     assert theirs.names == {"first": 1, "second": [2, 3]}
     assert theirs.objects.tolist() == [{"a": 1}, None]
     assert other.get_instance("Table") is theirs
-    told = one.snapshot_stats(), other.snapshot_stats()
-    assert [(stats.stored, stats.opened) for stats in told] == [(1, 1), (0, 1)]
-    assert told[0].stored_bytes > mine.weights.nbytes
-    assert told[1][2:] == (0, 0, 0, 0, 0, 0)
+    both = one.snapshot_stats(), other.snapshot_stats()
+    assert [(stats.stored, stats.opened) for stats in both] == [(1, 1), (0, 1)]
+    assert both[0].stored_bytes > mine.weights.nbytes
+    assert both[1][2:] == (0, 0, 0, 0, 0, 0)
 
 
 def test_arrays_are_mapped_and_read_only(sharing: Any) -> None:
-    """Also those of the one that built it: everybody has the same."""
+    """Also in the process that built the instance."""
     for registry in (sharing(), sharing()):
         table = registry.get_instance("Table")
         assert not table.weights.flags.owndata
@@ -43,26 +45,26 @@ def test_arrays_are_mapped_and_read_only(sharing: Any) -> None:
             table.change()
 
 
-def test_arrays_may_be_written_where_that_is_asked_for(sharing: Any) -> None:
-    """What is written is one's own."""
+def test_copy_on_write(sharing: Any) -> None:
+    """Writes are private to the registry."""
     one, other = (sharing(shareable="copy_on_write").get_instance("Table") for _ in range(2))
     one.change()
     assert (one.weights[0, 0], other.weights[0, 0]) == (99.0, 0.0)
     assert sharing().get_instance("Table").weights[0, 0] == 0.0
 
 
-def test_without_options_or_a_store_nothing_changes(
+def test_both_a_store_and_the_option_are_needed(
     ws: Any, sharing: Any, notes: Callable[[], list[str]]
 ) -> None:
     assert sharing(shareable=False).get_instance("Table").weights.flags.writeable
     with ws.MethodRegistry({}) as bare:
-        bare.register_class("Table", "shared_samples.Table", shareable=True)
+        bare.register("Table", "shared_samples.Table", shareable=True)
         assert bare.get_instance("Table").weights.flags.writeable
         assert bare.snapshot_stats() is None
     assert notes() == ["Table", "Table"]
 
 
-def test_a_listener_is_told_what_was_opened(sharing: Any) -> None:
+def test_events_report_opened_snapshots(sharing: Any) -> None:
     events: list[Any] = []
     for _ in range(2):
         registry = sharing()
@@ -72,8 +74,8 @@ def test_a_listener_is_told_what_was_opened(sharing: Any) -> None:
     assert all(event.succeeded for event in events)
 
 
-def test_the_one_that_was_stored_is_closed(sharing: Any, notes: Callable[[], list[str]]) -> None:
-    """For what is handed out is another one, which is closed when it leaves."""
+def test_the_stored_original_is_closed(sharing: Any, notes: Callable[[], list[str]]) -> None:
+    """The registry returns the mapped copy, which is closed on its removal."""
     registry = sharing()
     registry.get_instance("Closing")
     assert notes() == ["Closing", "closed"]
@@ -81,14 +83,49 @@ def test_the_one_that_was_stored_is_closed(sharing: Any, notes: Callable[[], lis
     assert notes().count("closed") <= 2
 
 
-# -- what belongs to a key ------------------------------------------------------------------------
+def test_the_original_has_an_entry(ws: Any, sharing: Any, notes: Callable[[], list[str]]) -> None:
+    """It is counted as a build and as closed, also if storing it was interrupted."""
+    registry = sharing()
+    registry.get_instance("Closing")
+    stats = registry.stats()
+    assert (stats.builds, stats.states["cached"], stats.closed) == (2, 1, 1)
+
+    class Interrupted:
+        """A store that has nothing, and its claim."""
+
+        secret = None
+
+        def fetch(self, key: str) -> Any:
+            return None
+
+        def claim(self, key: str, *, wait: bool = True) -> Any:
+            return self
+
+        def put(self, pieces: Any) -> None:
+            raise KeyboardInterrupt
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *exception: object) -> None:
+            pass
+
+    registry = sharing(store=Interrupted())
+    before = notes().count("closed")
+    with pytest.raises(KeyboardInterrupt):
+        registry.get_instance("Closing")
+    assert notes().count("closed") == before + 1
+    assert (registry.stats().builds, registry.stats().closed) == (1, 1)
+
+
+# -- keys ------------------------------------------------------------------------------------------
 
 
 def rule(cls: Any) -> Any:
     return cls(20)
 
 
-def test_a_rule_has_to_have_a_version(
+def test_a_rule_needs_a_version(
     sharing: Any, notes: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     for version in (None, None, "1", "1", "2"):
@@ -99,10 +136,8 @@ def test_a_rule_has_to_have_a_version(
     assert "register_instantiation_rule(..., version='1')" in caplog.text
 
 
-def test_the_version_is_that_of_the_rule_that_is_used(
-    sharing: Any, notes: Callable[[], list[str]]
-) -> None:
-    """Not of one that stood there before, however it was replaced."""
+def test_the_version_belongs_to_the_rule(sharing: Any, notes: Callable[[], list[str]]) -> None:
+    """A rule does not inherit the version of the rule that it replaced."""
     for _ in range(2):
         registry = sharing()
         registry.register_instantiation_rule("Table", rule, version="1")
@@ -111,12 +146,35 @@ def test_the_version_is_that_of_the_rule_that_is_used(
     assert len(notes()) == 2
 
 
+def test_arguments_belong_to_the_key(sharing: Any, notes: Callable[[], list[str]]) -> None:
+    for rows in (20, 20, 30):
+        registry = sharing()
+        registry.register("Table", "shared_samples.Table", shareable=True, kwargs={"rows": rows})
+        assert len(registry.get_instance("Table").weights) == rows
+    assert notes() == ["Table", "Table"]
+
+
+def test_a_factory_is_shared_only_under_its_own_name(
+    sharing: Any, notes: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two lambdas of a module have the same name, and may build different instances."""
+    for _ in range(2):
+        registry = sharing()
+        registry.register("Table", shared_samples.Table, shareable=True)
+        registry.register("Small", lambda: shared_samples.Table(5), shareable=True)
+        registry.register("Tiny", lambda: shared_samples.Table(2), shareable=True)
+        lengths = [len(registry.get_instance(n).weights) for n in ("Table", "Small", "Tiny")]
+        assert lengths == [1000, 5, 2]
+    assert len(notes()) == 5
+    assert caplog.text.count("is not found by its name in its module") == 4
+
+
 def test_versions_are_strings(sharing: Any) -> None:
     with pytest.raises(TypeError, match="the version of the rule of 'Table' must be a str, got 1"):
         sharing().register_instantiation_rule("Table", rule, version=1)
 
 
-def test_a_constructor_and_a_rule_are_two_things(
+def test_a_constructor_and_a_rule_have_different_keys(
     sharing: Any, notes: Callable[[], list[str]]
 ) -> None:
     sharing().get_instance("Table")
@@ -129,15 +187,15 @@ def test_a_constructor_and_a_rule_are_two_things(
 def test_other_versions_are_a_miss(
     sharing: Any, notes: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the distribution of anything in the snapshot; it is stored anew, and then it is a hit."""
+    """Of any distribution in the snapshot; the rebuilt snapshot is a hit."""
     sharing().get_instance("Table")
     keys = importlib.import_module("warmset.share.keys")
-    told = keys.stamp
+    real = keys.module_version
 
-    def stamp(module: str) -> str | None:
-        return "numpy==0.1" if module.startswith("numpy") else told(module)
+    def module_version(module: str) -> str | None:
+        return "numpy==0.1" if module.startswith("numpy") else real(module)
 
-    monkeypatch.setattr(keys, "stamp", stamp)
+    monkeypatch.setattr(keys, "module_version", module_version)
     registry = sharing()
     registry.get_instance("Table")
     assert registry.snapshot_stats().outdated == 1
@@ -160,7 +218,7 @@ def test_another_interpreter_is_a_miss(
     if part == "machine":
         monkeypatch.setattr(keys.platform, "machine", lambda: "vax")
     elif part == "code":
-        monkeypatch.setattr(keys, "stamp", lambda module: "sha256:other")
+        monkeypatch.setattr(keys, "module_version", lambda module: "sha256:other")
     elif part == "key":
         store = share.DirectoryStore(tmp_path / "store", key=b"k" * 16)
     else:
@@ -176,18 +234,18 @@ def test_another_interpreter_is_a_miss(
     assert registry.snapshot_stats().damaged == 0
 
 
-# -- hooks ---------------------------------------------------------------------------------------
+# -- hooks -----------------------------------------------------------------------------------------
 
 
 def hooked(sharing: Any, name: str = "Locked", **hooks: Any) -> Any:
     registry = sharing()
     given = {"snapshot": shared_samples.to_state, "restore": shared_samples.from_state, **hooks}
-    registry.register_class(name, f"shared_samples.{name}", **given)
+    registry.register(name, f"shared_samples.{name}", **given)
     return registry
 
 
-def test_hooks_store_what_they_choose(sharing: Any, notes: Callable[[], list[str]]) -> None:
-    """They make a class shareable; `shareable` need not be said."""
+def test_hooks_choose_the_stored_state(sharing: Any, notes: Callable[[], list[str]]) -> None:
+    """They imply `shareable`."""
     assert hooked(sharing).get_instance("Locked").value == 7
     opened = hooked(sharing).get_instance("Locked")
     assert type(opened) is shared_samples.Locked
@@ -199,11 +257,11 @@ def test_hooks_store_what_they_choose(sharing: Any, notes: Callable[[], list[str
 def test_hooks_come_as_a_pair(ws: Any, sharing: Any) -> None:
     registry = sharing()
     with pytest.raises(ValueError, match="snapshot and restore of 'A' go together: restore is"):
-        registry.register_class("A", "shared_samples.Table", snapshot=shared_samples.to_state)
+        registry.register("A", "shared_samples.Table", snapshot=shared_samples.to_state)
     with pytest.raises(TypeError, match="restore of 'A' must be None, or a callable"):
-        registry.register_class("A", "shared_samples.Table", restore=3)
+        registry.register("A", "shared_samples.Table", restore=3)
     with pytest.raises(ValueError, match="shareable of 'A' must be a bool"):
-        registry.register_class("A", "shared_samples.Table", shareable="often")
+        registry.register("A", "shared_samples.Table", shareable="often")
     assert "A" not in registry
 
 
@@ -229,37 +287,37 @@ def test_hooks_that_fail_cost_a_build(
         assert "RuntimeError: no state to be had" in caplog.text
 
 
-# -- what cannot be shared -----------------------------------------------------------------------
+# -- unshareable classes ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["Locked", "Sly"])
-def test_what_cannot_be_stored_is_built(
+def test_an_instance_that_cannot_be_pickled(
     sharing: Any, notes: Callable[[], list[str]], caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """It is said once, and not tried again."""
+    """It is logged once, and not tried again."""
     registry = sharing()
     for _ in range(3):
         assert registry.get_instance(name).value
         registry.discard(name)
     assert notes() == [name] * 3
-    said = [r for r in caplog.records if r.name == "warmset.share" and "not shared" in r.message]
-    assert len(said) == 1
+    logged = [r for r in caplog.records if r.name == "warmset.share" and "not shared" in r.message]
+    assert len(logged) == 1
     assert registry.snapshot_stats().unused == 3
     assert sharing().get_instance(name).value
 
 
-def test_a_class_that_was_typed_in_is_not_shared(
+def test_a_class_without_a_file_is_not_shared(
     sharing: Any, monkeypatch: pytest.MonkeyPatch, notes: Callable[[], list[str]]
 ) -> None:
-    """There is no telling which version of it this is."""
+    """It has no version."""
     monkeypatch.setattr(shared_samples.Table, "__module__", "typed_in")
     for _ in range(2):
         assert sharing().get_instance("Table").total() > 0
     assert notes() == ["Table", "Table"]
 
 
-def test_a_failed_build_is_as_ever(ws: Any, sharing: Any, notes: Callable[[], list[str]]) -> None:
-    """And nobody is kept waiting for it."""
+def test_failed_builds(ws: Any, sharing: Any, notes: Callable[[], list[str]]) -> None:
+    """A failed build raises as without a store and releases its claim."""
     for _ in range(2):
         with pytest.raises(ws.BuildError, match="no such model"):
             sharing().get_instance("Fails")
@@ -267,15 +325,15 @@ def test_a_failed_build_is_as_ever(ws: Any, sharing: Any, notes: Callable[[], li
     with pytest.raises(ws.UnknownClassError):
         sharing().get_instance("Nobody")
     registry = sharing()
-    registry.register_class("Nowhere", "no_such_module.Table", shareable=True)
+    registry.register("Nowhere", "no_such_module.Table", shareable=True)
     with pytest.raises(ws.ClassImportError, match="no_such_module"):
         registry.get_instance("Nowhere")
     registry.register_instantiation_rule("Table", lambda cls: None, version="1")
-    with pytest.raises(ws.BuildError, match="gave None"):
+    with pytest.raises(ws.BuildError, match="returned None"):
         registry.get_instance("Table")
 
 
-# -- what an instance is made of -------------------------------------------------------------------
+# -- references to other instances -----------------------------------------------------------------
 
 
 def pair(sharing: Any) -> Any:
@@ -289,7 +347,7 @@ def pair(sharing: Any) -> Any:
 
 
 def test_other_instances_are_not_copied(sharing: Any, notes: Callable[[], list[str]]) -> None:
-    """What is opened refers to the registry's own, which is opened for it."""
+    """The opened instance references the registry's instance, which is opened, too."""
     one, other = pair(sharing), pair(sharing)
     for registry in (one, other):
         made = registry.get_instance("Pair")
@@ -300,12 +358,12 @@ def test_other_instances_are_not_copied(sharing: Any, notes: Callable[[], list[s
     assert one.snapshot_stats().stored_bytes < 120_000  # the table's 80,000 bytes are in it once
 
 
-def test_what_cannot_be_had_any_more_is_no_reason_to_fail(
+def test_a_missing_reference_costs_a_build(
     ws: Any, sharing: Any, notes: Callable[[], list[str]]
 ) -> None:
     pair(sharing).get_instance("Pair")
     registry = sharing()
-    registry.unregister_class("Table")
+    registry.unregister("Table")
     registry.register_instantiation_rule("Pair", lambda cls: cls(None), version="1")
     assert registry.get_instance("Pair").table is None
     assert registry.snapshot_stats().damaged == 0
@@ -322,7 +380,7 @@ def test_a_cycle_is_found(ws: Any, sharing: Any) -> None:
     assert registry.snapshot_stats().stored == 0
 
 
-# -- damage --------------------------------------------------------------------------------------
+# -- damage ----------------------------------------------------------------------------------------
 
 
 def snapshots(tmp_path: Path) -> list[Path]:
@@ -331,7 +389,7 @@ def snapshots(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("keyed", [False, True])
 @pytest.mark.parametrize("harm", ["cut", "empty", "altered", "swapped", "foreign", "longer"])
-def test_a_damaged_snapshot_is_built_anew(
+def test_a_damaged_snapshot_is_rebuilt(
     share: Any,
     sharing: Any,
     tmp_path: Path,
@@ -363,22 +421,22 @@ def test_a_damaged_snapshot_is_built_anew(
         }[harm]
     new = file.with_suffix(".other")
     new.write_bytes(bad)
-    new.replace(file)  # what is mapped is the old one
+    new.replace(file)  # the old file remains mapped
     registry = sharing(store=store())
     assert registry.get_instance("Table").total() == sum(range(10_000))
     assert registry.snapshot_stats().damaged == 1
     assert notes().count("Table") == 2
     assert sharing(store=store()).get_instance("Table").total() > 0
     assert notes().count("Table") == 2
-    assert "it is built anew" in caplog.text
+    assert "rebuilding" in caplog.text
     assert "k" * 16 not in caplog.text
     assert len([each for each in snapshots(tmp_path) if "Table" in each.name]) == 1
 
 
-def test_a_store_in_trouble_costs_a_build(
+def test_a_failing_store_costs_a_build(
     sharing: Any, notes: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever of its steps fails; it is said once for a class."""
+    """Whichever operation fails; each is logged once per class."""
     errors = importlib.import_module("warmset.share.errors")
 
     class Broken:
@@ -419,7 +477,7 @@ def test_a_store_in_trouble_costs_a_build(
     assert "ting is out of order" in caplog.text
 
 
-# -- settings ------------------------------------------------------------------------------------
+# -- settings --------------------------------------------------------------------------------------
 
 
 def test_a_store_by_its_address(
@@ -434,7 +492,7 @@ def test_a_store_by_its_address(
         with ws.MethodRegistry.from_file(file) as registry:
             assert registry.get_instance("Table").total() > 0
     assert notes() == ["Table"]
-    with pytest.raises(share.StoreError, match="no store has addresses that begin with ftp://"):
+    with pytest.raises(share.StoreError, match="unknown kind of store: ftp://"):
         ws.MethodRegistry({}, store="ftp://host")
     with pytest.raises(TypeError, match="store must be None, the path"):
         ws.MethodRegistry({}, store=3)
@@ -445,17 +503,17 @@ def test_a_store_by_its_address(
 def test_a_registry_with_a_store_can_be_pickled(
     sharing: Any, share: Any, tmp_path: Path, notes: Callable[[], list[str]]
 ) -> None:
-    """Not with a key that was given as bytes: a pickle goes anywhere."""
+    """But not with a key that was given as bytes."""
     sharing().get_instance("Table")
     copy = pickle.loads(pickle.dumps(share.DirectoryStore(tmp_path / "store", max_bytes=10**9)))
     assert copy == share.DirectoryStore(tmp_path / "store")
     assert sharing(store=copy).get_instance("Table").total() > 0
     assert notes() == ["Table"]
-    with pytest.raises(TypeError, match="not put into a pickle"):
+    with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(share.DirectoryStore(tmp_path / "store", key=b"k" * 16))
 
 
-def test_recycling_opens_it_anew(sharing: Any, notes: Callable[[], list[str]]) -> None:
+def test_recycling_opens_the_snapshot_again(sharing: Any, notes: Callable[[], list[str]]) -> None:
     registry = sharing()
     before = registry.get_instance("Table")
     assert registry.recycle("Table")
@@ -463,7 +521,9 @@ def test_recycling_opens_it_anew(sharing: Any, notes: Callable[[], list[str]]) -
     assert notes() == ["Table"]
 
 
-def test_logs_say_how_it_was_had(sharing: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_distinguish_builds_and_opened_snapshots(
+    sharing: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "warmset.builds"):
         for _ in range(2):
             sharing().get_instance("Table")

@@ -1,4 +1,4 @@
-"""A store on a server: one builder at a time, nothing of a builder that lost its lease, bounds."""
+"""Stores on a server: contents, bounds, one builder at a time, and lost leases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def path() -> Iterator[str]:
 
 @pytest.fixture
 def prefix() -> str:
-    """Of this test alone: they share a server."""
+    """A key prefix for this test, as all tests share a server."""
     return uuid.uuid4().hex
 
 
@@ -69,14 +69,14 @@ def content(store: Any, key: str) -> bytes | None:
 
 
 def left(client: Any, prefix: str) -> list[str]:
-    """The kinds of what is kept below a prefix."""
+    """The kinds of the entries below a prefix."""
     return sorted(name.decode().split(":")[1] for name in client.scan_iter(f"{{{prefix}}}:*"))
 
 
-# -- keeping -------------------------------------------------------------------------------------
+# -- contents and bounds ---------------------------------------------------------------------------
 
 
-def test_what_was_put_is_fetched(make: Any, client: Any, prefix: str) -> None:
+def test_put_and_fetch(make: Any, client: Any, prefix: str) -> None:
     store, other = make(), make()
     assert store.fetch("a") is None
     put(store, "a", b"12345")
@@ -89,7 +89,7 @@ def test_what_was_put_is_fetched(make: Any, client: Any, prefix: str) -> None:
     assert left(client, prefix) == []
 
 
-def test_large_ones_go_in_chunks(make: Any, client: Any, prefix: str) -> None:
+def test_large_snapshots_have_several_chunks(make: Any, client: Any, prefix: str) -> None:
     store = make()
     big = os.urandom(20_000_001)
     put(store, "a", big)
@@ -108,7 +108,7 @@ def test_a_missing_chunk_is_a_miss(make: Any, client: Any, prefix: str) -> None:
     assert store.fetch("a") is None
 
 
-def test_the_least_recently_used_leave_for_room(make: Any, client: Any, prefix: str) -> None:
+def test_the_least_recently_used_are_evicted(make: Any, client: Any, prefix: str) -> None:
     store = make(max_bytes=1000)
     used = f"{{{prefix}}}:used:"
     for at, name in enumerate(("a", "b")):
@@ -121,19 +121,19 @@ def test_the_least_recently_used_leave_for_room(make: Any, client: Any, prefix: 
     assert left(client, prefix) == ["chunk", "manifest", "sizes", "used"]
 
 
-def test_what_is_old_expires(make: Any, client: Any, prefix: str) -> None:
+def test_snapshots_expire_at_the_maximum_age(make: Any, client: Any, prefix: str) -> None:
     store = make(max_age_seconds=50.0, max_bytes=1000)
     put(store, "a", b"x" * 900)
     for name in client.scan_iter(f"{{{prefix}}}:*:*"):
         if name.decode().split(":")[1] in ("chunk", "manifest"):
             assert 0 < client.pttl(name) <= 50_000
-            client.delete(name)  # as its time would
-    put(store, "b", b"x" * 900)  # what is gone takes no room
+            client.delete(name)  # as its expiry would
+    put(store, "b", b"x" * 900)  # the expired one does not count
     assert content(store, "b") is not None
     assert client.zcard(f"{{{prefix}}}:used:") == 1
 
 
-# -- one builder at a time -----------------------------------------------------------------------
+# -- one builder at a time -------------------------------------------------------------------------
 
 
 def test_one_claim_at_a_time(share: Any, make: Any, client: Any, prefix: str) -> None:
@@ -149,11 +149,11 @@ def test_one_claim_at_a_time(share: Any, make: Any, client: Any, prefix: str) ->
     assert "lock" not in left(client, prefix)
 
 
-def test_who_lost_its_lease_writes_nothing(share: Any, make: Any, client: Any, prefix: str) -> None:
-    """However late it comes; and it leaves the other one's lock alone."""
+def test_a_lost_lease_writes_nothing(share: Any, make: Any, client: Any, prefix: str) -> None:
+    """It does not affect the lock of the next builder."""
     store = make()
     late = store.claim("a")
-    client.delete(f"{{{prefix}}}:lock:a")  # as its lease would
+    client.delete(f"{{{prefix}}}:lock:a")  # as its expiry would
     with store.claim("a") as claim:
         with pytest.raises(share.StoreError, match="the claim of a was lost"):
             late.put([b"late"])
@@ -162,7 +162,7 @@ def test_who_lost_its_lease_writes_nothing(share: Any, make: Any, client: Any, p
         claim.put([b"in time"])
     assert content(store, "a") == b"in time"
     assert left(client, prefix) == ["chunk", "manifest", "sizes", "used"]
-    with pytest.raises(share.StoreError, match="was given back"):
+    with pytest.raises(share.StoreError, match="was released"):
         late.put([b"again"])
 
 
@@ -200,9 +200,7 @@ with store.claim("a") as claim:
 """
 
 
-def test_who_waits_is_woken_when_it_is_stored(
-    make: Any, client: Any, path: str, prefix: str
-) -> None:
+def test_a_release_wakes_waiting_processes(make: Any, client: Any, path: str, prefix: str) -> None:
     process = child(HOLD, f"unix://{path}", prefix, "30")
     assert process.stdout is not None
     assert process.stdin is not None
@@ -211,17 +209,17 @@ def test_who_waits_is_woken_when_it_is_stored(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.claim, "a")
         channel = f"{{{prefix}}}:done:a"
-        while not client.pubsub_numsub(channel)[0][1]:  # until it listens
+        while not client.pubsub_numsub(channel)[0][1]:  # until it subscribes
             assert not waiting.done()
         process.stdin.write("go\n")
         process.stdin.flush()
-        assert waiting.result() is None  # it has ended
+        assert waiting.result() is None  # the other build has ended
     process.communicate()
     assert content(store, "a") == b"theirs"
 
 
-def test_a_builder_that_is_killed_keeps_nobody_waiting(make: Any, path: str, prefix: str) -> None:
-    """Longer than its lease."""
+def test_the_lease_of_a_killed_process_expires(make: Any, path: str, prefix: str) -> None:
+    """Others wait no longer than the lease."""
     process = child(HOLD, f"unix://{path}", prefix, "0.5")
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -235,22 +233,22 @@ def test_a_builder_that_is_killed_keeps_nobody_waiting(make: Any, path: str, pre
     assert content(store, "a") == b"mine"
 
 
-# -- with a registry -----------------------------------------------------------------------------
+# -- with a registry -------------------------------------------------------------------------------
 
 
-def test_what_one_built_another_opens(
+def test_one_registry_builds_and_another_opens(
     make: Any, sharing: Any, notes: Callable[[], list[str]]
 ) -> None:
     one, other = sharing(store=make()), sharing(store=make(), shareable="copy_on_write")
     table = one.get_instance("Table")
-    assert table.weights.flags.writeable  # nobody shares its memory: what was built is handed out
+    assert table.weights.flags.writeable  # not mapped: the built instance itself is returned
     opened = other.get_instance("Table")
     opened.change()
     assert notes() == ["Table"]
     assert other.snapshot_stats().opened == 1
 
 
-def test_what_was_altered_on_the_server_is_built_anew(
+def test_an_altered_snapshot_is_rebuilt(
     make: Any,
     sharing: Any,
     client: Any,
@@ -269,7 +267,7 @@ def test_what_was_altered_on_the_server_is_built_anew(
     assert KEY.decode() not in caplog.text
 
 
-def test_fetched_once_for_a_machine(
+def test_a_snapshot_is_fetched_once_per_machine(
     share: Any,
     make: Any,
     sharing: Any,
@@ -277,7 +275,7 @@ def test_fetched_once_for_a_machine(
     client: Any,
     notes: Callable[[], list[str]],
 ) -> None:
-    """And mapped by all its processes."""
+    """All processes of the machine map it."""
     sharing(store=make()).get_instance("Table")
     here = share.DirectoryStore(tmp_path / "here", key=KEY)
     stores = [make(local=here), make(local=here)]
@@ -290,7 +288,7 @@ def test_fetched_once_for_a_machine(
     assert os.listdir(here.path) == []
 
 
-def test_a_server_that_is_gone_costs_a_build(
+def test_an_unreachable_server_costs_a_build(
     share: Any, sharing: Any, notes: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = share.ValkeyStore("unix:///tmp/no-such-server.sock", key=KEY, password="sesame-open")
@@ -300,21 +298,26 @@ def test_a_server_that_is_gone_costs_a_build(
     assert "sesame" not in caplog.text + repr(store)
 
 
-# -- arguments -----------------------------------------------------------------------------------
+# -- arguments -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("url", "options", "error", "text"),
     [
-        ("http://host", {}, "StoreError", "must begin with valkey://"),
+        ("http://host", {}, "StoreError", "must start with valkey://"),
         (3, {}, TypeError, "must be a str, got int"),
-        ("valkey://user:sesame@host", {}, ValueError, "holds a password, which would be shown"),
+        (
+            "valkey://user:sesame@host",
+            {},
+            ValueError,
+            "contains a password, which errors and logs would show",
+        ),
         ("valkey://host", {"key": None}, "StoreRefusedError", "WARMSET_STORE_KEY"),
         ("valkey://host", {"lease_seconds": 0.0}, ValueError, "lease_seconds must be 0.1 or more"),
         ("valkey://host", {"max_bytes": "1"}, TypeError, "max_bytes must be a number"),
     ],
 )
-def test_bad_arguments(
+def test_invalid_arguments(
     share: Any, notes: Any, url: Any, options: Any, error: Any, text: str
 ) -> None:
     kind = getattr(share, error) if isinstance(error, str) else error
@@ -323,9 +326,9 @@ def test_bad_arguments(
     assert "sesame" not in str(caught.value)
 
 
-def test_no_setting_shows_a_password(ws: Any) -> None:
-    """Not the error that refuses it, and not the one of a file."""
-    for refused in (
+def test_no_error_shows_a_password(ws: Any) -> None:
+    """Neither that of a setting nor that of a settings file."""
+    for rejected in (
         lambda: ws.MethodRegistry({}, store="valkey://user:sesame@host"),
         lambda: ws.settings.RegistrySettings.from_table(
             {"store": "valkey://user:sesame@host/0"}, file="f.toml"
@@ -335,17 +338,17 @@ def test_no_setting_shows_a_password(ws: Any) -> None:
         ),
     ):
         with pytest.raises(ValueError, match="store") as caught:
-            refused()
+            rejected()
         assert "sesame" not in str(caught.value)
 
 
-def test_by_its_address(
+def test_a_store_by_its_address(
     ws: Any, path: str, notes: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WARMSET_STORE_KEY", uuid.uuid4().hex)
     for _ in range(2):
         with ws.MethodRegistry({}, store=f"unix://{path}") as registry:
-            registry.register_class("Table", "shared_samples.Table", shareable=True)
+            registry.register("Table", "shared_samples.Table", shareable=True)
             assert registry.get_instance("Table").total() > 0
     assert notes() == ["Table"]
 
@@ -363,7 +366,7 @@ def test_pickles(make: Any, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
             pickle.dumps(make(**options))
 
 
-def test_with_a_client_of_ones_own(make: Any, client: Any) -> None:
+def test_a_custom_client(make: Any, client: Any) -> None:
     put(make(client=client), "a", b"12345")
     assert content(make(), "a") == b"12345"
 
@@ -376,7 +379,7 @@ def test_a_server_with_a_password(share: Any, notes: Any, monkeypatch: pytest.Mo
         store.close()
         monkeypatch.setenv("WARMSET_STORE_PASSWORD", "sesame-open")
         put(store, "a", b"12345")
-        told = share.ValkeyStore(f"unix://{path}", key=KEY, password="sesame-open")
-        assert content(told, "a") == b"12345"
+        explicit = share.ValkeyStore(f"unix://{path}", key=KEY, password="sesame-open")
+        assert content(explicit, "a") == b"12345"
         store.close()
-        told.close()
+        explicit.close()

@@ -20,7 +20,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def missing() -> str | None:
-    """Say what keeps a browser from being used; None if nothing does."""
+    """Return why no browser can be used; None if one can."""
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError:
@@ -38,7 +38,7 @@ def started() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # A sandbox of its own is not to be had for root, nor in most containers.
+        # Chromium has no sandbox for root, nor in most containers.
         browser = playwright.chromium.launch(
             executable_path=_executable(), args=["--no-sandbox", "--force-color-profile=srgb"]
         )

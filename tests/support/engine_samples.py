@@ -1,4 +1,4 @@
-"""Classes that the workers of the engines build; what happened is noted in a file."""
+"""Classes built by the workers of the engines, which record events in a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def note(what: str) -> None:
-    """Add a line to the file that the environment names."""
+    """Append a line to the file named by the environment variable."""
     with open(os.environ["WARMSET_TEST_NOTES"], "a", buffering=1) as notes:
         notes.write(f"{what} {os.getpid()}\n")
 
@@ -24,14 +24,14 @@ class Base:
         return x + y
 
     def where(self) -> int:
-        """The process."""
+        """Return the process id."""
         return os.getpid()
 
     def fail(self, text: str) -> None:
         raise KeyError(text)
 
     def wait_for(self, path: str) -> int:
-        """Until the file is there."""
+        """Wait until the file exists."""
         note("waits")
         while not os.path.exists(path):
             time.sleep(0.005)
@@ -78,7 +78,7 @@ def rule(cls: Any) -> Any:
 
 
 def prepare(registry: Any) -> None:
-    """What a value cannot say: a rule that asks the registry for another class."""
+    """Register a rule that looks up another class and cannot be pickled."""
     registry.register_instantiation_rule("Ruled", lambda cls: cls(registry.get_instance("One")))
 
 

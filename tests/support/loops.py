@@ -1,4 +1,6 @@
-"""What tests of event loops need."""
+"""
+Event loops in tests: what runs in them, and classes for them.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +8,20 @@ import asyncio
 import threading
 from typing import Any
 
-LIMIT = 30.0
+from threads import PATIENCE, Gate
 
 
 def run(coroutine: Any) -> Any:
-    """`asyncio.run`, with an end to what hangs."""
+    """`asyncio.run`, which fails where the coroutine hangs."""
 
     async def bounded() -> Any:
-        return await asyncio.wait_for(coroutine, LIMIT)
+        return await asyncio.wait_for(coroutine, PATIENCE)
 
     return asyncio.run(bounded())
 
 
 async def until(condition: Any) -> None:
-    """Let the loop run until something holds; the limit of `run` ends what never does."""
+    """Let the loop run until a condition holds; `run` fails if it never does."""
     while not condition():
         await asyncio.sleep(0)
 
@@ -28,21 +30,7 @@ def join_workers() -> None:
     """Wait for the threads that build and close."""
     for thread in threading.enumerate():
         if thread.name.startswith("warmset") and "methods" not in thread.name:
-            thread.join(LIMIT)
-
-
-class Gate:
-    """A constructor's script that tells that it was reached, and waits to be opened."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-        self.thread: int | None = None
-
-    def __call__(self, _: Any = None) -> None:
-        self.thread = threading.get_ident()
-        self.reached.set()
-        assert self.opened.wait(LIMIT)
+            thread.join(PATIENCE)
 
 
 class Worker:

@@ -1,4 +1,4 @@
-"""Reports of runs that did not take place: as many runs, classes and spans as a test wants."""
+"""Reports of invented runs, with any number of runs, classes and spans."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from warmset.cli.html_report import Recorder
 from warmset.cli.html_report.page import make_page
-from warmset.cli.pipeline import Failure, Outcome, RunOptions, RunRecord
 from warmset.cli.pipeline_file import load_pipeline
+from warmset.cli.pipeline_run import Failure, Outcome, RunRecord
 from warmset.cli.report import judge
+from warmset.cli.run_options import RunOptions
 from warmset.events import RemovalCause, RemovalEvent
 from warmset.testing import FakeTimer
 
@@ -20,7 +21,7 @@ MB = 1_000_000
 
 
 class Told:
-    """What a recorder sees of a registry: somebody who can be listened to."""
+    """The part of a registry that a recorder uses: it has listeners."""
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[RemovalEvent], Any]] = []
@@ -50,7 +51,7 @@ def recorded(
     causes: Sequence[RemovalCause] = (RemovalCause.CLEARED,),
     **options: Any,
 ) -> Recorder:
-    """A recorder that has seen each class built and removed so many times in each run."""
+    """Return a recorder with so many builds and removals of each class in each run."""
     timer, registry = FakeTimer(), Told()
     recorder = Recorder(names, timer=timer, **options)
     recorder.watch(registry)  # type: ignore[arg-type]

@@ -7,11 +7,11 @@ from typing import Any
 built: list[str] = []
 closed: list[str] = []
 script: dict[str, Any] = {}
-"""Class name -> what its constructor calls, with the instance."""
+"""Class name -> function that its constructor calls with the instance."""
 
 
 class Sample:
-    """Notes that it was built and closed, and does what the test has put into `script`."""
+    """Notes that it was built and closed, and runs the function that is in `script`."""
 
     is_closed = False
 

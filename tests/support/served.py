@@ -1,4 +1,4 @@
-"""A process that serves a registry and does what it is told, a line of Python at a time."""
+"""A process that serves a registry and executes lines of Python, one at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What runs in the process; `registry`, `observe`, `hold` and `fail` are there for the lines.
+# The script of the process; lines may use `registry`, `observe`, `hold` and `fail`.
 _CODE = """
 import sys
 import warmset

@@ -1,4 +1,4 @@
-"""Classes whose instances are shared between processes; what was built is noted in a file."""
+"""Classes whose instances are shared between processes; builds are noted in a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Table:
 
 
 class SlowTable(Table):
-    """Takes its time; it says when it has begun, and waits for a file to be there."""
+    """Notes that its build has begun, and waits until a file exists."""
 
     def __init__(self) -> None:
         note("SlowTable begins")

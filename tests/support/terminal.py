@@ -1,4 +1,4 @@
-"""A program in a pseudo-terminal, with an emulator that knows what its screen looks like."""
+"""A program in a pseudo-terminal, with an emulator of its screen."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ class Terminal:
         os.kill(self.process.pid, signal.SIGWINCH)
 
     def text(self) -> str:
-        """What is on the screen."""
+        """The text on the screen."""
         return "\n".join(line.rstrip() for line in self.screen.display)
 
     def until(self, condition: Callable[[str], object], seconds: float = 60.0) -> str:
-        """Wait until the screen is as it should be, and give it."""
+        """Wait until the screen satisfies a condition, and return it."""
         deadline = time.monotonic() + seconds
         while not condition(self.text()):
             if time.monotonic() > deadline or not self._read(0.1):
@@ -93,7 +93,7 @@ class Terminal:
         return self.text()
 
     def end(self, seconds: float = 60.0) -> int:
-        """Wait until the program ends by itself, and give its exit status."""
+        """Wait until the program ends by itself, and return its exit status."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
             if time.monotonic() > deadline:
@@ -117,7 +117,7 @@ class Terminal:
         self.close()
 
     def _read(self, seconds: float) -> bool:
-        """Take what the program wrote; False once there is nothing more to come."""
+        """Read the output of the program; return False at its end."""
         if not select.select([self._master], [], [], seconds)[0]:
             return seconds > 0.0
         try:
@@ -125,7 +125,7 @@ class Terminal:
         except OSError:  # on Linux: the program has closed its end
             return False
         data = self._unread + data
-        # What may be the beginning of a sequence waits for its end.
+        # A possible beginning of an escape sequence is kept until its end has come.
         cut = data.rfind(b"\x1b")
         self._unread = data[cut:] if cut >= 0 and len(data) - cut < 32 else b""
         whole = data[: len(data) - len(self._unread)]

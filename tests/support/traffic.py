@@ -1,4 +1,4 @@
-"""Traffic whose every figure is known."""
+"""Traffic with known figures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 def serve_known_traffic(registry: Any, timer: Any, samples: Any) -> Any:
     """
-    Over four classes and two places: 4 hits, 5 misses, 4 builds of 2 s, 1 failed, 1 eviction.
+    Serve four classes, at most two cached: 4 hits, 5 misses, 4 builds of 2 s, 1 failed, 1 eviction.
 
-    Gives what is to be kept: the first Alpha, which is left open, and a lease on Beta. The second
-    Alpha is warm, and Gamma was discarded.
+    Returns:
+        The first Alpha, which is left open while it is referred to, and a held lease on Beta. The
+        second Alpha is warm, and Gamma was discarded.
     """
 
     def slow(instance: Any) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MODULES = (
+    "api",
     "builder",
     "errors",
     "events",
@@ -24,8 +25,8 @@ MODULES = (
     "sources",
     "stats",
 )
-# What the cores tell alike but without an interpreter lock: there only the compiled one knows of
-# what it has not only leased whether anybody still refers to it.
+# Statistics in which the cores differ without an interpreter lock: only the compiled one knows then
+# whether an instance that was not only leased is still referred to.
 CLOSES = frozenset(
     () if getattr(sys, "_is_gil_enabled", lambda: True)() else ("closed", "left_open")
 )
@@ -33,14 +34,14 @@ _loaded: dict[str, dict[str, ModuleType]] = {}
 
 
 def take_out() -> dict[str, ModuleType]:
-    """Take the package out of `sys.modules`, whichever copy it is."""
+    """Take the package out of `sys.modules`, and return its modules."""
     names = [name for name in sys.modules if name == "warmset" or name.startswith("warmset.")]
     return {name: sys.modules.pop(name) for name in names}
 
 
 def load(twin: str) -> dict[str, ModuleType]:
     """
-    Give the modules of one copy of the package.
+    Return the modules of one copy of the package.
 
     The compiled copy is the one that a plain import gives: an extension is initialised only once
     in a process, and belongs to the modules that it found then.

@@ -1,4 +1,4 @@
-"""The fixtures, in a test run of their own, as a user has them."""
+"""Tests of the pytest fixtures, each in a separate test run, as in a user's project."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCE = str(Path(warmset.__file__).parent.parent)
 
 
 def pytest_in(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the tests of a directory in a process of its own."""
+    """Run the tests of a directory in a new process."""
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words],
         cwd=directory,
@@ -36,7 +36,7 @@ def pytest_in(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Suite:
-    """Run a test module in a process of its own."""
+    """Run a test module in a new process."""
 
     def run(text: str, *words: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "conftest.py").write_text('pytest_plugins = ["warmset.testing.plugin"]\n')
@@ -55,7 +55,7 @@ LEAK = """
         def __init__(self):
             self.weights = bytearray(10_000_000)
             for at in range(0, len(self.weights), 4096):
-                self.weights[at] = 1  # or the system gives no memory for it
+                self.weights[at] = 1  # the system allocates a page only when it is written
 
     @pytest.mark.parametrize("leaks", [False, True])
     def test_ten_runs(warmset_registry, bounded_rss, leaks):
@@ -76,13 +76,13 @@ def test_a_run_that_leaks_fails_and_a_bounded_one_passes(suite: Suite) -> None:
     assert result.returncode == 1, result.stdout + result.stderr
     assert "1 failed, 1 passed" in result.stdout
     assert "test_ten_runs[True]" in result.stdout
-    assert "from run 1 to run 11, past the bound of 20 MB" in result.stdout
+    assert "from run 1 to run 11, more than the bound of 20 MB" in result.stdout
     assert "<- largest" in result.stdout
-    # The traceback ends in the user's own line.
+    # The traceback ends in the user's code.
     assert "rss.py" not in result.stdout
 
 
-def test_registry_timer_and_stepper_belong_together(suite: Suite) -> None:
+def test_registry_timer_and_stepper_share_a_clock(suite: Suite) -> None:
     result = suite(
         """
         import io
@@ -106,7 +106,7 @@ def test_registry_timer_and_stepper_belong_together(suite: Suite) -> None:
             monkeypatch.setenv("WARMSET_CONFIG", "nowhere.toml")
             registry = warmset_registry()
             assert len(registry) == 0
-            registry.register_class("S", "io.StringIO")
+            registry.register("S", "io.StringIO")
             registry.get_method("S", "write")
             made.append((registry, registry.use("S").__enter__()))
 
@@ -123,12 +123,12 @@ def test_registry_timer_and_stepper_belong_together(suite: Suite) -> None:
     assert "3 passed" in result.stdout
 
 
-def test_damage_is_an_error_of_the_test(suite: Suite) -> None:
+def test_an_inconsistent_registry_is_an_error_of_the_test(suite: Suite) -> None:
     result = suite(
         """
         def test_damage(warmset_registry):
             registry = warmset_registry({"S": "io.StringIO"})
-            registry._builder._waiting[1] = None
+            registry.builder._waiting[1] = None
         """
     )
     assert result.returncode == 1
@@ -136,8 +136,8 @@ def test_damage_is_an_error_of_the_test(suite: Suite) -> None:
     assert "threads that wait for a build: 1, expected 0" in result.stdout
 
 
-def test_the_page_of_the_docs_runs(tmp_path: Path) -> None:
-    """Its fixtures' examples, as the files that they say they are."""
+def test_the_examples_in_the_docs_run(tmp_path: Path) -> None:
+    """Each example is written to the file named in its first line."""
     page = Path(__file__).parents[2] / "docs" / "testing.md"
     blocks = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```", page.read_text(), re.M | re.S)
     assert [name for name, _ in blocks] == ["conftest.py", "test_models.py"]
@@ -148,8 +148,7 @@ def test_the_page_of_the_docs_runs(tmp_path: Path) -> None:
     assert "2 passed" in result.stdout
 
 
-def test_it_is_not_loaded_unless_asked_for(suite: Suite) -> None:
-    """Nobody pays for it who has warmset installed for other reasons."""
+def test_the_plugin_is_loaded_only_on_request(suite: Suite) -> None:
     result = suite(
         """
         import sys
@@ -162,7 +161,7 @@ def test_it_is_not_loaded_unless_asked_for(suite: Suite) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_kit_needs_no_pytest() -> None:
+def test_the_package_does_not_require_pytest() -> None:
     code = (
         "import sys; sys.modules['pytest'] = None\n"
         "import warmset.testing as kit\n"

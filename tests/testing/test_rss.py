@@ -1,4 +1,4 @@
-"""Bounded memory, in one line."""
+"""Tests of `assert_bounded_rss`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ MB = 1_000_000
 BLOCK = 10 * MB
 
 
-def test_what_is_given_back_passes() -> None:
+def test_memory_of_one_run_passes() -> None:
     kept: list[bytes] = []
 
     def run() -> None:
-        kept[:] = [b"x" * BLOCK]  # of one run only, whatever the number of runs
+        kept[:] = [b"x" * BLOCK]  # replaces the block of the previous run
 
     growth = assert_bounded_rss(run, runs=5)
     assert len(growth.rss_bytes) == 5
     assert growth.largest_growth_bytes <= 20 * MB
 
 
-def test_what_is_kept_fails_with_a_table() -> None:
+def test_a_leak_fails_with_a_table() -> None:
     kept: list[bytes] = []
     with pytest.raises(AssertionError) as caught:
         assert_bounded_rss(lambda: kept.append(b"x" * BLOCK), runs=11, growth_mb=20)
     first, *table = str(caught.value).splitlines()
     assert first.startswith("RSS grew by ")
-    assert first.endswith("MB from run 1 to run 11, past the bound of 20 MB")
+    assert first.endswith("MB from run 1 to run 11, more than the bound of 20 MB")
     assert float(first.split()[3]) == pytest.approx(100, abs=15)
     assert table[0].split() == ["run", "RSS", "MB", "growth", "MB"]
     assert table[1].split()[::2] == ["1", "-"]
@@ -41,7 +41,7 @@ def test_what_is_kept_fails_with_a_table() -> None:
     assert len(table) == 12
 
 
-def test_garbage_in_cycles_is_no_growth() -> None:
+def test_garbage_in_cycles_does_not_count() -> None:
     def run() -> None:
         cycle: list[Any] = [b"x" * BLOCK]
         cycle.append(cycle)
@@ -54,7 +54,7 @@ def test_garbage_in_cycles_is_no_growth() -> None:
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, sizes_mb: list[float]) -> None:
-    """Let these be the sizes that the process has."""
+    """Replace the measurement of RSS with these values."""
     sizes: Iterator[float] = iter(sizes_mb)
     monkeypatch.setattr(rss, "resident_bytes", lambda: round(next(sizes) * MB))
 
@@ -67,7 +67,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, sizes_mb: list[float]) -> None:
         ([100, 107, 107], 7, (7, 2)),
     ],
 )
-def test_the_largest_growth_counts_and_its_bound_passes(
+def test_the_largest_growth_is_checked_and_the_bound_is_inclusive(
     monkeypatch: pytest.MonkeyPatch, sizes: list[float], bound: float, largest: tuple[int, int]
 ) -> None:
     measured(monkeypatch, sizes)
@@ -75,7 +75,7 @@ def test_the_largest_growth_counts_and_its_bound_passes(
     assert (growth.largest_growth_bytes, growth.largest_run) == (largest[0] * MB, largest[1])
 
 
-def test_a_peak_in_the_middle_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peak_before_the_last_run_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, [100, 120.1, 100])
     with pytest.raises(AssertionError, match=r"by 20\.1 MB from run 1 to run 2"):
         assert_bounded_rss(lambda: None, runs=3)
@@ -108,9 +108,9 @@ async def asynchronous_generator() -> Any:
         (asynchronous_generator, "async_generator"),
     ],
 )
-def test_what_has_not_run_is_no_run(run: Callable[[], Any], kind: str) -> None:
-    """It would pass, whatever it leaks."""
-    with pytest.raises(TypeError, match=f"run gave a {kind}, which has done nothing yet"):
+def test_a_coroutine_or_generator_function_raises(run: Callable[[], Any], kind: str) -> None:
+    """Calling it executes no code, so any leak would go unnoticed."""
+    with pytest.raises(TypeError, match=f"run returned a {kind}, which has not executed"):
         assert_bounded_rss(run)
 
 
@@ -126,7 +126,7 @@ def test_what_has_not_run_is_no_run(run: Callable[[], Any], kind: str) -> None:
         ({"warm_up_runs": -1}, ValueError, "warm_up_runs must be at least 0, got -1"),
     ],
 )
-def test_bad_arguments_are_errors(
+def test_invalid_arguments_raise(
     options: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     calls: list[int] = []
@@ -135,6 +135,6 @@ def test_bad_arguments_are_errors(
     assert calls == []
 
 
-def test_what_a_run_raises_passes_through() -> None:
+def test_errors_of_the_run_propagate() -> None:
     with pytest.raises(ZeroDivisionError):
         assert_bounded_rss(lambda: 1 / 0)

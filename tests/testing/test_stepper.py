@@ -1,4 +1,4 @@
-"""Evictions one at a time, on both cores."""
+"""Tests of `EvictionStepper`, on both cores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def step(ws: Any, timer: Any) -> Any:
-    """Make a stepper; imported late, so that it is of the registry's own copy of the package."""
+    """Create a stepper; imported here, so that it belongs to the copy of the package under test."""
     from warmset.testing import EvictionStepper
 
     return lambda registry, timer=timer: EvictionStepper(registry, timer)
@@ -20,7 +20,7 @@ def causes(events: Any) -> list[tuple[str, str]]:
 
 
 @pytest.mark.counts
-def test_size_evictions_go_by_last_use(make: Any, step: Any, samples: Any) -> None:
+def test_evict_next_evicts_the_least_recently_used(make: Any, step: Any, samples: Any) -> None:
     registry = make()
     stepper = step(registry)
     for name in ("Alpha", "Beta", "Gamma", "Alpha"):
@@ -35,19 +35,18 @@ def test_size_evictions_go_by_last_use(make: Any, step: Any, samples: Any) -> No
     assert (stats.evictions, stats.removals[0], stats.removals[1]) == (3, 0, 3)
 
 
-def test_what_it_says_next_is_what_the_bound_evicts(make: Any, step: Any) -> None:
-    """The order is that of the registry's own evictions."""
+def test_order_is_the_eviction_order_of_the_registry(make: Any, step: Any) -> None:
     registry = make(max_cache_size=3)
     for name in ("Alpha", "Beta", "Gamma", "Alpha"):
         registry.get_instance(name)
-    told: list[Any] = []
-    registry.add_listener(told.append)
+    events: list[Any] = []
+    registry.add_listener(events.append)
     expected = step(registry).order()[:1]
     registry.get_instance("Delta")
-    assert causes(told) == [(expected[0], "SIZE")]
+    assert causes(events) == [(expected[0], "SIZE")]
 
 
-def test_a_held_instance_stays(make: Any, step: Any, timer: Any) -> None:
+def test_a_held_instance_is_not_evicted(make: Any, step: Any, timer: Any) -> None:
     registry = make(cache_ttl_seconds=10.0)
     stepper = step(registry)
     with registry.use("Alpha"):
@@ -60,8 +59,25 @@ def test_a_held_instance_stays(make: Any, step: Any, timer: Any) -> None:
     assert causes(stepper.evict_next()) == [("Alpha", "SIZE")]
 
 
+def test_limits_of_classes_apply(make: Any, step: Any, timer: Any) -> None:
+    registry = make(cache_ttl_seconds=10.0)
+    registry.register("Beta", "samples.Beta", cache_ttl_seconds=3.0)
+    registry.register("Gamma", "samples.Gamma", pin=True)
+    stepper = step(registry)
+    for name in ("Alpha", "Beta", "Gamma"):
+        registry.get_instance(name)
+    assert stepper.order() == ["Alpha", "Beta"]
+    begun = timer()
+    assert causes(stepper.expire_next()) == [("Beta", "IDLE")]
+    assert timer() == pytest.approx(begun + 3.0)
+    assert causes(stepper.expire_next()) == [("Alpha", "IDLE")]
+    assert stepper.expire_next() == stepper.evict_next() == ()
+
+
 @pytest.mark.parametrize("ttl", [10.0, 0.1, 1 / 3, 12345.678])
-def test_time_passes_to_the_next_expiry(make: Any, step: Any, timer: Any, ttl: float) -> None:
+def test_expire_next_advances_the_timer_to_the_next_expiry(
+    make: Any, step: Any, timer: Any, ttl: float
+) -> None:
     registry = make(cache_ttl_seconds=ttl)
     stepper = step(registry)
     registry.get_instance("Alpha")
@@ -72,13 +88,15 @@ def test_time_passes_to_the_next_expiry(make: Any, step: Any, timer: Any, ttl: f
     assert causes(stepper.expire_next()) == [("Alpha", "IDLE")]
     assert timer() == pytest.approx(begun - ttl / 7 + ttl)
     assert registry.stats().cached == 2
-    # Used last at one moment, they expire at one moment.
+    # Instances with the same time of last use expire together.
     assert causes(stepper.expire_next()) == [("Beta", "IDLE"), ("Gamma", "IDLE")]
     assert timer() == pytest.approx(begun + ttl)
     assert stepper.expire_next() == ()
 
 
-def test_what_has_expired_already_leaves_at_once(make: Any, step: Any, timer: Any) -> None:
+def test_an_expired_instance_is_evicted_without_advancing_the_timer(
+    make: Any, step: Any, timer: Any
+) -> None:
     registry = make(cache_ttl_seconds=10.0)
     registry.get_instance("Alpha")
     timer.advance(50.0)
@@ -93,18 +111,18 @@ def test_without_a_ttl_nothing_expires(make: Any, step: Any, timer: Any) -> None
     assert timer() == 1000.0
 
 
-def test_the_timer_must_be_the_registrys(make: Any, step: Any) -> None:
+def test_expire_next_requires_the_timer_of_the_registry(make: Any, step: Any) -> None:
     from warmset.testing import FakeTimer
 
     registry = make(cache_ttl_seconds=10.0)
     registry.get_instance("Alpha")
-    with pytest.raises(ValueError, match="give the registry's timer"):
+    with pytest.raises(ValueError, match="needs the timer of the registry"):
         step(registry, None).expire_next()
-    with pytest.raises(ValueError, match="made with another timer"):
+    with pytest.raises(ValueError, match="the registry uses another timer"):
         step(registry, FakeTimer()).expire_next()
 
 
-def test_weak_instances_are_collected(make: Any, step: Any) -> None:
+def test_collect_evicts_unreferenced_weak_instances(make: Any, step: Any) -> None:
     registry = make(enable_weakref=True)
     stepper = step(registry)
     alpha, beta = registry.get_instance("Alpha"), registry.get_instance("Beta")
@@ -122,19 +140,19 @@ def test_weak_instances_are_collected(make: Any, step: Any) -> None:
 
 
 @pytest.mark.counts
-def test_what_a_closer_removes_is_of_the_same_step(make: Any, step: Any) -> None:
+def test_removals_made_by_a_closer_belong_to_the_same_step(make: Any, step: Any) -> None:
     registry = make({"Beta": "samples.Beta"})
-    registry.register_class("Alpha", "samples.Alpha", closer=lambda _: registry.discard("Beta"))
+    registry.register("Alpha", "samples.Alpha", closer=lambda _: registry.discard("Beta"))
     registry.get_instance("Alpha")
     registry.get_instance("Beta")
-    told: list[Any] = []
-    registry.add_listener(told.append)
+    heard: list[Any] = []
+    registry.add_listener(heard.append)
     events = step(registry).evict_next()
     assert causes(events) == [("Alpha", "SIZE"), ("Beta", "DISCARDED")]
-    assert causes(told) == causes(events)
+    assert causes(heard) == causes(events)
 
 
-def test_nothing_stays_behind_after_a_step(make: Any, step: Any) -> None:
+def test_a_step_leaves_no_listener_behind(make: Any, step: Any) -> None:
     registry = make()
     stepper = step(registry)
     registry.get_instance("Alpha")
@@ -142,4 +160,5 @@ def test_nothing_stays_behind_after_a_step(make: Any, step: Any) -> None:
     registry.get_instance("Alpha")
     registry.discard("Alpha")
     assert len(events) == 1
-    assert registry._listeners._listeners == ()
+    (listeners,) = registry.extensions
+    assert listeners._listeners == ()

@@ -1,4 +1,4 @@
-"""The clock that is moved by hand."""
+"""Tests of `FakeTimer`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from warmset.testing import FakeTimer
 
 
-def test_it_moves_only_by_hand() -> None:
+def test_time_passes_only_by_advance() -> None:
     timer = FakeTimer()
     assert timer() == timer() == timer.now == 1000.0
     assert timer.advance(2.5) == 1002.5
@@ -20,19 +20,19 @@ def test_it_moves_only_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-0.1, math.nan, math.inf])
-def test_it_goes_neither_back_nor_nowhere(seconds: float) -> None:
+def test_a_negative_or_infinite_step_raises(seconds: float) -> None:
     timer = FakeTimer()
     with pytest.raises(ValueError, match="seconds must be a finite number, 0 or more, got"):
         timer.advance(seconds)
     assert timer() == 1000.0
 
 
-def test_the_start_is_a_number() -> None:
+def test_the_start_must_be_a_finite_number() -> None:
     with pytest.raises(ValueError, match="start_seconds must be a finite number, got nan"):
         FakeTimer(math.nan)
 
 
-def test_each_advance_of_each_thread_counts() -> None:
+def test_no_advance_is_lost_under_threads() -> None:
     timer = FakeTimer(0.0)
     begin = threading.Barrier(4)
 

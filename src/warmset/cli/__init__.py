@@ -1,14 +1,15 @@
 """
-The command ``warmset``; nothing here is imported by the rest of the package.
+The command ``warmset``; the rest of the package does not import it.
 
-`click` and `rich` come with the extra ``cli``, so this module must import without them and say so.
+`click` and `rich` belong to the ``cli`` extra, so this module must be importable without them and
+report that they are missing.
 """
 
 from __future__ import annotations
 
 import sys
 
-from .exit_codes import BAD_FILE
+from .exit_codes import BAD_INPUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run the command line.
 
     Args:
-        arguments: The words after the command's name; None takes those of the process.
+        arguments: The arguments after the command's name; None for those of the process.
 
     Returns:
         The exit status; `exit_codes` lists them.
@@ -31,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import click  # noqa: F401
         import rich  # noqa: F401
     except ModuleNotFoundError as error:
-        # Something else that is missing is a broken installation, which the extra does not mend.
+        # Any other missing module means a broken installation, which the extra would not repair.
         if error.name is None or error.name.partition(".")[0] not in _EXTRA_PACKAGES:
             raise
         print(
             "warmset: the command line needs the 'cli' extra: pip install \"warmset[cli]\"",
             file=sys.stderr,
         )
-        return BAD_FILE
+        return BAD_INPUT
     from .app import run_app
 
     return run_app(arguments)

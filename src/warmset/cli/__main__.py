@@ -1,4 +1,4 @@
-"""``python -m warmset.cli``, the same as the command ``warmset``."""
+"""``python -m warmset.cli``: the same as the command ``warmset``."""
 
 from __future__ import annotations
 

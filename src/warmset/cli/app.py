@@ -1,4 +1,4 @@
-"""The commands: options in, a report out, and the exit status."""
+"""The commands `run` and `demo`, and the group that all commands belong to."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import click
 
 from warmset.settings import SettingsError
 
-from .app_path import app_dir_option, put_first
+from .app_dir import app_dir_option, prepend_to_import_path
 from .check import check
+from .command_error import CommandError
 from .completion import completion
-from .engine_run import checked_engine, documents_at_once, engine_options, start_workers
+from .engine import check_engine, default_workers, engine_options, start_workers
 from .exit_codes import (
-    BAD_FILE,
+    BAD_INPUT,
     CLOSED_PIPE,
     FAILED,
     GREW,
@@ -27,11 +28,10 @@ from .exit_codes import (
     PASSED,
     exit_status_help,
 )
-from .refused import Refused as _Refused
 from .report import version_text
 from .stats import stats
 from .top import top
-from .warming import Warming, profile_options, warm_up
+from .warm_up import ProfileSession, profile_options, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,39 +41,40 @@ if TYPE_CHECKING:
     from warmset import MethodRegistry
 
     from .html_report import Recorder
-    from .pipeline import Outcome, RunOptions
     from .pipeline_file import Pipeline
-    from .places import Place
+    from .pipeline_run import Outcome
+    from .run_options import RunOptions
+    from .targets import Target
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 _EPILOG = f"""
-{exit_status_help(PASSED, GREW, BAD_FILE, FAILED, INTERRUPTED, CLOSED_PIPE)}
+{exit_status_help(PASSED, GREW, BAD_INPUT, FAILED, INTERRUPTED, CLOSED_PIPE)}
 
-RSS is the resident set size of the process after each run, once the cache was cleared (unless
---no-clear), the garbage collected, and the memory that malloc holds, but that is free, given back
-(unless --no-trim: glibc's reserve changes by tens of MB from run to run). Growth is RSS less that
-of run 1, so what is loaded once and stays (modules, models at module level) does not count. Judged
-is the largest growth of any run, not that of the last: a process that must stay below a limit dies
-of its largest size. MB is 10^6 bytes.
+RSS is the resident set size of the process, measured after each run: the cache has been cleared
+(unless --no-clear), the garbage collected, and free memory of malloc returned to the system (unless
+--no-trim: glibc's reserve varies by tens of MB between runs). Growth is the difference to the RSS
+after run 1, so memory that is loaded once and kept (modules, models at module level) does not
+count. The verdict is on the largest growth of any run, not on that of the last one, because a
+memory limit applies to the largest size of a process. MB is 10^6 bytes.
 
-A step that fails is reported and counted; steps of the same document that need its result are
-skipped, everything else goes on, and the exit status stays that of the growth.
+A step that fails is reported and counted. The steps of the same document that need its result are
+skipped, all others run, and only the growth decides the exit status.
 """
 
 
 def run_app(arguments: Sequence[str] | None) -> int:
     """
-    Run the command line, given that `click` and `rich` are there.
+    Run the command line; `click` and `rich` must be installed.
 
     Args:
-        arguments: The words after the command's name; None takes those of the process.
+        arguments: The arguments after the command's name; None for those of the process.
 
     Returns:
         The exit status.
     """
     try:
-        # Not standalone: there, click turns Ctrl-C into exit status 1.
+        # In standalone mode, click would turn Ctrl-C into exit status 1.
         status = cli.main(
             args=None if arguments is None else list(arguments),
             prog_name="warmset",
@@ -86,9 +87,9 @@ def run_app(arguments: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("warmset: interrupted", err=True)
         return INTERRUPTED
-    except (BrokenPipeError, _ReaderGoneError):
-        # As in `warmset demo | head`. What is left in the buffer goes to nowhere, or the
-        # interpreter would complain when it flushes at exit.
+    except (BrokenPipeError, _ClosedPipeError):
+        # As in `warmset demo | head`. The rest of the buffer goes to the null device, because the
+        # interpreter would report an error when it flushes the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
     return status if isinstance(status, int) else PASSED
@@ -100,8 +101,8 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         context.exit()
 
 
-class _ReaderGoneError(Exception):
-    # In place of BrokenPipeError, which click would make exit status 1 of: here, that is growth.
+class _ClosedPipeError(Exception):
+    # Replaces BrokenPipeError, which click would turn into exit status 1, the status for growth.
     pass
 
 
@@ -110,9 +111,9 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except BrokenPipeError as error:
-            raise _ReaderGoneError from error
+            raise _ClosedPipeError from error
 
-    # In the order in which one needs them, not in that of the alphabet.
+    # In the order in which a new user needs them, instead of alphabetical order.
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
 
@@ -128,16 +129,16 @@ class _Commands(click.Group):
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Show the version and which core is in use.",
+    help="Show the version and the core in use.",
 )
 def cli() -> None:
     """
-    Run pipelines over an instance registry, and look into processes that have one.
+    Run pipelines over an instance registry, and inspect the registries of running processes.
 
     \b
-    Try what memory does:   warmset demo
+    A first impression:     warmset demo
     Your own pipeline:      warmset check PIPELINE.toml, then warmset run PIPELINE.toml
-    A process that runs:    warmset top, or warmset stats --json for scripts
+    A running process:      warmset top, or warmset stats --json for scripts
     """
 
 
@@ -148,13 +149,13 @@ def _run_options(command: _Command) -> _Command:
             type=click.IntRange(min=1),
             default=10,
             show_default=True,
-            help="How often to run the whole pipeline, in this process.",
+            help="Number of runs of the whole pipeline.",
         ),
         click.option(
             "--workers",
             type=click.IntRange(min=1),
-            help="Threads that work on documents; the steps of one document stay in order. By"
-            " default 1, and with --engine two for each of its workers.",
+            help="Number of threads that process documents; the steps of one document stay in"
+            " order. The default is 1, and with --engine two for each worker process.",
         ),
         click.option(
             "--clear/--no-clear",
@@ -165,29 +166,29 @@ def _run_options(command: _Command) -> _Command:
         click.option(
             "--per-run",
             is_flag=True,
-            help="Register the classes anew for each run, as Name@2 in run 2: what a pipeline does"
-            " that keys its instances by run or by tenant.",
+            help="Register the classes under new names for each run, such as Name@2 in run 2, like"
+            " a pipeline that keys its instances by run or by tenant.",
         ),
         click.option(
             "--trim/--no-trim",
             default=True,
             show_default=True,
-            help="Have the C library give free memory back before RSS is measured, and the workers"
-            " share one heap of its, for that (glibc only).",
+            help="Return free memory of the C library to the system before RSS is measured; for"
+            " this, all threads share one heap (glibc only).",
         ),
         click.option(
             "--max-growth-mb",
             type=click.FloatRange(min=0),
-            help="The largest growth since run 1 that passes; 20 by default, and with --engine 50"
-            " for each worker: the heaps of worker processes take a run more to settle.",
+            help="The largest growth since run 1 that passes. The default is 20, and with --engine"
+            " 50 for each worker process, whose heap needs one more run to settle.",
         ),
         click.option(
-            "--max-cache-size", type=int, help="Instead of the value in the file's [registry]."
+            "--max-cache-size", type=int, help="Overrides the value in the file's [registry]."
         ),
         click.option(
             "--cache-ttl-seconds",
             type=float,
-            help="Instead of the value in the file's [registry]; 0 switches expiry off.",
+            help="Overrides the value in the file's [registry]; 0 disables expiry.",
         ),
         click.option("--strict", is_flag=True, help="Stop at the first step that fails."),
         click.option(
@@ -195,22 +196,24 @@ def _run_options(command: _Command) -> _Command:
             "json_file",
             type=click.Path(dir_okay=False, writable=True, path_type=Path),
             metavar="FILE",
-            help="Write the report as JSON, too.",
+            help="Also write the report as JSON.",
         ),
         click.option(
             "--report",
             "report_file",
             type=click.Path(dir_okay=False, path_type=Path),
             metavar="FILE.html",
-            help="Write the report as one HTML page with plots, too; needs the extra 'report'.",
+            help="Also write the report as an HTML page with plots; needs the 'report' extra.",
         ),
         click.option(
             "--serve",
             is_flag=True,
-            help="Let `warmset top` and `warmset stats` look at the registry while it runs.",
+            help="Serve a live view for `warmset top` and `warmset stats` during the runs.",
         ),
         click.option(
-            "--allow-changes", is_flag=True, help="With --serve: let `warmset top` evict and clear."
+            "--allow-changes",
+            is_flag=True,
+            help="With --serve: let `warmset top` evict, clear, pin and unpin.",
         ),
     ]
     for option in reversed(options):
@@ -218,40 +221,42 @@ def _run_options(command: _Command) -> _Command:
     return engine_options(profile_options(command))
 
 
-@cli.command(epilog=_EPILOG, short_help="Run a pipeline N times and judge the growth of memory.")
+@cli.command(
+    epilog=_EPILOG, short_help="Run a pipeline several times and check the growth of memory."
+)
 @click.argument("pipeline_toml", metavar="PIPELINE.toml", type=click.Path(path_type=Path))
 @app_dir_option
 @_run_options
 def run(pipeline_toml: Path, app_dir: Path, **options: Any) -> int:
     """
-    Run the pipeline in a file N times and judge the growth of memory.
+    Run the pipeline in a file several times and check the growth of memory.
 
     The file has the tables [registry], [classes], [build] or [rules], [documents] and [[steps]];
     the demo's file (see `warmset demo --show`) is a commented example.
     """
     from .pipeline_file import load_pipeline
 
-    with _bad_input():
+    with _settings_errors():
         pipeline = load_pipeline(pipeline_toml)
-    put_first(app_dir)
+    prepend_to_import_path(app_dir)
     return _execute(pipeline, **options)
 
 
-@cli.command(epilog=_EPILOG, short_help="Run the shipped pipeline: real classes, real text.")
+@cli.command(epilog=_EPILOG, short_help="Run the built-in demo pipeline.")
 @click.option(
     "--documents",
     multiple=True,
     metavar="GLOB",
-    help="Text files instead of the shipped documents; may be given more than once.",
+    help="Text files to use instead of the built-in documents; may be given more than once.",
 )
-@click.option("--show", is_flag=True, help="Print the demo's pipeline file and run nothing.")
+@click.option("--show", is_flag=True, help="Print the demo's pipeline file without running it.")
 @_run_options
 def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
     """
-    Run the shipped pipeline: classes of other people's packages over Python's help topics.
+    Run the built-in demo pipeline: classes of third-party packages over Python's help topics.
 
-    Needs the extra 'demo' and no network. Unless they are set, the variables that limit the threads
-    of numerical libraries are set to 1 for this process, for a stable RSS.
+    Needs the 'demo' extra and no network. For a stable RSS, the environment variables that limit
+    the threads of numerical libraries are set to 1 for this process, unless they are already set.
     """
     from .demo import PIPELINE_FILE, check_packages, prepare_process
     from .pipeline_file import load_pipeline
@@ -261,7 +266,7 @@ def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
         return PASSED
     check_packages()
     prepare_process()
-    with _bad_input():
+    with _settings_errors():
         pipeline = load_pipeline(PIPELINE_FILE)
     if documents:
         assert pipeline.documents is not None
@@ -271,11 +276,11 @@ def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
 
 
 @contextmanager
-def _bad_input() -> Iterator[None]:
+def _settings_errors() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        raise _Refused(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 def _execute(
@@ -300,18 +305,18 @@ def _execute(
 
     from . import report
     from .documents import load_documents
-    from .pipeline import RunOptions
+    from .run_options import RunOptions
 
-    watching = {
+    local_options = {
         "serve": serve,
         "report_file": report_file,
         "record_profile": record_profile,
         "warm_up": warm_up,
     }
-    chosen = checked_engine(engine, address, engine_workers, watching)
+    selected = check_engine(engine, address, engine_workers, local_options)
     if max_growth_mb is None:
-        max_growth_mb = 20.0 if chosen.name is None else 50.0
-    run_options = RunOptions(workers=workers or documents_at_once(chosen), **options)
+        max_growth_mb = 20.0 if selected.name is None else 50.0
+    run_options = RunOptions(workers=workers or default_workers(selected), **options)
     given = {"max_cache_size": max_cache_size, "cache_ttl_seconds": cache_ttl_seconds}
     changes = {key: value for key, value in given.items() if value is not None}
     try:
@@ -320,25 +325,27 @@ def _execute(
         raise click.UsageError(str(error)) from error
     pipeline = replace(pipeline, settings=settings)
     if json_file is not None and not json_file.parent.is_dir():
-        # Known before the runs, not after them.
+        # Reported before the runs instead of after them.
         raise click.UsageError(f"--json: no directory {str(json_file.parent)!r}")
     if allow_changes and not serve:
-        raise click.UsageError("--allow-changes goes with --serve")
-    warming = Warming(record_profile, warm_up, per_run=run_options.per_run)
-    recorder = None if report_file is None else _page_recorder(report_file, pipeline, run_options)
-    with _bad_input():
+        raise click.UsageError("--allow-changes needs --serve")
+    profiles = ProfileSession(record_profile, warm_up, per_run=run_options.per_run)
+    recorder = None if report_file is None else _make_recorder(report_file, pipeline, run_options)
+    with _settings_errors():
         source = pipeline.documents
         documents = load_documents(source, pipeline.file) if source is not None else ()
     if run_options.trim and run_options.workers > 1:
         share_one_heap()
-    click.echo(report.headline(pipeline, len(documents), run_options, chosen.text))
-    server = _server(pipeline, allow_changes) if serve else None
-    place = None
-    if chosen.name is not None:
-        place = start_workers(chosen, pipeline, documents, run_options)
-    outcome = _with_progress(pipeline, documents, run_options, recorder, server, warming, place)
-    if warming.report is not None:
-        click.echo(f"warm-up: {warming.report}")
+    click.echo(report.headline(pipeline, len(documents), run_options, selected.text))
+    start_serving = _live_view_starter(pipeline, allow_changes) if serve else None
+    target = None
+    if selected.name is not None:
+        target = start_workers(selected, pipeline, documents, run_options)
+    outcome = _with_progress(
+        pipeline, documents, run_options, recorder, start_serving, profiles, target
+    )
+    if profiles.report is not None:
+        click.echo(f"warm-up: {profiles.report}")
     verdict = report.judge(outcome, max_growth_mb)
     if outcome.records:
         report.print_table(outcome.records, sys.stdout)
@@ -347,64 +354,68 @@ def _execute(
     for line in (*report.failure_lines(outcome), *report.survivor_lines(outcome)):
         click.echo(line)
     if outcome.ended == "interrupted":
-        click.echo(f"interrupted in run {len(outcome.records) + 1}, which is not in the table")
+        click.echo(
+            f"interrupted in run {len(outcome.records) + 1}, which the table does not contain"
+        )
     click.echo(verdict.text)
     if json_file is not None:
         data = report.as_data(pipeline, len(documents), run_options, outcome, verdict)
-        data["engine"] = None if chosen.name is None else chosen._asdict()
-        if warming.report is not None:
-            data["warm_up"] = warming.report.as_dict()
+        data["engine"] = None if selected.name is None else selected._asdict()
+        if profiles.report is not None:
+            data["warm_up"] = profiles.report.as_dict()
         try:
             json_file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise _Refused(f"--json: cannot write {str(json_file)!r}: {error.strerror}") from error
+            raise CommandError(
+                f"--json: cannot write {str(json_file)!r}: {error.strerror}"
+            ) from error
     if report_file is not None and recorder is not None:
         from .html_report import write_report
 
         arguments = (pipeline, len(documents), run_options, outcome, verdict, recorder)
-        with _writing(report_file):
+        with _write_errors(report_file):
             write_report(report_file, *arguments)
-    warming.save()
+    profiles.save()
     return report.exit_status(outcome, verdict)
 
 
-def _page_recorder(target: Path, pipeline: Pipeline, options: RunOptions) -> Recorder:
-    # Whatever would keep the page from being written is known before the runs, not after them.
+def _make_recorder(target: Path, pipeline: Pipeline, options: RunOptions) -> Recorder:
+    # Errors that would prevent the page from being written are reported before the runs.
     from .html_report import Recorder, check_target, missing_packages
 
     missing = missing_packages()
     if missing:
-        raise _Refused(
+        raise CommandError(
             f"--report needs the 'report' extra: pip install \"warmset[report]\""
             f" (not installed: {', '.join(missing)})"
         )
-    with _writing(target):
+    with _write_errors(target):
         check_target(target)
     return Recorder(list(pipeline.class_paths), per_run=options.per_run)
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[None]:
+def _write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _Refused(
+        raise CommandError(
             f"--report: cannot write {str(target)!r}: {error.strerror or error}"
         ) from error
 
 
-def _server(pipeline: Pipeline, allow_changes: bool) -> Callable[[MethodRegistry], None]:
+def _live_view_starter(pipeline: Pipeline, allow_changes: bool) -> Callable[[MethodRegistry], None]:
     from warmset.observe.protocol import LiveViewError
     from warmset.observe.serving import serve
 
     def start(registry: MethodRegistry) -> None:
         name = Path(pipeline.file).stem
         if name.isdigit():
-            name = f"pipeline-{name}"  # a number would be taken for a process
+            name = f"pipeline-{name}"  # `warmset top` takes a number for a PID
         try:
             serve(registry, name=name, allow_changes=allow_changes)
         except LiveViewError as error:
-            raise _Refused(f"--serve: {error}") from error
+            raise CommandError(f"--serve: {error}") from error
         click.echo(f"served as {name!r}: warmset top {os.getpid()}", err=True)
 
     return start
@@ -415,33 +426,33 @@ def _with_progress(
     documents: Sequence[Any],
     options: RunOptions,
     recorder: Recorder | None,
-    server: Callable[[MethodRegistry], None] | None,
-    warming: Warming,
-    place: Place | None,
+    start_serving: Callable[[MethodRegistry], None] | None,
+    profiles: ProfileSession,
+    target: Target | None,
 ) -> Outcome:
     from rich.console import Console
 
-    from .pipeline import run_at, run_pipeline
+    from .pipeline_run import run_on, run_pipeline
 
-    def run(**watched: Any) -> Outcome:
-        if place is None:
-            return run_pipeline(pipeline, documents, options, watch=watch, **watched)
-        return run_at(place, pipeline, documents, options, **watched)
+    def run(**callbacks: Any) -> Outcome:
+        if target is None:
+            return run_pipeline(pipeline, documents, options, watch=watch, **callbacks)
+        return run_on(target, pipeline, documents, options, **callbacks)
 
     def watch(registry: MethodRegistry) -> None:
-        if server is not None:
-            server(registry)
+        if start_serving is not None:
+            start_serving(registry)
         if recorder is not None:
             recorder.watch(registry)
-        warming.watch(registry, shown)
+        profiles.start(registry, display)
 
-    shown: Progress | None = None
-    watching: dict[str, Any] = {}
+    display: Progress | None = None
+    callbacks: dict[str, Any] = {}
     if recorder is not None:
-        watching["on_run"] = recorder.on_run
+        callbacks["on_run"] = recorder.on_run
     console = Console(stderr=True)
     if not console.is_terminal:
-        return run(**watching)
+        return run(**callbacks)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     steps = sum(len(documents) if step.per_document else 1 for step in pipeline.steps)
@@ -452,7 +463,7 @@ def _with_progress(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        shown = progress
+        display = progress
         task = progress.add_task("run 1", total=steps * options.runs)
 
         def on_run(number: int) -> None:

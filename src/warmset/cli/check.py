@@ -1,9 +1,9 @@
 """
-``warmset check``: all that is wrong with a pipeline, found without building anything.
+``warmset check``: finds all errors in a pipeline file without building an instance.
 
-What is named is imported: classes, rules, the source of documents. No constructor, rule or method
-is called. What cannot be known without that (a method that a rule's own kind of instance may have,
-or one that a constructor sets) is told as a note and is no fault.
+Classes, rules and the source of the documents are imported. No constructor, rule or method is
+called. A method that may exist only on the instance, because a rule returns another class or a
+constructor sets it, is reported as a note instead of an error.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from warmset.errors import ArgumentValidationError, MethodRegistryError
-from warmset.resolver import import_dotted, near_names, resolve, told
+from warmset.resolver import error_text, import_dotted, near_names, resolve
 from warmset.routing import compile_plan
 from warmset.settings import SettingsError
 
-from .app_path import app_dir_option, put_first
-from .exit_codes import BAD_FILE, PASSED, exit_status_help
-from .faults import fault
+from .app_dir import app_dir_option, prepend_to_import_path
+from .command_error import CommandError
+from .exit_codes import BAD_INPUT, PASSED, exit_status_help
+from .file_errors import file_error
 from .pipeline_file import Reference, read_pipeline
-from .refused import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from .pipeline_file import Pipeline, Step
 
 _EPILOG = f"""
-{exit_status_help(PASSED, BAD_FILE)}
+{exit_status_help(PASSED, BAD_INPUT)}
 
-All faults are listed, each in a line, and not only the first. Nothing is built: that a constructor
-fails, or a rule gives something else than its class, is found by `warmset run --runs 1`.
+All errors are listed, one in each line. No instance is built: to find constructors that fail and
+rules that return an unexpected object, use `warmset run --runs 1`.
 """
 
 
@@ -46,29 +46,29 @@ fails, or a rule gives something else than its class, is found by `warmset run -
 @app_dir_option
 def check(pipeline_toml: Path, app_dir: Path) -> int:
     """
-    List what is wrong with a pipeline file, without running it.
+    List the errors in a pipeline file, without running it.
 
-    Imports every class, rule and source that the file names, and looks for methods and their
-    arguments.
+    Imports every class, rule and document source that the file names, and checks the methods and
+    the arguments of the steps.
     """
     try:
-        pipeline, faults = read_pipeline(pipeline_toml)
+        pipeline, errors = read_pipeline(pipeline_toml)
     except SettingsError as error:
-        raise Refused(str(error)) from error
-    put_first(app_dir)
+        raise CommandError(str(error)) from error
+    prepend_to_import_path(app_dir)
     checker = _Checker(pipeline)
     checker.run()
-    lines = [*map(str, faults), *checker.faults]
+    lines = [*map(str, errors), *checker.errors]
     for line in lines:
         click.echo(line)
     for line in checker.notes:
         click.echo(f"note: {line}")
     if lines:
-        click.echo(f"{len(lines)} fault{'' if len(lines) == 1 else 's'}")
-        return BAD_FILE
+        click.echo(f"{len(lines)} error{'' if len(lines) == 1 else 's'}")
+        return BAD_INPUT
     click.echo(
         f"{pipeline.file}: {len(pipeline.class_paths)} classes and {len(pipeline.steps)} steps"
-        " are sound"
+        " are valid"
     )
     return PASSED
 
@@ -76,7 +76,7 @@ def check(pipeline_toml: Path, app_dir: Path) -> int:
 class _Checker:
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
-        self.faults: list[str] = []
+        self.errors: list[str] = []
         self.notes: list[str] = []
         self._classes: dict[str, type] = {}
 
@@ -95,28 +95,30 @@ class _Checker:
             if cls is not None:
                 self._check_step(step, cls)
 
-    def _fault(
+    def _error(
         self, table: str, key: str, value: object, expected: str, near: Iterable[str] = ()
     ) -> None:
-        error = fault(self.pipeline.file, table, key, value, expected, near=near)
-        self.faults.append(str(error))
+        error = file_error(self.pipeline.file, table, key, value, expected, near=near)
+        self.errors.append(str(error))
 
     def _import_class(self, name: str, path: str) -> None:
         try:
             self._classes[name] = resolve(name, path)
         except MethodRegistryError as error:
-            self.faults.append(f"{self.pipeline.file}: [classes]: {error}")
+            self.errors.append(f"{self.pipeline.file}: [classes]: {error}")
         except SystemExit as error:
-            self._fault("classes", name, path, f"a module that can be imported ({told(error)})")
+            self._error(
+                "classes", name, path, f"a module that can be imported ({error_text(error)})"
+            )
 
     def _import_callable(self, table: str, key: str, path: str) -> None:
         try:
             found = import_dotted(path)
         except (ImportError, SystemExit) as error:
-            self._fault(table, key, path, f"a callable that can be imported: {told(error)}")
+            self._error(table, key, path, f"a callable that can be imported: {error_text(error)}")
             return
         if not callable(found):
-            self._fault(table, key, path, f"a callable, not {type(found).__name__}")
+            self._error(table, key, path, f"a callable, not {type(found).__name__}")
 
     def _check_documents(self) -> None:
         source = self.pipeline.documents
@@ -127,46 +129,46 @@ class _Checker:
         for pattern in source.files:
             rooted = os.path.join(glob.escape(str(source.base)), pattern)
             if not any(os.path.isfile(path) for path in glob.iglob(rooted, recursive=True)):
-                self._fault("documents", "files", pattern, "a glob that matches a file")
+                self._error("documents", "files", pattern, "a glob that matches a file")
 
     def _check_step(self, step: Step, cls: type) -> None:
         where = f"step {step.name!r}"
         missing = object()
         method = inspect.getattr_static(cls, step.method, missing)
         if method is missing:
-            why = self._may_have(step, cls)
+            why = self._why_undecided(step, cls)
             if why:
                 self.notes.append(
-                    f"{where}: {cls.__qualname__} has no {step.method!r} that can be seen: {why}"
+                    f"{where}: {cls.__qualname__} has no visible method {step.method!r}: {why}"
                 )
                 return
             names = [name for name in dir(cls) if not name.startswith("_")]
             expected = f"a method of {cls.__module__}.{cls.__qualname__}"
-            self._fault(f"steps.{step.name}", "method", step.method, expected, names)
+            self._error(f"steps.{step.name}", "method", step.method, expected, names)
             return
         if isinstance(method, (staticmethod, classmethod)) or inspect.isroutine(method):
             self._match(
                 f"steps.{step.name}",
                 step.class_name,
                 step.method,
-                _Bound(cls, step.method, method).signed(),
+                _Bound(cls, step.method, method).as_callable(),
                 step.arguments,
             )
         elif isinstance(method, property) or not callable(method):
             if hasattr(type(method), "__get__"):
-                return  # it gives what it gives only for an instance
+                return  # a descriptor: its value is known only for an instance
             kind = type(method).__name__
-            self._fault(f"steps.{step.name}", "method", step.method, f"a method, not {kind}")
+            self._error(f"steps.{step.name}", "method", step.method, f"a method, not {kind}")
 
-    def _may_have(self, step: Step, cls: type) -> str:
-        """Why an instance may have a method that its class has not; empty if it may not."""
+    def _why_undecided(self, step: Step, cls: type) -> str:
+        """Why an instance may have a method that its class lacks; empty if it cannot."""
         if step.class_name in self.pipeline.rules:
-            return "its rule may build something that has"
+            return "its rule may return an instance of another class"
         if hasattr(cls, "__getattr__"):
-            return "it has a __getattr__"
+            return "the class defines __getattr__"
         for base in cls.__mro__:
             if step.method in vars(base).get("__annotations__", {}):
-                return "it is only annotated"
+                return "it is annotated without a value"
             constructor = vars(base).get("__init__")
             code = getattr(constructor, "__code__", None)
             if code is not None and any(
@@ -184,43 +186,43 @@ class _Checker:
         target: Callable[..., Any] | None,
         arguments: Any,
     ) -> None:
-        """Compare the names of arguments, and the literals among their values."""
+        """Compare the names and literal values of the arguments with the signature."""
         if target is None:
             return
         try:
             plan = compile_plan(target)
             plan.route(class_name, what, dict(arguments))
         except ArgumentValidationError as error:
-            taken = _parameters(target)
+            parameters = _parameters(target)
             for name in error.missing:
-                self._fault(table, "arguments", dict(arguments), f"{name!r} too, for {what}")
+                self._error(table, "arguments", dict(arguments), f"also {name!r}, for {what}")
             for name in error.unexpected:
-                near = near_names(name, taken)
+                near = near_names(name, parameters)
                 hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
-                self.faults.append(
+                self.errors.append(
                     f"{self.pipeline.file}: [{table}]: {what} takes no argument"
-                    f" {name!r}{hint}; expected {', '.join(taken) or 'none'}"
+                    f" {name!r}{hint}; expected {', '.join(parameters) or 'none'}"
                 )
             for name, text in error.mistyped.items():
-                if not _is_put_in(arguments[name]):
+                if not _is_filled_in(arguments[name]):
                     expected = text.removeprefix("expected ")
-                    self._fault(table, f"arguments.{name}", arguments[name], expected)
+                    self._error(table, f"arguments.{name}", arguments[name], expected)
 
 
 class _Bound:
-    # A method as an instance would show it, without an instance: its signature less the first one.
+    # A method bound without an instance: its signature without the first parameter.
 
     def __init__(self, cls: type, name: str, method: object) -> None:
         self._cls, self._name, self._method = cls, name, method
 
-    def signed(self) -> Callable[..., Any] | None:
+    def as_callable(self) -> Callable[..., Any] | None:
         found = getattr(self._cls, self._name)
         if isinstance(self._method, (staticmethod, classmethod)):
             return found  # type: ignore[no-any-return]
         try:
             signature = inspect.signature(found)
         except Exception:
-            return None  # as many built-in methods, which then take anything
+            return None  # as with many built-in methods; any argument is accepted
         parameters = list(signature.parameters.values())
         if not parameters:
             return None
@@ -231,10 +233,10 @@ class _Bound:
             del parameters[0]
 
         def method(*arguments: Any, **named: Any) -> None:
-            raise AssertionError("nothing is called")
+            raise AssertionError("check calls no method")
 
         method.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        method.__wrapped__ = found  # type: ignore[attr-defined]  # where its annotations mean something
+        method.__wrapped__ = found  # type: ignore[attr-defined]  # its annotations are resolved there
         return method
 
 
@@ -246,6 +248,6 @@ def _parameters(target: Callable[..., Any]) -> list[str]:
     ]
 
 
-def _is_put_in(value: object) -> bool:
-    """Whether a run puts the value in, so that its type is not known yet."""
+def _is_filled_in(value: object) -> bool:
+    """Whether a run fills the value in, so that its type is not known yet."""
     return value is None or isinstance(value, Reference)

@@ -1,16 +1,16 @@
-"""``warmset completion``: prints the script that completes commands, options and live names."""
+"""``warmset completion``: prints a shell's completion script."""
 
 from __future__ import annotations
 
 import click
 from click.shell_completion import get_completion_class
 
+from .command_error import CommandError
 from .exit_codes import PASSED
-from .refused import Refused
 
 _EPILOG = """
 \b
-Put into the file that your shell reads at its start:
+Add the line for your shell to its startup file:
   bash  eval "$(warmset completion bash)"     ~/.bashrc
   zsh   eval "$(warmset completion zsh)"      ~/.zshrc
   fish  warmset completion fish | source      ~/.config/fish/config.fish
@@ -24,10 +24,10 @@ def completion(context: click.Context, shell: str) -> int:
     """
     Print the completion script of a shell.
 
-    It completes commands, options, files, and the PID or NAME of what is served just now.
+    It completes commands, options, files, and the PID or NAME of registries that are being served.
     """
     kind = get_completion_class(shell)
     if kind is None:
-        raise Refused(f"click does not know how to complete in {shell}")
+        raise CommandError(f"click has no completion for {shell}")
     click.echo(kind(context.find_root().command, {}, "warmset", "_WARMSET_COMPLETE").source())
     return PASSED

@@ -1,4 +1,4 @@
-"""Documents, rules and process of ``warmset demo``; the pipeline itself is in ``demo.toml``."""
+"""Documents, rules and process set-up of ``warmset demo``; ``demo.toml`` is its pipeline file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .refused import Refused
+from .command_error import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .documents import Document
-    from .pipeline_rules import RunRegistry
+    from .pipeline_classes import RunRegistry
 
 PIPELINE_FILE = Path(__file__).with_name("demo.toml")
 
-# Module -> the name that it is installed by.
+# Module -> the name of its package.
 _PACKAGES = {
     "langid": "langid",
     "pysbd": "pysbd",
@@ -27,31 +27,31 @@ _PACKAGES = {
     "vaderSentiment": "vaderSentiment",
     "wordllama": "wordllama",
 }
-# How many dimensions the texts are reduced to, and how many neighbours are looked for, at most.
+# The most dimensions that a text is reduced to, and the most neighbours to search for.
 _DIMENSIONS = 50
 _NEIGHBOURS = 5
 
 
 def missing_packages() -> list[str]:
     """
-    Find which packages of the extra ``demo`` are not installed.
+    Find the packages of the ``demo`` extra that are not installed.
 
     Returns:
-        The names that they are installed by.
+        The names of the packages.
     """
     return [name for module, name in _PACKAGES.items() if find_spec(module) is None]
 
 
 def check_packages() -> None:
     """
-    See to it that the demo can run.
+    Check that the packages of the demo are installed.
 
     Raises:
-        Refused: A package of the extra ``demo`` is missing; with what to install.
+        CommandError: A package is missing; the message names it and the extra to install.
     """
     missing = missing_packages()
     if missing:
-        raise Refused(
+        raise CommandError(
             f"the demo needs the 'demo' extra: pip install \"warmset[demo]\""
             f" (not installed: {', '.join(missing)})"
         )
@@ -59,11 +59,11 @@ def check_packages() -> None:
 
 def prepare_process() -> None:
     """
-    Set up the process before numerical libraries are imported, for a stable RSS.
+    Set up the process for a stable RSS, before numerical libraries are imported.
 
-    One thread each, since each thread of theirs has memory of its own; no attempt at the network;
-    and logging as it was, which wordllama would switch on for the whole process. Variables that
-    are set already stay as they are.
+    Each library is limited to one thread, because every further thread has memory of its own.
+    Network access is disabled. Logging is configured here because wordllama would otherwise enable
+    it for the whole process. Environment variables that are already set are not changed.
     """
     for variable in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "RAYON"):
         os.environ.setdefault(f"{variable}_NUM_THREADS", "1")
@@ -74,10 +74,10 @@ def prepare_process() -> None:
 
 def help_topics() -> Iterator[tuple[str, str]]:
     """
-    Give the texts behind ``help("TOPIC")``.
+    Yield the texts of ``help("TOPIC")``.
 
     Returns:
-        (name, text), by name.
+        Pairs of name and text, sorted by name.
     """
     from pydoc_data.topics import topics
 
@@ -86,7 +86,7 @@ def help_topics() -> Iterator[tuple[str, str]]:
 
 def build_language(cls: Any) -> Any:
     """
-    Build langid's identifier from the model that its module holds as text.
+    Build langid's identifier from the model that its module contains as text.
 
     Args:
         cls: The class.
@@ -99,7 +99,7 @@ def build_language(cls: Any) -> Any:
 
 def build_tfidf(cls: Any, documents: Sequence[Document]) -> Any:
     """
-    Build a vectorizer of words and pairs of words, fitted on all documents.
+    Build a vectorizer for words and word pairs, fitted on all documents.
 
     Args:
         cls: The class.
@@ -117,24 +117,24 @@ def build_lsa(cls: Any, registry: RunRegistry, documents: Sequence[Document]) ->
 
     Args:
         cls: The class.
-        registry: Has the fitted vectorizer.
+        registry: Provides the fitted vectorizer.
         documents: The documents of the pipeline.
 
     Returns:
         The instance.
     """
     vectors = _vectors(registry, documents)
-    # A fixed seed: each run must do the same work.
+    # The seed is fixed so that every run does the same work.
     return cls(n_components=min(_DIMENSIONS, vectors.shape[1]), random_state=0).fit(vectors)
 
 
 def build_topics(cls: Any, registry: RunRegistry, documents: Sequence[Document]) -> Any:
     """
-    Build a classifier that tells which document a text is from.
+    Build a classifier that predicts which document a text comes from.
 
     Args:
         cls: The class.
-        registry: Has the fitted vectorizer.
+        registry: Provides the fitted vectorizer.
         documents: The documents of the pipeline.
 
     Returns:
@@ -146,11 +146,11 @@ def build_topics(cls: Any, registry: RunRegistry, documents: Sequence[Document])
 
 def build_neighbours(cls: Any, registry: RunRegistry, documents: Sequence[Document]) -> Any:
     """
-    Build an index of the reduced documents.
+    Build a nearest-neighbour index of the reduced documents.
 
     Args:
         cls: The class.
-        registry: Has the fitted vectorizer and the fitted analysis.
+        registry: Provides the fitted vectorizer and the fitted analysis.
         documents: The documents of the pipeline.
 
     Returns:
@@ -162,16 +162,16 @@ def build_neighbours(cls: Any, registry: RunRegistry, documents: Sequence[Docume
 
 def build_embedder(cls: Any) -> Any:
     """
-    Build wordllama's embedder from the files in its package, without its attempt at a download.
+    Build wordllama's embedder from the files in its package, without a download.
 
     Args:
-        cls: The class, which is what wordllama's loader builds.
+        cls: The class, which must be the one that wordllama's loader builds.
 
     Returns:
         The instance.
     """
     wordllama = import_module("wordllama")
-    # The package holds its files where the loader looks for downloads: weights/, tokenizers/.
+    # The package stores its files in the layout of the download cache: weights/, tokenizers/.
     directory = Path(str(wordllama.__file__)).parent
     embedder = wordllama.WordLlama.load(cache_dir=directory, disable_download=True)
     if not isinstance(embedder, cls):

@@ -1,4 +1,4 @@
-"""The screen of ``warmset top --host``, made with Textual."""
+"""The screen of ``warmset top --host``, a Textual application."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Static
 
-from .host import HEADINGS, RIGHT, look
-from .refused import Refused
+from .command_error import CommandError
+from .host_view import HEADINGS, RIGHT_ALIGNED, read_host
 
 if TYPE_CHECKING:
-    from .host import HostView
+    from .host_view import HostView
 
 
-class HostTop(App[None]):
+class HostApp(App[None]):
     """
-    Shows the processes of a budget until it is left.
+    Shows the processes of a budget until the user quits.
 
     Args:
-        budget: Its name.
-        interval_seconds: How often to look.
+        budget: The name of the budget.
+        interval_seconds: Seconds between two updates.
 
     Raises:
-        Refused: There is no budget of this name.
+        CommandError: There is no budget of this name.
     """
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #figures { height: 2; padding: 0 1; }
-    #figures.giving { color: $warning; }
-    #figures.fault { color: $error; }
+    #summary { height: 2; padding: 0 1; }
+    #summary.evicting { color: $warning; }
+    #summary.error { color: $error; }
     DataTable { height: 1fr; scrollbar-size-horizontal: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,49 +46,52 @@ class HostTop(App[None]):
         self._budget = budget
         self._interval = interval_seconds
         self._paused = False
-        self._view: HostView = look(budget)  # fails before there is a screen
+        self._view: HostView = read_host(budget)  # an error must be raised before the screen opens
 
     def compose(self) -> ComposeResult:
-        yield Static(id="figures")
+        yield Static(id="summary")
         yield DataTable(cursor_type="row", zebra_stripes=True)
         yield Footer()
 
     def on_mount(self) -> None:
         table = self.query_one(DataTable)
         for heading in HEADINGS:
-            table.add_column(Text(heading, justify="right" if heading in RIGHT else "left"))
+            table.add_column(Text(heading, justify="right" if heading in RIGHT_ALIGNED else "left"))
         self._show()
-        self.set_interval(self._interval, self._look)
+        self.set_interval(self._interval, self._update)
 
     def action_pause(self) -> None:
         self._paused = not self._paused
         self._show()
 
-    def _look(self) -> None:
-        # A file of some kilobytes: no thread is needed for that.
+    def _update(self) -> None:
+        # The table is a file of a few kilobytes, so no thread is needed to read it.
         if self._paused:
             return
         try:
-            self._view = look(self._budget)
-        except Refused as error:
-            figures = self.query_one("#figures", Static)
-            figures.set_class(True, "fault")
-            figures.update(Text(str(error)))
+            self._view = read_host(self._budget)
+        except CommandError as error:
+            summary = self.query_one("#summary", Static)
+            summary.set_class(True, "error")
+            summary.update(Text(str(error)))
             return
         self._show()
 
     def _show(self) -> None:
-        figures = self.query_one("#figures", Static)
-        figures.set_class(False, "fault")
-        figures.set_class(self._view.relieving, "giving")
-        figures.update(Text(self._view.text + ("   paused" if self._paused else "")))
+        summary = self.query_one("#summary", Static)
+        summary.set_class(False, "error")
+        summary.set_class(self._view.relieving, "evicting")
+        summary.update(Text(self._view.text + ("   paused" if self._paused else "")))
         table = self.query_one(DataTable)
         row = table.cursor_row
         table.clear()
         for line in self._view.lines():
             cells = zip(HEADINGS, line, strict=True)
             table.add_row(
-                *(Text(cell, justify="right" if h in RIGHT else "left") for h, cell in cells)
+                *(
+                    Text(cell, justify="right" if heading in RIGHT_ALIGNED else "left")
+                    for heading, cell in cells
+                )
             )
         if table.row_count:
             table.move_cursor(row=min(row, table.row_count - 1))

@@ -1,11 +1,11 @@
 """
-The pipeline file: read, checked as a whole, and turned into immutable values.
+Reads a pipeline file, checks it as a whole, and returns it as immutable values.
 
-Whatever can be known to be wrong without importing a class is refused here, so that a run does not
-stop in the middle for a misspelt name. Classes, rules and the source of the documents are imported
-by the run.
+Every error that can be found without importing a class is reported here, so that a run does not
+fail halfway because of a misspelt name. The run imports the classes, the rules and the source of
+the documents.
 
-A string that begins with ``$`` is a reference, wherever it stands in the arguments of a step:
+A string that begins with ``$`` anywhere in the arguments of a step is a reference:
 ``$document.name``, ``$document.text``, ``$documents.names``, ``$documents.texts`` and
 ``$steps.NAME``; ``$$`` stands for a literal dollar.
 """
@@ -18,11 +18,12 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmset.resolver import shown
-from warmset.settings import RegistrySettings, SettingsError, unknown_keys
+from warmset.resolver import safe_repr
+from warmset.settings import RegistrySettings, SettingsError
 from warmset.settings_file import check_classes, load_toml
+from warmset.toml_tables import unknown_keys
 
-from .faults import Faults, fault
+from .file_errors import ErrorCollector, file_error
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +38,7 @@ _STEP_PREFIX = "$steps."
 @dataclass(frozen=True, slots=True)
 class Reference:
     """
-    A value that a run puts in: of the document, of all documents, or of an earlier step.
+    A value that the run fills in: of the document, of all documents, or of an earlier step.
 
     Args:
         scope: ``"document"``, ``"documents"`` or ``"steps"``.
@@ -54,12 +55,12 @@ class Step:
     One call of a method.
 
     Args:
-        name: Unique in the pipeline.
+        name: The name of the step, unique in the pipeline.
         class_name: The class name in ``[classes]``.
-        method: The method.
-        per_document: Whether it is called for each document, or once per run before them.
-        arguments: Keyword -> value, with `Reference` for what is put in.
-        needs: The names of the steps whose results it takes.
+        method: The name of the method.
+        per_document: Whether it is called for each document, or once per run before all documents.
+        arguments: Keyword -> value; a `Reference` is filled in by the run.
+        needs: The names of the steps whose results it uses.
     """
 
     name: str
@@ -73,15 +74,15 @@ class Step:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentSource:
     """
-    Where the documents come from: files, or a callable, never both.
+    The source of the documents: either files or a callable.
 
     Args:
         base: The directory that relative globs start from.
-        files: Globs; empty where there is a `source`.
+        files: Globs; empty if there is a `source`.
         source: Dotted path to a callable that yields (name, text).
-        limit: The most documents to take.
-        max_characters: The most characters to take of each.
-        encoding: Of the files.
+        limit: The most documents to load; None for no limit.
+        max_characters: The most characters to keep of each document; None for no limit.
+        encoding: The encoding of the files.
     """
 
     base: Path
@@ -95,16 +96,16 @@ class DocumentSource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     """
-    A pipeline file, checked.
+    The contents of a valid pipeline file.
 
     Args:
-        file: The file, as it was named.
+        file: The path of the file, as it was given.
         settings: The table ``[registry]``.
         class_paths: The table ``[classes]``.
         build: Class name -> keyword arguments of its constructor.
         rules: Class name -> dotted path of its rule.
-        documents: The table ``[documents]``; None where no step needs documents.
-        steps: In the order of the file.
+        documents: The table ``[documents]``; None if the file has none.
+        steps: The steps in the order of the file.
     """
 
     file: str
@@ -124,60 +125,60 @@ def load_pipeline(path: str | os.PathLike[str]) -> Pipeline:
         path: The file.
 
     Returns:
-        What it says.
+        The pipeline.
 
     Raises:
-        SettingsError: It cannot be read, or something in it is not as expected; the text names
-            file, table, key and value.
+        SettingsError: The file cannot be read or has an error; the message names the file, the
+            table, the key and the value.
     """
-    pipeline, faults = read_pipeline(path)
-    if faults:
-        raise faults[0]
+    pipeline, errors = read_pipeline(path)
+    if errors:
+        raise errors[0]
     return pipeline
 
 
 def read_pipeline(path: str | os.PathLike[str]) -> tuple[Pipeline, list[SettingsError]]:
     """
-    Read a pipeline file and find all that is wrong in it.
+    Read a pipeline file and find all errors in it.
 
     Args:
         path: The file.
 
     Returns:
-        What is sound of it, which is all if there are no faults; and the faults.
+        The valid parts of the file, and the errors.
 
     Raises:
-        SettingsError: It cannot be read, or is not TOML.
+        SettingsError: The file cannot be read or is not valid TOML.
     """
     file = str(path)
     content = load_toml(file)
-    faults = Faults()
-    with faults:
+    errors = ErrorCollector()
+    with errors:
         known = ("registry", "classes", "build", "rules", "documents", "steps")
         unknown_keys(content, known, file=file, table_name="")
-    settings = _check_registry(content.get("registry", {}), file, faults)
+    settings = _check_registry(content.get("registry", {}), file, errors)
     class_paths: dict[str, str] = {}
     names: Mapping[str, Any] = {}
-    with faults:
+    with errors:
         names = _table(content.get("classes", {}), file, "classes")
         if not names:
             raise SettingsError(f"{file}: [classes]: missing or empty; expected at least one class")
     for name, class_path in names.items():
-        with faults:
+        with errors:
             class_paths.update(check_classes({name: class_path}, file=file))
     build: dict[str, Mapping[str, Any]] = {}
-    with faults:
-        build = _check_build(content.get("build", {}), names, file, faults)
+    with errors:
+        build = _check_build(content.get("build", {}), names, file, errors)
     rules: dict[str, str] = {}
-    with faults:
-        rules = _check_rules(content.get("rules", {}), names, build, file, faults)
+    with errors:
+        rules = _check_rules(content.get("rules", {}), names, build, file, errors)
     documents = None
     if "documents" in content:
-        with faults:
-            documents = _check_documents(content["documents"], file, faults)
+        with errors:
+            documents = _check_documents(content["documents"], file, errors)
     steps: tuple[Step, ...] = ()
-    with faults:
-        steps = _check_steps(content.get("steps", []), names, "documents" in content, file, faults)
+    with errors:
+        steps = _check_steps(content.get("steps", []), names, "documents" in content, file, errors)
     pipeline = Pipeline(
         file=file,
         settings=settings,
@@ -187,22 +188,22 @@ def read_pipeline(path: str | os.PathLike[str]) -> tuple[Pipeline, list[Settings
         documents=documents,
         steps=steps,
     )
-    return pipeline, faults.found
+    return pipeline, errors.found
 
 
-def _check_registry(value: object, file: str, faults: Faults) -> RegistrySettings:
-    sound: dict[str, Any] = {}
-    with faults:
+def _check_registry(value: object, file: str, errors: ErrorCollector) -> RegistrySettings:
+    valid: dict[str, Any] = {}
+    with errors:
         for key, setting in _table(value, file, "registry").items():
-            with faults:
+            with errors:
                 RegistrySettings.from_table({key: setting}, file=file)
-                sound[key] = setting
-    return RegistrySettings.from_table(sound, file=file)
+                valid[key] = setting
+    return RegistrySettings.from_table(valid, file=file)
 
 
 def _table(value: object, file: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SettingsError(f"{file}: [{name}]: {shown(value)}; expected a table", file=file)
+        raise SettingsError(f"{file}: [{name}]: {safe_repr(value)}; expected a table", file=file)
     return value
 
 
@@ -218,18 +219,18 @@ def _known_class(
 ) -> None:
     if name not in classes:
         expected = "a class name from [classes] on the left"
-        raise fault(file, table, name, value, expected, near=classes, misspelt=name)
+        raise file_error(file, table, name, value, expected, near=classes, misspelt=name)
 
 
 def _check_build(
-    value: object, classes: Mapping[str, Any], file: str, faults: Faults
+    value: object, classes: Mapping[str, Any], file: str, errors: ErrorCollector
 ) -> dict[str, Mapping[str, Any]]:
     build: dict[str, Mapping[str, Any]] = {}
     for name, arguments in _table(value, file, "build").items():
-        with faults:
+        with errors:
             _known_class(name, arguments, classes, file, "build")
             if not isinstance(arguments, dict):
-                raise fault(file, "build", name, arguments, "a table of keyword arguments")
+                raise file_error(file, "build", name, arguments, "a table of keyword arguments")
             build[name] = arguments
     return build
 
@@ -239,23 +240,25 @@ def _check_rules(
     classes: Mapping[str, Any],
     build: Mapping[str, object],
     file: str,
-    faults: Faults,
+    errors: ErrorCollector,
 ) -> dict[str, str]:
     rules: dict[str, str] = {}
     for name, path in _table(value, file, "rules").items():
-        with faults:
+        with errors:
             _known_class(name, path, classes, file, "rules")
             if not _is_dotted(path):
-                raise fault(file, "rules", name, path, _DOTTED)
+                raise file_error(file, "rules", name, path, _DOTTED)
             if name in build:
-                raise fault(file, "rules", name, path, "[build] or [rules] for a class, not both")
+                raise file_error(
+                    file, "rules", name, path, "[build] or [rules] for a class, not both"
+                )
             rules[name] = path
     return rules
 
 
-def _check_documents(value: object, file: str, faults: Faults) -> DocumentSource:
+def _check_documents(value: object, file: str, errors: ErrorCollector) -> DocumentSource:
     table = _table(value, file, "documents")
-    with faults:
+    with errors:
         known = ("files", "source", "limit", "max_characters", "encoding")
         unknown_keys(table, known, file=file, table_name="documents")
     if ("files" in table) == ("source" in table):
@@ -266,28 +269,28 @@ def _check_documents(value: object, file: str, faults: Faults) -> DocumentSource
             table="documents",
         )
     files = table.get("files", [])
-    with faults:
+    with errors:
         if "files" in table and not (
             isinstance(files, list)
             and files
             and all(isinstance(glob, str) and glob for glob in files)
         ):
-            raise fault(file, "documents", "files", files, "a list of one or more globs")
+            raise file_error(file, "documents", "files", files, "a list of one or more globs")
     source = table.get("source")
-    with faults:
+    with errors:
         if source is not None and not _is_dotted(source):
-            raise fault(file, "documents", "source", source, _DOTTED)
+            raise file_error(file, "documents", "source", source, _DOTTED)
     for key in ("limit", "max_characters"):
         number = table.get(key, 1)
-        with faults:
+        with errors:
             if type(number) is not int or number < 1:
-                raise fault(file, "documents", key, number, "a whole number, 1 or more")
+                raise file_error(file, "documents", key, number, "a whole number, 1 or more")
     encoding = table.get("encoding", "utf-8")
-    with faults:
+    with errors:
         try:
             codecs.lookup(encoding)
         except (LookupError, TypeError, ValueError) as error:
-            raise fault(
+            raise file_error(
                 file, "documents", "encoding", encoding, "the name of an encoding, such as 'utf-8'"
             ) from error
     return DocumentSource(
@@ -301,25 +304,29 @@ def _check_documents(value: object, file: str, faults: Faults) -> DocumentSource
 
 
 def _check_steps(
-    value: object, classes: Mapping[str, Any], has_documents: bool, file: str, faults: Faults
+    value: object,
+    classes: Mapping[str, Any],
+    has_documents: bool,
+    file: str,
+    errors: ErrorCollector,
 ) -> tuple[Step, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise SettingsError(
-            f"{file}: [[steps]]: {shown(value)}; expected one or more tables", file=file
+            f"{file}: [[steps]]: {safe_repr(value)}; expected one or more tables", file=file
         )
     rows: list[tuple[str, str, dict[str, Any]]] = []
-    for at, row in enumerate(value, 1):
-        with faults:
-            rows.append((f"steps[{at}]", _step_name(row, f"steps[{at}]", file), row))
+    for number, row in enumerate(value, 1):
+        with errors:
+            rows.append((f"steps[{number}]", _step_name(row, f"steps[{number}]", file), row))
     names = [name for _, name, _ in rows]
     earlier: dict[str, Step] = {}
-    for at, (table, name, row) in enumerate(rows):
-        with faults:
+    for index, (table, name, row) in enumerate(rows):
+        with errors:
             if name in earlier:
-                raise fault(file, table, "name", name, "a name that no other step has")
-            later = [other for other in names[at:] if other not in earlier]
-            checker = _StepChecker(file, table, earlier, later, has_documents, faults)
-            # Also where something in it is wrong: what refers to it is not wrong for that.
+                raise file_error(file, table, "name", name, "a name that no other step has")
+            later = [other for other in names[index:] if other not in earlier]
+            checker = _StepChecker(file, table, earlier, later, has_documents, errors)
+            # Also for a step with errors, so that references to it are not reported as errors.
             earlier[name] = checker.step(name, row, classes)
     return tuple(step for step in earlier.values() if step.class_name in classes and step.method)
 
@@ -335,12 +342,12 @@ def _step_name(row: Mapping[str, Any], table: str, file: str) -> str:
             )
     name = row.get("name", f"{row['class']}.{row['method']}")
     if not isinstance(name, str) or not name:
-        raise fault(file, table, "name", name, "a non-empty string")
+        raise file_error(file, table, "name", name, "a non-empty string")
     return name
 
 
 class _StepChecker:
-    # One step being read: what its references may name depends on where it stands.
+    # Checks one step; its references may only name steps before it.
 
     def __init__(
         self,
@@ -349,9 +356,9 @@ class _StepChecker:
         earlier: Mapping[str, Step],
         later: list[str],
         has_documents: bool,
-        faults: Faults,
+        errors: ErrorCollector,
     ) -> None:
-        self.faults = faults
+        self.errors = errors
         self.file = file
         self.table = table
         self.earlier = earlier
@@ -361,38 +368,38 @@ class _StepChecker:
         self.needs: set[str] = set()
 
     def step(self, name: str, row: Mapping[str, Any], classes: Mapping[str, Any]) -> Step:
-        with self.faults:
+        with self.errors:
             known = ("name", "class", "method", "each", "arguments")
             unknown_keys(row, known, file=self.file, table_name=self.table)
         class_name, method = row["class"], row["method"]
-        with self.faults:
+        with self.errors:
             if not isinstance(class_name, str) or class_name not in classes:
                 class_name, wrong = "", class_name
-                raise self._fault("class", wrong, "a name from [classes]", near=classes)
-        with self.faults:
+                raise self._error("class", wrong, "a name from [classes]", near=classes)
+        with self.errors:
             if not isinstance(method, str) or not method.isidentifier():
                 method, wrong = "", method
-                raise self._fault("method", wrong, "the name of a method")
+                raise self._error("method", wrong, "the name of a method")
         each = row.get("each", "document")
-        with self.faults:
+        with self.errors:
             if each not in ("document", "run"):
-                raise self._fault("each", each, "'document' or 'run'", near=("document", "run"))
+                raise self._error("each", each, "'document' or 'run'", near=("document", "run"))
             self.per_document = each == "document"
             if self.per_document and not self.has_documents:
-                raise self._fault("each", each, "'run', or a table [documents]")
+                raise self._error("each", each, "'run', or a table [documents]")
         arguments = row.get("arguments", {})
         parsed: dict[str, Any] = {}
-        with self.faults:
+        with self.errors:
             if not isinstance(arguments, dict):
-                raise self._fault("arguments", arguments, "a table of keyword arguments")
+                raise self._error("arguments", arguments, "a table of keyword arguments")
             for key, item in arguments.items():
                 parsed[key] = None
-                with self.faults:
+                with self.errors:
                     parsed[key] = self._value(f"arguments.{key}", item)
         return Step(name, class_name, method, self.per_document, parsed, frozenset(self.needs))
 
-    def _fault(self, key: str, value: object, expected: str, *, near: Any = ()) -> SettingsError:
-        return fault(self.file, self.table, key, value, expected, near=near)
+    def _error(self, key: str, value: object, expected: str, *, near: Any = ()) -> SettingsError:
+        return file_error(self.file, self.table, key, value, expected, near=near)
 
     def _value(self, key: str, value: Any) -> Any:
         if isinstance(value, list):
@@ -413,17 +420,18 @@ class _StepChecker:
         if value in _DOCUMENT_REFERENCES and self.per_document:
             return Reference("document", value.partition(".")[2])
         if value in _CORPUS_REFERENCES:
-            raise self._fault(key, value, "a table [documents] for this reference")
+            raise self._error(key, value, "a table [documents] for this reference")
         allowed = [*_CORPUS_REFERENCES, *(f"{_STEP_PREFIX}{name}" for name in self.earlier)]
         if self.per_document:
             allowed = [*_DOCUMENT_REFERENCES, *allowed]
         elif value in _DOCUMENT_REFERENCES:
-            raise self._fault(
+            raise self._error(
                 key,
                 value,
-                "$documents.names or $documents.texts: a step with each = 'run' sees all documents",
+                "$documents.names or $documents.texts, because a step with each = 'run' has no"
+                " document",
             )
-        raise self._fault(
+        raise self._error(
             key,
             value,
             "$document.name, $document.text, $documents.names, $documents.texts or $steps.NAME"
@@ -435,13 +443,13 @@ class _StepChecker:
         name = value[len(_STEP_PREFIX) :]
         step = self.earlier.get(name)
         if step is None and name in self.later:
-            raise self._fault(key, value, "an earlier step, not this one or a later one")
+            raise self._error(key, value, "an earlier step, not this one or a later one")
         if step is None:
             near = [f"{_STEP_PREFIX}{known}" for known in self.earlier]
-            raise self._fault(key, value, "$steps. and the name of an earlier step", near=near)
+            raise self._error(key, value, "$steps. and the name of an earlier step", near=near)
         if step.per_document and not self.per_document:
-            raise self._fault(
-                key, value, "a step with each = 'run': this one runs before the documents"
+            raise self._error(
+                key, value, "a step with each = 'run', because this step runs before the documents"
             )
         self.needs.add(name)
         return Reference("steps", name)

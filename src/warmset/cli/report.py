@@ -1,5 +1,5 @@
 """
-What a run is reported as: the table, the verdict, the failures, the JSON document, the exit status.
+The text and the JSON report of the runs: tables, verdict, failures, and the exit status.
 
 MB is 10^6 bytes throughout.
 """
@@ -11,19 +11,18 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.table import Table
-
 import warmset
 
 from .exit_codes import FAILED, GREW, INTERRUPTED, PASSED
+from .tables import new_table, render_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .pipeline import Failure, Outcome, RunOptions, RunRecord
     from .pipeline_file import Pipeline
-    from .places import WorkerRecord
+    from .pipeline_run import Failure, Outcome, RunRecord
+    from .run_options import RunOptions
+    from .targets import WorkerRecord
 
 MB = 1_000_000
 FAILURES_SHOWN = 5
@@ -32,18 +31,18 @@ FAILURES_SHOWN = 5
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """
-    How the growth compares with its bound.
+    The result of comparing the growth with its bound.
 
     Args:
         status: ``"pass"``, ``"fail"``, or ``"none"`` with fewer than two complete runs.
-        text: One line that says so.
-        bound_bytes: The bound.
+        text: The verdict in one line.
+        bound_bytes: The largest growth that passes.
         last_growth_bytes: Growth of the last complete run since run 1; None without a verdict.
-        max_growth_bytes: The largest growth of any complete run, which is what is judged.
-        max_growth_run: The run that has it.
+        max_growth_bytes: The largest growth of any complete run, which decides the verdict.
+        max_growth_run: The run with the largest growth.
 
-    The largest is judged, not the last: a process that must stay below a limit dies of its largest
-    size, and more runs can then never turn a FAIL into a PASS.
+    The largest growth decides, because a memory limit applies to the largest size of a process, and
+    because further runs must never turn a FAIL into a PASS.
     """
 
     status: str
@@ -59,8 +58,8 @@ def judge(outcome: Outcome, max_growth_mb: float) -> Verdict:
     Compare the growth of the resident set since run 1 with its bound.
 
     Args:
-        outcome: What came out of the runs.
-        max_growth_mb: The bound in MB; growth up to and including it passes.
+        outcome: The result of the runs.
+        max_growth_mb: The bound in MB; growth that equals it passes.
 
     Returns:
         The verdict.
@@ -68,12 +67,12 @@ def judge(outcome: Outcome, max_growth_mb: float) -> Verdict:
     bound = round(max_growth_mb * MB)
     records = [record for record in outcome.records if record.complete]
     if len(records) < 2:
-        text = "NO VERDICT: growth is measured from run 1 on, and needs two complete runs"
+        text = "NO VERDICT: growth since run 1 needs two complete runs"
         return Verdict("none", text, bound)
     if outcome.workers:
         return _judge_workers(outcome, records, bound)
     last = records[-1]
-    # The first of equals, and never run 1, whose growth is 0 by definition.
+    # The first run with the largest growth; not run 1, whose growth is 0 by definition.
     worst = max(records[1:], key=lambda record: record.growth_bytes)
     failed = worst.growth_bytes > bound
     text = (
@@ -86,11 +85,11 @@ def judge(outcome: Outcome, max_growth_mb: float) -> Verdict:
 
 
 def _judge_workers(outcome: Outcome, records: list[RunRecord], bound: int) -> Verdict:
-    """The worker that grew most is judged: each of them is a process that may die of its size."""
+    """Judge the worker with the largest growth: a memory limit applies to each process."""
     last = records[-1]
     rows = [row for row in outcome.workers if 1 < row.run <= last.run]
     if not rows:
-        return Verdict("none", "NO VERDICT: no worker was there at the end of run 2", bound)
+        return Verdict("none", "NO VERDICT: no worker completed run 2", bound)
     worst = max(rows, key=lambda row: row.growth_bytes)
     failed = worst.growth_bytes > bound
     text = (
@@ -107,12 +106,12 @@ def exit_status(outcome: Outcome, verdict: Verdict) -> int:
     Choose the exit status of the command.
 
     Args:
-        outcome: What came out of the runs.
-        verdict: Its verdict.
+        outcome: The result of the runs.
+        verdict: The verdict.
 
     Returns:
-        130 after Ctrl-C; 3 if `strict` stopped the runs or no call at all succeeded; 1 if the
-        growth is past its bound; 0 otherwise.
+        130 after Ctrl-C; 3 if `strict` stopped the runs or every call failed; 1 if the growth
+        exceeded its bound; 0 otherwise.
     """
     if outcome.ended == "interrupted":
         return INTERRUPTED
@@ -125,20 +124,20 @@ def headline(
     pipeline: Pipeline, documents: int, options: RunOptions, engine: str | None = None
 ) -> str:
     """
-    Say in two lines what runs, and how.
+    Describe the pipeline and the options in two lines.
 
     Args:
         pipeline: The pipeline.
-        documents: How many documents it runs over.
-        options: How it runs.
-        engine: Which workers run it; None for this process.
+        documents: The number of documents.
+        options: The options of the runs.
+        engine: The description of the engine; None for this process.
 
     Returns:
         Two lines.
     """
     cache = "cache cleared after each run" if options.clear else "cache not cleared"
-    trim = "" if options.trim else ", free memory not given back"
-    built = ", classes registered anew for each run" if options.per_run else ""
+    trim = "" if options.trim else ", free memory not returned"
+    names = ", new class names for each run" if options.per_run else ""
     threads = _count(options.workers, "worker")
     if engine is not None:
         threads = f"{engine}, {_count(options.workers, 'document')} at once"
@@ -146,14 +145,14 @@ def headline(
         f"{os.path.basename(pipeline.file)}: {_count(len(pipeline.class_paths), 'class', 'es')},"
         f" {_count(len(pipeline.steps), 'step')}, {_count(documents, 'document')}"
         f"; warmset {version_text()}\n"
-        f"{_count(options.runs, 'run')}, {threads}, {cache}{trim}{built},"
+        f"{_count(options.runs, 'run')}, {threads}, {cache}{trim}{names},"
         f" max_cache_size {pipeline.settings.max_cache_size}"
     )
 
 
 def version_text() -> str:
     """
-    Name the version and the core in use.
+    Return the version and the core in use.
 
     Returns:
         For example ``0.1.0 (compiled)``.
@@ -167,11 +166,11 @@ def print_table(records: tuple[RunRecord, ...], stream: TextIO) -> None:
 
     Args:
         records: The runs.
-        stream: Where to; colours and lines only if it is a terminal.
+        stream: The output; colours are used only if it is a terminal.
     """
-    # Which columns there are is decided by the data, so that 80 characters do for most.
+    # Optional columns appear only if they have data, so that most tables fit into 80 columns.
     failing = any(record.failed or record.skipped for record in records)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = new_table(gap=2)
     headings = [
         "run",
         "seconds",
@@ -202,31 +201,20 @@ def print_table(records: tuple[RunRecord, ...], stream: TextIO) -> None:
             str(record.cached),
         ]
         table.add_row(*row, *([str(record.failed), str(record.skipped)] if failing else []))
-    _print_wide(table, stream)
+    stream.write(render_table(table, stream))
     if not all(record.complete for record in records):
         stream.write("* not complete: a step failed and --strict stopped the runs\n")
 
 
-def _print_wide(table: Table, stream: TextIO) -> None:
-    console = Console(file=stream, highlight=False)
-    # Wider than the terminal is better than cut off: a report is also read in a log.
-    wide = Console(file=stream, width=10_000)
-    console.width = max(console.width, wide.measure(table).maximum)
-    # Not by rich itself, which would end the process if the reader has gone.
-    with console.capture() as captured:
-        console.print(table)
-    stream.write(captured.get())
-
-
 def print_workers(records: tuple[WorkerRecord, ...], stream: TextIO) -> None:
     """
-    Print one row for each worker: its counters in sum over the runs, its memory after the last one.
+    Print one row for each worker: counters summed over the runs, memory after its last run.
 
     Args:
-        records: One for each run and worker.
-        stream: Where to.
+        records: One record for each run and worker.
+        stream: The output.
     """
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = new_table(gap=2)
     table.add_column("worker", no_wrap=True, vertical="bottom")
     headings = ["process", "RSS\nMB", "returned\nMB", "worst growth\nMB", "hits", "misses"]
     for heading in [*headings, "evic-\ntions", "cached"]:
@@ -250,26 +238,26 @@ def print_workers(records: tuple[WorkerRecord, ...], stream: TextIO) -> None:
             str(last.cached),
         )
     stream.write("\n")
-    _print_wide(table, stream)
+    stream.write(render_table(table, stream))
     if any(rows[-1].run < final for rows in by_process.values()):
-        stream.write("* lost before the last run ended; its calls were done again elsewhere\n")
+        stream.write("* lost before the last run ended; its calls were repeated on other workers\n")
     if any(rows[0].new for rows in by_process.values()):
-        stream.write("+ came after run 1; its growth is counted from its own first run\n")
+        stream.write("+ joined after run 1; its growth is counted from its own first run\n")
 
 
 def failure_lines(outcome: Outcome) -> Iterator[str]:
     """
-    Report the failures: the first few in full, the others as a count.
+    Report the failures: the first few in full, the number of the others.
 
     Args:
-        outcome: What came out of the runs.
+        outcome: The result of the runs.
 
     Returns:
-        Lines; none where nothing failed.
+        Lines; none if no call failed.
     """
     if not outcome.failed:
         return
-    skipped = f", {outcome.skipped} skipped for them" if outcome.skipped else ""
+    skipped = f", {outcome.skipped} skipped because of them" if outcome.skipped else ""
     yield f"{outcome.failed} of {_count(outcome.calls, 'call')} failed{skipped}:"
     shown = outcome.failures[:FAILURES_SHOWN]
     for failure in shown:
@@ -280,16 +268,16 @@ def failure_lines(outcome: Outcome) -> Iterator[str]:
 
 def survivor_lines(outcome: Outcome) -> Iterator[str]:
     """
-    Report what was dropped at the end of the last run and lives, and who keeps it.
+    Report the instances that outlived their removal in the last run, with their referrers.
 
     Args:
-        outcome: What came out of the runs.
+        outcome: The result of the runs.
 
     Returns:
-        Lines; none where all that was dropped is gone.
+        Lines; none if no instance outlived its removal.
     """
     if outcome.survivors:
-        yield f"{_count(len(outcome.survivors), 'instance')} dropped, and alive:"
+        yield f"{_count(len(outcome.survivors), 'instance')} removed but still referenced:"
     for survivor in outcome.survivors[:FAILURES_SHOWN]:
         yield from (f"  {line}" for line in survivor.splitlines())
     if len(outcome.survivors) > FAILURES_SHOWN:
@@ -304,13 +292,13 @@ def as_data(
     verdict: Verdict,
 ) -> dict[str, Any]:
     """
-    Give the report as data for JSON.
+    Return the report as data for JSON.
 
     Args:
-        pipeline: What ran.
-        documents: How many documents it ran over.
-        options: How it ran.
-        outcome: What came out.
+        pipeline: The pipeline.
+        documents: The number of documents.
+        options: The options of the runs.
+        outcome: The result of the runs.
         verdict: The verdict.
 
     Returns:
@@ -353,7 +341,7 @@ def _finite(value: Any) -> Any:
 
 def _mb(size: int, sign: str = "") -> str:
     text = f"{size / MB:{sign}.1f}"
-    # No change must not read as a small loss.
+    # "-0.0" would look like a small decrease.
     return text.replace("-", "+") if text == "-0.0" else text
 
 
@@ -366,8 +354,6 @@ def _count(number: int, word: str, plural: str = "s") -> str:
 
 
 def _failure_text(failure: Failure) -> str:
-    place = "" if failure.document is None else f", document {failure.document!r}"
-    return (
-        f"run {failure.run}, step {failure.step!r}, {failure.class_name}.{failure.method}{place}:"
-        f" {failure.error}"
-    )
+    location = "" if failure.document is None else f", document {failure.document!r}"
+    call = f"{failure.class_name}.{failure.method}"
+    return f"run {failure.run}, step {failure.step!r}, {call}{location}: {failure.error}"

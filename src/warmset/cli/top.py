@@ -1,4 +1,4 @@
-"""``warmset top``: finds the process that is meant, and shows it until it is left."""
+"""``warmset top``: finds a process that serves a live view and shows it until the user quits."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import sys
 
 import click
 
-from .exit_codes import BAD_FILE, NOT_FOUND, PASSED, exit_status_help
-from .host import host_option, one_way
-from .live import filter_option, serving, sort_option, target_argument
-from .refused import Refused
+from .class_table import filter_option, sort_option
+from .command_error import CommandError
+from .exit_codes import BAD_INPUT, NOT_FOUND, PASSED, exit_status_help
+from .host_view import host_option, refuse_process_with_host
+from .live_processes import find_processes, process_argument, registry_name
 
 _EPILOG = f"""
 \b
 Keys:
-  arrows  go to a class            s  sort by the next column
-  /       filter by name           r  the other way round
-  space   stop and go on           n  the next registry of the process
+  arrows  select a class           s  sort by the next column
+  /       filter by name           r  reverse the order
+  space   pause and resume         n  show the next registry of the process
   e       evict the class          c  clear the registry
-  q       leave, as does Ctrl-C
+  p       pin the class            u  unpin the class
+  q       quit, as does Ctrl-C
 
-e and c are there where the process allows changes: serve(..., allow_changes=True), or
+e, c, p and u are available if the process allows changes: serve(..., allow_changes=True), or
 observe_changes = true in its [registry].
 
-{exit_status_help(PASSED, BAD_FILE, NOT_FOUND)}
+{exit_status_help(PASSED, BAD_INPUT, NOT_FOUND)}
 """
 
 
-@click.command(epilog=_EPILOG, short_help="Look into a running process, again and again.")
-@target_argument
+@click.command(epilog=_EPILOG, short_help="Show a live view of a running process.")
+@process_argument
 @click.option(
     "--interval",
     "interval_seconds",
@@ -36,47 +38,53 @@ observe_changes = true in its [registry].
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="How often to look.",
+    help="Seconds between two updates.",
 )
 @sort_option
 @filter_option
 @host_option
 def top(
-    target: str | None,
+    pid_or_name: str | None,
     interval_seconds: float,
     sort: str | None,
     matching: str | None,
     host: str | None,
 ) -> int:
     """
-    Look into a running process: what is warm, who holds it, when it will leave.
+    Show a live view of a running process: warm instances, their holders, and their next removal.
 
-    PID is a process, NAME what a registry is served as; without either, and where there are
-    several, there is a choice. With --host it shows all processes that share a budget.
+    PID selects a process, NAME a registry by the name under which it is served. If several
+    processes match, a list of them is shown first. With --host, the processes that share a budget
+    are shown.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise Refused("top needs a terminal; `warmset stats` prints the same once")
-    found = serving(target) if host is None else []
+        raise CommandError("top needs a terminal; `warmset stats` prints the same once")
+    processes = find_processes(pid_or_name) if host is None else []
     try:
         if host is not None:
-            return _top_host(target, host, interval_seconds)
-        from .top_screen import Top
+            return _top_host(pid_or_name, host, interval_seconds)
+        from .top_screen import TopApp
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise
-        raise Refused(
+        raise CommandError(
             "top needs the 'cli' extra: pip install \"warmset[cli]\" (not installed: textual)"
         ) from error
-    name = None if target is None or target.isdigit() else target
-    screen = Top(found, name, interval_seconds=interval_seconds, sort=sort, matching=matching or "")
-    screen.run()
-    return screen.return_code or PASSED
+    app = TopApp(
+        processes,
+        registry_name(pid_or_name),
+        interval_seconds=interval_seconds,
+        sort=sort,
+        matching=matching or "",
+    )
+    app.run()
+    return app.return_code or PASSED
 
 
-def _top_host(target: str | None, host: str, interval_seconds: float) -> int:
-    from .host_screen import HostTop
+def _top_host(pid_or_name: str | None, host: str, interval_seconds: float) -> int:
+    from .host_screen import HostApp
 
-    one_way(target, host)
-    screen = HostTop(host, interval_seconds=interval_seconds)
-    screen.run()
-    return screen.return_code or PASSED
+    refuse_process_with_host(pid_or_name)
+    app = HostApp(host, interval_seconds=interval_seconds)
+    app.run()
+    return app.return_code or PASSED

@@ -1,4 +1,4 @@
-"""The screen of ``warmset top``, made with Textual."""
+"""The screen of ``warmset top``, a Textual application."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Footer, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
-from warmset.observe.asking import GoneError
+from warmset.observe.client import GoneError
 from warmset.observe.protocol import LiveViewError
 
-from .live import COLUMNS, SORTS, Column, in_order, process_line, registry_line
-from .looking import Look
+from .class_table import COLUMNS, SORTS, Column, process_line, registry_line, sort_rows
+from .live_connection import LiveConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.events import Resize
 
-    from warmset.observe.asking import Process
+    from warmset.observe.client import Process
 
-_CLASSES_SHOWN = 500
+_MAX_CLASSES = 500
 _STYLES = {
     "held": "bold yellow",
     "warm": "green",
     "weak": "cyan",
-    "leaving": "magenta",
+    "removed": "magenta",
     "building": "bold blue",
     "failed": "bold red",
     "cold": "dim",
 }
 
 
-class _Choice(ModalScreen["Process | None"]):
-    """Which process?"""
+class _ProcessChoice(ModalScreen["Process | None"]):
+    """A list of processes to choose from."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "leave", "Leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "cancel", "Cancel")]
 
     def __init__(self, processes: Sequence[Process]) -> None:
         super().__init__()
@@ -54,30 +54,30 @@ class _Choice(ModalScreen["Process | None"]):
             for process in self._processes
         ]
         with Vertical(classes="box"):
-            yield Label("Several processes serve. Enter chooses, q leaves.")
+            yield Label("Several processes serve a registry. Enter selects, q quits.")
             yield OptionList(*(Option(Text(line, no_wrap=True)) for line in lines))
 
     def on_option_list_option_selected(self, chosen: OptionList.OptionSelected) -> None:
         self.dismiss(self._processes[chosen.option_index])
 
-    def action_leave(self) -> None:
+    def action_cancel(self) -> None:
         self.dismiss(None)
 
 
-class Answered(Message):
-    """What a thread has come back with."""
+class Response(Message):
+    """The result of a request that a worker thread has sent to the process."""
 
     def __init__(self, *, changed: bool) -> None:
         super().__init__()
         self.changed = changed
-        self.figures: dict[str, Any] | None = None
-        self.said = ""
-        self.fault = ""
-        self.gone = False
+        self.stats: dict[str, Any] | None = None
+        self.notice = ""
+        self.error = ""
+        self.ended = False
 
 
-class _Question(ModalScreen[bool]):
-    """Yes or no?"""
+class _Confirmation(ModalScreen[bool]):
+    """A question to confirm with y or n."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         ("y", "dismiss(True)", "Yes"),
@@ -94,26 +94,26 @@ class _Question(ModalScreen[bool]):
             yield Label("y  yes    n  no")
 
 
-class Top(App[None]):
+class TopApp(App[None]):
     """
-    Shows one process until it is left.
+    Shows one process until the user quits.
 
     Args:
-        processes: At least one; where there are more, the user chooses.
-        registry: The name of the only registry to show; None for all of the process, one at a
-            time.
-        interval_seconds: How often to look.
-        sort: The heading of the column to sort by; None: the last used first.
-        matching: The filter.
+        processes: At least one process; if there are several, the user chooses one.
+        registry: The name of the only registry to show; None for all registries of the process,
+            one at a time.
+        interval_seconds: Seconds between two updates.
+        sort: The heading of the column to sort by; None for most recently used first.
+        matching: The text that a class name must contain.
     """
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #figures { height: 3; padding: 0 1; }
-    #figures.gone { color: $error; }
+    #summary { height: 3; padding: 0 1; }
+    #summary.error { color: $error; }
     #filter { display: none; height: 3; }
     DataTable { height: 1fr; scrollbar-size-horizontal: 0; }
-    _Choice, _Question { align: center middle; }
+    _ProcessChoice, _Confirmation { align: center middle; }
     .box { width: 76; height: auto; max-height: 80%; border: round $primary; padding: 1 2;
         background: $surface; }
     .box OptionList { height: auto; max-height: 12; margin-top: 1; }
@@ -144,22 +144,22 @@ class Top(App[None]):
     ) -> None:
         super().__init__()
         self._processes = processes
-        self._only = registry
+        self._only_registry = registry
         self._interval = interval_seconds
         self._sort = sort
         self._reversed = False
         self._matching = matching
         self._paused = False
-        self._look: Look | None = None
-        self._asking = False
-        self._answer: dict[str, Any] | None = None
-        self._shown: str | None = registry
-        self._said = ""
-        self._fault = ""
-        self._over = False
+        self._connection: LiveConnection | None = None
+        self._requesting = False
+        self._stats: dict[str, Any] | None = None
+        self._shown_registry: str | None = registry
+        self._notice = ""
+        self._error = ""
+        self._ended = False
 
     def compose(self) -> ComposeResult:
-        yield Static(id="figures")
+        yield Static(id="summary")
         yield Input(placeholder="part of a class name", id="filter")
         yield DataTable(cursor_type="row", cell_padding=0, id="classes")
         yield Footer()
@@ -167,127 +167,129 @@ class Top(App[None]):
     def on_mount(self) -> None:
         self.title = "warmset top"
         if len(self._processes) == 1:
-            self._begin(self._processes[0])
+            self._connect(self._processes[0])
         else:
-            self.push_screen(_Choice(self._processes), self._begin)
+            self.push_screen(_ProcessChoice(self._processes), self._connect)
 
     @property
     def _base(self) -> Screen[Any]:
-        """The screen with the table, whatever question lies over it."""
+        """The screen with the table, below any dialog."""
         return self.screen_stack[0]
 
-    def _begin(self, process: Process | None) -> None:
+    def _connect(self, process: Process | None) -> None:
         if process is None:
             self.exit()
             return
-        self._look = Look(process)
+        self._connection = LiveConnection(process)
         self._base.query_one(DataTable).focus()
         self.set_interval(self._interval, self._tick)
         self._tick()
 
     def on_unmount(self) -> None:
-        if self._look is not None:
-            self._look.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    # -- asking ----------------------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         if not self._paused:
             self._refresh()
 
     def _refresh(self) -> None:
-        if not self._asking and not self._over and self._look is not None:
-            self._asking = True
-            self._ask_in_thread(self._look, None)
+        if not self._requesting and not self._ended and self._connection is not None:
+            self._requesting = True
+            self._request_in_thread(self._connection, None)
 
     @work(thread=True)
-    def _ask_in_thread(self, look: Look, change: dict[str, Any] | None) -> None:
-        """Ask for figures, after a change where one is wanted."""
-        answered = Answered(changed=change is not None)
+    def _request_in_thread(self, connection: LiveConnection, change: dict[str, Any] | None) -> None:
+        """Request the statistics, after a change if there is one."""
+        response = Response(changed=change is not None)
         try:
             if change is not None:
-                done = look.ask(**change)
-                answered.said = f"{change['command']}: done"
-                if "removed" in done:
-                    answered.said = f"{change['command']}: {done['removed']} removed"
+                result = connection.request(**change)
+                response.notice = f"{change['command']}: done"
+                if "removed" in result:
+                    response.notice = f"{change['command']}: {result['removed']} removed"
         except LiveViewError as error:
-            answered.said = str(error)
+            response.notice = str(error)
         try:
-            answered.figures = look.ask(
+            response.stats = connection.request(
                 "stats",
-                registry=self._only,
+                registry=self._only_registry,
                 filter=self._matching or None,
-                limit=_CLASSES_SHOWN,
+                limit=_MAX_CLASSES,
             )
         except GoneError:
-            answered.gone = True
+            response.ended = True
         except LiveViewError as error:
-            answered.fault = str(error)
-        self.post_message(answered)
+            response.error = str(error)
+        self.post_message(response)
 
-    def on_answered(self, answered: Answered) -> None:
-        if not answered.changed:
-            self._asking = False
-        self._fault = answered.fault
-        self._said = answered.said or self._said
-        if answered.figures is not None:
-            self._answer = answered.figures
-        if answered.gone and self._look is not None:
-            self._over = True
-            pid = self._look.process.pid
-            self._fault = f"process {pid} has ended, or serves no more: this is what it showed last"
+    def on_response(self, response: Response) -> None:
+        if not response.changed:
+            self._requesting = False
+        self._error = response.error
+        self._notice = response.notice or self._notice
+        if response.stats is not None:
+            self._stats = response.stats
+        if response.ended and self._connection is not None:
+            self._ended = True
+            pid = self._connection.process.pid
+            self._error = (
+                f"process {pid} has ended or no longer serves: this is its last known state"
+            )
         self._show()
         self.refresh_bindings()
 
     def _change(self, command: str, class_name: str | None = None) -> None:
         registry = self._current()
-        if self._look is None or registry is None or self._over:
+        if self._connection is None or registry is None or self._ended:
             return
         change: dict[str, Any] = {"command": command, "registry": registry["name"]}
         if class_name is not None:
             change["class"] = class_name
-        self._said = ""
-        self._ask_in_thread(self._look, change)
+        self._notice = ""
+        self._request_in_thread(self._connection, change)
 
-    # -- showing ---------------------------------------------------------------------------------
+    # -- display ---------------------------------------------------------------------------------
 
     def _registries(self) -> list[dict[str, Any]]:
-        return [] if self._answer is None else self._answer["registries"]
+        return [] if self._stats is None else self._stats["registries"]
 
     def _current(self) -> dict[str, Any] | None:
-        found = self._registries()
-        for registry in found:
-            if registry["name"] == self._shown:
+        registries = self._registries()
+        for registry in registries:
+            if registry["name"] == self._shown_registry:
                 return registry
-        return found[0] if found else None
+        return registries[0] if registries else None
 
     def on_resize(self, event: Resize) -> None:
         self.call_after_refresh(self._show)
 
     def _show(self) -> None:
-        figures, table = self._base.query_one("#figures", Static), self._base.query_one(DataTable)
-        figures.set_class(bool(self._fault), "gone")
+        summary, table = self._base.query_one("#summary", Static), self._base.query_one(DataTable)
+        summary.set_class(bool(self._error), "error")
         registry = self._current()
-        if self._answer is None or registry is None:
-            figures.update(Text(self._fault or self._said or "nothing is served"))
+        if self._stats is None or registry is None:
+            summary.update(Text(self._error or self._notice or "no registry is served"))
             return
-        at = self._registries().index(registry) + 1
-        number = f"[{at}/{len(self._registries())}] " if len(self._registries()) > 1 else ""
-        lines = [process_line(self._answer), number + registry_line(registry), self._state_line()]
-        figures.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
+        position = self._registries().index(registry) + 1
+        number = f"[{position}/{len(self._registries())}] " if len(self._registries()) > 1 else ""
+        lines = [process_line(self._stats), number + registry_line(registry), self._state_line()]
+        summary.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
         selected = self._selected()
-        rows = in_order(registry["classes"], self._sort, self._reversed)
+        rows = sort_rows(registry["classes"], self._sort, self._reversed)
         table.clear(columns=True)
         widths = self._widths(rows)
         for column, width in zip(COLUMNS, widths, strict=True):
             mark = " " if column.heading != self._sort else ("↑" if self._reversed else "↓")
-            heading = _fitted(column, column.heading, width, mark)
+            heading = _fit(column, column.heading, width, mark)
             table.add_column(heading, width=width + 1, key=column.key)
         for row in rows:
-            dim = "dim" if self._over else ""
+            dim = "dim" if self._ended else ""
             cells = [
                 Text(
-                    _fitted(column, column.text(row), width),
+                    _fit(column, column.text(row), width),
                     style=_STYLES.get(row["state"], "") if column.key == "state" else dim,
                     no_wrap=True,
                 )
@@ -299,10 +301,10 @@ class Top(App[None]):
             table.move_cursor(row=names.index(selected), animate=False)
 
     def _widths(self, rows: list[dict[str, Any]]) -> list[int]:
-        """Fixed but for the class and why it leaves, which share what is left of the screen."""
+        """Fixed widths, except for the class and its removal, which share the rest of the line."""
         fixed = sum(column.width + 1 for column in COLUMNS)
-        bar = 2 if len(rows) > self.size.height - 5 else 0
-        spare = max(24, self.size.width - fixed - bar)
+        scroll_bar = 2 if len(rows) > self.size.height - 5 else 0
+        spare = max(24, self.size.width - fixed - scroll_bar)
         longest = max((len(row["class_name"]) for row in rows), default=0)
         name = max(8, min(longest, spare - 20))
         return [
@@ -311,8 +313,8 @@ class Top(App[None]):
         ]
 
     def _state_line(self) -> str:
-        if self._fault or self._said:
-            return self._fault or self._said
+        if self._error or self._notice:
+            return self._error or self._notice
         registry = self._current()
         parts = [f"sorted by {self._sort or 'last use'}{', reversed' if self._reversed else ''}"]
         if self._matching:
@@ -333,10 +335,10 @@ class Top(App[None]):
     # -- keys ------------------------------------------------------------------------------------
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Tell which keys are there: those that would do something."""
+        """Show only the keys that have an effect at the moment."""
         if action in ("evict", "clear", "pin", "unpin"):
             registry = self._current()
-            return registry is not None and action in registry["offers"] and not self._over
+            return registry is not None and action in registry["offers"] and not self._ended
         if action == "next_registry":
             return len(self._registries()) > 1
         return True
@@ -344,25 +346,27 @@ class Top(App[None]):
     def action_sort(self) -> None:
         headings = [None, *SORTS]
         self._sort = headings[(headings.index(self._sort) + 1) % len(headings)]
-        self._said = ""
+        self._notice = ""
         self._show()
 
     def action_reverse(self) -> None:
         self._reversed = not self._reversed
-        self._said = ""
+        self._notice = ""
         self._show()
 
     def action_pause(self) -> None:
         self._paused = not self._paused
-        self._said = ""
+        self._notice = ""
         self._tick()
         self._show()
 
     def action_next_registry(self) -> None:
-        registry, found = self._current(), self._registries()
+        registry, registries = self._current(), self._registries()
         if registry is not None:
-            self._shown = found[(found.index(registry) + 1) % len(found)]["name"]
-            self._said = ""
+            self._shown_registry = registries[(registries.index(registry) + 1) % len(registries)][
+                "name"
+            ]
+            self._notice = ""
             self._show()
             self.refresh_bindings()
 
@@ -373,7 +377,7 @@ class Top(App[None]):
         line.focus()
 
     def action_end_filter(self) -> None:
-        """Escape takes the filter away."""
+        """Remove the filter."""
         if self._matching or self._base.query_one("#filter", Input).display:
             self._filter_by("")
 
@@ -384,7 +388,7 @@ class Top(App[None]):
         self._matching = text
         self._base.query_one("#filter", Input).display = False
         self._base.query_one(DataTable).focus()
-        self._said = ""
+        self._notice = ""
         self._refresh()
         self._show()
 
@@ -406,15 +410,15 @@ class Top(App[None]):
         self._change("unpin", self._selected())
 
     def _confirm(self, text: str, command: str, class_name: str | None) -> None:
-        def answered(yes: bool | None) -> None:
+        def confirmed(yes: bool | None) -> None:
             if yes:
                 self._change(command, class_name)
 
-        self.push_screen(_Question(text), answered)
+        self.push_screen(_Confirmation(text), confirmed)
 
 
-def _fitted(column: Column, text: str, width: int, mark: str = " ") -> str:
-    """A text at its side of a cell, with a mark, or a gap, behind it."""
+def _fit(column: Column, text: str, width: int, mark: str = " ") -> str:
+    """Align a text in a cell, followed by a mark or a gap."""
     text = text.replace("\n", " ")
     if len(text) > width:
         text = f"{text[: width - 1]}…"

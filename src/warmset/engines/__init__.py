@@ -1,1 +1,1 @@
-"""Registries on the workers of a cluster: `warmset.engines.dask`, `warmset.engines.ray`."""
+"""Registries on the workers of a Dask or Ray cluster."""

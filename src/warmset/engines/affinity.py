@@ -1,18 +1,19 @@
 """
-Which worker a call goes to: where its class is warm, and to others only when its queue says so.
+Affinity routing: a call goes to a worker where its class is warm, unless the queue there is long.
 
-The first call of a class places it: on a ring on which each worker stands at many points, the class
-goes to the next worker that has not its share of the classes already (consistent hashing with
-bounded loads, Mirrokni, Thorup and Zadimoghaddam, 2018), or to the one after that, if much less is
-queued there. So clients that know nothing of each other place nearly all classes alike, a worker
-that comes or goes moves few, and none gets too many.
+The first call of a class assigns it to a worker by consistent hashing with bounded loads
+(Mirrokni, Thorup and Zadimoghaddam, 2018). Each worker has many positions on a hash ring. A class
+is assigned to the next worker on the ring that has less than its share of the classes, or to the
+one after that if its queue is much shorter. As a result, independent clients agree on nearly all
+assignments, adding or removing a worker moves few classes, and no worker gets too many.
 
-Every further call goes to where it is expected to be done first: to a worker that has the class,
-after what is queued there, or to any other, after what is queued there and a build. That counts
-six times, for others pay for it with memory and with the time of that worker: with less there are
-more builds than classes and calls are done no sooner, by the simulation in `benchmarks`. So a class
-stays where it is while that costs less than building, and M classes cost about M builds; a class
-that is called more than its workers can take gets one more.
+Every further call goes to the worker with the earliest expected completion: a worker where the
+class is warm, after its queue, or another worker, after its queue and a build. The build time is
+weighted by six, because a build also costs memory and delays other calls on that worker. With a
+lower weight, the simulation in `benchmarks` shows more builds without earlier completion. A class
+therefore stays on its workers as long as waiting there is cheaper than building, M classes cost
+about M builds, and a class that is called more often than its workers can serve is given another
+worker.
 """
 
 from __future__ import annotations
@@ -31,24 +32,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Router", "Ticket"]
 
-_POINTS = 64  # on the ring, for each worker
-_SHARE = 1.25  # of the mean number of classes, that a worker takes before the next one on the ring
-_BUILD_COUNTS = 6.0  # times, against waiting
-_BUSY_SECONDS = 0.5  # by which a queue is longer that a class is not placed in
-_LEAST_BUILD_SECONDS = 0.2  # for what is quickly built takes memory, too
-_FIRST_GUESS = 0.01  # seconds of a call of which nothing is known
-_FORGET_SECONDS = 60.0  # after which a worker that a class was spread to counts as cold
+_RING_POSITIONS = 64  # per worker
+_MAX_SHARE = 1.25  # maximum number of classes per worker, relative to the mean
+_BUILD_WEIGHT = 6.0  # of build seconds relative to waiting seconds
+_BUSY_SECONDS = 0.5  # a new class skips a worker whose queue is longer than the next one's by this
+_MIN_BUILD_SECONDS = 0.2  # lower bound, because an instance that is built quickly takes memory too
+_DEFAULT_CALL_SECONDS = 0.01  # for a class whose calls have not been measured
+_FORGET_SECONDS = 60.0  # an additional worker not used for this long counts as cold
 
 
 class Ticket(NamedTuple):
-    """A call that is under way; it is given back to `Router.done`."""
+    """A call in progress; must be passed to `Router.done` when the call ends."""
 
     class_name: str
     worker: str
     seconds: float
-    """That it is expected to take."""
+    """The expected duration."""
     built: bool
-    """Whether it is the first call of its class there."""
+    """Whether it is the first call of its class on this worker."""
 
 
 class _Worker:
@@ -57,8 +58,8 @@ class _Worker:
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
         self.threads = threads
-        self.classes: set[str] = set()  # whose first worker it is
-        self.queued = 0.0  # seconds of calls that are not done
+        self.classes: set[str] = set()  # the classes for which it is the first worker
+        self.queued = 0.0  # expected seconds of the unfinished calls
 
     @property
     def wait(self) -> float:
@@ -66,11 +67,11 @@ class _Worker:
 
 
 class _Class:
-    __slots__ = ("build_seconds", "call_seconds", "holders", "under_way")
+    __slots__ = ("build_seconds", "call_seconds", "in_progress", "warm_on")
 
     def __init__(self) -> None:
-        self.holders: dict[str, float] = {}  # worker -> when it was chosen last; in order
-        self.under_way: dict[str, int] = {}  # worker -> calls that are not done
+        self.warm_on: dict[str, float] = {}  # worker -> when it was last chosen; first worker first
+        self.in_progress: dict[str, int] = {}  # worker -> number of unfinished calls
         self.call_seconds: float | None = None
         self.build_seconds: float | None = None
 
@@ -80,12 +81,12 @@ class Router:
     Chooses a worker for each call.
 
     Args:
-        workers: Worker -> how many calls it does at once.
-        affinity: False sends each call to the worker with the shortest queue, whatever is warm
-            there; for comparison.
-        timer: Gives monotonic seconds.
+        workers: Worker -> number of calls it executes concurrently.
+        affinity: False sends each call to the worker with the shortest queue, regardless of which
+            classes are warm there; for comparison.
+        timer: Returns monotonic seconds.
 
-    Safe under threads; a choice is O(log workers), and O(workers) where spreading is considered.
+    Thread-safe. A choice is O(log workers), or O(workers) if an additional worker is considered.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Router:
         self._workers: dict[str, _Worker] = {}
         self._classes: dict[str, _Class] = {}
         self._ring: list[tuple[int, str]] = []
-        self._placed = 0  # classes, of all workers
+        self._assigned = 0  # number of classes assigned to a first worker
         self._lock = RLock()
         for name, threads in (workers or {}).items():
             self.add_worker(name, threads)
@@ -108,19 +109,21 @@ class Router:
     # -- workers ---------------------------------------------------------------------------------
 
     def workers(self) -> list[str]:
-        """Give the workers that there are, in the order in which they came."""
+        """Return the names of the workers in the order in which they were added."""
         return list(self._workers)
 
     def add_worker(self, name: str, threads: int = 1) -> None:
         """
-        Let calls go to a worker.
+        Add a worker or update its number of threads.
 
         Args:
-            name: What it is known by; clients that shall agree use the same.
-            threads: How many calls it does at once.
+            name: The name; clients that are to agree on assignments must use the same one.
+            threads: The number of calls it executes concurrently.
 
         Raises:
             ValueError: `threads` is less than 1.
+
+        Thread-safe; O(number of positions on the ring).
         """
         if threads < 1:
             raise ValueError(f"threads of worker {name!r} must be 1 or more, got {threads!r}")
@@ -130,68 +133,71 @@ class Router:
                 known.threads = threads
                 return
             self._workers[name] = _Worker(name, threads)
-            for at in range(_POINTS):
-                insort(self._ring, (_point(f"{name}#{at}"), name))
+            for index in range(_RING_POSITIONS):
+                insort(self._ring, (ring_position(f"{name}#{index}"), name))
 
     def remove_worker(self, name: str) -> list[str]:
         """
-        Let no call go to a worker any more; it was lost, or it left.
+        Remove a worker that was lost or shut down.
 
         Args:
             name: The worker.
 
         Returns:
-            The classes that were to be found there; each is placed anew at its next call.
+            The classes that were warm there. A class without a worker is assigned again at its
+            next call.
+
+        Thread-safe; O(classes + positions on the ring).
         """
         with self._lock:
-            gone = self._workers.pop(name, None)
-            if gone is None:
+            removed = self._workers.pop(name, None)
+            if removed is None:
                 return []
-            self._ring = [point for point in self._ring if point[1] != name]
-            self._placed -= len(gone.classes)
+            self._ring = [position for position in self._ring if position[1] != name]
+            self._assigned -= len(removed.classes)
             lost = []
             for class_name, known in self._classes.items():
-                known.under_way.pop(name, None)
-                if known.holders.pop(name, None) is not None:
+                known.in_progress.pop(name, None)
+                if known.warm_on.pop(name, None) is not None:
                     lost.append(class_name)
-                    heir = next(iter(known.holders), None)
-                    if class_name in gone.classes and heir is not None:
-                        self._workers[heir].classes.add(class_name)
-                        self._placed += 1
+                    successor = next(iter(known.warm_on), None)
+                    if class_name in removed.classes and successor is not None:
+                        self._workers[successor].classes.add(class_name)
+                        self._assigned += 1
             return lost
 
     def set_workers(self, workers: dict[str, int]) -> list[str]:
         """
-        Let the workers be these.
+        Replace the set of workers.
 
         Args:
-            workers: Worker -> how many calls it does at once.
+            workers: Worker -> number of calls it executes concurrently.
 
         Returns:
-            Those that are gone.
+            The names of the removed workers.
         """
-        gone = [name for name in self._workers if name not in workers]
-        for name in gone:
+        removed = [name for name in self._workers if name not in workers]
+        for name in removed:
             self.remove_worker(name)
         for name, threads in workers.items():
             self.add_worker(name, threads)
-        return gone
+        return removed
 
     # -- calls -----------------------------------------------------------------------------------
 
     def choose(self, class_name: str) -> Ticket:
         """
-        Choose the worker of a call, which counts as queued there until `done`.
+        Choose the worker for a call, which counts as queued there until `done` is called.
 
         Args:
-            class_name: The class that is called.
+            class_name: The class to call.
 
         Returns:
-            A ticket that names the worker.
+            A ticket with the name of the worker.
 
         Raises:
-            TypeError: The name is no string.
-            LookupError: There is no worker.
+            TypeError: The name is not a string.
+            LookupError: There are no workers.
         """
         class_name = check_name(class_name)
         with self._lock:
@@ -202,10 +208,10 @@ class Router:
                 known = self._classes[class_name] = _Class()
             now = self._timer()
             worker = self._choose(class_name, known, now)
-            built = worker.name not in known.holders
-            known.holders[worker.name] = now
-            known.under_way[worker.name] = known.under_way.get(worker.name, 0) + 1
-            seconds = _FIRST_GUESS if known.call_seconds is None else known.call_seconds
+            built = worker.name not in known.warm_on
+            known.warm_on[worker.name] = now
+            known.in_progress[worker.name] = known.in_progress.get(worker.name, 0) + 1
+            seconds = _DEFAULT_CALL_SECONDS if known.call_seconds is None else known.call_seconds
             if built:
                 seconds += known.build_seconds or 0.0
             worker.queued += seconds
@@ -214,52 +220,53 @@ class Router:
     def _choose(self, class_name: str, known: _Class, now: float) -> _Worker:
         if not self._affinity:
             return min(self._workers.values(), key=_by_wait)
-        if not known.holders:
-            first = self._place(class_name)
+        if not known.warm_on:
+            first = self._first_worker(class_name)
             first.classes.add(class_name)
-            self._placed += 1
+            self._assigned += 1
             return first
-        if len(known.holders) > 1:
-            self._forget(known, now)
-        best = min((self._workers[name] for name in known.holders), key=_by_wait)
+        if len(known.warm_on) > 1:
+            self._forget_unused(known, now)
+        best = min((self._workers[name] for name in known.warm_on), key=_by_wait)
         build = known.build_seconds
         if build is not None:
-            build = max(build, _LEAST_BUILD_SECONDS)
-        # While nothing is known of its build, it is under way: another one would not be sooner.
-        if build is None or best.wait <= _BUILD_COUNTS * build:
+            build = max(build, _MIN_BUILD_SECONDS)
+        # An unknown build time means that the first build is still in progress. A build on another
+        # worker would not complete earlier.
+        if build is None or best.wait <= _BUILD_WEIGHT * build:
             return best
-        others = (each for each in self._workers.values() if each.name not in known.holders)
+        others = (each for each in self._workers.values() if each.name not in known.warm_on)
         other = min(others, key=_by_wait, default=None)
-        if other is None or other.wait + _BUILD_COUNTS * build >= best.wait:
+        if other is None or other.wait + _BUILD_WEIGHT * build >= best.wait:
             return best
         return other
 
-    def _place(self, class_name: str) -> _Worker:
-        most = math.ceil(_SHARE * (self._placed + 1) / len(self._workers))
-        start = bisect_left(self._ring, (_point(class_name), ""))
+    def _first_worker(self, class_name: str) -> _Worker:
+        most = math.ceil(_MAX_SHARE * (self._assigned + 1) / len(self._workers))
+        start = bisect_left(self._ring, (ring_position(class_name), ""))
         first: _Worker | None = None
-        for at in range(len(self._ring)):
-            worker = self._workers[self._ring[(start + at) % len(self._ring)][1]]
+        for offset in range(len(self._ring)):
+            worker = self._workers[self._ring[(start + offset) % len(self._ring)][1]]
             if worker is first or len(worker.classes) >= most:
                 continue
             if first is None:
                 first = worker
             else:
                 return worker if worker.wait + _BUSY_SECONDS < first.wait else first
-        assert first is not None, "no worker has at most its share"
+        assert first is not None, "every worker has reached its maximum number of classes"
         return first
 
-    def _forget(self, known: _Class, now: float) -> None:
-        for name in list(known.holders)[1:]:
-            if not known.under_way.get(name) and now - known.holders[name] > _FORGET_SECONDS:
-                del known.holders[name]
+    def _forget_unused(self, known: _Class, now: float) -> None:
+        for name in list(known.warm_on)[1:]:
+            if not known.in_progress.get(name) and now - known.warm_on[name] > _FORGET_SECONDS:
+                del known.warm_on[name]
 
     def done(self, ticket: Ticket) -> None:
         """
-        Note that a call has ended, well or not.
+        Record that a call has ended, successfully or not.
 
         Args:
-            ticket: Of the call.
+            ticket: The ticket of the call.
         """
         with self._lock:
             worker = self._workers.get(ticket.worker)
@@ -268,13 +275,13 @@ class Router:
             known = self._classes.get(ticket.class_name)
             if known is None:
                 return
-            left = known.under_way.get(ticket.worker, 0) - 1
-            if left > 0:
-                known.under_way[ticket.worker] = left
+            remaining = known.in_progress.get(ticket.worker, 0) - 1
+            if remaining > 0:
+                known.in_progress[ticket.worker] = remaining
             else:
-                known.under_way.pop(ticket.worker, None)
+                known.in_progress.pop(ticket.worker, None)
 
-    # -- what is known ---------------------------------------------------------------------------
+    # -- measurements ----------------------------------------------------------------------------
 
     def learn(
         self,
@@ -284,12 +291,12 @@ class Router:
         build_seconds: float | None = None,
     ) -> None:
         """
-        Take what calls and builds of a class were measured to take.
+        Record the measured durations of a class.
 
         Args:
             class_name: The class.
-            call_seconds: Of a call, on the mean; None: not known.
-            build_seconds: Of its last build; None: not known.
+            call_seconds: The mean duration of a call; None leaves it unchanged.
+            build_seconds: The duration of its last build; None leaves it unchanged.
         """
         with self._lock:
             known = self._classes.get(class_name)
@@ -304,10 +311,10 @@ class Router:
         self, call_seconds: Mapping[str, float], build_seconds: Mapping[str, float]
     ) -> None:
         """
-        Take what one worker measured; see `Worker.times`.
+        Record the durations measured by one worker; see `Worker.times`.
 
         Args:
-            call_seconds: Class name -> seconds of a call.
+            call_seconds: Class name -> mean seconds of a call.
             build_seconds: Class name -> seconds of its last build.
         """
         for class_name in {**call_seconds, **build_seconds}:
@@ -317,34 +324,36 @@ class Router:
                 build_seconds=build_seconds.get(class_name),
             )
 
-    def cooled(self, worker: str, class_names: Iterable[str] | None = None) -> None:
+    def mark_cold(self, worker: str, class_names: Iterable[str] | None = None) -> None:
         """
-        Note that classes are no longer warm on a worker.
+        Record that classes are no longer warm on a worker.
 
         Args:
             worker: The worker.
-            class_names: The classes; None: all.
+            class_names: The classes; None means all.
+
+        The first worker of a class keeps its assignment.
         """
         with self._lock:
             names = list(self._classes) if class_names is None else class_names
             for class_name in names:
                 known = self._classes.get(class_name)
-                if known is None or known.under_way.get(worker):
+                if known is None or known.in_progress.get(worker):
                     continue
-                if len(known.holders) > 1 and next(iter(known.holders)) != worker:
-                    known.holders.pop(worker, None)
+                if len(known.warm_on) > 1 and next(iter(known.warm_on)) != worker:
+                    known.warm_on.pop(worker, None)
 
     def longest_wait(self) -> float:
-        """Give the seconds that are queued where most is queued."""
+        """Return the length of the longest queue in seconds."""
         return max((worker.wait for worker in list(self._workers.values())), default=0.0)
 
     def placements(self) -> dict[str, tuple[str, ...]]:
-        """Give the workers of each class, the first one first."""
+        """Return the workers of each class, its first worker first."""
         with self._lock:
             return {
-                class_name: tuple(known.holders)
+                class_name: tuple(known.warm_on)
                 for class_name, known in self._classes.items()
-                if known.holders
+                if known.warm_on
             }
 
 
@@ -352,7 +361,15 @@ def _by_wait(worker: _Worker) -> float:
     return worker.wait
 
 
-def _point(text: str) -> int:
-    # Not `hash`, which differs from process to process.
+def ring_position(text: str) -> int:
+    """
+    Map a text to a position on the hash ring.
+
+    Args:
+        text: The text.
+
+    Returns:
+        A number of 64 bits that is the same in every process, unlike `hash`.
+    """
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")

@@ -1,4 +1,4 @@
-"""What every engine offers to those who do not care which one it is."""
+"""The interface that all engines have in common."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ if TYPE_CHECKING:
 
     from .worker import ClusterStats
 
-    class Pending(Protocol):
-        """A call that is under way."""
+    class PendingCall(Protocol):
+        """A call in progress."""
 
         def result(self) -> Any:
-            """Wait for it, and give what it returned or raise what it raised."""
+            """Wait for the call and return its result or raise its error."""
             ...
 
     class Cluster(Protocol):
-        """Workers with a registry each; see `warmset.engines.dask.start`."""
+        """A set of workers with one registry each; see `warmset.engines.dask.start`."""
 
         def submit(
             self, class_name: str, method_name: str, arguments: Mapping[str, Any]
-        ) -> Pending:
-            """Call a method where its class is warm."""
+        ) -> PendingCall:
+            """Call a method on a worker where its class is warm."""
             ...
 
         def on_each_worker(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-            """Call a function once on each worker, with its `engines.worker.Worker` in front."""
+            """Call ``function(worker, *arguments)`` once on each `engines.worker.Worker`."""
             ...
 
         def stats(self) -> ClusterStats:
-            """Tell how all workers do."""
+            """Return the statistics of all workers."""
             ...
 
         def workers(self) -> list[str]:
-            """Give the names of the workers that there are."""
+            """Return the names of the workers."""
             ...
 
         def close(self) -> None:
-            """End it: what was started with it ends, too."""
+            """Close the registries and everything that was started with them."""
             ...
 
         def __enter__(self) -> Self: ...

@@ -1,9 +1,9 @@
 """
 Registries on the workers of a Dask cluster.
 
-Each worker has a registry, by a plugin, and each call goes to a worker where its class is warm: it
-is restricted to that worker, so that work stealing leaves it there. Should that worker be lost, a
-small plugin of the scheduler gives its calls to another one.
+A worker plugin gives each worker a registry. Each call goes to a worker where its class is warm and
+is restricted to it, so that work stealing does not move it. If that worker is lost, a scheduler
+plugin assigns its calls to another worker.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ..resolver import shown
+from ..resolver import safe_repr
 from .affinity import Router
 from .calls import checked_call, checked_calls
 from .errors import EngineError
 from .settings import WorkerSettings
-from .worker import Worker, call_on, names_of, summed, times_of
+from .worker import Worker, call_on_worker, class_names_of, measured_times, sum_stats
 
 try:
     from distributed import Client, LocalCluster, get_worker
     from distributed.diagnostics.plugin import WorkerPlugin
 
-    from .dask_homes import PREFIX, Homes
+    from .dask_scheduler import KEY_PREFIX, ReassignLostCalls
 except ImportError as error:
     raise EngineError(
         "the engine 'dask' needs the 'dask' extra: pip install \"warmset[dask]\""
@@ -59,22 +59,22 @@ __all__ = [
     "worker_registry",
 ]
 
-_NAME = "warmset"  # of the workers' plugin
-_LOOK_SECONDS = 1.0  # between two looks at the workers, and at what calls take
-_QUEUED_SECONDS = 0.05  # from which on it matters what calls take
-_BATCH = 500  # calls of `map_methods` that are sent at once
+_NAME = "warmset"  # of the worker plugin
+_REFRESH_SECONDS = 1.0  # between two refreshes of the workers and of the measured durations
+_QUEUED_SECONDS = 0.05  # shorter queues do not require measured durations
+_BATCH = 500  # number of calls that `map_methods` sends at once
 _CONNECT_SECONDS = 10.0
 
 
-# -- on the workers ---------------------------------------------------------
+# -- on the workers ------------------------------------------------------------------------------
 
 
 class RegistryPlugin(WorkerPlugin):  # type: ignore[misc, unused-ignore]
     """
-    Gives each worker a registry, which is closed with the worker; `install` registers it.
+    A worker plugin that creates a registry and closes it with the worker; see `install`.
 
     Args:
-        settings: What to make the registry from.
+        settings: The settings of the registry.
     """
 
     name = _NAME
@@ -85,7 +85,7 @@ class RegistryPlugin(WorkerPlugin):  # type: ignore[misc, unused-ignore]
         self.worker: Worker | None = None
 
     def setup(self, worker: Any) -> None:
-        """Make the registry."""
+        """Create the registry."""
         self.worker = Worker(worker.address, self.settings)
 
     def teardown(self, worker: Any) -> None:
@@ -96,124 +96,125 @@ class RegistryPlugin(WorkerPlugin):  # type: ignore[misc, unused-ignore]
 
 def worker_registry() -> MethodRegistry:
     """
-    Give the registry of the worker that the caller runs on.
+    Return the registry of the worker that executes the caller.
 
     Returns:
-        The registry; it is the worker's to close.
+        The registry, which the worker closes.
 
     Raises:
-        EngineError: This is no worker, or none that a registry was installed on.
+        EngineError: The caller does not run on a worker, or the worker has no registry.
     """
-    return _here().registry
+    return _current_worker().registry
 
 
-def _here() -> Worker:
+def _current_worker() -> Worker:
     try:
         worker = get_worker()
     except ValueError as error:
-        raise EngineError("this does not run on a worker of Dask") from error
-    return _of(worker)
+        raise EngineError("the caller does not run on a Dask worker") from error
+    return _worker_of(worker)
 
 
-def _of(worker: Any) -> Worker:
+def _worker_of(worker: Any) -> Worker:
     plugin = worker.plugins.get(_NAME)
     if plugin is None or plugin.worker is None:
         raise EngineError(
-            f"worker {worker.address} has no registry: warmset.engines.dask.install(client, ...)"
+            f"worker {worker.address} has no registry: call"
+            " warmset.engines.dask.install(client, settings)"
         )
     return plugin.worker  # type: ignore[no-any-return]
 
 
 def _call(class_name: str, method_name: str, arguments: Mapping[str, Any]) -> Any:
-    return _here().call(class_name, method_name, arguments)
+    return _current_worker().call(class_name, method_name, arguments)
 
 
 async def _run(
     function: Callable[..., Any], arguments: tuple[Any, ...], *, dask_worker: Any
 ) -> Any:
-    # In a thread: on the loop it would keep the worker from answering the scheduler.
-    return await asyncio.to_thread(call_on, _of(dask_worker), function, arguments)
+    # In a thread, because the event loop of the worker must keep answering the scheduler.
+    return await asyncio.to_thread(call_on_worker, _worker_of(dask_worker), function, arguments)
 
 
 def _warm_up(class_names: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    return _here().warm_up(class_names, **options)
+    return _current_worker().warm_up(class_names, **options)
 
 
-# -- on the client's side ------------------------------------------------------------------------
+# -- in the client -------------------------------------------------------------------------------
 
 
-class _Affinity:
-    """Where a client's calls go."""
+class _ClientRouter:
+    """The router of one client, refreshed from the scheduler and the workers."""
 
     def __init__(self, client: Client, affinity: bool) -> None:
         self.router = Router(affinity=affinity)
         self._lock = Lock()
-        self._looked = self._learned = 0.0
-        self.look(client)
+        self._refreshed = self._learned = 0.0
+        self.refresh(client)
 
-    def look(self, client: Client) -> None:
-        """See which workers there are."""
+    def refresh(self, client: Client) -> None:
+        """Update the set of workers."""
         found = client.scheduler_info(n_workers=-1)["workers"]
         self.router.set_workers({name: each["nthreads"] for name, each in found.items()})
-        self._looked = time.monotonic()
+        self._refreshed = time.monotonic()
 
     def choose(self, client: Client, class_name: str) -> Ticket:
         now = time.monotonic()
-        if now - self._looked > _LOOK_SECONDS and self._lock.acquire(blocking=False):
+        if now - self._refreshed > _REFRESH_SECONDS and self._lock.acquire(blocking=False):
             try:
-                self.look(client)
+                self.refresh(client)
                 self._learn(client, now)
             finally:
                 self._lock.release()
         if not self.router.workers():
             client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
-            self.look(client)
+            self.refresh(client)
         return self.router.choose(class_name)
 
     def _learn(self, client: Client, now: float) -> None:
-        if self.router.longest_wait() < _QUEUED_SECONDS or now - self._learned < _LOOK_SECONDS:
+        if self.router.longest_wait() < _QUEUED_SECONDS or now - self._learned < _REFRESH_SECONDS:
             return
         self._learned = now
-        for times in on_each_worker(client, times_of).values():
+        for times in on_each_worker(client, measured_times).values():
             self.router.learn_times(*times)
 
 
-_affinities: WeakKeyDictionary[Client, _Affinity] = WeakKeyDictionary()
+_routers: WeakKeyDictionary[Client, _ClientRouter] = WeakKeyDictionary()
 
 
 def install(client: Client, settings: WorkerSettings, *, affinity: bool = True) -> None:
     """
-    Give each worker of a cluster a registry, also those that come later.
+    Give each worker of a cluster a registry, including workers that join later.
 
     Args:
-        client: Of the cluster; not an asynchronous one.
-        settings: What to make the registries from. What was installed before is closed.
+        client: A synchronous client of the cluster.
+        settings: The settings of the registries. Registries installed earlier are closed.
         affinity: False sends each call to the worker with the shortest queue, for comparison.
 
     Raises:
-        TypeError: One of them is of a wrong type.
-        Exception: What making the registry raised on a worker.
+        TypeError: An argument has the wrong type.
+        Exception: An error raised on a worker while it created its registry.
     """
     if not isinstance(client, Client) or client.asynchronous:
         raise TypeError(f"expected a distributed.Client that is not asynchronous, got {client!r}")
     if not isinstance(settings, WorkerSettings):
-        raise TypeError(f"expected WorkerSettings, got {shown(settings)}")
-    client.register_plugin(Homes())
+        raise TypeError(f"expected WorkerSettings, got {safe_repr(settings)}")
+    client.register_plugin(ReassignLostCalls())
     client.register_plugin(RegistryPlugin(settings))
-    _affinities[client] = _Affinity(client, affinity)
+    _routers[client] = _ClientRouter(client, affinity)
 
 
 def uninstall(client: Client) -> None:
-    """Close the registries of the workers, and have none on those that come later."""
-    _affinities.pop(client, None)
+    """Close the registries of the workers and remove the plugin that creates them."""
+    _routers.pop(client, None)
     client.unregister_worker_plugin(_NAME)
 
 
-def _affinity(client: Client) -> _Affinity:
-    found = _affinities.get(client)
+def _router_of(client: Client) -> _ClientRouter:
+    found = _routers.get(client)
     if found is None:
-        # Another client has installed it: this one only has to know the workers.
-        found = _affinities[client] = _Affinity(client, True)
+        # Another client has installed the registries.
+        found = _routers[client] = _ClientRouter(client, True)
     return found
 
 
@@ -224,25 +225,25 @@ def submit_method(
     Call a method on a worker where its class is warm.
 
     Args:
-        client: Of a cluster with registries.
+        client: A client of a cluster with registries.
         class_name: The class.
         method_name: The method.
-        arguments: By keyword; a future among them is passed on as its result.
+        arguments: The keyword arguments; a future among them is replaced by its result.
 
     Returns:
-        A future; its result is what the method returned, its exception what it, or the way to it,
-        raised.
+        A future with the result of the method, or with the error of the method or of the build and
+        routing before it.
 
     Raises:
-        TypeError: A name is no string.
+        TypeError: A name is not a string.
 
-    Safe under threads. Once a second the workers are looked at, which takes some milliseconds.
+    Thread-safe. Refreshes the set of workers once a second, which takes some milliseconds.
     """
     call = checked_call(class_name, method_name, arguments)
-    affinity = _affinity(client)
-    ticket = affinity.choose(client, call.class_name)
+    client_router = _router_of(client)
+    ticket = client_router.choose(client, call.class_name)
     future = client.submit(_call, *call, key=_key(call), workers=[ticket.worker], pure=False)
-    _when_done(future, affinity.router, ticket)
+    _when_done(future, client_router.router, ticket)
     return future
 
 
@@ -251,42 +252,42 @@ def map_methods(client: Client, calls: Iterable[Any]) -> list[Future[Any]]:
     Call methods on workers where their classes are warm.
 
     Args:
-        client: Of a cluster with registries.
-        calls: Of `MethodCall`, (class, method) or (class, method, arguments).
+        client: A client of a cluster with registries.
+        calls: Items of the form `MethodCall`, (class, method) or (class, method, arguments).
 
     Returns:
-        Futures, in the order of the calls.
+        One future per call, in the order of the calls.
 
     Raises:
-        TypeError: A call is none; nothing of it was sent.
+        TypeError: An item has another form; no call was sent.
 
-    Calls are sent by some hundreds, which costs less for each than `submit_method`.
+    Thread-safe. Sends calls in batches, which costs less per call than `submit_method`.
     """
     checked = checked_calls(calls)
-    affinity = _affinity(client)
+    client_router = _router_of(client)
     futures: list[Any] = [None] * len(checked)
     for start in range(0, len(checked), _BATCH):
         by_worker: dict[str, list[tuple[int, Ticket]]] = {}
-        for at in range(start, min(start + _BATCH, len(checked))):
-            ticket = affinity.choose(client, checked[at].class_name)
-            by_worker.setdefault(ticket.worker, []).append((at, ticket))
+        for index in range(start, min(start + _BATCH, len(checked))):
+            ticket = client_router.choose(client, checked[index].class_name)
+            by_worker.setdefault(ticket.worker, []).append((index, ticket))
         for worker, chosen in by_worker.items():
-            sent = [checked[at] for at, _ in chosen]
-            made = client.map(
+            sent = [checked[index] for index, _ in chosen]
+            created = client.map(
                 _call,
                 *([call[part] for call in sent] for part in range(3)),
                 key=[_key(call) for call in sent],
                 workers=[worker],
                 pure=False,
             )
-            for (at, ticket), future in zip(chosen, made, strict=True):
-                futures[at] = future
-                _when_done(future, affinity.router, ticket)
+            for (index, ticket), future in zip(chosen, created, strict=True):
+                futures[index] = future
+                _when_done(future, client_router.router, ticket)
     return futures
 
 
 def _key(call: MethodCall) -> str:
-    return f"{PREFIX}{call.class_name}-{uuid.uuid4().hex}"
+    return f"{KEY_PREFIX}{call.class_name}-{uuid.uuid4().hex}"
 
 
 def _when_done(future: Future[Any], router: Router, ticket: Ticket) -> None:
@@ -298,25 +299,25 @@ def on_each_worker(client: Client, function: Callable[..., Any], *arguments: Any
     Call a function once on each worker.
 
     Args:
-        client: Of a cluster with registries.
-        function: Takes the `engines.worker.Worker`, and the arguments; it is run in a thread.
-        arguments: What else it is given.
+        client: A client of a cluster with registries.
+        function: Called with the `engines.worker.Worker` and the arguments, in a thread.
+        arguments: Further positional arguments.
 
     Returns:
-        Worker -> what it returned; a worker that was lost meanwhile is not in it.
+        Worker -> result of the function, without workers that were lost meanwhile.
 
     Raises:
-        Exception: What it raised on a worker.
+        Exception: An error raised by the function on a worker.
     """
-    told = client.run(_run, function, arguments, on_error="return")
-    given = {}
-    for worker, result in told.items():
-        if isinstance(result, OSError):  # it could not be reached
+    results = client.run(_run, function, arguments, on_error="return")
+    values = {}
+    for worker, result in results.items():
+        if isinstance(result, OSError):  # the worker could not be reached
             continue
         if isinstance(result, BaseException):
             raise result
-        given[worker] = result.value
-    return given
+        values[worker] = result.value
+    return values
 
 
 def clear(client: Client, *, release: bool = False) -> dict[str, dict[str, Any]]:
@@ -324,36 +325,36 @@ def clear(client: Client, *, release: bool = False) -> dict[str, dict[str, Any]]
     Remove every instance on every worker.
 
     Args:
-        client: Of a cluster with registries.
+        client: A client of a cluster with registries.
         release: See `Registry.clear_cache`.
 
     Returns:
-        Worker -> what `clear_cache` gave there.
+        Worker -> result of `clear_cache`.
     """
-    cleared = on_each_worker(client, _cleared, release)
+    cleared = on_each_worker(client, _clear, release)
     for worker in cleared:
-        _affinity(client).router.cooled(worker)
+        _router_of(client).router.mark_cold(worker)
     return cleared
 
 
-def _cleared(worker: Worker, release: bool) -> dict[str, Any]:
+def _clear(worker: Worker, release: bool) -> dict[str, Any]:
     return worker.clear(release=release)
 
 
 def stats(client: Client) -> ClusterStats:
     """
-    Tell how all workers do.
+    Return the statistics of all workers.
 
     Args:
-        client: Of a cluster with registries.
+        client: A client of a cluster with registries.
 
     Returns:
-        Each worker's figures, and their sum.
+        The statistics of each worker, and their totals.
     """
-    return summed(on_each_worker(client, _told).values())
+    return sum_stats(on_each_worker(client, _stats).values())
 
 
-def _told(worker: Worker) -> WorkerStats:
+def _stats(worker: Worker) -> WorkerStats:
     return worker.stats()
 
 
@@ -361,28 +362,28 @@ def warm_up(
     client: Client, profile_or_names: Any = None, **options: Any
 ) -> dict[str, dict[str, Any]]:
     """
-    Build classes ahead, each on the worker that its calls will go to.
+    Build classes in advance, each on the worker that its calls will go to.
 
     Args:
-        client: Of a cluster with registries.
-        profile_or_names: A `Profile`, or class names.
-        options: Of `Registry.warm_up`, but for `progress`.
+        client: A client of a cluster with registries.
+        profile_or_names: A `Profile` or an iterable of class names.
+        options: The options of `Registry.warm_up`, except `progress`.
 
     Returns:
-        Worker -> the report of its warm-up, as plain data.
+        Worker -> report of its warm-up, as plain data.
     """
-    affinity = _affinity(client)
+    client_router = _router_of(client)
     by_worker: dict[str, list[str]] = {}
-    for class_name in names_of(profile_or_names):
-        ticket = affinity.choose(client, class_name)
-        affinity.router.done(ticket)
+    for class_name in class_names_of(profile_or_names):
+        ticket = client_router.choose(client, class_name)
+        client_router.router.done(ticket)
         by_worker.setdefault(ticket.worker, []).append(class_name)
     futures = {
         worker: client.submit(
             _warm_up,
             names,
             options,
-            key=f"{PREFIX}{names[0]}-{uuid.uuid4().hex}",
+            key=f"{KEY_PREFIX}{names[0]}-{uuid.uuid4().hex}",
             workers=[worker],
             pure=False,
         )
@@ -396,11 +397,11 @@ def warm_up(
 
 class DaskCluster:
     """
-    A cluster whose workers have registries; `start` gives it.
+    A cluster whose workers have registries; created by `start`.
 
     Args:
-        client: Of the cluster.
-        local: The cluster, where it was started here and ends with this.
+        client: A client of the cluster.
+        local: The local cluster to close with this object, or None if the cluster is not ours.
     """
 
     def __init__(self, client: Client, local: LocalCluster | None) -> None:
@@ -410,23 +411,23 @@ class DaskCluster:
     def submit(
         self, class_name: str, method_name: str, arguments: Mapping[str, Any]
     ) -> Future[Any]:
-        """As `submit_method`, with the arguments as a mapping."""
+        """Call `submit_method` with the arguments as a mapping."""
         return submit_method(self.client, class_name, method_name, **arguments)
 
     def on_each_worker(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """As the function of this name."""
+        """Call the function of the same name."""
         return on_each_worker(self.client, function, *arguments)
 
     def stats(self) -> ClusterStats:
-        """As the function of this name."""
+        """Call the function of the same name."""
         return stats(self.client)
 
     def workers(self) -> list[str]:
-        """Give the addresses of the workers."""
+        """Return the addresses of the workers."""
         return list(self.client.scheduler_info(n_workers=-1)["workers"])
 
     def close(self) -> None:
-        """Close the registries, and what was started with them."""
+        """Close the registries, the client and, if started here, the cluster."""
         try:
             if self._local is None:
                 uninstall(self.client)
@@ -451,20 +452,20 @@ def start(
     settings: WorkerSettings, *, address: str | None = None, workers: int = 2, threads: int = 1
 ) -> DaskCluster:
     """
-    Start a cluster on this machine, or join one, and give its workers registries.
+    Start a cluster on this machine or join a running one, and give its workers registries.
 
     Args:
-        settings: What to make the registries from.
-        address: The scheduler of a running cluster; None starts one of worker processes here.
-        workers: How many to start.
-        threads: How many calls each does at once.
+        settings: The settings of the registries.
+        address: The scheduler of a running cluster; None starts worker processes on this machine.
+        workers: The number of workers to start.
+        threads: The number of calls that each worker executes concurrently.
 
     Returns:
-        The cluster; closing it ends what was started here.
+        The cluster. Closing it also stops the processes started here.
 
     Raises:
         EngineError: There is no cluster at the address.
-        Exception: What making the registry raised on a worker.
+        Exception: An error raised on a worker while it created its registry.
     """
     local = None
     if address is None:
@@ -480,7 +481,7 @@ def start(
     except (OSError, ValueError) as error:
         if local is not None:
             local.close()
-        raise EngineError(f"no Dask scheduler can be reached at {address}: {error}") from error
+        raise EngineError(f"cannot reach a Dask scheduler at {address}: {error}") from error
     cluster = DaskCluster(client, local)
     try:
         install(client, settings)

@@ -1,4 +1,4 @@
-"""What can go wrong with an engine."""
+"""The error raised by engines."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ __all__ = ["EngineError"]
 
 
 class EngineError(RuntimeError):
-    """An engine cannot be used; the text says why and what to do."""
+    """An engine cannot be used; the message states the reason and the remedy."""

@@ -1,8 +1,8 @@
 """
-Registries in actors of a Ray cluster.
+Registries in the actors of a Ray cluster.
 
-Each worker is an actor with a registry, and each call goes to one where its class is warm. An actor
-whose process dies is started anew by Ray, with a new registry, and its calls are done again.
+Each worker is an actor with a registry, and each call goes to a worker where its class is warm. If
+the process of an actor dies, Ray restarts it with a new registry and repeats its calls.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import zlib
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from ..resolver import shown
+from ..resolver import safe_repr
 from .affinity import Router
 from .calls import checked_call, checked_calls
 from .errors import EngineError
 from .settings import WorkerSettings
-from .worker import Worker, names_of, summed
+from .worker import Worker, class_names_of, sum_stats
 
 try:
     import ray
@@ -60,24 +60,24 @@ __all__ = [
 ]
 
 _CONNECT_SECONDS = 10.0
-_SETTLE_SECONDS = 0.005  # between two looks at which calls have ended
+_COLLECT_SECONDS = 0.005  # minimum time between two checks for finished calls
 
 
-# -- on the driver's side ------------------------------------------------------------------------
+# -- in the driver -------------------------------------------------------------------------------
 
 
 class RayWorkers:
     """
-    Workers of a Ray cluster that have, or will have, registries.
+    The workers of a Ray cluster; `install` gives them registries.
 
     Args:
-        count: How many there are.
-        threads: How many calls each does at once.
+        count: The number of workers.
+        threads: The number of calls that each worker executes concurrently.
         affinity: False sends each call to the worker with the shortest queue, for comparison.
-        options: More for the actors, as Ray's `options` takes it: resources, `runtime_env`, ...
+        options: Further options of Ray's actors, such as resources or `runtime_env`.
 
     Raises:
-        ValueError: A number is less than 1.
+        ValueError: `count` or `threads` is not an int of 1 or more.
     """
 
     def __init__(
@@ -90,18 +90,18 @@ class RayWorkers:
         self._affinity, self._options = affinity, options
         self._actors: dict[str, Any] = {}
         self._router = Router()
-        self._under_way: dict[Any, Ticket] = {}
-        self._settled = 0.0
+        self._in_progress: dict[Any, Ticket] = {}  # by the reference to the durations of the call
+        self._collected = 0.0
         self._lock = RLock()
 
     def __repr__(self) -> str:
         return f"<RayWorkers: {len(self._actors)} of {self.count}>"
 
     def names(self) -> list[str]:
-        """Give the names of the workers that there are."""
+        """Return the names of the workers with an actor."""
         return list(self._actors)
 
-    # -- what `install` and `uninstall` do -------------------------------------------------------
+    # -- installation ----------------------------------------------------------------------------
 
     def _install(self, settings: WorkerSettings) -> None:
         self._uninstall()
@@ -109,21 +109,21 @@ class RayWorkers:
             max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=self.threads,
-            # What controls a worker is not queued behind its calls.
+            # Control functions must not queue behind calls.
             concurrency_groups={"control": 2},
         )(Actor)
         search = [os.path.abspath(place) for place in sys.path]
-        # Small, so that it is sent with the actor: what lies in the object store may be lost, and
-        # then the actor cannot be started anew.
+        # Compressed, so that Ray sends the settings with the actor. A copy in the object store can
+        # be lost, and then the actor could not be restarted.
         content = zlib.compress(cloudpickle.dumps(settings))
         options = {"scheduling_strategy": "SPREAD", **self._options}
         actors = {
-            f"worker-{at}": actor.options(**options).remote(f"worker-{at}", content, search)
-            for at in range(self.count)
+            name: actor.options(**options).remote(name, content, search)
+            for name in (f"worker-{number}" for number in range(self.count))
         }
         self._actors = actors
         try:
-            self._on_each(_nothing, ())
+            self._on_each(_ping, ())
         except BaseException:
             self._uninstall()
             raise
@@ -133,76 +133,78 @@ class RayWorkers:
         actors, self._actors = self._actors, {}
         if not actors or not ray.is_initialized():
             return
-        closing = [_control(actor, _closed, ()) for actor in actors.values()]
+        closing = [_control(actor, _close, ()) for actor in actors.values()]
         ray.wait(closing, num_returns=len(closing), timeout=10.0)
         for actor in actors.values():
             ray.kill(actor)
         with self._lock:
-            self._under_way.clear()
+            self._in_progress.clear()
 
     def _on_each(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
-        asked = {n: _control(a, function, arguments) for n, a in self._actors.items()}
-        given = {}
-        for name, ref in asked.items():
+        refs = {n: _control(a, function, arguments) for n, a in self._actors.items()}
+        values = {}
+        for name, ref in refs.items():
             try:
-                given[name] = ray.get(ref).value
+                values[name] = ray.get(ref).value
             except RayTaskError as error:
                 raise error.cause from None
             except ActorDiedError as error:
                 reason = getattr(error, "cause", None) or error
                 if "__init__" in str(error) or "creation" in str(error):
-                    raise EngineError(f"no registry could be made on {name}: {reason}") from error
-                self._lost(name)
-        return given
+                    raise EngineError(f"could not create a registry on {name}: {reason}") from error
+                self._remove(name)
+        return values
 
-    def _lost(self, name: str) -> None:
+    def _remove(self, name: str) -> None:
         self._actors.pop(name, None)
         self._router.remove_worker(name)
 
     # -- calls -----------------------------------------------------------------------------------
 
     def _submit(self, call: MethodCall) -> Any:
-        self._settle()
+        self._collect_finished()
         if not self._actors:
-            raise EngineError("there are no workers: warmset.engines.ray.install(workers, ...)")
+            raise EngineError(
+                "there are no workers: call warmset.engines.ray.install(workers, settings)"
+            )
         ticket = self._router.choose(call.class_name)
         method = self._actors[ticket.worker].call.options(num_returns=2)
-        result, marker = method.remote(call.class_name, call.method_name, **call.arguments)
+        result, durations = method.remote(call.class_name, call.method_name, **call.arguments)
         with self._lock:
-            # The marker and not the result, which may be large and is the caller's to keep.
-            self._under_way[marker] = ticket
+            # A reference to the result would keep the result, which may be large, in the store.
+            self._in_progress[durations] = ticket
         return result
 
-    def _settle(self) -> None:
-        """See which calls have ended, and what they took."""
+    def _collect_finished(self) -> None:
+        """Record which calls have ended and how long they took."""
         now = time.monotonic()
         with self._lock:
-            if now - self._settled < _SETTLE_SECONDS or not self._under_way:
+            if now - self._collected < _COLLECT_SECONDS or not self._in_progress:
                 return
-            self._settled = now
-            pending = list(self._under_way)
+            self._collected = now
+            pending = list(self._in_progress)
             ended, _ = ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)
-            tickets = [self._under_way.pop(marker) for marker in ended]
-        learned: dict[str, Any] = {}
-        for marker, ticket in zip(ended, tickets, strict=True):
+            tickets = [self._in_progress.pop(durations) for durations in ended]
+        latest: dict[str, Any] = {}
+        for durations, ticket in zip(ended, tickets, strict=True):
             self._router.done(ticket)
-            learned[ticket.class_name] = marker, ticket
-        for class_name, (marker, ticket) in learned.items():
+            latest[ticket.class_name] = durations, ticket
+        for class_name, (durations, ticket) in latest.items():
             try:
-                call_seconds, build_seconds = ray.get(marker)
-            except ActorDiedError:  # for good, or Ray would have done the call again
-                self._lost(ticket.worker)
+                call_seconds, build_seconds = ray.get(durations)
+            except ActorDiedError:  # permanently, otherwise Ray would have repeated the call
+                self._remove(ticket.worker)
                 continue
-            except Exception:  # what the method raised: the caller gets it
+            except Exception:  # raised by the method; the caller receives it with the result
                 continue
             self._router.learn(class_name, call_seconds=call_seconds, build_seconds=build_seconds)
 
 
-def _nothing(worker: Worker) -> None:
-    """Asked for to see that a worker is there."""
+def _ping(worker: Worker) -> None:
+    """Do nothing; returns once the worker has created its registry."""
 
 
-def _closed(worker: Worker) -> None:
+def _close(worker: Worker) -> None:
     worker.close()
 
 
@@ -215,22 +217,22 @@ def install(workers: RayWorkers, settings: WorkerSettings) -> None:
     Give each worker a registry.
 
     Args:
-        workers: The workers; Ray has been initialised.
-        settings: What to make the registries from. What was installed before is closed.
+        workers: The workers; Ray must be initialised.
+        settings: The settings of the registries. Registries installed earlier are closed.
 
     Raises:
-        TypeError: One of them is of a wrong type.
-        EngineError: A registry could not be made.
+        TypeError: An argument has the wrong type.
+        EngineError: A registry could not be created.
     """
     if not isinstance(workers, RayWorkers):
-        raise TypeError(f"expected RayWorkers, got {shown(workers)}")
+        raise TypeError(f"expected RayWorkers, got {safe_repr(workers)}")
     if not isinstance(settings, WorkerSettings):
-        raise TypeError(f"expected WorkerSettings, got {shown(settings)}")
+        raise TypeError(f"expected WorkerSettings, got {safe_repr(settings)}")
     workers._install(settings)
 
 
 def uninstall(workers: RayWorkers) -> None:
-    """Close the registries of the workers, and end their actors."""
+    """Close the registries of the workers and stop their actors."""
     workers._uninstall()
 
 
@@ -244,17 +246,17 @@ def submit_method(
         workers: The workers.
         class_name: The class.
         method_name: The method.
-        arguments: By keyword; an `ObjectRef` among them is passed on as its value.
+        arguments: The keyword arguments; an `ObjectRef` among them is replaced by its value.
 
     Returns:
-        An `ObjectRef`. What the method raised comes out of `ray.get` in Ray's own way: of the class
-        that it was, with what it was in `cause`.
+        An `ObjectRef`. If the method raises, `ray.get` raises a Ray error that also derives from
+        the class of the original error, which is its attribute `cause`.
 
     Raises:
-        TypeError: A name is no string.
+        TypeError: A name is not a string.
         EngineError: There are no workers.
 
-    Safe under threads.
+    Thread-safe.
     """
     return workers._submit(checked_call(class_name, method_name, arguments))
 
@@ -265,13 +267,14 @@ def map_methods(workers: RayWorkers, calls: Iterable[Any]) -> list[Any]:
 
     Args:
         workers: The workers.
-        calls: Of `MethodCall`, (class, method) or (class, method, arguments).
+        calls: Items of the form `MethodCall`, (class, method) or (class, method, arguments).
 
     Returns:
-        An `ObjectRef` for each, in the order of the calls.
+        One `ObjectRef` per call, in the order of the calls.
 
     Raises:
-        TypeError: A call is none; nothing of it was sent.
+        TypeError: An item has another form; no call was sent.
+        EngineError: There are no workers.
     """
     return [workers._submit(call) for call in checked_calls(calls)]
 
@@ -284,14 +287,14 @@ def on_each_worker(
 
     Args:
         workers: The workers.
-        function: Takes the `engines.worker.Worker`, and the arguments.
-        arguments: What else it is given.
+        function: Called with the `engines.worker.Worker` and the arguments.
+        arguments: Further positional arguments.
 
     Returns:
-        Worker -> what it returned; a worker that is gone for good is not in it.
+        Worker -> result of the function, without workers that were lost permanently.
 
     Raises:
-        Exception: What it raised on a worker.
+        Exception: An error raised by the function on a worker.
     """
     return workers._on_each(function, arguments)
 
@@ -305,32 +308,32 @@ def clear(workers: RayWorkers, *, release: bool = False) -> dict[str, dict[str, 
         release: See `Registry.clear_cache`.
 
     Returns:
-        Worker -> what `clear_cache` gave there.
+        Worker -> result of `clear_cache`.
     """
-    cleared = on_each_worker(workers, _cleared, release)
+    cleared = on_each_worker(workers, _clear, release)
     for worker in cleared:
-        workers._router.cooled(worker)
+        workers._router.mark_cold(worker)
     return cleared
 
 
-def _cleared(worker: Worker, release: bool) -> dict[str, Any]:
+def _clear(worker: Worker, release: bool) -> dict[str, Any]:
     return worker.clear(release=release)
 
 
 def stats(workers: RayWorkers) -> ClusterStats:
     """
-    Tell how all workers do.
+    Return the statistics of all workers.
 
     Args:
         workers: The workers.
 
     Returns:
-        Each worker's figures, and their sum.
+        The statistics of each worker, and their totals.
     """
-    return summed(on_each_worker(workers, _told).values())
+    return sum_stats(on_each_worker(workers, _stats).values())
 
 
-def _told(worker: Worker) -> WorkerStats:
+def _stats(worker: Worker) -> WorkerStats:
     return worker.stats()
 
 
@@ -338,37 +341,37 @@ def warm_up(
     workers: RayWorkers, profile_or_names: Any = None, **options: Any
 ) -> dict[str, dict[str, Any]]:
     """
-    Build classes ahead, each on the worker that its calls will go to.
+    Build classes in advance, each on the worker that its calls will go to.
 
     Args:
         workers: The workers.
-        profile_or_names: A `Profile`, or class names.
-        options: Of `Registry.warm_up`, but for `progress`.
+        profile_or_names: A `Profile` or an iterable of class names.
+        options: The options of `Registry.warm_up`, except `progress`.
 
     Returns:
-        Worker -> the report of its warm-up, as plain data.
+        Worker -> report of its warm-up, as plain data.
     """
     by_worker: dict[str, list[str]] = {}
-    for class_name in names_of(profile_or_names):
+    for class_name in class_names_of(profile_or_names):
         ticket = workers._router.choose(class_name)
         workers._router.done(ticket)
         by_worker.setdefault(ticket.worker, []).append(class_name)
-    asked = {
-        worker: _control(workers._actors[worker], _warmed_up, (names, options))
+    refs = {
+        worker: _control(workers._actors[worker], _warm_up, (names, options))
         for worker, names in by_worker.items()
     }
-    return {worker: ray.get(ref).value for worker, ref in asked.items()}
+    return {worker: ray.get(ref).value for worker, ref in refs.items()}
 
 
-def _warmed_up(worker: Worker, names: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+def _warm_up(worker: Worker, names: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
     return worker.warm_up(names, **options)
 
 
 # -- a cluster -----------------------------------------------------------------------------------
 
 
-class _Pending:
-    """A call, whose error comes back as it was raised."""
+class _PendingCall:
+    """A call whose `result` raises the original error instead of Ray's."""
 
     def __init__(self, ref: Any) -> None:
         self.ref = ref
@@ -382,39 +385,41 @@ class _Pending:
 
 class RayCluster:
     """
-    Workers that have registries; `start` gives it.
+    Workers that have registries; created by `start`.
 
     Args:
         workers: The workers.
-        own: Whether Ray was initialised for it, and ends with it.
+        owns_ray: Whether `close` also shuts Ray down.
     """
 
-    def __init__(self, workers: RayWorkers, own: bool) -> None:
+    def __init__(self, workers: RayWorkers, owns_ray: bool) -> None:
         self.ray_workers = workers
-        self._own = own
+        self._owns_ray = owns_ray
 
-    def submit(self, class_name: str, method_name: str, arguments: Mapping[str, Any]) -> _Pending:
-        """As `submit_method`, with the arguments as a mapping."""
-        return _Pending(submit_method(self.ray_workers, class_name, method_name, **arguments))
+    def submit(
+        self, class_name: str, method_name: str, arguments: Mapping[str, Any]
+    ) -> _PendingCall:
+        """Call `submit_method` with the arguments as a mapping."""
+        return _PendingCall(submit_method(self.ray_workers, class_name, method_name, **arguments))
 
     def on_each_worker(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """As the function of this name."""
+        """Call the function of the same name."""
         return on_each_worker(self.ray_workers, function, *arguments)
 
     def stats(self) -> ClusterStats:
-        """As the function of this name."""
+        """Call the function of the same name."""
         return stats(self.ray_workers)
 
     def workers(self) -> list[str]:
-        """Give the names of the workers."""
+        """Return the names of the workers."""
         return self.ray_workers.names()
 
     def close(self) -> None:
-        """Close the registries, and what was started with them."""
+        """Close the registries, stop the actors and, if initialised here, shut Ray down."""
         try:
             uninstall(self.ray_workers)
         finally:
-            if self._own:
+            if self._owns_ray:
                 ray.shutdown()
 
     def __enter__(self) -> Self:
@@ -430,14 +435,14 @@ class RayCluster:
 
 
 def _check_address(address: str | None) -> None:
-    """Ray tries for minutes where there is nobody; one look tells."""
+    """Fail early if nothing listens at the address, where Ray would retry for minutes."""
     host, colon, port = (address or "").rpartition(":")
     if not colon or "//" in host or not port.isdigit():
         return
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise EngineError(f"no Ray cluster can be reached at {address}: {error}") from error
+        raise EngineError(f"cannot reach a Ray cluster at {address}: {error}") from error
 
 
 def start(
@@ -447,28 +452,28 @@ def start(
     Start workers with registries, on this machine or on a running cluster.
 
     Args:
-        settings: What to make the registries from.
-        address: Of a running cluster, or "auto"; None takes the one that this process has joined,
-            or starts one here.
-        workers: How many to start.
-        threads: How many calls each does at once.
+        settings: The settings of the registries.
+        address: The address of a running cluster, or "auto"; None uses the cluster that this
+            process has joined, or starts one on this machine.
+        workers: The number of workers to start.
+        threads: The number of calls that each worker executes concurrently.
 
     Returns:
-        The cluster; closing it ends what was started here.
+        The cluster. Closing it also stops everything started here.
 
     Raises:
-        EngineError: There is no cluster at the address, or a registry could not be made.
+        EngineError: There is no cluster at the address, or a registry could not be created.
     """
-    own = not ray.is_initialized()
-    if own:
+    owns_ray = not ray.is_initialized()
+    if owns_ray:
         _check_address(address)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         options |= {"include_dashboard": False} if address is None else {"address": address}
         try:
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise EngineError(f"no Ray cluster can be reached at {address}: {error}") from error
-    cluster = RayCluster(RayWorkers(workers, threads=threads), own)
+            raise EngineError(f"cannot reach a Ray cluster at {address}: {error}") from error
+    cluster = RayCluster(RayWorkers(workers, threads=threads), owns_ray)
     try:
         install(cluster.ray_workers, settings)
     except BaseException:

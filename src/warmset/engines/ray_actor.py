@@ -1,4 +1,4 @@
-"""What an actor of `warmset.engines.ray` is: a worker in a process of its own."""
+"""The actor of `warmset.engines.ray`: one worker per process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray import cloudpickle
 
 from .errors import EngineError
-from .worker import Worker, call_on
+from .worker import Worker, call_on_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
 
 __all__ = ["Actor", "worker_registry"]
 
-_here: Worker | None = None  # the process of an actor has no other one
+_worker: Worker | None = None  # set in the process of an actor, which has exactly one worker
 
 
 class Actor:
-    """A worker: a registry, for as long as the process lives."""
+    """A worker whose registry lives as long as the process."""
 
     def __init__(self, name: str, settings: bytes, search: list[str]) -> None:
-        global _here
-        # Before the settings are read: what they refer to is imported then.
+        global _worker
+        # The search path must be complete before unpickling the settings imports modules.
         sys.path += [place for place in search if place not in sys.path]
-        self._worker = _here = Worker(name, cloudpickle.loads(zlib.decompress(settings)))
+        self._worker = _worker = Worker(name, cloudpickle.loads(zlib.decompress(settings)))
 
     def call(self, class_name: str, method_name: str, /, **arguments: Any) -> tuple[Any, Any]:
-        """What the method returned; and apart from it, what calls and builds of its class take."""
+        """Call a method; return its result, and as a second object the durations of its class."""
         result = self._worker.call(class_name, method_name, arguments)
         return result, self._worker.times_of_class(class_name)
 
     def control(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        return call_on(self._worker, function, arguments)
+        return call_on_worker(self._worker, function, arguments)
 
 
 def worker_registry() -> MethodRegistry:
     """
-    Give the registry of the worker that the caller runs on.
+    Return the registry of the worker that executes the caller.
 
     Returns:
-        The registry; it is the worker's to close.
+        The registry, which the worker closes.
 
     Raises:
-        EngineError: This is no worker.
+        EngineError: The caller does not run on a worker.
     """
-    if _here is None:
-        raise EngineError("this does not run on a worker: see warmset.engines.ray.install")
-    return _here.registry
+    if _worker is None:
+        raise EngineError("the caller does not run on a worker: see warmset.engines.ray.install")
+    return _worker.registry

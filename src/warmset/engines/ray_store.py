@@ -1,8 +1,8 @@
 """
 Snapshots in the object store of a Ray cluster: one physical copy for all workers of a node.
 
-An actor, the index, knows which key is which object, and owns the objects, so that they outlive the
-worker that built them. It also gives the claims to build.
+An actor, the index, maps keys to objects and owns the objects, so that they outlive the worker that
+built them. It also grants the claims to build.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ _ANSWER_SECONDS = 60.0
 
 class _Index:
     """
-    Which key is which object, who may build, and who waits. It runs as an asynchronous actor: one
-    method at a time, up to an `await`.
+    The objects by key, the claims to build, and the waiters.
+
+    Runs as an asynchronous actor: its methods interleave only at an `await`.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._objects: OrderedDict[str, tuple[Any, int]] = OrderedDict()  # used last: at the end
-        self._claims: dict[str, tuple[str, float]] = {}  # key -> token, until when
+        self._objects: OrderedDict[str, tuple[Any, int]] = OrderedDict()  # most recently used last
+        self._claims: dict[str, tuple[str, float]] = {}  # key -> token and expiry
         self._changed = asyncio.Condition()
 
     async def ready(self) -> bool:
@@ -52,7 +53,7 @@ class _Index:
         if found is None:
             return None
         self._objects.move_to_end(key)
-        return [found[0]]  # in a list a reference stays a reference
+        return [found[0]]  # Ray does not resolve a reference inside a list
 
     async def claim(self, key: str, token: str, lease_seconds: float) -> bool:
         held = self._claims.get(key)
@@ -74,7 +75,7 @@ class _Index:
                 self._changed.notify_all()
 
     async def wait(self, key: str, seconds: float) -> bool:
-        """Whether nobody builds for a key any more, after at most some seconds."""
+        """Wait until the claim of a key has ended; False if that takes too long."""
         until = time.monotonic() + seconds
         async with self._changed:
             while True:
@@ -86,7 +87,7 @@ class _Index:
                     return False
                 try:
                     await asyncio.wait_for(self._changed.wait(), min(held[1], until) - now)
-                except asyncio.TimeoutError:  # the built-in one only since 3.11
+                except asyncio.TimeoutError:  # an alias of the built-in TimeoutError since 3.11
                     continue
 
     async def put(self, key: str, token: str, content: Any) -> bool:
@@ -111,25 +112,26 @@ class _Index:
 
 class RayStore:
     """
-    Keeps snapshots in the object store of the Ray cluster that the process has joined.
+    A store of snapshots in the object store of the Ray cluster that the process has joined.
 
     Args:
-        name: Of the index; stores of the same name are one.
-        key: What snapshots are signed with, or by `key_file`, or by the environment variable
-            ``WARMSET_STORE_KEY``. There need be none: who can write into the cluster's object store
-            can run code on its workers anyway.
-        key_file: A file that holds the key.
-        max_bytes: How much is kept at most, least recently used leaves first; 0: no bound. The
-            store that is made first says. Ray spills to disk what does not fit into its memory.
-        lease_seconds: For how long a builder that is not heard of keeps its claim; it is renewed by
-            a thread while it builds.
-        wait_seconds: How long to wait while another worker builds, before building all the same.
+        name: The name of the index; stores with the same name share their content.
+        key: The key for signing snapshots. It can also come from `key_file` or from the environment
+            variable ``WARMSET_STORE_KEY``. It is optional, because anybody who can write to the
+            object store of the cluster can run code on its workers anyway.
+        key_file: A file that contains the key.
+        max_bytes: The maximum total size; the least recently used snapshots are evicted first. 0
+            means no bound. The value of the first store with this name applies. Ray spills objects
+            that do not fit into its memory to disk.
+        lease_seconds: The lifetime of a claim. A thread renews it during a build, so it expires
+            only if the builder dies or hangs.
+        wait_seconds: The maximum time to wait for a build on another worker.
 
     Raises:
-        TypeError: An argument is of a wrong type.
+        TypeError: An argument has the wrong type.
         ValueError: A number is out of range.
 
-    It looks for the index at first use. Safe under threads; picklable.
+    Connects to the index on first use. Thread-safe and picklable.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class RayStore:
 
     @property
     def secret(self) -> Secret | None:
-        """What snapshots are signed with; None where the cluster is trusted."""
+        """The key for signing snapshots; None if snapshots are not signed."""
         return self._secret
 
     def __repr__(self) -> str:
@@ -173,7 +175,7 @@ class RayStore:
             "lease_seconds": self._lease,
             "wait_seconds": self._wait,
         }
-        return _reopened, (self.name, self._secret, options)
+        return _reopen, (self.name, self._secret, options)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -183,10 +185,10 @@ class RayStore:
     def __hash__(self) -> int:
         return hash((self.name, self._secret))
 
-    def _ask(self, method: str, *arguments: Any, seconds: float = _ANSWER_SECONDS) -> Any:
+    def _request(self, method: str, *arguments: Any, seconds: float = _ANSWER_SECONDS) -> Any:
         try:
             if self._index is None:
-                # Detached: it is not to end with the worker that came first.
+                # Detached, so that it does not end with the worker that created it.
                 index = ray.remote(_Index).options(
                     name=f"warmset-{self.name}",
                     namespace=_NAMESPACE,
@@ -198,33 +200,33 @@ class RayStore:
                 self._index = index.remote(self._max_bytes)
             return ray.get(getattr(self._index, method).remote(*arguments), timeout=seconds)
         except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
-            self._index = None  # another one may be there by the next time
-            raise StoreError(
-                f"the index of store {self.name!r} cannot be asked: {error}"
-            ) from error
+            self._index = None  # connect anew at the next request
+            raise StoreError(f"cannot reach the index of store {self.name!r}: {error}") from error
 
     def fetch(self, key: str) -> Blob | None:
-        """Give what is kept under a key; see `share.protocol.Store`. It is not copied."""
-        found = self._ask("find", key)
+        """Return the snapshot of a key without copying it; see `share.protocol.Store`."""
+        found = self._request("find", key)
         if found is None:
             return None
         try:
             return Blob(memoryview(ray.get(found[0], timeout=_ANSWER_SECONDS)), shared=True)
-        except ray.exceptions.RayError:  # it was lost, with its node or with the index
+        except ray.exceptions.RayError:  # the object was lost with its node or with the index
             return None
 
     def claim(self, key: str, *, wait: bool = True) -> LeasedClaim | None:
         """Claim the right to build for a key; see `share.protocol.Store`."""
         token = uuid.uuid4().hex
-        if self._ask("claim", key, token, self._lease):
+        if self._request("claim", key, token, self._lease):
             return LeasedClaim(
                 key,
                 lease_seconds=self._lease,
                 put=lambda pieces: self._put(key, token, pieces),
-                renew=lambda: bool(self._ask("renew", key, token, self._lease)),
-                release=lambda: self._ask("release", key, token),
+                renew=lambda: bool(self._request("renew", key, token, self._lease)),
+                release=lambda: self._request("release", key, token),
             )
-        if wait and not self._ask("wait", key, self._wait, seconds=self._wait + _ANSWER_SECONDS):
+        if wait and not self._request(
+            "wait", key, self._wait, seconds=self._wait + _ANSWER_SECONDS
+        ):
             raise StoreBusyError(f"another worker has been building {key} for {self._wait:.0f} s")
         return None
 
@@ -235,28 +237,28 @@ class RayStore:
             flat = np.frombuffer(piece, dtype=np.uint8)
             content[at : at + flat.nbytes] = flat
             at += flat.nbytes
-        if not self._ask("put", key, token, content):
-            raise StoreError(f"the claim of {key} was lost: its lease ran out while it was built")
+        if not self._request("put", key, token, content):
+            raise StoreError(f"the claim of {key} was lost: its lease expired during the build")
 
     def discard(self, key: str) -> bool:
-        """Keep nothing under a key any more; see `share.protocol.Store`."""
-        return bool(self._ask("discard", key))
+        """Remove the snapshot of a key; see `share.protocol.Store`."""
+        return bool(self._request("discard", key))
 
     def clear(self) -> int:
         """
-        Keep nothing at all any more; builds that are under way go on.
+        Remove all snapshots; builds in progress continue.
 
         Returns:
-            How many snapshots were removed.
+            The number of removed snapshots.
         """
-        return sum(self.discard(key) for key in self._ask("keys"))
+        return sum(self.discard(key) for key in self._request("keys"))
 
     def destroy(self) -> None:
-        """End the index, and with it all that is kept."""
-        self._ask("ready")
+        """Stop the index and remove all snapshots."""
+        self._request("ready")
         ray.kill(self._index)
         self._index = None
 
 
-def _reopened(name: str, secret: Secret | None, options: dict[str, Any]) -> RayStore:
+def _reopen(name: str, secret: Secret | None, options: dict[str, Any]) -> RayStore:
     return RayStore(name, key=secret, **options)

@@ -1,11 +1,11 @@
-"""What a registry on a worker is made from: one value that can be pickled."""
+"""The picklable settings from which each worker creates its registry."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..registry import Registry
-from ..resolver import check_name, import_dotted, shown
+from ..api import Registry
+from ..resolver import check_name, import_dotted, safe_repr
 from ..settings import RegistrySettings
 
 if TYPE_CHECKING:
@@ -19,22 +19,22 @@ __all__ = ["WorkerSettings"]
 
 class WorkerSettings:
     """
-    What each worker makes its registry from, immutable.
+    The settings of the registries on all workers, immutable.
 
     Args:
         class_paths: Class name -> class path.
-        settings: Of the registry; None: the defaults.
-        class_options: Class name -> options of `register_class`.
-        rules: Class name -> its rule: a function that can be imported where the worker runs, or
-            its dotted path; or a pair of that and its version.
-        prepare: Called with the registry on each worker before anything is built, for what a value
-            cannot say; a function that can be imported there.
+        settings: The settings of the registry; None means the defaults.
+        class_options: Class name -> options of `register`.
+        rules: Class name -> rule: a function that can be imported on the workers, its dotted path,
+            or a pair of either and a version.
+        prepare: A function that can be imported on the workers. Each worker calls it with its
+            registry before the first build, for settings that cannot be pickled.
 
     Raises:
-        TypeError: One of them is of a wrong type.
-        ValueError: A name or a path has not the shape of one.
+        TypeError: An argument has the wrong type.
+        ValueError: A name or path is malformed.
 
-    It has to be picklable: so a store with a key that was given as bytes will not do, see
+    The settings must be picklable. A store whose key was passed as bytes is not, see
     `warmset.share`.
     """
 
@@ -58,9 +58,9 @@ class WorkerSettings:
         if settings is None:
             settings = RegistrySettings()
         if not isinstance(settings, RegistrySettings):
-            raise TypeError(f"settings must be RegistrySettings or None, got {shown(settings)}")
+            raise TypeError(f"settings must be RegistrySettings or None, got {safe_repr(settings)}")
         if prepare is not None and not callable(prepare):
-            raise TypeError(f"prepare must be a callable or None, got {shown(prepare)}")
+            raise TypeError(f"prepare must be a callable or None, got {safe_repr(prepare)}")
         put = object.__setattr__
         put(self, "class_paths", dict(class_paths))
         put(self, "settings", settings)
@@ -69,24 +69,24 @@ class WorkerSettings:
         put(self, "prepare", prepare)
         for name in (*self.class_options, *self.rules):
             if name not in self.class_paths:
-                raise ValueError(f"options or a rule of {name!r}, which is not in class_paths")
-        # What a registry would refuse is refused here, and not on each worker.
+                raise ValueError(f"options or a rule for {name!r}, which is not in class_paths")
+        # Invalid class paths raise here instead of on every worker.
         Registry(self.class_paths).close()
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **options: Any) -> WorkerSettings:
         """
-        Take them from a ``warmset.toml``.
+        Read the settings from a ``warmset.toml``.
 
         Args:
-            path: The file, read here and not on the workers.
-            options: `rules`, `prepare`.
+            path: The file, which is read in this process, not on the workers.
+            options: The arguments `rules` and `prepare`.
 
         Returns:
             The settings.
 
         Raises:
-            SettingsError: As for `Registry.from_file`.
+            SettingsError: The file cannot be read or is invalid.
         """
         from ..settings_file import load_settings_file
 
@@ -100,10 +100,10 @@ class WorkerSettings:
 
     def make_registry(self) -> MethodRegistry:
         """
-        Make the registry.
+        Create a registry from the settings.
 
         Returns:
-            A new one; whoever asked for it closes it.
+            A new registry, which the caller must close.
 
         Raises:
             ImportError: A rule cannot be imported.
@@ -113,7 +113,7 @@ class WorkerSettings:
         registry = MethodRegistry({}, **self.settings.as_options())
         try:
             for name, path in self.class_paths.items():
-                registry.register_class(name, path, **self.class_options.get(name, {}))
+                registry.register(name, path, **self.class_options.get(name, {}))
             for name, (rule, version) in self.rules.items():
                 called = import_dotted(rule) if isinstance(rule, str) else rule
                 registry.register_instantiation_rule(name, called, version=version)
@@ -157,6 +157,6 @@ def _rule(class_name: str, given: Any) -> tuple[Callable[[type], Any] | str, str
     rule, version = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
     if not (callable(rule) or isinstance(rule, str)):
         raise TypeError(
-            f"the rule of {class_name!r} must be a callable or a dotted path, got {shown(rule)}"
+            f"the rule of {class_name!r} must be a callable or a dotted path, got {safe_repr(rule)}"
         )
     return rule, version

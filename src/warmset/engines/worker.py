@@ -1,4 +1,4 @@
-"""What lives on a worker: its registry, its executor, and what its calls took."""
+"""The state of one worker: its registry, its executor and the durations of its calls."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ if TYPE_CHECKING:
     from ..legacy import MethodRegistry
     from .settings import WorkerSettings
 
-__all__ = ["ClusterStats", "Worker", "WorkerStats", "summed"]
+__all__ = ["ClusterStats", "Worker", "WorkerStats", "sum_stats"]
 
-_NEW_COUNTS = 0.2  # of a call, in the mean of what calls take
+_NEW_CALL_WEIGHT = 0.2  # in the moving average of call durations
 
 
 class WorkerStats(NamedTuple):
-    """One worker at one moment."""
+    """A snapshot of one worker."""
 
     worker: str
-    """What the engine calls it."""
+    """The name of the worker in the engine."""
     pid: int
     rss_bytes: int
     calls: int
-    """Through the engine, those that failed included."""
+    """The number of calls through the engine, including failed ones."""
     warm: tuple[str, ...]
-    """The classes that are warm, the last used first."""
+    """The warm classes, the most recently used first."""
     call_seconds: Mapping[str, float]
-    """What a call of a class takes there, on the mean of the last ones, builds not counted."""
+    """Class name -> moving average of the duration of a call, without builds."""
     build_seconds: Mapping[str, float]
-    """What the last build of a class took there."""
+    """Class name -> duration of the last build."""
     registry: Mapping[str, Any]
-    """As `get_stats` gives it, without the entries."""
+    """The result of `get_stats` without the cache entries."""
 
 
 class ClusterStats(NamedTuple):
-    """All workers, and their sum."""
+    """A snapshot of all workers, and their totals."""
 
     workers: Mapping[str, WorkerStats]
     total: Mapping[str, Any]
-    """Counters of `get_stats` summed, with `workers`, `calls`, `rss_bytes` and `cache_hit_rate`."""
+    """The summed counters of `get_stats`, `workers`, `calls`, `rss_bytes` and `cache_hit_rate`."""
 
 
 class Worker:
     """
-    A registry for the calls that reach one worker of a cluster.
+    The registry of one worker of a cluster, and the measurements of its calls.
 
     Args:
-        name: What the engine calls the worker.
-        settings: What to make the registry from.
+        name: The name of the worker in the engine.
+        settings: The settings of the registry.
 
-    Safe under threads.
+    Thread-safe.
     """
 
     def __init__(self, name: str, settings: WorkerSettings) -> None:
@@ -69,29 +69,29 @@ class Worker:
         self._call_seconds: dict[str, float] = {}
         self._build_seconds: dict[str, float] = {}
         self._lock = RLock()
-        self.registry.add_build_listener(self._built)
+        self.registry.add_build_listener(self._record_build)
 
-    def _built(self, event: BuildEvent) -> None:
+    def _record_build(self, event: BuildEvent) -> None:
         if event.succeeded:
             self._build_seconds[event.class_name] = event.seconds
 
     def call(self, class_name: str, method_name: str, arguments: Mapping[str, Any]) -> Any:
         """
-        Call a method, as `MethodExecutor.execute` does.
+        Call a method with `MethodExecutor.execute` and measure the call.
 
         Args:
             class_name: The class.
             method_name: The method.
-            arguments: By keyword.
+            arguments: The keyword arguments.
 
         Returns:
-            What it returned.
+            The result of the method.
 
         Raises:
-            Exception: What it, or the way to it, raised.
+            Exception: Any error of the method, or of the build and routing before it.
         """
-        slot = self.registry._slots.get(class_name)
-        warm = slot is not None and slot.instance is not None
+        slot = self.registry.slots.get(class_name)
+        warm = slot is not None and self.registry.instance_in(slot) is not None
         began = time.perf_counter()
         try:
             return self.executor.execute(class_name, method_name, **arguments)
@@ -99,23 +99,23 @@ class Worker:
             seconds = time.perf_counter() - began
             with self._lock:
                 self._calls += 1
-                if warm:  # else it is the build that took most of it
+                if warm:  # otherwise the duration is mostly that of the build
                     before = self._call_seconds.get(class_name, seconds)
-                    self._call_seconds[class_name] = before + _NEW_COUNTS * (seconds - before)
+                    self._call_seconds[class_name] = before + _NEW_CALL_WEIGHT * (seconds - before)
 
     def times(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Give what calls and builds took, by class."""
+        """Return the durations of calls and of builds, each by class name."""
         with self._lock:
             return dict(self._call_seconds), dict(self._build_seconds)
 
     def times_of_class(self, class_name: str) -> tuple[float | None, float | None]:
-        """Give what a call of a class takes, and what its last build took; None: not known."""
+        """Return the durations of a call and of the last build of a class; None if unknown."""
         return self._call_seconds.get(class_name), self._build_seconds.get(class_name)
 
     def stats(self) -> WorkerStats:
-        """Tell how the worker does."""
-        told = self.registry.get_stats()
-        warm = tuple(entry["class_name"] for entry in told.pop("cache_entries"))
+        """Return a snapshot of the worker."""
+        registry_stats = self.registry.get_stats()
+        warm = tuple(entry["class_name"] for entry in registry_stats.pop("cache_entries"))
         calls, builds = self.times()
         return WorkerStats(
             worker=self.name,
@@ -125,15 +125,15 @@ class Worker:
             warm=warm,
             call_seconds=calls,
             build_seconds=builds,
-            registry=told,
+            registry=registry_stats,
         )
 
     def clear(self, *, release: bool = False) -> dict[str, Any]:
-        """As `Registry.clear_cache`."""
+        """Call `Registry.clear_cache`."""
         return self.registry.clear_cache(release=release)
 
     def warm_up(self, class_names: Iterable[str], **options: Any) -> dict[str, Any]:
-        """As `Registry.warm_up`; the report as plain data."""
+        """Call `Registry.warm_up` and return the report as plain data."""
         return self.registry.warm_up(list(class_names), **options).as_dict()
 
     def close(self) -> None:
@@ -141,34 +141,34 @@ class Worker:
         self.registry.close()
 
 
-class Told(NamedTuple):
-    """What a function returned on a worker; so that an exception as a value is told from one."""
+class Returned(NamedTuple):
+    """The result of a function on a worker, which may itself be an exception object."""
 
     value: Any
 
 
-def call_on(worker: Worker, function: Any, arguments: tuple[Any, ...]) -> Told:
-    """Call a function on a worker."""
-    return Told(function(worker, *arguments))
+def call_on_worker(worker: Worker, function: Any, arguments: tuple[Any, ...]) -> Returned:
+    """Call ``function(worker, *arguments)`` and wrap the result."""
+    return Returned(function(worker, *arguments))
 
 
-def times_of(worker: Worker) -> tuple[dict[str, float], dict[str, float]]:
-    """Give what calls and builds took on a worker, by class."""
+def measured_times(worker: Worker) -> tuple[dict[str, float], dict[str, float]]:
+    """Return `Worker.times`; a function, so that it can be sent to workers."""
     return worker.times()
 
 
-def names_of(profile_or_names: Any) -> list[str]:
+def class_names_of(profile_or_names: Any) -> list[str]:
     """
-    Give the classes that are to be warmed up.
+    Return the names of the classes to warm up.
 
     Args:
-        profile_or_names: A `Profile`, or class names.
+        profile_or_names: A `Profile` or an iterable of class names.
 
     Returns:
-        Their names.
+        The class names.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The argument is neither.
     """
     if isinstance(profile_or_names, str):
         raise TypeError(f"expected a Profile or class names, got the str {profile_or_names!r}")
@@ -187,24 +187,24 @@ _COUNTERS = (
 )
 
 
-def summed(workers: Iterable[WorkerStats]) -> ClusterStats:
+def sum_stats(workers: Iterable[WorkerStats]) -> ClusterStats:
     """
-    Sum up what workers told.
+    Combine the snapshots of workers into one with totals.
 
     Args:
-        workers: Each of them once.
+        workers: The snapshots, one per worker.
 
     Returns:
-        All of it.
+        The combined statistics.
     """
-    told = {each.worker: each for each in workers}
+    by_worker = {each.worker: each for each in workers}
     total: dict[str, Any] = {
-        "workers": len(told),
-        "calls": sum(each.calls for each in told.values()),
-        "rss_bytes": sum(each.rss_bytes for each in told.values()),
+        "workers": len(by_worker),
+        "calls": sum(each.calls for each in by_worker.values()),
+        "rss_bytes": sum(each.rss_bytes for each in by_worker.values()),
     }
     for counter in _COUNTERS:
-        total[counter] = sum(each.registry[counter] for each in told.values())
+        total[counter] = sum(each.registry[counter] for each in by_worker.values())
     lookups = total["cache_hits"] + total["cache_misses"]
     total["cache_hit_rate"] = total["cache_hits"] / lookups if lookups else 0.0
-    return ClusterStats(told, total)
+    return ClusterStats(by_worker, total)

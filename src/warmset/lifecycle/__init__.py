@@ -1,1 +1,1 @@
-"""What becomes of an instance that left: it is closed, and those who listen are told."""
+"""What happens to an instance besides its use: options, closing, listeners, sweeping, capacity."""

@@ -14,45 +14,49 @@ import time
 from weakref import WeakKeyDictionary
 
 from .. import _fork, _logs
+from ..extension import Extension
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..registry import BaseRegistry
 
-__all__ = ["Sweeper", "sweeper"]
+__all__ = ["Sweeper", "Sweeping", "sweeper"]
 
 
 class Sweeper:
     """Calls `sweep` of registries, each at its interval."""
 
     def __init__(self) -> None:
-        self._due: WeakKeyDictionary[Registry, float] = WeakKeyDictionary()
+        self._intervals: WeakKeyDictionary[BaseRegistry, float] = WeakKeyDictionary()
+        self._due: WeakKeyDictionary[BaseRegistry, float] = WeakKeyDictionary()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
         _fork.watch(self)
 
-    def _reset_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         self._changed = threading.Condition()
         self._thread = None
         if len(self._due):
             self._start()
 
-    def add(self, registry: Registry, *, now: float | None = None) -> None:
+    def add(self, registry: BaseRegistry, interval: float, *, now: float | None = None) -> None:
         """
         Sweep a registry from now on, until it is closed or gone.
 
         Args:
-            registry: Its settings tell the interval.
+            registry: The registry.
+            interval: Seconds between two sweeps.
             now: Monotonic seconds, for tests.
         """
         now = time.monotonic() if now is None else now
         with self._changed:
-            self._due[registry] = now + registry._sweep_seconds
+            self._intervals[registry] = interval
+            self._due[registry] = now + interval
             self._start()
             self._changed.notify()
 
-    def remove(self, registry: Registry) -> None:
+    def remove(self, registry: BaseRegistry) -> None:
         """Sweep a registry no more."""
         with self._changed:
             self._due.pop(registry, None)
@@ -83,7 +87,7 @@ class Sweeper:
             _sweep_one(registry)
             with self._changed:
                 if registry in self._due:
-                    self._due[registry] = now + registry._sweep_seconds
+                    self._due[registry] = now + self._intervals[registry]
             del registry  # not kept while the thread waits
         with self._changed:
             return min((when - now for when in self._due.values()), default=None)
@@ -104,7 +108,7 @@ class Sweeper:
                     self._changed.wait(wait)
 
 
-def _sweep_one(registry: Registry) -> None:
+def _sweep_one(registry: BaseRegistry) -> None:
     try:
         registry.sweep()
     except Exception as error:
@@ -115,6 +119,22 @@ def _sweep_one(registry: Registry) -> None:
             fields={"error_type": type(error).__qualname__},
             error=error,
         )
+
+
+class Sweeping(Extension):
+    """
+    Has one registry swept.
+
+    Args:
+        registry: The registry.
+        interval: Seconds between two sweeps.
+    """
+
+    def __init__(self, registry: BaseRegistry, interval: float) -> None:
+        sweeper.add(registry, interval)
+
+    def close(self, registry: BaseRegistry) -> None:
+        sweeper.remove(registry)
 
 
 sweeper = Sweeper()

@@ -1,1 +1,1 @@
-"""Memory that comes back: sizes, budgets, who leaves and when, recycling, proof of release."""
+"""Memory management: sizes, budgets, eviction policies, recycling, warm-up, release reports."""

@@ -1,18 +1,18 @@
 """
-The adaptive TTL: how long a class may stay idle follows from how it is used and what it costs.
+The adaptive TTL: the idle limit of a class is derived from its usage and its build time.
 
-The rule: a class stays for three times its usual gap between uses, or for sixty times what its
-build takes, whichever is longer, within the stated bounds.
+The idle limit is three times the usual gap between uses, or sixty times the build time, whichever
+is longer, within the configured bounds.
 
-- The usual gap is the mean and two mean deviations above it, both faded, so that the last ten gaps
-  or so count. Those within a stay in the cache count, and those between two stays, up to the upper
-  bound: no limit could bridge a longer one.
-- When two stays in a row ended without a second use, and no shorter gap showed, what it is used for
-  has changed: its build alone counts until it is used twice again.
-- One of which nothing is known stays as long as the bounds allow.
+- The usual gap is the mean gap plus two mean deviations, as exponential moving averages over about
+  the last ten gaps. Gaps within a residence in the cache count, and so do gaps between two
+  residences, up to the upper bound; a longer gap cannot be covered by any limit.
+- After two consecutive residences without a second use, and without a shorter gap between them, the
+  usage is assumed to have changed: only the build time counts until the class is used twice again.
+- Without any information, the limit is the upper bound.
 
-Gaps are known only when a stay is over, from its uses and the times of the first and the last of
-them: a hit pays nothing for it.
+Gaps are computed at the end of a residence from the number of uses and the times of the first and
+last use, so hits cost nothing extra.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ from typing import NamedTuple
 
 from .. import _fork
 
-__all__ = ["AdaptiveTtl", "Limit"]
+__all__ = ["AdaptiveTtl", "IdleLimit"]
 
-_PATIENCE = 3.0  # usual gaps
-_PER_BUILD_SECOND = 60.0
-_WEIGHT = 0.1  # of a new gap
-_MOST_OF_A_STAY = 0.6  # weight of all gaps of one stay together
-_LONE_STAYS = 2  # without a second use, after which gaps of before do not count
+_GAPS_PER_LIMIT = 3.0
+_LIMIT_PER_BUILD_SECOND = 60.0
+_GAP_WEIGHT = 0.1  # of a new gap
+_MAX_RESIDENCE_WEIGHT = 0.6  # of all gaps of one residence together
+_SINGLE_USE_RESIDENCES = 2  # in a row, after which earlier gaps no longer count
 _MOST_CLASSES = 10_000
 
 
-class Limit(NamedTuple):
-    """How long a class may stay idle, and the numbers from which that came."""
+class IdleLimit(NamedTuple):
+    """The idle limit of a class, and the values from which it was derived."""
 
     seconds: float
     usual_gap_seconds: float | None
-    """None where no gap counts."""
+    """None if no gap counts."""
     gaps: int
-    """How many are known, those of before included."""
+    """The number of observed gaps, including those that no longer count."""
     build_seconds: float
     reason: str
 
 
 class _Known:
-    __slots__ = ("build_seconds", "deviation", "gaps", "lone", "mean")
+    __slots__ = ("build_seconds", "deviation", "gaps", "mean", "single_use")
 
     def __init__(self) -> None:
         self.mean = self.deviation = self.build_seconds = 0.0
-        self.gaps = self.lone = 0
+        self.gaps = 0
+        self.single_use = 0  # residences without a second use since the last gap
 
     def add(self, gap: float, count: int, weight: float) -> None:
         if not self.gaps:
@@ -59,96 +60,98 @@ class _Known:
             self.deviation += weight * (abs(gap - self.mean) - self.deviation)
             self.mean += weight * (gap - self.mean)
         self.gaps += count
-        self.lone = 0
+        self.single_use = 0
 
 
 class AdaptiveTtl:
     """
-    Tells the idle limit of each class.
+    Computes the idle limit of each class.
 
     Args:
-        min_seconds: The least limit.
-        max_seconds: The most.
+        min_seconds: The lower bound of limits.
+        max_seconds: The upper bound of limits.
 
-    Safe under threads; each call is O(1). Of the classes that were looked at longest ago, those
-    beyond ten thousand are forgotten.
+    Thread-safe; each call is O(1). Remembers the ten thousand most recently observed classes.
     """
 
     def __init__(self, min_seconds: float, max_seconds: float) -> None:
         self._min, self._max = min_seconds, max_seconds
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._lock = RLock()  # re-entrant: a finaliser may come in
+        self._lock = RLock()  # re-entrant, because a finaliser may call in
         _fork.watch(self)
 
-    def _reset_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         self._lock = RLock()
 
     def observe_residence(
         self, name: str, uses: int, built_at: float, last_used: float, build_seconds: float
     ) -> None:
         """
-        Learn from an instance that left.
+        Record the residence of a removed instance.
 
         Args:
             name: The class name.
-            uses: How often it was used, its build counted.
-            built_at: When it was built.
-            last_used: When it was used last.
-            build_seconds: What its build took.
+            uses: The number of uses, including the build.
+            built_at: The time of the build.
+            last_used: The time of the last use.
+            build_seconds: The duration of the build.
         """
         gaps = uses - 1
         with self._lock:
             known = self._of(name)
             known.build_seconds = build_seconds
             if gaps <= 0:
-                known.lone += 1
+                known.single_use += 1
                 return
-            # A longer one is there only where it was held, or had no limit.
+            # A gap can exceed the bound only if the instance was held or had no limit.
             gap = min(max(0.0, last_used - built_at) / gaps, self._max)
-            known.add(gap, gaps, min(_MOST_OF_A_STAY, 1.0 - (1.0 - _WEIGHT) ** gaps))
+            known.add(gap, gaps, min(_MAX_RESIDENCE_WEIGHT, 1.0 - (1.0 - _GAP_WEIGHT) ** gaps))
 
     def observe_return(self, name: str, gap_seconds: float) -> None:
         """
-        Learn from a class that is built again.
+        Record that a removed class was built again.
 
         Args:
             name: The class name.
-            gap_seconds: From the last use before to this build.
+            gap_seconds: The time between the last use and this build.
         """
         if gap_seconds > self._max:
             return
         with self._lock:
-            self._of(name).add(max(0.0, gap_seconds), 1, _WEIGHT)
+            self._of(name).add(max(0.0, gap_seconds), 1, _GAP_WEIGHT)
 
-    def limit(self, name: str) -> Limit:
+    def limit(self, name: str) -> IdleLimit:
         """
-        Tell how long a class may stay idle.
+        Compute the idle limit of a class.
 
         Args:
             name: The class name.
 
         Returns:
-            The limit, and from what it came.
+            The limit and the values from which it was derived.
         """
         with self._lock:
             known = self._known.get(name)
-            if known is None or not (known.gaps or known.lone >= _LONE_STAYS):
+            if known is None or not (known.gaps or known.single_use >= _SINGLE_USE_RESIDENCES):
                 cost = 0.0 if known is None else known.build_seconds
-                reason = f"nothing is known of its use yet, so it has the most, {self._max:g} s"
-                return Limit(self._max, None, 0, cost, reason)
-            gaps, lone, cost = known.gaps, known.lone, known.build_seconds
+                reason = (
+                    f"its usage is not known yet, so the upper bound of {self._max:g} s applies"
+                )
+                return IdleLimit(self._max, None, 0, cost, reason)
+            gaps, single_use, cost = known.gaps, known.single_use, known.build_seconds
             usual = known.mean + 2.0 * known.deviation
-        by_cost = _PER_BUILD_SECOND * cost
-        told = f"{_PER_BUILD_SECOND:g} x its build of {cost:.3g} s is {by_cost:.3g} s"
-        within = f"within {self._min:g} s and {self._max:g} s"
-        if lone >= _LONE_STAYS:
+        by_cost = _LIMIT_PER_BUILD_SECOND * cost
+        cost_text = f"{_LIMIT_PER_BUILD_SECOND:g} x its build of {cost:.3g} s is {by_cost:.3g} s"
+        bounds = f"between {self._min:g} s and {self._max:g} s"
+        if single_use >= _SINGLE_USE_RESIDENCES:
             seconds = min(max(by_cost, self._min), self._max)
-            reason = f"its last {lone} stays saw no second use; {told}, {within}"
-            return Limit(seconds, None, gaps, cost, reason)
-        by_use = _PATIENCE * usual
+            reason = f"no second use in its last {single_use} residences; {cost_text}, {bounds}"
+            return IdleLimit(seconds, None, gaps, cost, reason)
+        by_use = _GAPS_PER_LIMIT * usual
         seconds = min(max(by_use, by_cost, self._min), self._max)
-        used = f"{_PATIENCE:g} x its usual gap of {usual:.3g} s is {by_use:.3g} s"
-        return Limit(seconds, usual, gaps, cost, f"{used}, {told}, the longer one {within}")
+        use_text = f"{_GAPS_PER_LIMIT:g} x its usual gap of {usual:.3g} s is {by_use:.3g} s"
+        reason = f"{use_text}; {cost_text}; the longer applies, {bounds}"
+        return IdleLimit(seconds, usual, gaps, cost, reason)
 
     def _of(self, name: str) -> _Known:
         known = self._known.get(name)

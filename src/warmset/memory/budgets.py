@@ -1,19 +1,19 @@
 """
-Budgets of bytes: for what is cached, as its sizes tell; and for the process, as it is measured.
+Budgets of bytes: for the cached instances, by their sizes, and for the process, as measured.
 
-After a build and at a sweep, while a budget is passed, instances leave in the order in which they
-would leave for room. For the process that goes on, with a measurement after each, from above the
-high mark until below the low one, or until nothing is left to give, which is said once, and again
-only if it had been well in between.
+After a build and at a sweep, while a budget is exceeded, instances are evicted in the eviction
+order. For the process that continues, with a measurement after each eviction, from above the high
+mark until below the low one, or until nothing is left to evict. That is logged once, and again only
+if the process was below its low mark in between.
 
-A build comes before the removals that it makes necessary, for it may fail, and then nothing was
-lost. Only where it is known from the last time that the process would pass its high mark with what
-is to be built, removals come first; that is said before they happen.
+A build precedes the evictions that it makes necessary: if it fails, nothing was lost. Only if it is
+known from the last build that the process would exceed its high mark, evictions precede the build;
+that is logged before they happen.
 
-What leaves need not come back to the system: it may stand in cycles, or the allocator keep it. So
-where the process did not shrink by at least half of what left, cycles are collected and the
-allocator is asked to give back; at most after the first, second, fourth, eighth ... removal in a
-row, and once more before it is said that nothing is left to give.
+The memory of an evicted instance need not return to the system: it may be part of a cycle, or the
+allocator keeps it. So if the process shrank by less than half of what was evicted, cycles are
+collected and the allocator is asked to return free memory: at most after the first, second, fourth,
+eighth ... eviction in a row, and once more before nothing is left to evict.
 """
 
 from __future__ import annotations
@@ -24,30 +24,44 @@ from typing import TYPE_CHECKING
 
 from .. import _logs
 from .._process_memory import give_back_free_memory, resident_bytes
+from ..codes import MEMORY
 from .limits import in_bytes, memory_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
-    from .._core import Slot
-    from ..registry import Registry
-    from .manager import MemoryManager
+    from .._core import Entry, Slot
+    from ..registry import BaseRegistry
+    from .sizing import Sizing
+
+    class Evictor(Protocol):
+        """What the budgets need of a memory manager."""
+
+        @property
+        def sizing(self) -> Sizing: ...
+
+        def evict_one(
+            self, registry: BaseRegistry, cause: int, more_than: int, *, spare: Entry | None = None
+        ) -> bool:
+            """Evict the next entry in the eviction order."""
+
 
 __all__ = ["Budgets", "Relief", "collect_and_give_back"]
 
-_MEMORY = 2  # a value of `events.RemovalCause`
 _LOW_PART = 0.9  # of the high mark
-_SHOWN = 0.5  # of what left
+_RETURNED_PART = 0.5  # of the evicted bytes; if less returns, memory is reclaimed
 
 
 class Relief:
     """
-    Measures after each removal, and has cycles collected and memory given back where it did not
-    show; after the first, second, fourth, eighth ... of them, for that takes time.
+    Measures after each removal, and reclaims memory if too little of it returned to the system.
 
     Args:
-        measured: Gives the bytes that are to become less; None where it cannot be told.
-        give_back: Collects cycles, and has free memory given back to the system.
+        measured: Returns the bytes that are to be reduced; None if they cannot be measured.
+        give_back: Collects cycles and returns free memory to the system.
+
+    Because reclaiming takes time, it happens after the first, second, fourth, eighth ... removal.
     """
 
     def __init__(self, measured: Callable[[], int | None], give_back: Callable[[], object]) -> None:
@@ -60,18 +74,18 @@ class Relief:
         Measure after a removal.
 
         Args:
-            before: What was measured before it.
-            gone: How many bytes left, as they were known.
-            target: What is enough.
+            before: The bytes measured before it.
+            gone: The known size of the removed instance.
+            target: The bytes below which nothing is reclaimed.
 
         Returns:
-            What is there now; None where it cannot be told.
+            The bytes measured now; None if they cannot be measured.
         """
         self._removals += 1
         now = self._measured()
         if now is None or now <= target:
             return now
-        if before - now <= _SHOWN * gone and self._removals >= self._next_collection:
+        if before - now <= _RETURNED_PART * gone and self._removals >= self._next_collection:
             self._next_collection = self._removals * 2
             self._give_back()
             now = self._measured()
@@ -83,14 +97,14 @@ class Budgets:
     Keeps one registry within its budgets.
 
     Args:
-        max_cache_bytes: For what is cached; 0: none.
-        max_rss_bytes: The high mark of the process, bytes or a part; 0: none.
+        max_cache_bytes: The budget of the cached instances; 0: none.
+        max_rss_bytes: The high mark of the process, in bytes or as a fraction; 0: none.
         low_rss_bytes: The low mark; 0: nine tenths of the high one.
-        probe: Gives the bytes that the process has.
-        limit: Gives the bytes that it may have.
-        give_back: Collects cycles, and has free memory given back to the system.
+        probe: Measures the bytes of the process.
+        limit: Returns the bytes that the process may have, to which fractions apply.
+        give_back: Collects cycles and returns free memory to the system.
 
-    One thread at a time removes for the process's sake; who comes meanwhile goes on.
+    One thread at a time evicts for the budget of the process; others do not wait for it.
     """
 
     def __init__(
@@ -109,19 +123,19 @@ class Budgets:
         self._limit = limit
         self._give_back = collect_and_give_back if give_back is None else give_back
         self._relieving = allocate_lock()
-        self._said: set[str] = set()  # what was said and still holds
-        self._large: set[str] = set()  # classes whose instances are too big alone
+        self._logged: set[str] = set()  # the conditions that were logged and still hold
+        self._large: set[str] = set()  # classes of which one instance exceeds max_cache_bytes
 
     def reset_after_fork(self) -> None:
-        """Have a lock that no thread of the parent holds."""
+        """Replace the lock, which a thread of the parent may have held."""
         self._relieving = allocate_lock()
 
     def marks(self) -> tuple[int, int] | None:
         """
-        Tell the high and the low mark of the process.
+        Return the high and the low mark of the process.
 
         Returns:
-            Bytes; None if there are none. A part is one of what the process may have now.
+            Bytes; None if there are none. A fraction applies to the current limit of the process.
         """
         if not self._high:
             return None
@@ -129,16 +143,16 @@ class Budgets:
         low = in_bytes(self._low, self._limit) if self._low else int(_LOW_PART * high)
         return high, min(low, high)
 
-    # -- the three times when it is looked after -------------------------------------------------
+    # -- enforcement -----------------------------------------------------------------------------
 
-    def before_build(self, manager: MemoryManager, registry: Registry, slot: Slot) -> None:
+    def before_build(self, manager: Evictor, registry: BaseRegistry, slot: Slot) -> None:
         """
-        Make room for a build, if it is known that the process would have too much with it.
+        Evict before a build if it is known that the process would exceed its high mark.
 
         Args:
-            manager: Chooses who leaves.
+            manager: Evicts in the eviction order.
             registry: The registry.
-            slot: What is to be built.
+            slot: The class to be built.
         """
         marks = self.marks()
         expected = manager.sizing.expected(slot.name)
@@ -148,11 +162,11 @@ class Budgets:
         if resident is None or resident + expected <= marks[0]:
             return
         fields = {"class_name": slot.name, "bytes": expected, "rss_bytes": resident}
-        if registry._least_recent() is not None:
+        if registry.oldest() is not None:
             _logs.warning(
                 "memory",
                 "the process has %.1f MB, and with %r of %.1f MB it would have more than %.1f MB: "
-                "others leave before that is built",
+                "others are evicted before it is built",
                 resident / 1e6,
                 slot.name,
                 expected / 1e6,
@@ -161,44 +175,44 @@ class Budgets:
             )
             self._relieve(manager, registry, marks[0] - expected, f"for {slot.name!r}")
 
-    def after_build(self, manager: MemoryManager, registry: Registry, slot: Slot) -> None:
+    def after_build(self, manager: Evictor, registry: BaseRegistry, entry: Entry) -> None:
         """
-        Look after the budgets when something was built, which its caller still holds.
+        Enforce the budgets after a build, whose caller still holds the instance.
 
         Args:
-            manager: Chooses who leaves.
+            manager: Evicts in the eviction order.
             registry: The registry.
-            slot: What was built.
+            entry: The entry that was built.
         """
-        if self._max_cache and slot.bytes > self._max_cache:
-            self._large.add(slot.name)
-            self._say(
-                f"large {slot.name}",
-                "%r alone is bigger than max_cache_bytes: %.1f MB of at most %.1f MB; it is kept "
-                "while it is in use, and until the next build or sweep, and pushes nothing out",
-                slot.name,
-                slot.bytes / 1e6,
+        if self._max_cache and entry.bytes > self._max_cache:
+            self._large.add(entry.name)
+            self._log_once(
+                f"large {entry.name}",
+                "%r alone exceeds max_cache_bytes: %.1f MB of at most %.1f MB; it is cached while "
+                "it is held and until the next build or sweep, and nothing is evicted for it",
+                entry.name,
+                entry.bytes / 1e6,
                 self._max_cache / 1e6,
-                fields={"class_name": slot.name, "bytes": slot.bytes},
+                fields={"class_name": entry.name, "bytes": entry.bytes},
             )
-        self.check(manager, registry, spare=slot)
+        self.check(manager, registry, spare=entry)
 
     def check(
-        self, manager: MemoryManager, registry: Registry, *, spare: Slot | None = None
+        self, manager: Evictor, registry: BaseRegistry, *, spare: Entry | None = None
     ) -> None:
         """
-        Look after the budgets.
+        Enforce the budgets.
 
         Args:
-            manager: Chooses who leaves.
+            manager: Evicts in the eviction order.
             registry: The registry.
-            spare: What was just built.
+            spare: The entry that was just built, if any.
         """
-        if self._max_cache and registry._bytes > self._max_cache:
-            most = self._max_cache + self._drop_large(registry)
-            while registry._bytes > most + manager.passing_bytes():
-                if not manager.evict_one(registry, _MEMORY, most, spare=spare):
-                    break  # all that is left is held or pinned
+        if self._max_cache and registry.known_bytes > self._max_cache:
+            most = self._max_cache + self._evict_large(registry)
+            while registry.known_bytes > most:
+                if not manager.evict_one(registry, MEMORY, most, spare=spare):
+                    break  # everything else is held or pinned
         marks = self.marks()
         if marks is None:
             return
@@ -209,71 +223,76 @@ class Budgets:
         if resident > high:
             self._relieve(manager, registry, low, "")
         elif resident <= low:
-            self._said.discard("nothing left")
+            self._logged.discard("nothing left")
 
-    def _drop_large(self, registry: Registry) -> int:
-        """Let go what is too big alone; the bytes of that which is held, and so stays for now."""
+    def _evict_large(self, registry: BaseRegistry) -> int:
+        """Evict instances that exceed the budget alone; return the bytes of those that are held."""
         stays = 0
         for class_name in list(self._large):
-            slot = registry._slots.get(class_name)
-            if slot is None or slot.bytes <= self._max_cache:
+            slot = registry.slots.get(class_name)
+            entry = None if slot is None else slot.entry
+            if entry is None or entry.bytes <= self._max_cache:
                 self._large.discard(class_name)
-            elif not registry._evict(slot, slot.epoch, _MEMORY, self._max_cache):
-                stays += max(0, slot.bytes)
+            elif not registry.evict(entry, MEMORY, more_than=self._max_cache):
+                stays += max(0, entry.bytes)
         return stays
 
-    def _relieve(self, manager: MemoryManager, registry: Registry, target: int, why: str) -> None:
-        """Remove until the process has at most so much, or nothing is left to give."""
+    def _relieve(self, manager: Evictor, registry: BaseRegistry, target: int, why: str) -> None:
+        """Evict until the process has at most `target` bytes, or nothing is left to evict."""
         if not self._relieving.acquire(False):
-            return  # another thread is at it, or this one further up
+            return  # another thread is evicting, or an outer call in this one
         try:
             resident = self._measured()
             relief = Relief(self._measured, self._give_back)
             while resident is not None and resident > target:
-                known = registry._bytes
-                if not manager.evict_one(registry, _MEMORY, -1):
+                known = registry.known_bytes
+                if not manager.evict_one(registry, MEMORY, -1):
                     self._give_back()
                     resident = self._measured()
                     if resident is not None and resident > target:
-                        self._say_nothing_left(registry, resident, target, why)
+                        self._log_nothing_left(registry, resident, target, why)
                     return
-                resident = relief.removed(resident, known - registry._bytes, target)
+                resident = relief.removed(resident, known - registry.known_bytes, target)
             if resident is not None:
-                self._said.discard("nothing left")
+                self._logged.discard("nothing left")
         finally:
             self._relieving.release()
 
-    # -- saying it -------------------------------------------------------------------------------
+    # -- logging ---------------------------------------------------------------------------------
 
     def short_of_memory(self) -> bool:
-        """Tell whether the process has too much, and there is nothing left to give."""
-        return "nothing left" in self._said
+        """Return whether the process exceeds its budget, and nothing is left to evict."""
+        return "nothing left" in self._logged
 
-    def _say_nothing_left(self, registry: Registry, resident: int, target: int, why: str) -> None:
-        self._say(
+    def _log_nothing_left(
+        self, registry: BaseRegistry, resident: int, target: int, why: str
+    ) -> None:
+        self._log_once(
             "nothing left",
-            "the process has %.1f MB, which should be %.1f MB%s, and there is nothing left to "
-            "give: %d instances are held or pinned, %d are cached",
+            "the process has %.1f MB, which should be %.1f MB%s, and nothing is left to evict: %d "
+            "instances are held or pinned, %d are cached",
             resident / 1e6,
             target / 1e6,
             f" {why}" if why else "",
-            sum(bool(slot.holds or slot.pinned) for slot in registry._warm_slots()),
-            registry._cached,
+            sum(bool(entry.holds or entry.slot.pinned) for entry in registry.warm_entries()),
+            registry.cached,
             fields={"rss_bytes": resident},
         )
 
-    def _say(self, what: str, message: str, *arguments: object, fields: dict[str, object]) -> None:
-        if what not in self._said:
-            self._said.add(what)
+    def _log_once(
+        self, what: str, message: str, *arguments: object, fields: dict[str, object]
+    ) -> None:
+        if what not in self._logged:
+            self._logged.add(what)
             _logs.warning("memory", message, *arguments, fields=fields)
 
     def _measured(self) -> int | None:
         try:
             return self._probe()
         except Exception as error:
-            self._say(
+            self._log_once(
                 "probe",
-                "the memory of the process cannot be measured, max_rss_bytes is not kept: %s",
+                "the memory of the process cannot be measured, max_rss_bytes is not enforced: %s",
                 error,
                 fields={"error_type": type(error).__qualname__},
             )
@@ -281,5 +300,6 @@ class Budgets:
 
 
 def collect_and_give_back() -> None:
+    """Collect cycles, and return free memory to the system."""
     gc.collect()
     give_back_free_memory()

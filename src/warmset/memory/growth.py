@@ -1,10 +1,10 @@
 """
-What builds add to the process: its growth while they are under way, apportioned among them.
+Estimation of instance sizes by the growth of the process during their builds.
 
-The growth between two marks, a mark being the beginning or the end of a build, is shared equally
-among the builds under way between them. Of builds in one thread, that is of a build that asked for
-another, only the innermost has a share: what another class's build took is not its own. What is
-told is an estimate: the process may grow and shrink by other things meanwhile.
+At the start and end of each build the memory of the process is measured. The growth between two
+measurements is divided equally among the builds in progress. For nested builds in one thread, only
+the innermost build counts, so a build is not charged for the classes that it looks up. The result
+is an estimate, because other activity also changes the memory of the process.
 """
 
 from __future__ import annotations
@@ -23,46 +23,46 @@ __all__ = ["Growth", "Mark"]
 
 
 class Mark:
-    """A build under way, and what was added in its course so far."""
+    """A build in progress, and the growth attributed to it so far."""
 
     __slots__ = ("bytes", "grown", "thread")
 
     def __init__(self, thread: int) -> None:
         self.thread = thread
         self.grown = 0.0
-        self.bytes: int | None = None  # at the end, if it could be measured
+        self.bytes: int | None = None  # set at the end if the memory could be measured
 
 
 class Growth:
     """
-    Measures builds by the memory of the process.
+    Attributes the growth of the process to builds.
 
     Args:
-        probe: Gives the bytes that the process has; None: what tracemalloc has traced, where it is
-            tracing, else the resident set.
+        probe: Returns the memory of the process in bytes. None means the memory traced by
+            tracemalloc if it is tracing, otherwise the resident set size.
 
-    Safe under threads. The probe is called outside the lock.
+    Thread-safe. The probe is called outside the lock.
     """
 
     def __init__(self, probe: Callable[[], int] | None = None) -> None:
         self._probe = probe
-        self._lock = RLock()  # re-entrant: a finaliser may come in and build
+        self._lock = RLock()  # re-entrant, because a finaliser may start a build
         self._stacks: dict[int, list[Mark]] = {}  # thread -> its builds, the innermost last
         self._level = 0
         self._failed = False
 
     def reset_after_fork(self) -> None:
-        """Have a lock that no thread of the parent holds; its builds are not under way here."""
+        """Replace the lock, and drop the builds of threads that do not exist in the child."""
         self._lock = RLock()
         me = get_ident()
         self._stacks = {me: self._stacks[me]} if me in self._stacks else {}
 
     def begin(self) -> Mark:
         """
-        A build begins, in this thread.
+        Record the start of a build in the current thread.
 
         Returns:
-            What `end` takes.
+            The argument for `end`.
         """
         level = self._measured()
         mark = Mark(get_ident())
@@ -73,10 +73,10 @@ class Growth:
 
     def end(self, mark: Mark) -> None:
         """
-        A build ends: from now on its mark tells the bytes, unless they cannot be measured.
+        Record the end of a build, and set the bytes of its mark if they could be measured.
 
         Args:
-            mark: What `begin` gave.
+            mark: The result of `begin`.
         """
         level = self._measured()
         with self._lock:
@@ -92,9 +92,9 @@ class Growth:
     def _apportion(self, level: int | None) -> None:
         if level is None:
             return
-        sharers = [stack[-1] for stack in self._stacks.values() if stack]
-        for mark in sharers:
-            mark.grown += (level - self._level) / len(sharers)
+        innermost = [stack[-1] for stack in self._stacks.values() if stack]
+        for mark in innermost:
+            mark.grown += (level - self._level) / len(innermost)
         self._level = level
 
     def _measured(self) -> int | None:
@@ -109,7 +109,7 @@ class Growth:
                 self._failed = True
                 _logs.warning(
                     "memory",
-                    "the memory of the process cannot be measured: %s",
+                    "cannot measure the memory of the process: %s",
                     error,
                     fields={"error_type": type(error).__qualname__},
                     error=error,

@@ -1,8 +1,9 @@
 """
-How much memory this process may have: the least limit of its control groups, or the machine's.
+The memory limit of this process: the lowest limit of its control groups, or that of the machine.
 
-Linux: version 2 of cgroups (`memory.max`) and version 1 (`memory.limit_in_bytes`), of the group
-that the process is in and of all above it. Elsewhere, and where none is set: what the machine has.
+On Linux, version 2 of cgroups (`memory.max`) and version 1 (`memory.limit_in_bytes`) are read, of
+the group of the process and of all its parents. Elsewhere, and if no limit is set, it is the memory
+of the machine.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ if TYPE_CHECKING:
 
 __all__ = ["in_bytes", "memory_limit"]
 
-# Version 1 says "none" by a number near to 2 ** 63.
+# In version 1, a number close to 2 ** 63 means that there is no limit.
 _NO_LIMIT = 2**60
 
 
 def memory_limit(*, root: str = "/", total: Callable[[], int] | None = None) -> int:
     """
-    Tell how much memory this process may have.
+    Return the memory limit of this process.
 
     Args:
-        root: Where the file system begins.
-        total: Gives the bytes that the machine has; None: by psutil.
+        root: The root of the file system.
+        total: Returns the bytes of the machine; None takes psutil.
 
     Returns:
         Bytes.
 
-    It is read anew at each call: limits may be changed.
+    It is read anew at each call, because limits may change.
     """
     machine = (_total if total is None else total)()
     return min([machine, *_limits(root)])
@@ -38,11 +39,11 @@ def memory_limit(*, root: str = "/", total: Callable[[], int] | None = None) -> 
 
 def in_bytes(amount: int | float, limit: Callable[[], int] = memory_limit) -> int:
     """
-    Tell an amount of memory in bytes.
+    Convert an amount of memory to bytes.
 
     Args:
-        amount: An int is bytes; a float is a part of what the process may have.
-        limit: Tells that.
+        amount: An int is a number of bytes; a float is a fraction of the limit.
+        limit: Returns the memory limit in bytes.
 
     Returns:
         Bytes.
@@ -64,15 +65,15 @@ def _limits(root: str) -> Iterator[int]:
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
             yield from _upwards(groups, path, "memory.max")
-            # Where both versions are mounted.
+            # The mount point if both versions are mounted.
             yield from _upwards(os.path.join(groups, "unified"), path, "memory.max")
         elif "memory" in controllers.split(","):
             yield from _upwards(os.path.join(groups, "memory"), path, "memory.limit_in_bytes")
 
 
 def _upwards(mount: str, path: str, file: str) -> Iterator[int]:
-    """The limits of a group and of those above it."""
-    # In a container the path may be that of the host, which is not there: the mount is its group.
+    """Yield the limits of a group and of its parents."""
+    # In a container, the path may be that of the host, and the mount point is the group itself.
     parts = [part for part in path.split("/") if part not in ("", "..")]
     for length in range(len(parts), -1, -1):
         text = _text(os.path.join(mount, *parts[:length], file)).strip()

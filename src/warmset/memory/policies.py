@@ -1,15 +1,17 @@
 """
-Policies: what an instance is worth keeping for. Whose worth is least leaves first.
+Eviction policies: the instance with the lowest worth is evicted first.
 
-A policy is an object with one method, ``worth(slot, now) -> float``. It is asked when an instance
-was built, and again when that comes up for eviction; never at a hit. A worth may rise by uses and
-fall by time. A policy that learns from what is over has a second one, ``left(name, uses, built_at,
-last_used)``, which is told of each instance that left. With a third one, ``passes(slot, now) ->
-bool``, what was just built may be weighed with the others: if it is worth least itself, it is
-handed out and not kept.
+A policy is an object with a method ``worth(entry, now) -> float``. It is called after a build and
+when the instance is a candidate for eviction, never on a hit. The worth may increase with uses and
+decrease with time. Two further methods are optional:
 
-What it is given, and may read: ``name``, ``uses``, ``built_at``, ``last_used`` (seconds of the
-registry's clock), ``build_seconds``, ``bytes`` (-1: not known). It may ask the registry, too.
+- ``left(name, uses, built_at, last_used)`` is called for each removed instance.
+- ``passes(entry, now) -> bool`` decides about admission: if it returns True and the new instance
+  has the lowest worth itself, it is returned but not cached, and closed at its last release.
+
+The argument ``entry`` has the attributes ``name``, ``uses``, ``built_at``, ``last_used`` (seconds
+on the timer of the registry), ``build_seconds`` and ``bytes`` (-1 if unknown). A policy may call
+the registry.
 """
 
 from __future__ import annotations
@@ -21,21 +23,21 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from typing import Any
 
-_IDLE_SHARE = 0.3
-_PAST_SHARE = 0.6
-_LEAST_GAP_SECONDS = 1.0
-_SOON_SHARE = 0.05  # of the mean gap: less is soon
-_SOON_WEIGHT = 0.3  # of a new stay
-_SOON_AT_FIRST = 0.2
-_SOON_AT_MOST = 0.25  # of the stays, for a class that may pass
-_SIZE_WEIGHT = 0.02  # of a size that was just seen
-_MOST_NAMES = 100_000
+_IDLE_WEIGHT = 0.3  # of the current idle time in the expected time to the next use
+_PAST_WEIGHT = 0.6  # of earlier residences relative to the last one
+_MIN_GAP_SECONDS = 1.0
+_SOON_SHARE = 0.05  # a gap shorter than this share of the mean gap counts as soon
+_SOON_WEIGHT = 0.3  # of the last residence in the moving average `soon`
+_INITIAL_SOON = 0.2
+_MAX_SOON = 0.25  # a class with a lower `soon` may be refused admission
+_SIZE_WEIGHT = 0.02  # of a new size in the moving average of sizes
+_MAX_NAMES = 100_000
 
-__all__ = ["CostPolicy", "LruPolicy", "Policy", "Warm", "policy_of"]
+__all__ = ["CachedInstance", "CostPolicy", "LruPolicy", "Policy", "policy_of"]
 
 
-class Warm(Protocol):
-    """What a policy sees of an instance; it reads and keeps nothing."""
+class CachedInstance(Protocol):
+    """The view of an instance that a policy gets; a policy must not store it."""
 
     @property
     def name(self) -> str:
@@ -43,61 +45,61 @@ class Warm(Protocol):
 
     @property
     def uses(self) -> int:
-        """How often it was handed out since its build."""
+        """The number of uses since the build."""
 
     @property
     def built_at(self) -> float:
-        """When it was built."""
+        """The time of the build."""
 
     @property
     def last_used(self) -> float:
-        """When it was used last."""
+        """The time of the last use."""
 
     @property
     def build_seconds(self) -> float:
-        """What it cost to build."""
+        """The duration of the build."""
 
     @property
     def bytes(self) -> int:
-        """How big it is; -1: not known."""
+        """The size; -1 if unknown."""
 
 
 class Policy(Protocol):
-    """Tells what instances are worth."""
+    """Determines the eviction order."""
 
-    def worth(self, slot: Warm, now: float) -> float:
+    def worth(self, entry: CachedInstance, now: float) -> float:
         """
-        Tell what an instance is worth.
+        Return the worth of an instance.
 
         Args:
-            slot: The instance.
-            now: The registry's clock.
+            entry: The instance.
+            now: The current time of the registry.
 
         Returns:
-            Any finite number; whose is least leaves first.
+            A finite number; the instance with the lowest worth is evicted first.
         """
 
 
 class LruPolicy:
-    """Least recently used first. It is asked only where classes have priorities of their own."""
+    """Least recently used first; used only if some class has a priority."""
 
-    def worth(self, slot: Warm, now: float) -> float:
-        """Give the time of the last use."""
-        return slot.last_used
+    def worth(self, entry: CachedInstance, now: float) -> float:
+        """Return the time of the last use."""
+        return entry.last_used
 
 
 class _Past(NamedTuple):
-    """What is known of a class from stays in the cache that are over."""
+    """The history of a class from its finished residences in the cache."""
 
-    gaps: float  # faded
-    seconds: float  # of these gaps together
+    gaps: float  # decayed number of gaps
+    seconds: float  # decayed sum of these gaps
     last_used: float
-    second_use: float | None  # seconds from the last build to the use after it; None: not yet
-    soon: float  # in what part of the stays before the last one that came soon, faded
+    second_use: float | None  # seconds from the last build to its second use; None if there is none
+    soon: float  # decayed share of residences, without the last, whose next use came soon
 
     def soon_at(self, built_at: float) -> float:
-        """Tell `soon` with the last stay, when the next one begins: only now is it known."""
-        between = built_at - self.last_used
+        """Update `soon` with the last residence, whose next use is known at the next build."""
+        between = max(0.0, built_at - self.last_used)  # residences overlap if it was recycled
         gap = between if self.second_use is None else self.second_use
         is_soon = gap < _SOON_SHARE * (self.seconds + between) / (self.gaps + 1.0)
         return self.soon + _SOON_WEIGHT * (is_soon - self.soon)
@@ -105,93 +107,91 @@ class _Past(NamedTuple):
 
 class CostPolicy:
     """
-    Rebuild seconds saved per byte, by how soon the next use is to be expected.
+    Rebuild seconds saved per byte and per second until the expected next use.
 
-    The next use is expected after the class's mean gap between uses, and three tenths of the time
-    for which it has been idle now: what is idle for long, for its habits, is not asked for any
-    more. The mean is over gaps within a stay in the cache and between two stays, where those before
-    the last one count six tenths, before that six tenths of these, and so on. Of a class that was
-    used once, nothing but the idle time is known. Bytes that are not known are taken for the usual
-    number of those that are.
+    The expected time to the next use is the mean gap between uses of the class plus three tenths of
+    its current idle time, because an instance that is idle for unusually long is less likely to be
+    used again. The mean includes gaps within a residence in the cache and between residences; each
+    earlier residence has six tenths of the weight of the following one. For a class that was used
+    only once, the idle time is used. An unknown size is replaced by the typical known size.
 
-    What was just built passes, if it is worth less than who would leave for it, and if its class is
-    known for not being used again soon: where calls come in bursts, it would be built for each.
+    A new instance is returned but not cached if it is worth less than the instance that would be
+    evicted for it, and if its class is rarely used again soon after a build. The second condition
+    avoids one build per call when calls come in bursts.
 
-    It is what GreedyDual-Size-Frequency (Cherkasova, 1998) weighs, cost by frequency by size; but
-    its frequency is a rate in time, which fades by itself, where theirs is a count, which an
-    inflating clock outbids.
+    The factors are those of GreedyDual-Size-Frequency (Cherkasova, 1998): cost, frequency and size.
+    The frequency here is a rate over time, which decays by itself; there it is a count, which is
+    offset by an increasing clock.
 
-    Safe under threads; each call is O(1).
+    Thread-safe; each call is O(1).
     """
 
     def __init__(self) -> None:
         self._past: dict[str, _Past] = {}
-        self._usual_size = 0.0  # logarithm, base 2
+        self._typical_size = 0.0  # base-2 logarithm
 
-    def worth(self, slot: Warm, now: float) -> float:
-        """Give the logarithm, base 2, of seconds saved per second and byte."""
-        gaps, seconds = self._gaps(slot.name, slot.uses, slot.built_at, slot.last_used)
-        idle = max(0.0, now - slot.last_used)
-        expected = idle if gaps <= 0.0 else seconds / gaps + _IDLE_SHARE * idle
-        size = self._usual_size
-        if slot.bytes >= 0:
-            size = math.log2(max(slot.bytes, 1))
-            self._usual_size += _SIZE_WEIGHT * (size - self._usual_size)
-        cost = math.log2(max(slot.build_seconds, 1e-9))
-        return cost - size - math.log2(expected + _LEAST_GAP_SECONDS)
+    def worth(self, entry: CachedInstance, now: float) -> float:
+        """Return the base-2 logarithm of the build seconds saved per second and byte."""
+        gaps, seconds = self._gaps(entry.name, entry.uses, entry.built_at, entry.last_used)
+        idle = max(0.0, now - entry.last_used)
+        expected = idle if gaps <= 0.0 else seconds / gaps + _IDLE_WEIGHT * idle
+        size = self._typical_size
+        if entry.bytes >= 0:
+            size = math.log2(max(entry.bytes, 1))
+            self._typical_size += _SIZE_WEIGHT * (size - self._typical_size)
+        cost = math.log2(max(entry.build_seconds, 1e-9))
+        return cost - size - math.log2(expected + _MIN_GAP_SECONDS)
 
-    def passes(self, slot: Warm, now: float) -> bool:
+    def passes(self, entry: CachedInstance, now: float) -> bool:
         """
-        Tell whether what was just built may be handed out and not kept.
+        Decide whether a new instance may be returned without being cached.
 
         Args:
-            slot: The instance.
-            now: The registry's clock.
+            entry: The instance.
+            now: The current time of the registry.
 
         Returns:
-            Whether its class is mostly not used again soon after a build, as far as is known.
+            Whether the class is rarely used again soon after a build, as far as is known.
         """
-        past = self._past.get(slot.name)
-        # Of a class that is not known its first use alone makes it worth much.
-        return past is None or past.soon_at(slot.built_at) < _SOON_AT_MOST
+        past = self._past.get(entry.name)
+        # A class without history has a high worth right after its build, so it is cached anyway.
+        return past is None or past.soon_at(entry.built_at) < _MAX_SOON
 
     def left(self, name: str, uses: int, built_at: float, last_used: float) -> None:
         """
-        Remember how a class was used.
+        Record the residence of a removed instance.
 
         Args:
             name: The class name.
-            uses: How often, its build counted.
-            built_at: When it was built.
-            last_used: When it was used last.
+            uses: The number of uses, including the build.
+            built_at: The time of the build.
+            last_used: The time of the last use.
         """
         past = self._past.get(name)
-        if past is not None and past.last_used > built_at:  # it was revived: the stay is known
-            return
         gaps, seconds = self._gaps(name, uses, built_at, last_used)
-        soon = _SOON_AT_FIRST if past is None else past.soon_at(built_at)
+        soon = _INITIAL_SOON if past is None else past.soon_at(built_at)
         second_use = (last_used - built_at) / (uses - 1.0) if uses > 1 else None
-        self._past.pop(name, None)  # to the end: the front is forgotten first
+        self._past.pop(name, None)  # reinsert at the end; the front is forgotten first
         self._past[name] = _Past(gaps, seconds, last_used, second_use, soon)
-        if len(self._past) > _MOST_NAMES:
-            with suppress(RuntimeError):  # another thread came between: the next one forgets it
+        if len(self._past) > _MAX_NAMES:
+            with suppress(RuntimeError):  # modified by another thread; the next call catches up
                 self._past.pop(next(iter(self._past)), None)
 
     def _gaps(self, name: str, uses: int, built_at: float, last_used: float) -> tuple[float, float]:
         gaps, seconds = max(0.0, uses - 1.0), max(0.0, last_used - built_at)
         past = self._past.get(name)
         if past is not None:
-            gaps += 1.0 + _PAST_SHARE * past.gaps
-            seconds += max(0.0, built_at - past.last_used) + _PAST_SHARE * past.seconds
+            gaps += 1.0 + _PAST_WEIGHT * past.gaps
+            seconds += max(0.0, built_at - past.last_used) + _PAST_WEIGHT * past.seconds
         return gaps, seconds
 
 
 def policy_of(setting: Any) -> Policy:
     """
-    Give the policy that a setting names.
+    Return the policy for the value of the setting.
 
     Args:
-        setting: "lru", "cost", or a policy.
+        setting: "lru", "cost", or a policy object.
 
     Returns:
         The policy.

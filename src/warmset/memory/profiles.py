@@ -1,8 +1,8 @@
 """
-Profiles: what a registry's classes were used for and what they cost, as a value and as a file.
+Profiles: usage and build costs of the classes of a registry, as a value and as a file.
 
-A profile is made by recording (`Registry.record_profile`), kept as JSON, and used for a warm-up
-(`Registry.warm_up`). A file that does not fit in all its parts is used as far as it fits.
+A profile is recorded (`Registry.record_profile`), stored as JSON, and used for a warm-up
+(`Registry.warm_up`). The valid parts of a partly invalid file are used.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..resolver import check_name, shown, told
-from ..settings import _Frozen, _rebuild
+from ..frozen import Frozen, rebuild
+from ..resolver import check_name, error_text, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,13 +29,13 @@ _LARGEST = 2**63 - 1
 
 class ProfileError(ValueError):
     """
-    A file is no profile.
+    A file is not a profile.
 
     Args:
-        message: The whole text: file, what is wrong, and what was expected.
-        file: The file.
+        message: The complete message: the file, the problem, and what was expected.
+        file: The path of the file.
 
-    The cause, where there is one, is chained as ``__cause__``.
+    The original error, if any, is available as ``__cause__``.
     """
 
     def __init__(self, message: str, *, file: str) -> None:
@@ -48,55 +48,55 @@ class ProfileError(ValueError):
 
 class ClassProfile(NamedTuple):
     """
-    What was seen of one class: counts, and seconds added up, so that two can be merged.
+    The record of one class: counts and sums of seconds, which can be merged.
     """
 
     class_path: str | None = None
     uses: int = 0
-    """Look-ups that found or built it, those of a warm-up not counted."""
+    """The number of successful look-ups, without those of a warm-up."""
     gaps: int = 0
-    """Gaps between two uses of the same instance."""
+    """The number of gaps between two uses of the same instance."""
     gap_seconds: float = 0.0
-    """All gaps together."""
+    """The sum of all gaps."""
     builds: int = 0
     build_seconds: float = 0.0
-    """All builds together."""
+    """The total duration of all builds."""
     own_build_seconds: float = 0.0
-    """The same, less what the builds that it asked for took."""
+    """The total duration of all builds without the nested builds of other classes."""
     last_build_seconds: float = 0.0
-    """Also of an instance that was there before the recording began."""
+    """The duration of the last build, which may precede the recording."""
     failures: int = 0
     bytes: int | None = None
-    """The largest size that was measured; None where nothing measures."""
+    """The largest measured size; None if sizes are not measured."""
     depends_on: tuple[str, ...] = ()
-    """Classes that its builds asked for and that were not warm, by name."""
+    """The classes that were built on behalf of its builds, by name."""
 
     @property
     def mean_gap_seconds(self) -> float:
-        """Seconds between two uses; 0.0 where no instance was used twice."""
+        """The mean time between two uses; 0.0 if no instance was used twice."""
         return self.gap_seconds / self.gaps if self.gaps else 0.0
 
     @property
     def mean_build_seconds(self) -> float:
-        """Seconds of a build, with what it asked for."""
+        """The mean duration of a build, including nested builds."""
         return self.build_seconds / self.builds if self.builds else self.last_build_seconds
 
     @property
     def mean_own_build_seconds(self) -> float:
-        """Seconds of a build, without what it asked for."""
+        """The mean duration of a build, without nested builds."""
         return self.own_build_seconds / self.builds if self.builds else self.last_build_seconds
 
 
-class Profile(_Frozen):
+class Profile(Frozen):
     """
-    What a registry's classes were used for and what they cost.
+    Usage and build costs of the classes of a registry.
 
     Args:
-        classes: Class name -> what was seen of it; it is copied.
-        recordings: How many recordings are merged in it.
-        skipped: What of a file was not used, and why, each in a line.
+        classes: Class name -> record; copied.
+        recordings: The number of merged recordings.
+        skipped: One line for each part of a file that was not used, with the reason.
 
-    It is immutable. Two are equal if classes and recordings are.
+    Immutable. Profiles are equal if their classes and recordings are equal.
     """
 
     __slots__ = ("classes", "recordings", "skipped")
@@ -128,28 +128,28 @@ class Profile(_Frozen):
         return f"<Profile: {len(self.classes)} classes, {self.recordings} recordings>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A read-only view cannot be pickled.
-        return _rebuild, (type(self), {**self._fields(), "classes": dict(self.classes)})
+        # A mapping proxy cannot be pickled.
+        return rebuild, (type(self), {**self._fields(), "classes": dict(self.classes)})
 
     # -- merging ---------------------------------------------------------------------------------
 
     def merge(self, other: Profile) -> Profile:
         """
-        Add the profile of a later recording.
+        Merge this profile with a later one.
 
         Args:
-            other: The later one.
+            other: The later profile.
 
         Returns:
-            A new profile. Counts and seconds are added, the larger size is kept, dependencies are
-            united: a build asks only for what is not warm yet, so each recording sees but a part
-            of them. Of a class whose path has changed, only what the later one says is kept.
+            A new profile with the sums of counts and seconds, the larger sizes, and the unions of
+            dependencies: a recording contains only the dependencies that were not warm already.
+            If the path of a class has changed, only the later record is used.
 
         Raises:
-            TypeError: It is no profile.
+            TypeError: The argument is not a profile.
         """
         if not isinstance(other, Profile):
-            raise TypeError(f"expected a Profile, got {type(other).__name__} {shown(other)}")
+            raise TypeError(f"expected a Profile, got {type(other).__name__} {safe_repr(other)}")
         classes = dict(self.classes)
         for name, later in other.classes.items():
             earlier = classes.get(name)
@@ -163,18 +163,18 @@ class Profile(_Frozen):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """
-        Write the profile to a file, whole or not at all.
+        Write the profile to a file atomically.
 
         Args:
-            path: The file; what is there is replaced. A device or a pipe is written to.
+            path: The file, which is replaced if it exists. Devices and pipes are written to.
 
         Raises:
-            OSError: It cannot be written; a file that was there is as it was.
+            OSError: The file cannot be written; an existing file is unchanged.
 
-        Equal profiles give the same file: nothing of the time, the user or the machine is in it.
+        Equal profiles produce equal files: the file has no date, user or machine name.
         """
         text = json.dumps(self._as_data(), indent=2) + "\n"
-        target = os.path.realpath(os.fspath(path))  # a link stays a link
+        target = os.path.realpath(os.fspath(path))  # replace the target of a link, not the link
         try:
             mode = os.stat(target).st_mode
         except FileNotFoundError:
@@ -183,26 +183,26 @@ class Profile(_Frozen):
             with open(path, "w", encoding="ascii") as stream:
                 stream.write(text)
             return
-        # In the same directory, or it could not be put in place in one step.
+        # `os.replace` is atomic only within one file system, so use the same directory.
         from threading import get_ident
 
         folder, name = os.path.split(target)
-        beside = os.path.join(folder, f".{name}.{os.getpid()}.{get_ident()}.part")
+        temporary = os.path.join(folder, f".{name}.{os.getpid()}.{get_ident()}.part")
         try:
-            with open(beside, "w", encoding="ascii") as stream:
+            with open(temporary, "w", encoding="ascii") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
             if mode is not None:
-                os.chmod(beside, stat.S_IMODE(mode))
-            os.replace(beside, target)
+                os.chmod(temporary, stat.S_IMODE(mode))
+            os.replace(temporary, target)
         except BaseException:
-            if os.path.exists(beside):
-                os.unlink(beside)
+            if os.path.exists(temporary):
+                os.unlink(temporary)
             raise
 
     def _as_data(self) -> dict[str, Any]:
-        from .. import __version__
+        from .._version import __version__
 
         return {
             "format": FORMAT,
@@ -210,7 +210,7 @@ class Profile(_Frozen):
             "warmset": __version__,
             "recordings": self.recordings,
             "classes": {
-                name: {key: getattr(entry, field) for key, (field, _) in _ENTRY.items()}
+                name: {key: getattr(entry, field) for key, (field, _) in _FIELDS.items()}
                 for name, entry in self.classes.items()
             },
         }
@@ -218,38 +218,42 @@ class Profile(_Frozen):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
         """
-        Read a profile from a file, as far as it fits.
+        Read a profile from a file.
 
         Args:
-            path: A file that `save` wrote, here or in another version of warmset.
+            path: A file written by `save`, possibly by another version of warmset.
 
         Returns:
-            The profile; `skipped` says what was not used: another version of the format, keys that
-            mean nothing, values that are damaged.
+            The profile; `skipped` lists what was not used: another version of the format, unknown
+            keys, invalid values.
 
         Raises:
-            ProfileError: The file cannot be read, or is no profile at all.
+            ProfileError: The file cannot be read or is not a profile.
         """
         file = os.fsdecode(path)
         try:
             with open(file, "rb") as stream:
                 raw = stream.read()
         except (OSError, ValueError) as error:
-            # A ValueError is a path with a null character in it.
-            fault = getattr(error, "strerror", None) or told(error)
-            message = f"{file}: cannot be read: {fault}; {_EXPECTED}"
+            # A ValueError is raised for a path with a null character.
+            problem = getattr(error, "strerror", None) or error_text(error)
+            message = f"{file}: cannot be read: {problem}; {_EXPECTED}"
             raise ProfileError(message, file=file) from error
         try:
             data = json.loads(raw.decode())
         except (ValueError, RecursionError) as error:
-            raise ProfileError(f"{file}: no JSON: {told(error)}; {_EXPECTED}", file=file) from error
+            raise ProfileError(
+                f"{file}: not JSON: {error_text(error)}; {_EXPECTED}", file=file
+            ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            what = "no object" if not isinstance(data, dict) else f"no {FORMAT!r} as its 'format'"
-            raise ProfileError(f"{file}: {what}; {_EXPECTED}", file=file)
+            problem = (
+                f"'format' is not {FORMAT!r}" if isinstance(data, dict) else "not a JSON object"
+            )
+            raise ProfileError(f"{file}: {problem}; {_EXPECTED}", file=file)
         return _Reader().profile(data)
 
 
-_EXPECTED = "expected a profile, as `Profile.save` and `warmset run --record-profile` write it"
+_EXPECTED = "expected a profile written by `Profile.save` or `warmset run --record-profile`"
 
 
 def _rebuild_error(message: str, file: str) -> ProfileError:
@@ -279,7 +283,7 @@ def _merged(earlier: ClassProfile, later: ClassProfile) -> ClassProfile:
 
 
 def _finite(seconds: float) -> float:
-    # What is added up must stay something that can be read back.
+    # A sum must not overflow to infinity, which `load` would reject.
     return min(seconds, 1.7e308)
 
 
@@ -309,8 +313,8 @@ def _is_names(value: object) -> bool:
     return type(value) is list and all(type(name) is str and name for name in value)
 
 
-# Key in the file -> field, and its check: in the order in which a file has them.
-_ENTRY: dict[str, tuple[str, Callable[[object], bool]]] = {
+# Key in the file -> field and check, in the order in which `save` writes them.
+_FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "class_path": ("class_path", _text_or_none),
     "uses": ("uses", _is_count),
     "gaps": ("gaps", _is_count),
@@ -334,7 +338,7 @@ _TOP = ("format", "format_version", "warmset", "recordings", "classes")
 
 
 class _Reader:
-    """Reads what fits, and notes what does not."""
+    """Reads the valid parts of a file and records the skipped ones."""
 
     def __init__(self) -> None:
         self.skipped: list[str] = []
@@ -342,17 +346,19 @@ class _Reader:
     def profile(self, data: dict[str, Any]) -> Profile:
         version = data.get("format_version")
         if version != FORMAT_VERSION or type(version) is not int:
-            self._skip("format_version", version, f"{FORMAT_VERSION}; read as far as it fits")
+            self._skip(
+                "format_version", version, f"{FORMAT_VERSION}; only the known parts are used"
+            )
         if type(data.get("warmset")) is not str:
             self._skip("warmset", data.get("warmset"), "a version")
         recordings = data.get("recordings")
         if not _is_count(recordings) or not recordings:
-            self._skip("recordings", recordings, "a whole number, 1 or more; taken as 1")
+            self._skip("recordings", recordings, "a whole number, 1 or more; 1 is used")
             recordings = 1
-        self._unknown("", data, _TOP)
+        self._skip_unknown("", data, _TOP)
         table = data.get("classes")
         if not isinstance(table, dict):
-            self._skip("classes", table, "an object; no class is known")
+            self._skip("classes", table, "an object; the profile has no classes")
             table = {}
         classes = {}
         for name, entry in table.items():
@@ -370,24 +376,27 @@ class _Reader:
 
     def _entry(self, where: str, entry: dict[str, Any]) -> ClassProfile:
         fields: dict[str, Any] = {}
-        for key, (field, fits) in _ENTRY.items():
+        for key, (field, is_valid) in _FIELDS.items():
             if key not in entry:
-                self.skipped.append(f"{where}: no {key!r}; taken as unknown")
-            elif not fits(entry[key]):
-                self._skip(f"{where}.{key}", entry[key], f"{_EXPECTED_OF[fits]}; taken as unknown")
-            elif fits is _is_seconds:
+                self.skipped.append(f"{where}: {key!r} is missing; treated as unknown")
+            elif not is_valid(entry[key]):
+                expected = f"{_EXPECTED_OF[is_valid]}; treated as unknown"
+                self._skip(f"{where}.{key}", entry[key], expected)
+            elif is_valid is _is_seconds:
                 fields[field] = float(entry[key])
-            elif fits is _is_names:
+            elif is_valid is _is_names:
                 fields[field] = tuple(sorted(set(entry[key])))
             else:
                 fields[field] = entry[key]
-        self._unknown(where, entry, _ENTRY)
+        self._skip_unknown(where, entry, _FIELDS)
         return ClassProfile(**fields)
 
-    def _unknown(self, where: str, table: dict[str, Any], known: Any) -> None:
+    def _skip_unknown(self, where: str, table: dict[str, Any], known: Any) -> None:
         for key in table:
             if key not in known:
-                self.skipped.append(f"{where + ': ' if where else ''}unknown key {shown(key, 80)}")
+                self.skipped.append(
+                    f"{where + ': ' if where else ''}unknown key {safe_repr(key, 80)}"
+                )
 
     def _skip(self, where: str, value: object, expected: str) -> None:
-        self.skipped.append(f"{where} = {shown(value, 80)}; expected {expected}")
+        self.skipped.append(f"{where} = {safe_repr(value, 80)}; expected {expected}")

@@ -1,69 +1,67 @@
 """
-Recording a profile: a listener to builds and removals, and nothing on the way of a hit.
+Recording a profile: from builds and removals, and never from a hit.
 """
 
 from __future__ import annotations
 
+from _thread import RLock
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
-from .._adding_up import AddingUp
-from ..events import BuildEvent, RemovalEvent
+from .._event_accumulator import EventAccumulator
+from ..event_logs import build_event
+from ..events import BuildEvent
+from ..extension import Extension
 from .profiles import ClassProfile, Profile
 
 if TYPE_CHECKING:
-    from ..bounded import Bounded
+    from .._core import Entry
+    from ..builder import Build
+    from ..registry import BaseRegistry
 
-__all__ = ["ProfileRecorder", "record"]
+__all__ = ["ProfileRecorder", "record", "recorder_of"]
 
 
-class _Stay(NamedTuple):
-    """What an instance was used for while it stayed in the cache, so far."""
+class _Residence(NamedTuple):
+    """The uses of one instance while it was cached, so far."""
 
-    uses: int = 0
-    gaps: int = 0
-    seconds: float = 0.0
+    class_name: str
+    uses: int
+    gaps: int
+    seconds: float  # the sum of the gaps
+    build_seconds: float
+    bytes: int | None
 
     @classmethod
-    def of(cls, uses: int, seconds: float) -> _Stay:
-        return cls(uses, max(0, uses - 1), max(0.0, seconds) if uses > 1 else 0.0)
-
-    def since(self, before: _Stay) -> _Stay:
-        """What came after an earlier look at the same instance."""
-        if self.uses < before.uses:
-            return self  # it is another one
-        seconds = max(0.0, self.seconds - before.seconds)
-        return _Stay(self.uses - before.uses, self.gaps - before.gaps, seconds)
+    def of(cls, entry: Entry) -> _Residence:
+        uses = entry.uses
+        seconds = max(0.0, entry.last_used - entry.built_at) if uses > 1 else 0.0
+        size = None if entry.bytes < 0 else entry.bytes
+        return cls(entry.name, uses, max(0, uses - 1), seconds, entry.build_seconds, size)
 
 
-class ProfileRecorder(AddingUp[BuildEvent | RemovalEvent | str]):
+class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str"]):
     """
-    Records what a registry's classes are used for and what they cost.
+    Records how the classes of a registry are used and what they cost.
 
     Args:
         registry: The registry; it is referred to weakly.
 
-    What an instance was used for is known when it leaves, or when somebody asks: its uses, and the
-    time from its build to its last use. An instance that was warm before the recording began counts
-    with all its uses. Safe under threads, in finalisers and after a fork, and it never waits.
+    The uses of an instance are known at its removal, or when the profile is read: their number, and
+    the time from its build to its last use. An instance that was warm before the recording began
+    counts with all its uses. Thread-safe, also in finalisers and after a fork; it never waits.
     """
 
-    def __init__(self, registry: Bounded) -> None:
+    def __init__(self, registry: BaseRegistry) -> None:
         super().__init__()
         self._registry = ref(registry)
         self._classes: dict[str, ClassProfile] = {}
-        # What was counted already of an instance that left while it was held, and may be revived.
-        self._counted: dict[str, _Stay] = {}
         self._warmed: dict[str, int] = {}
         self._final: Profile | None = None
 
-    def _listen(self, registry: Bounded) -> None:
-        registry.add_build_listener(self)
-        registry.add_listener(self)
-
     def profile(self) -> Profile:
         """
-        Give what was recorded so far, what is warm just now included.
+        Return what was recorded so far, including the warm instances.
 
         Returns:
             The profile. Events that another thread is just adding may be missing.
@@ -74,23 +72,28 @@ class ProfileRecorder(AddingUp[BuildEvent | RemovalEvent | str]):
 
     def stop(self) -> Profile:
         """
-        Record no more.
+        Stop recording.
 
         Returns:
-            What was recorded; `profile` gives the same from now on. Stopping twice does nothing.
+            What was recorded; `profile` returns the same from now on. Stopping twice does nothing.
         """
         if self._final is None:
             registry = self._registry()
-            if registry is not None:
-                registry.remove_build_listener(self)
-                registry.remove_listener(self)
-                if registry._recorder is self:
-                    registry.__dict__.pop("_recorder", None)
+            recording = None if registry is None else registry.extension(_Recording)
+            if recording is not None:
+                recording.stop(self)
             self._final = self._so_far()
         return self._final
 
     def warmed(self, class_name: str) -> None:
-        """A warm-up looked a class up: that is no use, or each profile would keep its last one."""
+        """
+        Report the look-up of a class by a warm-up, which does not count as a use.
+
+        Args:
+            class_name: The class name.
+
+        Otherwise a class that was used once would be in every later profile.
+        """
         self(class_name)
 
     def _so_far(self) -> Profile:
@@ -98,74 +101,120 @@ class ProfileRecorder(AddingUp[BuildEvent | RemovalEvent | str]):
         classes = dict(self._classes)
         registry = self._registry()
         if registry is not None:
-            for name, built_at, last_used, uses, seconds, *_ in registry._entries():
-                stay = _Stay.of(uses, last_used - built_at).since(self._counted.get(name, _Stay()))
-                slot = registry._slots.get(name)
-                size = -1 if slot is None else slot.bytes
-                entry = classes.get(name, ClassProfile())
-                entry = _stayed(entry, stay, seconds, size if size >= 0 else None)
-                classes[name] = entry
-        for name, entry in classes.items():
-            uses = max(0, entry.uses - self._warmed.get(name, 0))
-            classes[name] = self._placed(name, entry._replace(uses=uses))
+            for entry in registry.warm_entries():
+                known = classes.get(entry.name, ClassProfile())
+                classes[entry.name] = _with_residence(known, _Residence.of(entry))
+        for name, known in classes.items():
+            uses = max(0, known.uses - self._warmed.get(name, 0))
+            classes[name] = self._with_path(name, known._replace(uses=uses))
         return Profile(classes)
 
-    def _placed(self, name: str, entry: ClassProfile) -> ClassProfile:
-        """With the path of its class; the last one, where there is none any more."""
+    def _with_path(self, name: str, known: ClassProfile) -> ClassProfile:
+        """Add the current path of the class, or keep the last one if it is not registered."""
         registry = self._registry()
-        slot = None if registry is None else registry._slots.get(name)
+        slot = None if registry is None else registry.slots.get(name)
         path = None if slot is None else slot.path
-        return entry if path is None else entry._replace(class_path=path)
+        return known if path is None else known._replace(class_path=path)
 
-    def _add(self, event: BuildEvent | RemovalEvent | str) -> None:
+    def _add(self, event: BuildEvent | _Residence | str) -> None:
         if isinstance(event, str):
             self._warmed[event] = self._warmed.get(event, 0) + 1
             return
         name = event.class_name
-        entry = self._placed(name, self._classes.get(name, ClassProfile()))
+        known = self._with_path(name, self._classes.get(name, ClassProfile()))
         if isinstance(event, BuildEvent):
-            self._classes[name] = _built(entry, event)
-            if event.succeeded:
-                self._counted.pop(name, None)
-            return
-        stay = _Stay.of(event.uses, event.age_seconds - event.idle_seconds)
-        new = stay.since(self._counted.pop(name, _Stay()))
-        if event.held:
-            self._counted[name] = stay
-        self._classes[name] = _stayed(entry, new, event.build_seconds, event.bytes)
+            self._classes[name] = _with_build(known, event)
+        else:
+            self._classes[name] = _with_residence(known, event)
 
 
-def record(registry: Bounded) -> ProfileRecorder:
-    """Give the recorder of a registry, which records from now on if none did."""
-    if registry._recorder is None:
-        mine = ProfileRecorder(registry)
-        # One step, which of two threads but one takes.
-        if registry.__dict__.setdefault("_recorder", mine) is mine:
-            mine._listen(registry)
-    return registry._recorder or record(registry)
+class _Recording(Extension):
+    """Reports the builds and removals of one registry to its recorder, while it has one."""
+
+    def __init__(self) -> None:
+        self.recorder: ProfileRecorder | None = None
+        self._changing = RLock()  # re-entrant: a finaliser may start or stop a recording
+
+    def start(self, registry: BaseRegistry) -> ProfileRecorder:
+        """Return the recorder, made if there is none."""
+        fresh = ProfileRecorder(registry)
+        with self._changing:
+            if self.recorder is None:
+                self.recorder = fresh
+            return self.recorder
+
+    def stop(self, recorder: ProfileRecorder) -> None:
+        """Report nothing more to a recorder."""
+        with self._changing:
+            if self.recorder is recorder:
+                self.recorder = None
+
+    def built(self, registry: BaseRegistry, build: Build) -> None:
+        recorder = self.recorder
+        if recorder is not None:
+            recorder(build_event(build))
+
+    def removed(self, registry: BaseRegistry, entries: list[Entry]) -> None:
+        recorder = self.recorder
+        if recorder is not None:
+            for entry in entries:
+                recorder(_Residence.of(entry))
+
+    def after_fork(self, registry: BaseRegistry) -> None:
+        self._changing = RLock()
 
 
-def _built(entry: ClassProfile, event: BuildEvent) -> ClassProfile:
-    asked_for = {*entry.depends_on, *event.asked_for}
-    entry = entry._replace(depends_on=tuple(sorted(asked_for)))
+def record(registry: BaseRegistry) -> ProfileRecorder:
+    """
+    Record the profile of a registry from now on, unless it is being recorded.
+
+    Args:
+        registry: The registry.
+
+    Returns:
+        Its recorder.
+    """
+    recording = registry.extension(_Recording)
+    if recording is None:
+        recording = registry.attach(_Recording())
+    return recording.start(registry)
+
+
+def recorder_of(registry: BaseRegistry) -> ProfileRecorder | None:
+    """
+    Return the recorder of a registry.
+
+    Args:
+        registry: The registry.
+
+    Returns:
+        The recorder; None if nothing is recorded.
+    """
+    recording = registry.extension(_Recording)
+    return None if recording is None else recording.recorder
+
+
+def _with_build(known: ClassProfile, event: BuildEvent) -> ClassProfile:
+    asked_for = {*known.depends_on, *event.asked_for}
+    known = known._replace(depends_on=tuple(sorted(asked_for)))
     if not event.succeeded:
-        return entry._replace(failures=entry.failures + 1)
-    return entry._replace(
-        builds=entry.builds + 1,
-        build_seconds=entry.build_seconds + event.seconds,
-        own_build_seconds=entry.own_build_seconds + event.own_seconds,
+        return known._replace(failures=known.failures + 1)
+    return known._replace(
+        builds=known.builds + 1,
+        build_seconds=known.build_seconds + event.seconds,
+        own_build_seconds=known.own_build_seconds + event.own_seconds,
         last_build_seconds=event.seconds,
-        bytes=_larger(entry.bytes, event.bytes),
+        bytes=_larger(known.bytes, event.bytes),
     )
 
 
-def _stayed(entry: ClassProfile, stay: _Stay, seconds: float, size: int | None) -> ClassProfile:
-    return entry._replace(
-        uses=entry.uses + stay.uses,
-        gaps=entry.gaps + stay.gaps,
-        gap_seconds=entry.gap_seconds + stay.seconds,
-        last_build_seconds=entry.last_build_seconds or seconds,
-        bytes=_larger(entry.bytes, size),
+def _with_residence(known: ClassProfile, residence: _Residence) -> ClassProfile:
+    return known._replace(
+        uses=known.uses + residence.uses,
+        gaps=known.gaps + residence.gaps,
+        gap_seconds=known.gap_seconds + residence.seconds,
+        last_build_seconds=known.last_build_seconds or residence.build_seconds,
+        bytes=_larger(known.bytes, residence.bytes),
     )
 
 

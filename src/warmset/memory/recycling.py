@@ -1,112 +1,129 @@
 """
-Recycling: an instance that was used often, is old or has grown is built anew, and replaced.
+Recycling: an instance that was used often, is old or has grown is replaced by a new one.
 
-The new one is built while the old one serves. It takes the place in one step; who holds the old one
-goes on with it, and it is closed at its last release. What is due is seen at a sweep, never at a
+The new instance is built while the old one serves, and replaces it in one step; the holders of the
+old one keep it, and it is closed at its last release. Limits are checked at a sweep, never at a
 hit, so "after 1,000 uses" means at the first sweep after them.
 """
 
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 
 from .. import _logs
+from ..codes import CACHED
 from ..errors import MethodRegistryError
+from ..resolver import error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .._core import Slot
-    from ..lifecycle.options import ClassOptions
-    from ..registry import Registry
+    from collections.abc import Callable
+
+    from .._core import Entry
+    from ..registry import BaseRegistry
+    from .sizing import Size
 
 __all__ = ["Recycling"]
-
-_STRONG = 1  # a slot's kind
 
 
 class Recycling:
     """
-    Finds what is due in one registry, and has one thread at a time build it anew.
+    Finds the instances of one registry that are due, and replaces them in one thread at a time.
+
+    Args:
+        measure: Measures the instance of an entry; returns None if that is not possible.
 
     A class whose build fails keeps its old instance, and is tried again after
     `retry_after_seconds`, or at the next sweep if that is 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, measure: Callable[[BaseRegistry, Entry], Size | None]) -> None:
+        self._measure = measure
         self._not_before: dict[str, float] = {}
-        self._sizes: dict[str, tuple[int, int]] = {}  # epoch, and bytes when first measured
+        # Class name -> the serial number of an entry, and its bytes when it was measured first.
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._worker: threading.Thread | None = None
 
     def reset_after_fork(self) -> None:
-        """Forget the thread, which is not there in the child."""
+        """Forget the thread, which does not exist in the child."""
         self._worker = None
 
-    def reason(self, registry: Registry, slot: Slot, options: ClassOptions) -> str | None:
+    def reason(self, registry: BaseRegistry, entry: Entry) -> str | None:
         """
-        Tell why an instance is to be built anew.
+        Tell why an instance is due to be replaced.
 
         Args:
             registry: The registry.
-            slot: Where the instance is.
-            options: Of its class.
+            entry: The entry of the instance.
 
         Returns:
-            The reason as a text; None if there is none.
+            The reason; None if it is not due.
         """
-        if slot.kind != _STRONG:
+        options = entry.slot.options
+        if entry.state != CACHED or options is None:
             return None
         uses, age = options.recycle_after_uses, options.recycle_after_seconds
-        if uses and slot.uses >= uses:
-            return f"used {slot.uses} times, at most {uses}"
-        old = registry._now() - slot.built_at
+        if uses and entry.uses >= uses:
+            return f"used {entry.uses} times, at most {uses}"
+        old = registry.now() - entry.built_at
         if age and old >= age:
             return f"{old:.1f} s old, at most {age:.1f} s"
         growth = options.recycle_after_growth_bytes
         if growth:
-            grown = self._growth(registry, slot)
+            grown = self._growth(registry, entry)
             if grown >= growth:
                 return f"grown by {grown} bytes, at most {growth}"
         return None
 
-    def _growth(self, registry: Registry, slot: Slot) -> int:
-        """Bytes by which an instance has grown since it was measured first."""
-        epoch = slot.epoch
-        size = registry._measured_bytes(slot)
+    def _growth(self, registry: BaseRegistry, entry: Entry) -> int:
+        """Return the bytes by which an instance has grown since it was measured first."""
+        size = self._measure(registry, entry)
         if size is None:
             return 0
-        first = self._sizes.get(slot.name)
-        if first is None or first[0] != epoch:
-            self._sizes[slot.name] = epoch, size
+        first = self._sizes.get(entry.name)
+        if first is None or first[0] != entry.serial:
+            self._sizes[entry.name] = entry.serial, size.bytes
             return 0
-        return size - first[1]
+        return size.bytes - first[1]
 
-    def due(self, registry: Registry) -> list[tuple[str, str]]:
+    def due(self, registry: BaseRegistry) -> list[tuple[str, str]]:
         """
-        Tell what is to be built anew now.
+        Find the instances that are due to be replaced.
 
         Args:
             registry: The registry.
 
         Returns:
-            Name and reason of each.
+            Class name and reason of each.
         """
-        now = registry._now()
+        now = registry.now()
+        self._forget_removed(registry, now)
         due = []
-        for class_name, options in list(registry._options.items()):
-            slot = registry._slots.get(class_name)
-            if slot is None or not options.recycles:
+        for slot in list(registry.slots.values()):
+            entry, options = slot.entry, slot.options
+            if entry is None or options is None or not options.recycles:
                 continue
-            if now < self._not_before.get(class_name, now):
+            if slot.name in self._not_before:
                 continue
-            reason = self.reason(registry, slot, options)
+            reason = self.reason(registry, entry)
             if reason is not None:
-                due.append((class_name, reason))
+                due.append((slot.name, reason))
         return due
 
-    def sweep(self, registry: Registry) -> None:
+    def _forget_removed(self, registry: BaseRegistry, now: float) -> None:
+        """Forget the sizes of removed instances, and failures that are to be retried."""
+        for name, (serial, _) in list(self._sizes.items()):
+            slot = registry.slots.get(name)
+            entry = None if slot is None else slot.entry
+            if entry is None or entry.serial != serial:
+                self._sizes.pop(name, None)
+        for name, until in list(self._not_before.items()):
+            if now >= until or name not in registry.slots:
+                self._not_before.pop(name, None)
+
+    def sweep(self, registry: BaseRegistry) -> None:
         """
-        Have a thread build anew what is due, unless one is at it.
+        Start a thread that replaces the instances that are due, unless one is running.
 
         Args:
             registry: The registry.
@@ -122,10 +139,10 @@ class Recycling:
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """
-        Wait for the thread that builds anew, if there is one.
+        Wait for the thread that replaces instances, if there is one.
 
         Args:
-            timeout_seconds: For how long; None: as long as it takes.
+            timeout_seconds: The maximum duration; None: no maximum.
 
         Returns:
             Whether it has ended.
@@ -136,28 +153,25 @@ class Recycling:
         worker.join(timeout_seconds)
         return not worker.is_alive()
 
-    def _work(self, registry: Registry, due: list[tuple[str, str]]) -> None:
+    def _work(self, registry: BaseRegistry, due: list[tuple[str, str]]) -> None:
         for class_name, reason in due:
-            if registry._closed:
+            if registry.closed:
                 return
-            with suppress(MethodRegistryError):  # logged as a build that failed
-                self.renew(registry, class_name, reason)
+            try:
+                self._replace(registry, class_name, reason)
+            except MethodRegistryError:
+                pass  # it was logged as a failed build
+            except BaseException as error:  # such as a SystemExit: the other instances are due, too
+                _logs.warning(
+                    "builds",
+                    "recycling %r was interrupted: %s",
+                    class_name,
+                    error_text(error),
+                    fields={"class_name": class_name, "error_type": type(error).__qualname__},
+                    error=error,
+                )
 
-    def renew(self, registry: Registry, class_name: str, reason: str) -> bool:
-        """
-        Build one anew, in this thread.
-
-        Args:
-            registry: The registry.
-            class_name: What.
-            reason: For the log.
-
-        Returns:
-            Whether it was replaced.
-
-        Raises:
-            MethodRegistryError: The build failed; the old instance stays.
-        """
+    def _replace(self, registry: BaseRegistry, class_name: str, reason: str) -> None:
         _logs.info(
             "builds",
             "recycling %r: %s",
@@ -166,7 +180,7 @@ class Recycling:
             fields={"class_name": class_name, "reason": reason},
         )
         try:
-            return registry._builder.renew(registry, class_name)
-        except MethodRegistryError:
-            self._not_before[class_name] = registry._now() + registry.settings.retry_after_seconds
+            registry.builder.renew(registry, class_name)
+        except BaseException:
+            self._not_before[class_name] = registry.now() + registry.settings.retry_after_seconds
             raise

@@ -1,10 +1,10 @@
 """
-Who refers to an object: by name where there is one, up to something that is there in any case.
+The search for the referrers of an object, reported as paths such as ``mypkg.cache._memo['A'][3]``.
 
-A way begins at a root, a module, a frame, a thread's exception or what has no referrers of its own,
-and names each step: ``mypkg.cache._memo['Tagger'][3]``. No foreign code is run: of objects that are
-not the interpreter's own, only the type's name is told, and their attributes are read from the dict
-that they have.
+A path starts at a root (a module, a frame, the exception of a thread, or an object without
+referrers of its own) and names each step. The search runs no foreign code: for objects of
+user-defined types it reports the type name, and reads attributes only from the instance dict and
+from slots.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Referrers"]
+__all__ = ["ReferrerSearch"]
 
-_NO_VARIABLE = "a value in "
-_CACHE = "the lru_cache of "
-_WAYS = 5  # for each object
-_STEPS = 6
-_LOOKED_AT = 64  # referrers of one object
-_SEARCHES = 60  # of one object's ways, each through all that the collector knows
+_UNNAMED_VALUE = "a value in "
+_LRU_CACHE = "the lru_cache of "
+_MAX_PATHS = 5  # per object
+_MAX_STEPS = 6  # per path
+_MAX_REFERRERS = 64  # examined per object
+_MAX_SEARCHES = 60  # per object, each over all objects known to the garbage collector
 
 
-class Referrers:
+class ReferrerSearch:
     """
-    Finds who refers to objects.
+    Finds the paths by which objects are referenced.
 
     Args:
-        time_limit_seconds: For all together.
-        clock: Gives seconds.
+        time_limit_seconds: The time limit for all searches together.
+        clock: Returns seconds.
 
-    Each search goes through all objects that the collector knows.
+    Not thread-safe. Each step searches all objects known to the garbage collector.
     """
 
     def __init__(
@@ -60,82 +60,82 @@ class Referrers:
     ) -> None:
         self._clock = clock
         self._until = clock() + time_limit_seconds
-        self._own: set[int] = set()  # lists and frames of this search
+        self._own: set[int] = set()  # ids of the objects and frames of the search itself
 
-    def of(self, target: Any) -> tuple[str, ...]:
+    def paths_to(self, target: Any) -> tuple[str, ...]:
         """
-        Tell who refers to an object.
+        Find the paths to an object.
 
         Args:
-            target: The object; the caller's own variable is not told.
+            target: The object. The variable of the caller is not reported.
 
         Returns:
-            The ways to it, those from a root first; at most five.
+            At most five paths, those from a root first.
         """
         self._own = {id(self.__dict__)}
-        ways = self._running(target)
-        # Breadth first: the shortest way is the one to be told.
+        paths = self._running(target)
+        # Breadth first, so that the shortest paths are found first.
         pending: list[tuple[Any, str, int]] = [(target, "", 0)]
         self._own.add(id(pending))
         seen = {id(target)}
         searches = 0
-        while pending and len(ways) < _WAYS:
-            if searches >= _SEARCHES or self._clock() > self._until:
+        while pending and len(paths) < _MAX_PATHS:
+            if searches >= _MAX_SEARCHES or self._clock() > self._until:
                 break
-            one, way, steps = pending.pop(0)
+            item, path, steps = pending.pop(0)
             searches += 1
-            found = gc.get_referrers(one)
+            found = gc.get_referrers(item)
             self._own.add(id(found))
-            higher = 0
-            for referrer in found[:_LOOKED_AT]:
-                if self._is_ours(referrer, pending):
+            foreign = 0
+            for referrer in found[:_MAX_REFERRERS]:
+                if self._is_own(referrer, pending):
                     continue
-                higher += 1
-                root, step = _step(referrer, one)
+                foreign += 1
+                root, step = _step(referrer, item)
                 if step is None:
                     continue
-                if type(one) is dict and _owns(referrer, one):
-                    way = _dotted(way)
+                if type(item) is dict and _owns(referrer, item):
+                    path = _dotted(path)
                 if root:
-                    ways.append(step if step.startswith(_CACHE) else step + way)
-                elif id(referrer) not in seen and steps < _STEPS:
+                    paths.append(step if step.startswith(_LRU_CACHE) else step + path)
+                elif id(referrer) not in seen and steps < _MAX_STEPS:
                     seen.add(id(referrer))
-                    entry = (referrer, step + way, steps + 1)
+                    entry = (referrer, step + path, steps + 1)
                     self._own.add(id(entry))
                     pending.append(entry)
                 else:
-                    ways.append(f"{_type_name(referrer)}{step}{way}")
-            if not higher and way:
-                # Nothing that the collector knows: C code, or a thread's stack.
-                ways.append(f"{_type_name(one)}{way}")
-            del found, one
-        for one, way, _ in pending:
-            if len(ways) < _WAYS and way:
-                ways.append(f"{_type_name(one)}{way}")
-        return tuple(dict.fromkeys(ways))[:_WAYS]
+                    paths.append(f"{_type_name(referrer)}{step}{path}")
+            if not foreign and path:
+                # The referrer is not known to the collector: C code, or the stack of a thread.
+                paths.append(f"{_type_name(item)}{path}")
+            del found, item
+        for item, path, _ in pending:
+            if len(paths) < _MAX_PATHS and path:
+                paths.append(f"{_type_name(item)}{path}")
+        return tuple(dict.fromkeys(paths))[:_MAX_PATHS]
 
     def _running(self, target: Any) -> list[str]:
-        """The variables of running functions that are the object: most are no objects' own."""
-        ways = []
+        """Find the local variables of running functions that refer to the object."""
+        paths = []
         for ident, top in sys._current_frames().items():
             frame: FrameType | None = top
             while frame is not None:
                 if frame.f_globals.get("__name__", "").partition(".")[0] == "warmset":
-                    self._own.add(id(frame))  # of the search, and of who asked for it
+                    self._own.add(id(frame))  # a frame of the search or of its caller
                 else:
                     if frame.f_locals is not frame.f_globals:
-                        self._own.add(id(frame.f_locals))  # made by looking at it
-                    way = _of_a_frame(frame, target)[1]
-                    if not way.startswith(_NO_VARIABLE):
-                        ways.append(f"{way} in {_thread_name(ident)}")
+                        self._own.add(id(frame.f_locals))  # created by reading `f_locals`
+                    path = _of_a_frame(frame, target)[1]
+                    if not path.startswith(_UNNAMED_VALUE):
+                        paths.append(f"{path} in {_thread_name(ident)}")
                         self._own.add(id(frame))
                 frame = frame.f_back
-        return ways
+        return paths
 
-    def _is_ours(self, referrer: Any, pending: list[Any]) -> bool:
+    def _is_own(self, referrer: Any, pending: list[Any]) -> bool:
         if id(referrer) in self._own or referrer is pending:
             return True
-        # An entry of the list above, while it is being looked at.
+        # An entry of `pending`.
         return (
             type(referrer) is tuple
             and len(referrer) == 3
@@ -150,24 +150,24 @@ def _thread_name(ident: int) -> str:
     return f"thread {ident}"
 
 
-def _type_name(one: Any) -> str:
-    kind = type(one)
+def _type_name(item: Any) -> str:
+    kind = type(item)
     if kind.__module__ == "builtins":
         return kind.__qualname__
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _owns(one: Any, table: Any) -> bool:
-    """Whether a dict is that of a class's or an object's attributes."""
-    if issubclass(type(one), type):
+def _owns(item: Any, table: Any) -> bool:
+    """Whether a dict is the attribute dict of a class or an object."""
+    if issubclass(type(item), type):
         return True
-    return type(one) not in (dict, list, tuple) and _attribute(one, table) == ""
+    return type(item) not in (dict, list, tuple) and _attribute(item, table) == ""
 
 
-def _dotted(way: str) -> str:
-    """A way through a dict of attributes, told as the attribute."""
-    name, end, rest = way.removeprefix("['").partition("']")
-    return f".{name}{rest}" if end and way.startswith("['") and name.isidentifier() else way
+def _dotted(path: str) -> str:
+    """Write the key of an attribute dict as an attribute."""
+    name, end, rest = path.removeprefix("['").partition("']")
+    return f".{name}{rest}" if end and path.startswith("['") and name.isidentifier() else path
 
 
 def _key(key: Any) -> str:
@@ -177,29 +177,29 @@ def _key(key: Any) -> str:
 
 
 def _step(referrer: Any, target: Any) -> tuple[bool, str | None]:
-    """Whether a referrer is a root, and the step from it, with its name if it is; None: no way."""
+    """Return whether a referrer is a root, and the text of the step; None means not a path."""
     kind = type(referrer)
-    for kinds, tell in _STEPS_OF:
+    for kinds, describe in _STEPS_BY_TYPE:
         if kind is kinds or (type(kinds) is tuple and kind in kinds):
-            return tell(referrer, target)
+            return describe(referrer, target)
     if issubclass(kind, BaseException):
-        way = _attribute(referrer, target)
-        return False, ".__traceback__" if way is None else way
+        step = _attribute(referrer, target)
+        return False, ".__traceback__" if step is None else step
     if issubclass(kind, type):
         return _of_a_class(referrer, target)
     if kind is functools._lru_cache_wrapper:
-        return True, f"{_CACHE}{referrer.__module__}.{referrer.__qualname__}()"
-    way = _attribute(referrer, target)
-    return False, " -> " if way is None else way
+        return True, f"{_LRU_CACHE}{referrer.__module__}.{referrer.__qualname__}()"
+    step = _attribute(referrer, target)
+    return False, " -> " if step is None else step
 
 
 def _attribute(referrer: Any, target: Any) -> str | None:
-    """The name of an attribute, from the dict that an object has, or from its slots."""
+    """Find the attribute that refers to the target, in the instance dict or in slots."""
     attributes = None
     for base in type(referrer).__mro__:
         own = base.__dict__.get("__dict__")
         if own is not None:
-            # Not a property of the class's, which would be foreign code.
+            # Not if the class defines `__dict__` as a property, which would run foreign code.
             attributes = own.__get__(referrer) if type(own) in (_GETSET, _MEMBER) else None
             break
     if type(attributes) is dict:
@@ -233,7 +233,7 @@ def _of_a_module(module: Any, target: Any) -> tuple[bool, str]:
 
 
 def _of_a_dict(table: Any, target: Any) -> tuple[bool, str]:
-    # The dict of a module is told as the module.
+    # The dict of a module is reported as the module.
     name = table.get("__name__") if "__builtins__" in table or "__spec__" in table else None
     module = sys.modules.get(name) if type(name) is str else None
     is_module = type(module) is ModuleType and module.__dict__ is table
@@ -276,7 +276,7 @@ def _of_a_frame(frame: Any, target: Any) -> tuple[bool, str]:
     except Exception:
         names = []
     if not names:
-        return True, f"{_NO_VARIABLE}{place} ({where})"
+        return True, f"{_UNNAMED_VALUE}{place} ({where})"
     return True, f"the local variable {names[0]} of {place} ({where})"
 
 
@@ -285,7 +285,7 @@ def _of_a_running(running: Any, target: Any) -> tuple[bool, str | None]:
     names: list[str] = []
     if frame is not None:
         if frame.f_locals is target:
-            return False, None  # the dict that looking at its variables has made
+            return False, None  # the dict created by reading `f_locals`
         names = [name for name, value in dict(frame.f_locals).items() if value is target]
     word = "generator" if type(running) is GeneratorType else "coroutine"
     name = running.__qualname__
@@ -304,7 +304,7 @@ def _of_a_function(function: Any, target: Any) -> tuple[bool, str]:
 
 
 def _of_a_cell(cell: Any, target: Any) -> tuple[bool, str]:
-    return False, ""  # the function tells of its closure
+    return False, ""  # the function that refers to the cell reports the closure
 
 
 def _of_a_traceback(traceback: Any, target: Any) -> tuple[bool, str]:
@@ -318,7 +318,7 @@ def _of_a_class(kind: Any, target: Any) -> tuple[bool, str]:
     return True, f"{kind.__module__}.{kind.__qualname__}"
 
 
-_STEPS_OF: tuple[tuple[Any, Callable[[Any, Any], tuple[bool, str | None]]], ...] = (
+_STEPS_BY_TYPE: tuple[tuple[Any, Callable[[Any, Any], tuple[bool, str | None]]], ...] = (
     (ModuleType, _of_a_module),
     (dict, _of_a_dict),
     ((list, tuple), _of_a_sequence),

@@ -1,8 +1,8 @@
 """
-How big an instance is: measured at its build, walked through, or said by itself.
+Instance sizes: measured during the build, computed by traversal, or declared by the instance.
 
-A size is a number with its method and its time, and says where it is an estimate. What cannot be
-told is not known; a sizer that fails is said once for its class, and fails no build.
+A size carries its method and time, and states whether it is an estimate. If a sizer fails, the size
+is unknown and the error is logged once per class; the build does not fail.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .._core import Slot
-    from ..registry import Registry
+    from .._core import Entry, Slot
+    from ..registry import BaseRegistry
     from .growth import Growth, Mark
 
 __all__ = ["Size", "SizeHooks", "Sizing", "declared_size"]
 
+_MOST_NAMES = 10_000  # above this, sizes of removed instances are forgotten
+
 
 class Size(NamedTuple):
-    """How big an instance is."""
+    """The size of an instance."""
 
     bytes: int
     method: str
-    """"measured", "deep", "declared", or the name of one's own sizer."""
+    """"measured", "deep", "declared", or the name of a custom sizer."""
     measured_at: float
-    """When, by the registry's clock."""
+    """The time of the measurement on the timer of the registry."""
     estimate: bool = False
-    """Whether it was told from the growth of the process while it was built."""
+    """Whether it was derived from the growth of the process during the build."""
     at_least: bool = False
-    """Whether the walk was cut short by its time limit."""
+    """Whether the traversal reached its time limit, so that the size is a lower bound."""
 
 
 class SizeHooks:
     """
-    Who tells the size of objects of a type, and of types that are derived from it.
+    Functions that return the size of objects of a type and its subtypes.
 
-    Types may be named, so that a package need not be imported for its hook.
+    A type may be given by name, so that its package is not imported for the hook.
     """
 
     def __init__(self) -> None:
@@ -48,23 +50,23 @@ class SizeHooks:
 
     def add(self, kind: type | str, hook: Callable[[Any], int]) -> None:
         """
-        Let a hook tell the size of objects of a type.
+        Add a hook for a type.
 
         Args:
-            kind: The type, or its module and qualified name with a dot between them.
-            hook: Takes the object and gives bytes.
+            kind: The type, or its name in the form ``module.qualname``.
+            hook: Called with the object; returns its size in bytes.
 
         Raises:
-            TypeError: The kind is no type and no name, or the hook is not callable.
+            TypeError: The kind is neither a type nor a name, or the hook is not callable.
         """
         if not isinstance(kind, (type, str)):
-            raise TypeError(f"a size hook is for a type or its dotted name, got {kind!r}")
+            raise TypeError(f"a size hook needs a type or its dotted name, got {kind!r}")
         if not callable(hook):
             raise TypeError(f"the size hook for {kind!r} must be callable, got {hook!r}")
         self._hooks[kind if isinstance(kind, str) else _name(kind)] = hook
 
     def find(self, kind: type) -> Callable[[Any], int] | None:
-        """Give the hook of the nearest base that has one."""
+        """Return the hook of the first class in the method resolution order that has one."""
         for base in type.mro(kind) if kind is not type else ():
             hook = self._hooks.get(_name(base))
             if hook is not None:
@@ -85,13 +87,13 @@ def _tensor(tensor: Any) -> int:
 
 
 def _module(module: Any) -> int:
-    # Shared weights are one and the same tensor.
+    # By identity, because shared weights appear as the same tensor.
     tensors = {id(t): t for part in (module.parameters(), module.buffers()) for t in part}
     return sum(map(_tensor, tensors.values()))
 
 
 def _estimator(estimator: Any) -> int:
-    from .walking import deep_size
+    from .deep_size import deep_size
 
     return deep_size(estimator)[0]
 
@@ -106,18 +108,18 @@ _BUILT_IN: dict[str, Callable[[Any], int]] = {
 
 def declared_size(instance: Any, hooks: SizeHooks) -> int:
     """
-    Tell what an object says of itself: by the hook of its type, its `nbytes`, or `__sizeof__`.
+    Return the size that an object declares: by the hook of its type, `nbytes` or `__sizeof__`.
 
     Args:
         instance: The object.
-        hooks: The hooks.
+        hooks: The hooks by type.
 
     Returns:
-        Bytes.
+        The size in bytes.
 
     Raises:
-        ValueError: What it says is no number of bytes.
-        Exception: What the object, or the hook, raises.
+        ValueError: The declared size is not a number of bytes.
+        Exception: Any error of the object or the hook.
     """
     hook = hooks.find(type(instance))
     if hook is not None:
@@ -131,36 +133,40 @@ def declared_size(instance: Any, hooks: SizeHooks) -> int:
 
 def _bytes(value: Any, source: str) -> int:
     if isinstance(value, bool) or not hasattr(type(value), "__index__") or int(value) < 0:
-        raise ValueError(f"{source} gave {value!r}, expected a whole number of bytes, 0 or more")
+        raise ValueError(
+            f"{source} returned {value!r}, expected a whole number of bytes, 0 or more"
+        )
     return int(value)
 
 
 class Sizing:
     """
-    Tells the sizes of one registry's instances.
+    Determines the sizes of the instances of one registry.
 
     Args:
-        default: The sizer of classes that have none of their own: a name, a callable, an object
-            with a method `size`, or None.
+        default: The sizer of classes without one of their own: a name, a callable, an object with
+            a method `size`, or None.
     """
 
     def __init__(self, default: Any) -> None:
         self.hooks = SizeHooks()
         self._default = default
         self._growth: Growth | None = None
-        self._known: dict[str, tuple[int, Size]] = {}  # name -> epoch, and the last size
-        self._failed: set[str] = set()  # classes of which it was said that their sizer fails
+        # Class name -> the serial number of its last measured entry, and the size of that.
+        self._known: dict[str, tuple[int, Size]] = {}
+        self._most_known = _MOST_NAMES
+        self._failed: set[str] = set()  # classes whose sizer failure has been logged
 
     def reset_after_fork(self) -> None:
-        """Have locks that no thread of the parent holds."""
+        """Replace the locks, which threads of the parent may have held."""
         if self._growth is not None:
             self._growth.reset_after_fork()
 
-    # -- at a build ------------------------------------------------------------------------------
+    # -- builds ----------------------------------------------------------------------------------
 
-    def begins(self, registry: Registry, class_name: str) -> Mark | None:
-        """Note how much memory the process has; in the thread that builds."""
-        if self._sizer(registry, class_name) != "measured":
+    def begins(self, slot: Slot) -> Mark | None:
+        """Record the start of a build; must be called in the building thread."""
+        if self._sizer(slot) != "measured":
             return None
         if self._growth is None:
             from .growth import Growth
@@ -169,114 +175,169 @@ class Sizing:
         return self._growth.begin()
 
     def ends(self, mark: Mark | None) -> None:
-        """The build has ended, well or not."""
+        """Record the end of a build, successful or not."""
         if mark is not None and self._growth is not None:
             self._growth.end(mark)
 
-    def built(
-        self, registry: Registry, slot: Slot, epoch: int, instance: Any, mark: Mark | None
-    ) -> None:
-        """Tell the size of what was built, which is cached under this epoch."""
-        if mark is not None:
-            if mark.bytes is not None:
-                size = Size(mark.bytes, "measured", registry._now(), estimate=True)
-                self._note(registry, slot, epoch, size)
-            return
-        sizer = self._sizer(registry, slot.name)
-        if sizer not in (None, "measured"):
-            self._measure(registry, slot, epoch, instance, sizer)
-
-    # -- on demand -------------------------------------------------------------------------------
-
-    def measure(
-        self, registry: Registry, slot: Slot, *, walk: bool = False, seen: Any = None
-    ) -> Size | None:
+    def built(self, registry: BaseRegistry, entry: Entry, mark: Mark | None) -> None:
         """
-        Tell how big a warm instance is now.
+        Determine the size of a new instance.
 
         Args:
             registry: The registry.
-            slot: Where the instance is.
-            walk: Whether to walk through what can be measured at a build only.
-            seen: What was counted already, by its id; None: nothing.
+            entry: The entry of the instance, which its builder holds.
+            mark: The result of `begins`.
+        """
+        sizer = self._sizer(entry.slot)
+        if mark is not None:
+            if mark.bytes is not None:
+                size = Size(mark.bytes, "measured", registry.now(), estimate=True)
+                self._record(registry, entry, size)
+        elif sizer not in (None, "measured"):
+            self._record(registry, entry, self._size_of(registry, entry, sizer, None))
+
+    # -- on demand -------------------------------------------------------------------------------
+
+    def measure(self, registry: BaseRegistry, entry: Entry) -> Size | None:
+        """
+        Measure a warm instance by the sizer of its class, or by "deep" if that has none.
+
+        Args:
+            registry: The registry.
+            entry: The entry of the instance.
 
         Returns:
-            The size, noted in the slot; None if it cannot be told.
-        """
-        epoch, instance = slot.epoch, registry._instance_in(slot)
-        if instance is None:
-            return None
-        sizer = self._sizer(registry, slot.name)
-        if sizer == "measured":
-            if not walk:
-                return self.last(slot.name, epoch)
-            return self._told(registry, slot, instance, "deep", seen)
-        if sizer is None:
-            sizer = "deep"
-        return self._measure(registry, slot, epoch, instance, sizer, seen)
+            The size, which is also recorded in the entry; with the sizer "measured" the one
+            determined at the build. None if it cannot be determined.
 
-    def last(self, class_name: str, epoch: int) -> Size | None:
-        """Give the size that was told last of what has this epoch."""
-        known = self._known.get(class_name)
-        return known[1] if known is not None and known[0] == epoch else None
+        The instance is held meanwhile; that is not counted as a use.
+        """
+        return self._measure(registry, entry, None)
+
+    def measure_all(self, registry: BaseRegistry) -> dict[str, Size]:
+        """
+        Measure all warm instances; the sizer "deep" counts what they share once.
+
+        Args:
+            registry: The registry.
+
+        Returns:
+            Class name -> size, the most recently used instance first.
+        """
+        seen: dict[int, Any] = {}
+        sizes = {}
+        for entry in registry.warm_entries():
+            size = self._measure(registry, entry, seen)
+            if size is not None:
+                sizes[entry.name] = size
+        return sizes
+
+    def measure_anew(self, registry: BaseRegistry, entry: Entry) -> Size | None:
+        """
+        Measure a warm instance in its current state: by "deep" if its sizer measures builds only.
+
+        Args:
+            registry: The registry.
+            entry: The entry of the instance.
+
+        Returns:
+            The size; None if it cannot be determined. It is recorded in the entry, unless "deep"
+            stands in for "measured".
+        """
+        if self._sizer(entry.slot) != "measured":
+            return self._measure(registry, entry, None)
+        return self._size_while_held(registry, entry, "deep", None)
+
+    def last(self, entry: Entry) -> Size | None:
+        """Return the last known size of an instance."""
+        known = self._known.get(entry.name)
+        return known[1] if known is not None and known[0] == entry.serial else None
 
     def expected(self, class_name: str) -> int | None:
-        """Give the bytes that an instance of a class had the last time, cached now or not."""
+        """Return the last known size of a class in bytes, whether or not it is cached."""
         known = self._known.get(class_name)
         return None if known is None else known[1].bytes
 
-    def _sizer(self, registry: Registry, class_name: str) -> Any:
-        options = registry._options.get(class_name)
+    def _sizer(self, slot: Slot) -> Any:
+        options = slot.options
         own = None if options is None else options.sizer
         return self._default if own is None else own
 
     def _measure(
-        self,
-        registry: Registry,
-        slot: Slot,
-        epoch: int,
-        instance: Any,
-        sizer: Any,
-        seen: Any = None,
+        self, registry: BaseRegistry, entry: Entry, seen: dict[int, Any] | None
     ) -> Size | None:
-        size = self._told(registry, slot, instance, sizer, seen)
-        if size is not None:
-            self._note(registry, slot, epoch, size)
+        """Measure a warm instance; `seen` has the objects that were counted already, by id."""
+        sizer = self._sizer(entry.slot)
+        if sizer == "measured":
+            return self.last(entry)
+        size = self._size_while_held(registry, entry, "deep" if sizer is None else sizer, seen)
+        self._record(registry, entry, size)
         return size
 
-    def _told(
-        self, registry: Registry, slot: Slot, instance: Any, sizer: Any, seen: Any
+    def _size_while_held(
+        self, registry: BaseRegistry, entry: Entry, sizer: Any, seen: dict[int, Any] | None
     ) -> Size | None:
+        """Measure an instance that must not be closed by another thread meanwhile."""
+        if not registry.hold(entry):
+            return None
+        try:
+            return self._size_of(registry, entry, sizer, seen)
+        finally:
+            registry.release(entry, None)
+
+    def _size_of(
+        self, registry: BaseRegistry, entry: Entry, sizer: Any, seen: dict[int, Any] | None
+    ) -> Size | None:
+        # The instance is referenced here only: at the release, other references are counted.
+        instance = entry.instance
+        if instance is None:  # kept weakly, and collected
+            return None
         at_least = False
         try:
             if sizer == "deep":
-                from .walking import deep_size
+                from .deep_size import deep_size
 
                 size, at_least = deep_size(instance, seen=seen)
                 method = "deep"
             elif sizer == "declared":
                 size, method = declared_size(instance, self.hooks), "declared"
             else:
-                told = sizer.size(instance) if hasattr(sizer, "size") else sizer(instance)
+                result = sizer.size(instance) if hasattr(sizer, "size") else sizer(instance)
                 method = getattr(sizer, "__name__", type(sizer).__name__)
-                size = _bytes(told, f"the sizer {method!r}")
+                size = _bytes(result, f"the sizer {method!r}")
         except Exception as error:
-            self._say(slot.name, error)
+            self._log_failure(entry.name, error)
             return None
-        self._failed.discard(slot.name)
-        return Size(size, method, registry._now(), at_least=at_least)
+        self._failed.discard(entry.name)
+        return Size(size, method, registry.now(), at_least=at_least)
 
-    def _note(self, registry: Registry, slot: Slot, epoch: int, size: Size) -> None:
-        self._known[slot.name] = epoch, size
-        registry._set_bytes(slot, epoch, size.bytes)
+    def _record(self, registry: BaseRegistry, entry: Entry, size: Size | None) -> None:
+        if size is None:
+            return
+        registry.set_bytes(entry, size.bytes)
+        self._known[entry.name] = entry.serial, size
+        if len(self._known) > self._most_known:
+            self._forget_removed(registry)
 
-    def _say(self, class_name: str, error: Exception) -> None:
+    def _forget_removed(self, registry: BaseRegistry) -> None:
+        """Forget sizes of removed instances, those that were recorded first, down to half."""
+        excess = len(self._known) - _MOST_NAMES // 2
+        for name in list(self._known):
+            slot = registry.slots.get(name)
+            if slot is None or slot.entry is None:
+                self._known.pop(name, None)
+                excess -= 1
+                if excess <= 0:
+                    break
+        self._most_known = max(_MOST_NAMES, 2 * len(self._known))
+
+    def _log_failure(self, class_name: str, error: Exception) -> None:
         if class_name in self._failed:
             return
         self._failed.add(class_name)
         _logs.warning(
             "memory",
-            "the size of %r cannot be told: %s",
+            "cannot determine the size of %r: %s",
             class_name,
             error,
             fields={"class_name": class_name, "error_type": type(error).__qualname__},

@@ -1,9 +1,9 @@
 """
-Seeing inside: the live view, metrics, health, and what ships with them.
+Observability: the live view, metrics, health checks, alert rules and a dashboard.
 
 Each name here is imported from its module at first use. `warmset.observe.prometheus` and
-`warmset.observe.otel` need the extras of those names, `warmset.observe.health` holds the findings
-of `Registry.health`, and `warmset.observe.files` the alert rules and the dashboard.
+`warmset.observe.otel` need the extras of those names. `warmset.observe.health` defines the findings
+of `Registry.health`, and `warmset.observe.files` provides the alert rules and the dashboard.
 """
 
 from __future__ import annotations

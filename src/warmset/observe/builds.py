@@ -1,5 +1,5 @@
 """
-Builds, added up as they end: a histogram of their seconds, and sums per class label.
+Totals of finished builds: a histogram of their seconds, and sums per class label.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._adding_up import AddingUp
+from .._event_accumulator import EventAccumulator
 from ..events import BuildEvent
 from .registries import ClassLabels
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 __all__ = ["BUCKETS", "BuildSums", "BuildTally"]
 
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Upper bounds in seconds: a build is anything between a parser and a large model."""
+"""Upper bounds in seconds; wide enough for everything from a parser to a large model."""
 
 
 class BuildSums(NamedTuple):
-    """The builds under one class label."""
+    """The totals of the builds under one class label."""
 
     succeeded: int = 0
     failed: int = 0
     seconds: float = 0.0
-    """Of those that succeeded."""
+    """The total of the successful builds."""
 
 
-class BuildTally(AddingUp[BuildEvent]):
+class BuildTally(EventAccumulator[BuildEvent]):
     """
-    A build listener that adds up.
+    A build listener that keeps totals.
 
     Args:
-        max_classes: How many classes have a label of their own.
-        buckets: Upper bounds of the histogram, in seconds, rising.
+        max_classes: The most classes with a label of their own.
+        buckets: Upper bounds of the histogram in seconds, in increasing order.
 
-    Safe under threads, in finalisers and after a fork, and it never waits.
+    Safe under threads, in finalisers and after a fork; it never blocks.
     """
 
     def __init__(self, max_classes: int, buckets: Sequence[float] = BUCKETS) -> None:
@@ -45,7 +45,7 @@ class BuildTally(AddingUp[BuildEvent]):
         self.labels = ClassLabels(max_classes)
         self.buckets = tuple(buckets)
         self.counts = [0] * (len(self.buckets) + 1)
-        """Successful builds per bucket, each in one only; the last is what is above all bounds."""
+        """Successful builds per bucket, not cumulative; the last bucket has no upper bound."""
         self.seconds = 0.0
         self.by_label: dict[str, BuildSums] = {}
 
@@ -62,11 +62,11 @@ class BuildTally(AddingUp[BuildEvent]):
 
     def read(self) -> tuple[list[tuple[float, int]], float, dict[str, BuildSums]]:
         """
-        Give what has been added up.
+        Read the totals.
 
         Returns:
-            Pairs of a bucket's upper bound and the builds up to it, the last without a bound; the
-            seconds of all; and the sums of each class label.
+            Cumulative pairs of a bucket's upper bound and the builds up to it, the last bound being
+            infinite; the seconds of all successful builds; and the sums of each class label.
         """
         self._settle()
         total = 0
@@ -76,5 +76,5 @@ class BuildTally(AddingUp[BuildEvent]):
             cumulative.append((bound, total))
         kept = {name: sums for name, sums in list(self.by_label.items()) if name in self.labels}
         for name in self.by_label.keys() - kept.keys():
-            self.by_label.pop(name, None)  # it begins anew if it gets its label back
+            self.by_label.pop(name, None)  # its sums restart at zero if it gets its label back
         return cumulative, self.seconds, kept

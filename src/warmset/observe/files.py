@@ -1,7 +1,7 @@
 """
-What ships for operators: alert rules for Prometheus, and a dashboard for Grafana.
+Files for operators: alert rules for Prometheus and a dashboard for Grafana.
 
-``python -m warmset.observe.files FOLDER`` writes both there.
+``python -m warmset.observe.files FOLDER`` writes both into a folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALERTS, DASHBOARD = "alerts.yml", "dashboard.json"
 
 def read(name: str) -> str:
     """
-    Give the text of a shipped file.
+    Read one of the files.
 
     Args:
         name: `ALERTS` or `DASHBOARD`.
@@ -26,7 +26,7 @@ def read(name: str) -> str:
         Its text.
 
     Raises:
-        ValueError: There is no such file.
+        ValueError: The name is another one.
     """
     if name not in (ALERTS, DASHBOARD):
         raise ValueError(f"expected {ALERTS!r} or {DASHBOARD!r}, got {name!r}")
@@ -35,16 +35,16 @@ def read(name: str) -> str:
 
 def write(folder: str | Path) -> list[Path]:
     """
-    Write the shipped files into a folder, over what has their names.
+    Write the files into a folder, overwriting files of the same names.
 
     Args:
-        folder: A folder that is there.
+        folder: An existing folder.
 
     Returns:
-        The paths of the files.
+        The paths of the written files.
 
     Raises:
-        OSError: They cannot be written.
+        OSError: A file cannot be written.
     """
     paths = []
     for name in (ALERTS, DASHBOARD):
@@ -55,7 +55,7 @@ def write(folder: str | Path) -> list[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the files into the folder that is named."""
+    """Run the command; return its exit status."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m warmset.observe.files FOLDER", file=sys.stderr)
         return 2

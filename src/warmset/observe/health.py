@@ -1,9 +1,9 @@
 """
-Health: what `Registry.health` finds, by which thresholds, and over which window.
+Health checks: the findings of `Registry.health`, their thresholds, and the window they cover.
 
-Counters only ever grow, so a rate since the birth of the process hides what happens now. A monitor
-keeps some earlier observations of its registry, and judges by the differences to the oldest one
-within the window.
+Counters only grow, so a rate over the whole life of the process hides recent changes. A monitor
+keeps some earlier observations of its registry, and judges the differences to the oldest one within
+the window.
 """
 
 from __future__ import annotations
@@ -14,22 +14,31 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _logs
-from .leaving import watch_leaving
+from ..extension import Extension
+from ..stats import snapshot
+from .leaks import track_leaks
 from .process import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..observed import Observed
+    from ..registry import BaseRegistry
     from ..stats import RegistryStats
 
-__all__ = ["Finding", "FindingKind", "HealthMonitor", "HealthThresholds", "Severity"]
+__all__ = [
+    "Finding",
+    "FindingKind",
+    "HealthMonitor",
+    "HealthThresholds",
+    "Severity",
+    "monitor_of",
+]
 
-_KEPT = 60  # observations within a window
+_OBSERVATIONS = 60  # per window
 
 
 class FindingKind(Enum):
-    """What was found; the shipped alert rules have these names, too."""
+    """The kinds of findings; the alert rules have the same names."""
 
     HIT_RATE_LOW = "hit_rate_low"
     EVICTION_RATE_HIGH = "eviction_rate_high"
@@ -42,19 +51,19 @@ class FindingKind(Enum):
 
 
 class Severity(IntEnum):
-    """How grave a finding is."""
+    """The severity of a finding."""
 
     WARNING = 1
     """It costs time."""
     CRITICAL = 2
-    """It goes on until memory or other resources run out, or calls fail."""
+    """It continues until memory or other resources run out, or calls fail."""
 
 
 class Finding(NamedTuple):
     """
-    One thing that is wrong.
+    A figure that violates its threshold.
 
-    The figure is on the wrong side of the threshold; their unit is that of the threshold's name.
+    Figure and threshold have the unit of the threshold in `HealthThresholds`.
     """
 
     kind: FindingKind
@@ -68,27 +77,27 @@ class Finding(NamedTuple):
 @dataclass(frozen=True)
 class HealthThresholds:
     """
-    Where health ends. The README has a table of them, and the alert rules the same numbers.
+    The thresholds of health checks; the README lists them, and the alert rules use the same ones.
 
     Args:
-        min_hit_rate: Hits per look-up within the window; 0 switches this off.
-        max_evictions_per_build: Evictions per build within the window; `math.inf` switches this,
-            and each one below, off.
-        max_utilisation: Cached instances per place, now.
-        max_rss_growth_bytes: Growth of the process within the window, unless more instances are
-            cached at its end than at its beginning.
-        max_leaked: Instances of one class that left, and live on although nobody holds them.
-        max_left_open: Instances that were not closed within the window, because somebody still
-            referred to them.
+        min_hit_rate: Hits per look-up within the window; 0 disables the check.
+        max_evictions_per_build: Evictions per build within the window; `math.inf` disables this
+            check and each of those below.
+        max_utilisation: Cached instances relative to `max_cache_size`, at present.
+        max_rss_growth_bytes: Growth of the process within the window; checked only if no more
+            instances are cached at its end than at its start.
+        max_leaked: Removed instances of one class that stay alive without a holder.
+        max_left_open: Removed instances that were not closed within the window, because callers
+            still referenced them.
         max_close_failures: Closers that raised within the window.
-        max_failed_classes: Classes whose failed build is remembered now.
-        min_lookups: Fewer look-ups within the window do not make a hit rate.
-        min_builds: Fewer builds within the window do not make an eviction rate.
-        leaked_after_seconds: What left more recently is not called leaked yet.
+        max_failed_classes: Classes whose failed build is remembered at present.
+        min_lookups: The hit rate is checked from this many look-ups within the window on.
+        min_builds: The eviction rate is checked from this many builds within the window on.
+        leaked_after_seconds: An instance counts as leaked from this time after its removal on.
 
     Raises:
-        TypeError: One of them is not a number.
-        ValueError: One of them is negative or not a number at all (NaN).
+        TypeError: A threshold is not a number.
+        ValueError: A threshold is negative or NaN.
     """
 
     min_hit_rate: float = 0.5
@@ -124,38 +133,37 @@ class _Observation(NamedTuple):
     rss: int | None
 
 
-class HealthMonitor:
+class HealthMonitor(Extension):
     """
-    Judges one registry; `Registry.health` makes it at its first call.
+    Checks one registry; the first call of `Registry.health` makes it.
 
     Args:
-        registry: What leaves it is watched from now on. It is given again at each check, and not
-            kept.
+        registry: Its removed instances are tracked from now on.
     """
 
-    def __init__(self, registry: Observed) -> None:
-        self._leaving = watch_leaving(registry)
-        # Replaced as a whole, so that threads, finalisers and forks meet no lock.
+    def __init__(self, registry: BaseRegistry) -> None:
+        self._leaks = track_leaks(registry)
+        # Replaced, never modified: threads, finalisers and forks need no lock.
         self._observations: tuple[_Observation, ...] = ()
         self._known: dict[tuple[FindingKind, str | None], object] = {}
 
     def check(
         self,
-        registry: Observed,
+        registry: BaseRegistry,
         *,
         window_seconds: float = 300.0,
         thresholds: HealthThresholds | None = None,
     ) -> tuple[Finding, ...]:
         """
-        Observe and judge; see `Registry.health`.
+        Check the registry; see `Registry.health`.
 
         Args:
             registry: The registry.
-            window_seconds: How far to look back.
-            thresholds: None takes the defaults.
+            window_seconds: The length of the window, which ends now.
+            thresholds: None selects the defaults.
 
         Returns:
-            The findings, the gravest first.
+            The findings, the most severe first.
         """
         if isinstance(window_seconds, bool) or not isinstance(window_seconds, (int, float)):
             raise TypeError(f"window_seconds must be a number, got {window_seconds!r}")
@@ -165,9 +173,9 @@ class HealthMonitor:
             thresholds = HealthThresholds()
         elif not isinstance(thresholds, HealthThresholds):
             raise TypeError(f"thresholds must be HealthThresholds, got {thresholds!r}")
-        stats = registry.stats()
+        stats = snapshot(registry)
         now = _Observation(
-            taken=registry._now(),
+            taken=registry.now(),
             hits=stats.hits,
             misses=stats.misses,
             builds=stats.builds,
@@ -178,7 +186,7 @@ class HealthMonitor:
             rss=resident_bytes(),
         )
         before = self._since(now, window_seconds)
-        leaked = self._leaving.leaked(registry, thresholds.leaked_after_seconds)
+        leaked = self._leaks.leaked(registry, thresholds.leaked_after_seconds)
         found = [
             *_judge_rates(before, now, thresholds),
             *_judge_levels(stats, leaked, thresholds),
@@ -188,22 +196,22 @@ class HealthMonitor:
         return tuple(found)
 
     def _since(self, now: _Observation, window_seconds: float) -> _Observation:
-        """The observation to compare with; this one is kept for later ones."""
+        """Get the observation to compare with, and record this one for later checks."""
         kept = self._observations
-        begin = now.taken - window_seconds
-        while len(kept) > 1 and kept[1].taken <= begin:
+        start = now.taken - window_seconds
+        while len(kept) > 1 and kept[1].taken <= start:
             kept = kept[1:]
         before = kept[0] if kept else now
-        if not kept or now.taken - kept[-1].taken >= window_seconds / _KEPT:
+        if not kept or now.taken - kept[-1].taken >= window_seconds / _OBSERVATIONS:
             kept = (*kept, now)
         self._observations = kept
         return before
 
     def _log(self, found: list[Finding], window_seconds: float) -> None:
-        """Each once, when it comes up."""
+        """Log each finding once, when it is new."""
         keys = {(finding.kind, finding.class_name) for finding in found}
-        for gone in [key for key in list(self._known) if key not in keys]:
-            self._known.pop(gone, None)
+        for resolved in [key for key in list(self._known) if key not in keys]:
+            self._known.pop(resolved, None)
         for finding in found:
             mine = object()
             if self._known.setdefault((finding.kind, finding.class_name), mine) is not mine:
@@ -229,6 +237,11 @@ class HealthMonitor:
             )
 
 
+def monitor_of(registry: BaseRegistry) -> HealthMonitor:
+    """Return the health monitor of a registry, attached at the first call."""
+    return registry.extension(HealthMonitor) or registry.attach(HealthMonitor(registry))
+
+
 def _judge_rates(
     before: _Observation, now: _Observation, thresholds: HealthThresholds
 ) -> Iterator[Finding]:
@@ -244,7 +257,7 @@ def _judge_rates(
                 Severity.WARNING,
                 hit_rate,
                 thresholds.min_hit_rate,
-                "raise cache_ttl_seconds or max_cache_size: stats().removals tells which",
+                "raise cache_ttl_seconds or max_cache_size; stats().removals shows which",
             )
     if builds and builds >= thresholds.min_builds:
         per_build = evictions / builds
@@ -255,7 +268,7 @@ def _judge_rates(
                 per_build,
                 thresholds.max_evictions_per_build,
                 "instances are evicted and built again: raise max_cache_size, or "
-                "cache_ttl_seconds where removals say 'idle'",
+                "cache_ttl_seconds if most removals have the cause idle",
             )
     if before.rss is not None and now.rss is not None and now.cached <= before.cached:
         growth = now.rss - before.rss
@@ -265,8 +278,8 @@ def _judge_rates(
                 Severity.CRITICAL,
                 growth,
                 thresholds.max_rss_growth_bytes,
-                "the process grows although no more instances are cached: look at what they keep, "
-                "and at what keeps those that left",
+                "the process grows although no more instances are cached: check what the "
+                "instances accumulate, and what references removed ones",
             )
     if now.left_open - before.left_open > thresholds.max_left_open:
         yield Finding(
@@ -274,8 +287,8 @@ def _judge_rates(
             Severity.WARNING,
             now.left_open - before.left_open,
             thresholds.max_left_open,
-            "removed instances were not closed, for callers without a lease still refer to them: "
-            "use `use`, `execute` or a handle, or close_when_removed=True",
+            "removed instances were not closed, because callers without a lease reference them: "
+            "use `use`, `execute` or a handle, or set close_when_removed=True",
         )
     if now.close_failures - before.close_failures > thresholds.max_close_failures:
         yield Finding(
@@ -283,7 +296,7 @@ def _judge_rates(
             Severity.CRITICAL,
             now.close_failures - before.close_failures,
             thresholds.max_close_failures,
-            "closers raise, and what they should free stays: see the log of warmset.removals",
+            "closers raise and may not free their resources: see the log of warmset.removals",
         )
 
 
@@ -296,7 +309,7 @@ def _judge_levels(
             Severity.WARNING,
             stats.utilisation,
             thresholds.max_utilisation,
-            "the next new class evicts a warm one: raise max_cache_size, or expect evictions",
+            "the next build may evict a cached instance: raise max_cache_size to avoid that",
         )
     failed = stats.failed_class_names
     if len(failed) > thresholds.max_failed_classes:
@@ -306,7 +319,7 @@ def _judge_levels(
             Severity.CRITICAL,
             len(failed),
             thresholds.max_failed_classes,
-            f"builds fail, and their errors come back at once for retry_after_seconds: {names}",
+            f"builds fail, and look-ups raise the same error for retry_after_seconds: {names}",
         )
     for class_name, count in leaked.items():
         if count > thresholds.max_leaked:
@@ -315,7 +328,7 @@ def _judge_levels(
                 Severity.CRITICAL,
                 count,
                 thresholds.max_leaked,
-                "removed instances live on though nobody holds them: gc.collect() frees those in "
-                "cycles, and gc.get_referrers tells who keeps the others",
+                "removed instances stay alive without a holder: gc.collect() frees those in "
+                "cycles, and gc.get_referrers shows what references the others",
                 class_name,
             )

@@ -1,8 +1,8 @@
 """
-Metrics and traces for OpenTelemetry, over its API alone; ``warmset[otel]`` installs it.
+Metrics and traces for OpenTelemetry, through its API only; ``warmset[otel]`` installs it.
 
-The instruments are observable ones: they are read when a reader asks, and nothing is added to the
-way of a hit. Builds are the exception: each is recorded, and given its span, when it has ended.
+The instruments are observable ones, which are read on collection, so a hit costs nothing extra.
+Builds are the exception: each is recorded, with a span, when it ends.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from .. import __version__, _logs
+from .. import _logs
+from .._version import __version__
+from ..stats import snapshot
 from .builds import BUCKETS
 from .health import HealthThresholds
-from .leaving import watch_leaving
+from .leaks import track_leaks
 from .process import resident_bytes
 from .registries import ClassLabels, Registries, check_limit
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..events import BuildEvent
-    from ..registry import Registry
+    from ..registry import BaseRegistry
     from ..stats import RegistryStats
 
 __all__ = ["Instrumentation", "TracedExecutor", "instrument", "trace_execute"]
@@ -40,7 +42,7 @@ _Reading = tuple["dict[str, Any]", float]
 
 class Instrumentation:
     """
-    The instruments of one meter provider, and the registries that they observe; see `instrument`.
+    The instruments of one meter provider and the registries they observe; see `instrument`.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Instrumentation:
         self._durations = meter.create_histogram(
             "warmset.build.duration",
             unit="s",
-            description="Seconds of builds; failed ones have an error.type.",
+            description="Seconds of builds; failed builds have an error.type.",
             explicit_bucket_boundaries_advisory=BUCKETS,
         )
         self._failing: set[tuple[str, str]] = set()
@@ -70,14 +72,14 @@ class Instrumentation:
                 counter,
                 "warmset.evictions",
                 "{instance}",
-                "Removals that the registry decided.",
+                "Removals that the registry decided on.",
                 lambda stats: [({}, stats.evictions)],
             ),
             (
                 counter,
                 "warmset.waits",
                 "{lookup}",
-                "Look-ups that waited for a build of another thread.",
+                "Look-ups that waited for a build in another thread.",
                 lambda stats: [({}, stats.waits)],
             ),
             (counter, "warmset.closes", "{instance}", "Removed instances, by result.", _closes),
@@ -93,7 +95,7 @@ class Instrumentation:
                 level,
                 "warmset.instances.limit",
                 "{instance}",
-                "How many instances may be cached.",
+                "The most instances that may be cached.",
                 lambda stats: [({}, stats.max_cache_size)],
             ),
             (level, "warmset.classes", "{class}", "Classes, by state.", _classes),
@@ -101,7 +103,7 @@ class Instrumentation:
                 level,
                 "warmset.memory.usage",
                 "By",
-                "Bytes of what is cached, where they are measured.",
+                "Bytes of the cached instances, where they are measured.",
                 lambda stats: [] if stats.bytes is None else [({}, stats.bytes)],
             ),
         ):
@@ -110,13 +112,13 @@ class Instrumentation:
             "warmset.threads.waiting",
             [self._callback("warmset.threads.waiting", None, _waiting)],
             unit="{thread}",
-            description="Threads that wait for a build or for room.",
+            description="Threads that wait for a build or for capacity.",
         )
         level(
             "warmset.instances.leaked",
             [self._callback("warmset.instances.leaked", None, _leaked)],
             unit="{instance}",
-            description="Instances that left a while ago and live on, although nobody holds them.",
+            description="Instances that stay alive without a holder some time after their removal.",
         )
         for name, unit, description, field in (
             ("warmset.class.instances", "{instance}", "Cached instances of a class.", "instances"),
@@ -136,43 +138,52 @@ class Instrumentation:
             description="Resident set size of the process.",
         )
 
-    def add(self, name: str, registry: Registry) -> None:
+    def add(self, name: str, registry: BaseRegistry) -> None:
         """
         Observe one more registry.
 
         Args:
-            name: A value of the attribute ``warmset.registry.name`` that no other has.
-            registry: The registry; it is kept weakly.
+            name: Its value of the attribute ``warmset.registry.name``.
+            registry: The registry; it is weakly referenced.
 
         Raises:
-            TypeError: The name is not a string, or the registry is none.
+            TypeError: The name is not a string, or `registry` is not a registry.
             ValueError: Another registry has the name.
         """
         self._registries.add(
             name, registry, self._listener_maker(self._tracer_provider, self._max_classes)
         )
 
+    def add_all(
+        self,
+        registries: BaseRegistry | Mapping[str, BaseRegistry],
+        tracer_provider: trace.TracerProvider | None,
+        max_classes: int,
+    ) -> None:
+        """Observe further registries, with a tracer provider and limit of their own."""
+        self._registries.add_all(registries, self._listener_maker(tracer_provider, max_classes))
+
     def uninstrument(self) -> None:
-        """Observe nothing any more; the instruments stay, and give nothing."""
+        """Stop observing; the instruments remain registered and report nothing."""
         self._registries.clear()
 
-    # -- metrics ---------------------------------------------------------------------------------
+    # -- metrics -----------------------------------------------------------------------------------
 
     def _callback(
         self,
         instrument: str,
         read: Callable[[RegistryStats], Iterable[_Reading]] | None,
-        look: Callable[[Registry, ClassLabels], Iterable[_Reading]] | None = None,
+        read_registry: Callable[[BaseRegistry, ClassLabels], Iterable[_Reading]] | None = None,
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(options: CallbackOptions) -> list[Observation]:
             observations = []
             for name, registry, listener in self._registries.alive():
                 try:
-                    # All of a registry, or nothing.
+                    # A registry is observed completely or not at all.
                     readings = (
-                        list(read(registry.stats()))
+                        list(read(snapshot(registry)))
                         if read is not None
-                        else list(look(registry, listener.labels))  # type: ignore[misc]
+                        else list(read_registry(registry, listener.labels))  # type: ignore[misc]
                     )
                 except Exception as error:
                     self._failed(name, instrument, error)
@@ -187,7 +198,7 @@ class Instrumentation:
         return observe
 
     def _failed(self, name: str, instrument: str, error: Exception) -> None:
-        if (name, instrument) not in self._failing:  # once, not at every reading
+        if (name, instrument) not in self._failing:  # logged once, not at every collection
             self._failing.add((name, instrument))
             _logs.warning(
                 "metrics",
@@ -198,7 +209,7 @@ class Instrumentation:
                 error=error,
             )
 
-    # -- builds ----------------------------------------------------------------------------------
+    # -- builds ------------------------------------------------------------------------------------
 
     def _listener_maker(
         self, tracer_provider: trace.TracerProvider | None, max_classes: int
@@ -208,7 +219,7 @@ class Instrumentation:
 
 
 class _BuildListener:
-    """Records the builds of one registry, and gives each its span."""
+    """Records the builds of one registry, each with a span."""
 
     def __init__(
         self, name: str, labels: ClassLabels, durations: metrics.Histogram, tracer: trace.Tracer
@@ -270,18 +281,18 @@ def _classes(stats: RegistryStats) -> Iterable[_Reading]:
     yield {"warmset.class.state": "sound"}, max(0, stats.classes_registered - failed)
 
 
-def _waiting(registry: Registry, labels: ClassLabels) -> Iterable[_Reading]:
-    yield {}, registry._waiting_threads()
+def _waiting(registry: BaseRegistry, labels: ClassLabels) -> Iterable[_Reading]:
+    yield {}, registry.waiting_threads()
 
 
-def _leaked(registry: Registry, labels: ClassLabels) -> Iterable[_Reading]:
-    leaked = watch_leaving(registry).leaked(registry, HealthThresholds.leaked_after_seconds)
+def _leaked(registry: BaseRegistry, labels: ClassLabels) -> Iterable[_Reading]:
+    leaked = track_leaks(registry).leaked(registry, HealthThresholds.leaked_after_seconds)
     yield {}, sum(leaked.values())
 
 
-def _per_class(field: str) -> Callable[[Registry, ClassLabels], Iterable[_Reading]]:
-    def read(registry: Registry, labels: ClassLabels) -> Iterable[_Reading]:
-        for label, use in labels.rank(registry.stats().entries).items():
+def _per_class(field: str) -> Callable[[BaseRegistry, ClassLabels], Iterable[_Reading]]:
+    def read(registry: BaseRegistry, labels: ClassLabels) -> Iterable[_Reading]:
+        for label, use in labels.rank(snapshot(registry).entries).items():
             yield {CLASS: label}, getattr(use, field)
 
     return read
@@ -292,13 +303,13 @@ def _rss(options: CallbackOptions) -> list[Observation]:
     return [] if rss is None else [Observation(rss)]
 
 
-# A provider gives the same instrument again for the same name, with the callbacks of the first one
-# only: whoever instruments a second registry must come to the first one's instruments.
-_made: WeakKeyDictionary[Any, Instrumentation] = WeakKeyDictionary()
+# A provider returns an existing instrument for a known name and ignores the new callbacks. Further
+# registries must therefore join the instruments of the first one.
+_instrumentations: WeakKeyDictionary[Any, Instrumentation] = WeakKeyDictionary()
 
 
 def instrument(
-    registries: Registry | Mapping[str, Registry],
+    registries: BaseRegistry | Mapping[str, BaseRegistry],
     *,
     meter_provider: metrics.MeterProvider | None = None,
     tracer_provider: trace.TracerProvider | None = None,
@@ -308,36 +319,38 @@ def instrument(
     Export the metrics of registries, and a span for each build.
 
     Args:
-        registries: One registry, which is called "default", or a mapping of names to registries.
-            They are kept weakly; one that is closed or dropped is observed no more.
-        meter_provider: Where the instruments are made; None takes the global one, which should be
-            set by then.
-        tracer_provider: Where the spans go; None takes the global one.
-        max_classes: How many classes of each registry have a ``warmset.class.name`` of their own,
-            the most used ones; the others are summed up as "other".
+        registries: One registry, which gets the name "default", or a mapping of names to
+            registries. They are weakly referenced and observed until they are closed or collected.
+        meter_provider: The provider of the instruments; None selects the global one, which should
+            be set before.
+        tracer_provider: The provider of the spans; None selects the global one.
+        max_classes: The most classes of each registry with a ``warmset.class.name`` of their own;
+            the most used ones get it, and all others are summed up as "other".
 
     Returns:
-        What can `add` further registries, and `uninstrument`; one for each meter provider.
+        The instrumentation of the meter provider, with methods to `add` further registries and to
+        `uninstrument`; there is one for each meter provider.
 
     Raises:
-        TypeError: What is given is none of these.
+        TypeError: An argument has the wrong type.
         ValueError: `max_classes` is negative, or another registry has the name.
 
-    A span's parent is the one that is current in the thread that built. Reading takes no lock that
-    a hit needs on the compiled core, and never raises.
+    The parent of a build's span is the current span of the building thread. On the compiled core,
+    collection takes no lock that a hit needs. It never raises.
     """
     max_classes = check_limit(max_classes)
     provider = metrics.get_meter_provider() if meter_provider is None else meter_provider
-    made = _made.get(provider)
-    if made is None:
-        made = _made[provider] = Instrumentation(provider, tracer_provider, max_classes)
-    made._registries.add_all(registries, made._listener_maker(tracer_provider, max_classes))
-    return made
+    instrumentation = _instrumentations.get(provider)
+    if instrumentation is None:
+        instrumentation = Instrumentation(provider, tracer_provider, max_classes)
+        _instrumentations[provider] = instrumentation
+    instrumentation.add_all(registries, tracer_provider, max_classes)
+    return instrumentation
 
 
 class TracedExecutor:
     """
-    An executor whose `execute` runs in a span; all else is the executor's own. See `trace_execute`.
+    An executor whose `execute` runs in a span; it delegates all else. See `trace_execute`.
     """
 
     def __init__(self, executor: Any, tracer: trace.Tracer) -> None:
@@ -345,7 +358,7 @@ class TracedExecutor:
         self._tracer = tracer
 
     def execute(self, class_name: str = "", method_name: str = "", /, **arguments: Any) -> Any:
-        """Call a method by name, in a span; as the executor's own `execute`."""
+        """Call a method by name in a span; see `MethodExecutor.execute`."""
         with self._span(class_name, method_name, arguments) as span:
             try:
                 return self._executor.execute(class_name, method_name, **arguments)
@@ -354,7 +367,7 @@ class TracedExecutor:
                 raise
 
     def _span(self, class_name: str, method_name: str, arguments: dict[str, Any]) -> Any:
-        # Either name may come by keyword.
+        # Either name may be a keyword argument.
         class_name = str(class_name or arguments.get("class_name", ""))
         method_name = str(method_name or arguments.get("method_name", ""))
         return self._tracer.start_as_current_span(
@@ -374,7 +387,7 @@ class _TracedAsyncExecutor(TracedExecutor):
     async def execute(
         self, class_name: str = "", method_name: str = "", /, **arguments: Any
     ) -> Any:
-        """Await a method by name, in a span; as the executor's own `execute`."""
+        """Await a method by name in a span; see `AsyncMethodExecutor.execute`."""
         with self._span(class_name, method_name, arguments) as span:
             try:
                 return await self._executor.execute(class_name, method_name, **arguments)
@@ -394,15 +407,16 @@ def trace_execute(
     executor: Any, *, tracer_provider: trace.TracerProvider | None = None
 ) -> TracedExecutor:
     """
-    Give each call of `execute` a span, by wrapping an executor.
+    Wrap an executor so that each call of `execute` has a span.
 
     Args:
-        executor: A `MethodExecutor` or an `AsyncMethodExecutor`; it is not changed.
-        tracer_provider: Where the spans go; None takes the global one.
+        executor: A `MethodExecutor` or an `AsyncMethodExecutor`; it is not modified.
+        tracer_provider: The provider of the spans; None selects the global one.
 
     Returns:
-        What is used in the executor's place. Its `execute` costs a span; a build inside it is a
-        child of that. The span of a method that returns a generator ends when that is returned.
+        The wrapper, to be used in place of the executor. The span of a build within a call is a
+        child of the call's span. The span of a method that returns a generator ends when the
+        generator is returned.
     """
     asynchronous = inspect.iscoroutinefunction(executor.execute)
     kind = _TracedAsyncExecutor if asynchronous else TracedExecutor

@@ -1,4 +1,4 @@
-"""What the process uses."""
+"""The memory of this process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ __all__ = ["resident_bytes"]
 
 def resident_bytes() -> int | None:
     """
-    Give the resident set size of this process.
+    Measure the resident set size of this process.
 
     Returns:
-        Bytes; None where the system does not tell.
+        Bytes; None if the system does not report it.
     """
     import psutil
 

@@ -1,8 +1,8 @@
 """
 Metrics for Prometheus: a collector for `prometheus_client`, installed by ``warmset[prometheus]``.
 
-Everything is read at the scrape; nothing is added to the way of a hit. Builds are the exception:
-their seconds are added up as they end.
+All figures are read at the scrape, so a hit costs nothing extra. The seconds of builds are the
+exception: a listener adds them up as builds end.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from .. import _logs
+from ..stats import snapshot
 from .builds import BUCKETS, BuildTally
 from .health import HealthThresholds
-from .leaving import watch_leaving
+from .leaks import track_leaks
 from .process import resident_bytes
 from .registries import Registries, check_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from ..registry import Registry
+    from ..registry import BaseRegistry
 
 __all__ = ["WarmsetCollector"]
 
@@ -35,30 +36,34 @@ _FAMILIES: dict[str, tuple[type[Metric], str, tuple[str, ...]]] = {
     "lookups": (CounterMetricFamily, "Look-ups, by result.", ("result",)),
     "builds": (CounterMetricFamily, "Builds, by result.", ("result",)),
     "build_duration_seconds": (HistogramMetricFamily, "Seconds of successful builds.", ()),
-    "removals": (CounterMetricFamily, "Instances that left the cache, by cause.", ("cause",)),
-    "evictions": (CounterMetricFamily, "Removals that the registry decided.", ()),
-    "waits": (CounterMetricFamily, "Look-ups that waited for a build of another thread.", ()),
+    "removals": (CounterMetricFamily, "Removed instances, by cause.", ("cause",)),
+    "evictions": (CounterMetricFamily, "Removals that the registry decided on.", ()),
+    "waits": (CounterMetricFamily, "Look-ups that waited for a build in another thread.", ()),
     "closed": (CounterMetricFamily, "Removed instances that were closed.", ()),
     "close_failures": (CounterMetricFamily, "Closers that raised.", ()),
     "left_open": (
         CounterMetricFamily,
-        "Removed instances that were not closed, because somebody still referred to them.",
+        "Removed instances that were not closed, because callers still referenced them.",
         (),
     ),
     "listener_failures": (CounterMetricFamily, "Listeners that raised.", ()),
-    "cached_instances": (GaugeMetricFamily, "Instances that are cached.", ()),
-    "max_cached_instances": (GaugeMetricFamily, "How many may be cached.", ()),
-    "weak_instances": (GaugeMetricFamily, "Instances that are kept weakly and alive.", ()),
-    "held_instances": (GaugeMetricFamily, "Cached instances that somebody holds.", ()),
+    "cached_instances": (GaugeMetricFamily, "Cached instances.", ()),
+    "max_cached_instances": (GaugeMetricFamily, "The most instances that may be cached.", ()),
+    "weak_instances": (GaugeMetricFamily, "Live instances that are only weakly referenced.", ()),
+    "held_instances": (GaugeMetricFamily, "Cached instances with a holder.", ()),
     "leaked_instances": (
         GaugeMetricFamily,
-        "Instances that left a while ago and live on, although nobody holds them.",
+        "Instances that stay alive without a holder some time after their removal.",
         (),
     ),
-    "waiting_threads": (GaugeMetricFamily, "Threads that wait for a build or for room.", ()),
-    "registered_classes": (GaugeMetricFamily, "Classes that may be asked for.", ()),
+    "waiting_threads": (GaugeMetricFamily, "Threads that wait for a build or for capacity.", ()),
+    "registered_classes": (GaugeMetricFamily, "Registered classes.", ()),
     "failed_classes": (GaugeMetricFamily, "Classes whose failed build is remembered.", ()),
-    "cached_bytes": (GaugeMetricFamily, "Bytes of what is cached, where they are measured.", ()),
+    "cached_bytes": (
+        GaugeMetricFamily,
+        "Bytes of the cached instances, where they are measured.",
+        (),
+    ),
     "class_instances": (GaugeMetricFamily, "Cached instances of a class.", ("class_name",)),
     "class_uses": (GaugeMetricFamily, "Uses of the cached instance.", ("class_name",)),
     "class_holders": (GaugeMetricFamily, "Holds on the cached instance.", ("class_name",)),
@@ -80,33 +85,34 @@ class WarmsetCollector(Collector):
     Exports registries to Prometheus; ``REGISTRY.register(WarmsetCollector(registry))``.
 
     Args:
-        registries: One registry, which is labelled ``registry="default"``, or a mapping of names
-            to registries. They are kept weakly; one that is closed or dropped is exported no more.
-        max_classes: How many classes of each registry have a ``class_name`` of their own, the most
-            used ones; the others are summed up as "other".
-        buckets: Upper bounds of the histogram of build seconds, rising.
+        registries: One registry, which gets the label ``registry="default"``, or a mapping of names
+            to registries. They are weakly referenced and exported until they are closed or
+            collected.
+        max_classes: The most classes of each registry with a ``class_name`` of their own; the most
+            used ones get it, and all others are summed up as "other".
+        buckets: Upper bounds of the histogram of build seconds, in increasing order.
 
     Raises:
-        TypeError: What is given is none of these.
-        ValueError: `max_classes` is negative, the buckets do not rise, or there are none.
+        TypeError: An argument has the wrong type.
+        ValueError: `max_classes` is negative, or the buckets are empty, infinite or not increasing.
 
-    A scrape takes no lock that a hit needs on the compiled core; on the pure one it takes the
-    registry's for the time of reading its entries. It never raises: a registry that cannot be read
-    is left out, logged and counted in ``warmset_collection_errors_total``. O(cached).
+    On the compiled core, a scrape takes no lock that a hit needs; on the pure one, it holds the
+    registry's lock while it reads the entries. It never raises: a registry that cannot be read is
+    omitted, logged and counted in ``warmset_collection_errors_total``. O(cached).
     """
 
     def __init__(
         self,
-        registries: Registry | Mapping[str, Registry],
+        registries: BaseRegistry | Mapping[str, BaseRegistry],
         *,
         max_classes: int = 50,
         buckets: Sequence[float] = BUCKETS,
     ) -> None:
         self._max_classes = check_limit(max_classes)
         self._buckets = tuple(float(bound) for bound in buckets)
-        rising = all(one < other for one, other in zip(self._buckets, self._buckets[1:]))  # noqa: B905
-        if not self._buckets or not rising or self._buckets[-1] == float("inf"):
-            raise ValueError(f"buckets must be finite and rise, got {buckets!r}")
+        increasing = all(one < other for one, other in zip(self._buckets, self._buckets[1:]))  # noqa: B905
+        if not self._buckets or not increasing or self._buckets[-1] == float("inf"):
+            raise ValueError(f"buckets must be finite and increase, got {buckets!r}")
         self._errors: dict[str, int] = {}
         self._failing: set[str] = set()
         self._registries = Registries()
@@ -115,27 +121,27 @@ class WarmsetCollector(Collector):
     def _tally(self, name: str) -> BuildTally:
         return BuildTally(self._max_classes, self._buckets)
 
-    def add(self, name: str, registry: Registry) -> None:
+    def add(self, name: str, registry: BaseRegistry) -> None:
         """
         Export one more registry.
 
         Args:
-            name: A value of the label ``registry`` that no other has.
+            name: Its value of the label ``registry``.
             registry: The registry.
 
         Raises:
-            TypeError: The name is not a string, or the registry is none.
+            TypeError: The name is not a string, or `registry` is not a registry.
             ValueError: Another registry has the name.
         """
         self._registries.add(name, registry, self._tally)
 
     def close(self) -> None:
-        """Export nothing any more, and listen to no registry."""
+        """Stop exporting, and remove the build listeners from all registries."""
         self._registries.clear()
 
     def describe(self) -> Iterable[Metric]:
         """
-        Tell which metrics there may be, without reading any.
+        List the metrics, without reading any figure.
 
         Returns:
             Families without samples.
@@ -147,12 +153,12 @@ class WarmsetCollector(Collector):
         Read the registries.
 
         Returns:
-            The families of metrics.
+            The metric families.
         """
         families = self._families()
         for name, registry, tally in self._registries.alive():
             try:
-                # All of a registry, or nothing.
+                # A registry is exported completely or not at all.
                 samples = list(_samples(registry, tally))
                 buckets, seconds, _ = tally.read()
             except Exception as error:
@@ -173,7 +179,7 @@ class WarmsetCollector(Collector):
 
     def _failed(self, name: str, error: Exception) -> None:
         self._errors[name] = self._errors.get(name, 0) + 1
-        if name not in self._failing:  # once, not at every scrape
+        if name not in self._failing:  # logged once, not at every scrape
             self._failing.add(name)
             _logs.warning(
                 "metrics",
@@ -194,7 +200,7 @@ class WarmsetCollector(Collector):
         )
         families[_ERRORS] = CounterMetricFamily(
             f"warmset_{_ERRORS}",
-            "Scrapes at which a registry could not be read.",
+            "Scrapes that failed to read a registry.",
             labels=("registry",),
         )
         return families
@@ -204,15 +210,15 @@ def _bound(seconds: float) -> str:
     return "+Inf" if seconds == float("inf") else str(seconds)
 
 
-def _samples(registry: Registry, tally: BuildTally) -> Iterator[_Sample]:
-    stats = registry.stats()
+def _samples(registry: BaseRegistry, tally: BuildTally) -> Iterator[_Sample]:
+    stats = snapshot(registry)
     yield "lookups", ("hit",), stats.hits
     yield "lookups", ("miss",), stats.misses
     yield "builds", ("success",), stats.builds
     yield "builds", ("failure",), stats.failed_builds
     for cause, count in stats.removals.items():
         yield "removals", (cause.name.lower(),), count
-    leaked = watch_leaving(registry).leaked(registry, HealthThresholds.leaked_after_seconds)
+    leaked = track_leaks(registry).leaked(registry, HealthThresholds.leaked_after_seconds)
     for key, value in {
         "evictions": stats.evictions,
         "waits": stats.waits,
@@ -225,7 +231,7 @@ def _samples(registry: Registry, tally: BuildTally) -> Iterator[_Sample]:
         "weak_instances": stats.weakly_kept,
         "held_instances": stats.held,
         "leaked_instances": sum(leaked.values()),
-        "waiting_threads": registry._waiting_threads(),
+        "waiting_threads": registry.waiting_threads(),
         "registered_classes": stats.classes_registered,
         "failed_classes": len(stats.failed_class_names),
     }.items():

@@ -1,9 +1,9 @@
 """
-What is said over the live view's socket: one JSON object a line, asked and answered in turn.
+The protocol of the live view: one JSON object per line, requests and answers in turn.
 
-A request is ``{"command": NAME, ...}``, at most `MAX_REQUEST_BYTES` long; an answer is
-``{"ok": true, ...}`` or ``{"ok": false, "error": TEXT}``. The commands are those of `COMMANDS` and
-no others; nothing that is sent is ever evaluated, imported or called.
+A request is ``{"command": NAME, ...}`` of at most `MAX_REQUEST_BYTES`; an answer is
+``{"ok": true, ...}`` or ``{"ok": false, "error": TEXT}``. The only commands are those of
+`COMMANDS`; nothing in a request is ever evaluated, imported or called.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ __all__ = [
     "RequestError",
     "decode",
     "encode",
-    "refusal",
+    "error_answer",
 ]
 
-PROTOCOL = 1
-"""Goes up when an answer loses or changes something that clients rely on."""
+PROTOCOL = 2
+"""The version; it increases when answers lose or change a field that clients rely on."""
 
 MAX_REQUEST_BYTES = 16_384
 MAX_ANSWER_BYTES = 64_000_000
-"""What a client takes; the server's answers are bounded by `MAX_CLASSES`."""
+"""The most that a client reads; the server bounds its answers by `MAX_CLASSES`."""
 MAX_CLASSES = 10_000
-"""How many classes an answer tells of at most."""
+"""The most classes in one answer."""
 MAX_CONNECTIONS = 32
 REQUEST_SECONDS = 5.0
 """From the first byte of a request to its last."""
@@ -42,9 +42,9 @@ IDLE_SECONDS = 60.0
 """Between two requests of one connection."""
 
 CHANGES = ("evict", "clear", "pin", "unpin")
-"""Commands that change something; each process says whether it takes them."""
+"""Commands with side effects; each process decides whether it accepts them."""
 
-# Command -> what may stand beside it: name -> type, and whether it must be there.
+# Command -> its arguments: name -> (type, whether it is required).
 COMMANDS: dict[str, dict[str, tuple[type, bool]]] = {
     "list": {},
     "stats": {"registry": (str, False), "filter": (str, False), "limit": (int, False)},
@@ -56,25 +56,25 @@ COMMANDS: dict[str, dict[str, tuple[type, bool]]] = {
 
 
 class LiveViewError(RuntimeError):
-    """The live view cannot be had: the directory is not safe, or the process does not answer."""
+    """The live view is unavailable: its directory is not private or the process does not answer."""
 
 
 class RequestError(Exception):
-    """A request that is refused; its text is the answer."""
+    """A request is rejected; the text of this error is the answer."""
 
 
 def decode(line: bytes) -> dict[str, Any]:
     """
-    Read one request.
+    Decode and check one request.
 
     Args:
-        line: The line, without its end.
+        line: The line, without its newline.
 
     Returns:
-        The request: a known command with the right arguments, and no others.
+        The request: a known command with valid arguments and no unknown ones.
 
     Raises:
-        RequestError: It is anything else.
+        RequestError: The line is not such a request.
     """
     try:
         request = json.loads(line.decode())
@@ -87,38 +87,38 @@ def decode(line: bytes) -> dict[str, Any]:
         raise RequestError(
             f"unknown command {_short(command)}; expected one of {', '.join(COMMANDS)}"
         )
-    taken = COMMANDS[command]
+    arguments = COMMANDS[command]
     for name in request:
-        if name != "command" and name not in taken:
+        if name != "command" and name not in arguments:
             raise RequestError(f"{command}: unexpected {_short(name)}")
-    for name, (kind, needed) in taken.items():
-        if name not in request and not needed:
+    for name, (kind, required) in arguments.items():
+        if name not in request and not required:
             continue
         value = request.get(name)
         if type(value) is not kind or value == "":
-            wanted = "a whole number" if kind is int else "a non-empty string"
-            raise RequestError(f"{command}: {name} must be {wanted}, got {_short(value)}")
+            expected = "a whole number" if kind is int else "a non-empty string"
+            raise RequestError(f"{command}: {name} must be {expected}, got {_short(value)}")
     return request
 
 
 def encode(message: dict[str, Any]) -> bytes:
     """
-    Write one request or answer.
+    Encode one request or answer.
 
     Args:
         message: Plain data.
 
     Returns:
-        One line of ASCII, with its end.
+        One line of ASCII, with its newline.
 
     Raises:
-        ValueError: It holds a float that is not finite.
+        ValueError: The message contains a float that is not finite.
     """
     return json.dumps(message, allow_nan=False).encode("ascii") + b"\n"
 
 
-def refusal(text: str) -> bytes:
-    """Write the answer to what is refused."""
+def error_answer(text: str) -> bytes:
+    """Encode the answer to a rejected request."""
     return encode({"ok": False, "error": text})
 
 

@@ -1,5 +1,5 @@
 """
-Which registries are observed, under which names, and which classes have a label of their own.
+The observed registries by name, and the classes that have labels of their own.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
-from ..registry import Registry
-from .leaving import watch_leaving
+from ..lifecycle.listening import build_listeners
+from ..registry import BaseRegistry
+from .leaks import track_leaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,36 +23,36 @@ if TYPE_CHECKING:
 __all__ = ["OTHER", "ClassLabels", "ClassUse", "Registries", "check_limit"]
 
 OTHER = "other"
-"""The label of the classes that have none of their own."""
+"""The label of all classes that have none of their own."""
 
 
 class Registries:
     """
-    Registries by name, kept weakly; one that was closed or dropped is here no more.
+    Observed registries by name; weakly referenced, and removed when closed or collected.
 
     Safe under threads.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[ref[Registry], Callable[[BuildEvent], Any]]] = {}
+        self._known: dict[str, tuple[ref[BaseRegistry], Callable[[BuildEvent], Any]]] = {}
 
     def add_all(
         self,
-        registries: Registry | Mapping[str, Registry],
+        registries: BaseRegistry | Mapping[str, BaseRegistry],
         make_listener: Callable[[str], Callable[[BuildEvent], Any]],
     ) -> None:
         """
-        Observe one more, which is called "default", or several by name.
+        Add one registry under the name "default", or several under their names.
 
         Args:
-            registries: The registry, or a mapping of names to registries.
-            make_listener: Makes the build listener of each, from its name.
+            registries: A registry, or a mapping of names to registries.
+            make_listener: Makes the build listener of a registry from its name.
 
         Raises:
-            TypeError: What is given is none of these.
-            ValueError: Another registry has the name.
+            TypeError: `registries` is neither, or contains something else.
+            ValueError: The name is taken.
         """
-        if isinstance(registries, Registry):
+        if isinstance(registries, BaseRegistry):
             registries = {"default": registries}
         elif not isinstance(registries, Mapping):
             raise TypeError(
@@ -64,46 +65,46 @@ class Registries:
     def add(
         self,
         name: str,
-        registry: Registry,
+        registry: BaseRegistry,
         make_listener: Callable[[str], Callable[[BuildEvent], Any]],
     ) -> None:
-        """Observe one more; see `add_all`."""
+        """Add one registry; see `add_all`."""
         if not isinstance(name, str):
             raise TypeError(f"the name of a registry must be a string, got {name!r}")
-        if not isinstance(registry, Registry):
+        if not isinstance(registry, BaseRegistry):
             raise TypeError(f"registry {name!r} must be a registry, got {registry!r}")
-        self.alive()  # drop what is gone, and with it its name
+        self.alive()  # removes dead registries, so that their names are free
         listener = make_listener(name)
         entry = ref(registry), listener
         if self._known.setdefault(name, entry) is not entry:
-            raise ValueError(f"there is a registry of the name {name!r} already")
-        registry.add_build_listener(listener)
-        watch_leaving(registry)
+            raise ValueError(f"another registry has the name {name!r}")
+        build_listeners(registry).add(listener)
+        track_leaks(registry)
 
     def remove(self, name: str) -> bool:
         """
-        Observe one no more.
+        Remove one registry.
 
         Args:
             name: Its name.
 
         Returns:
-            Whether it was there.
+            Whether there was a registry of that name.
         """
         entry = self._known.pop(name, None)
         registry = None if entry is None else entry[0]()
         if registry is not None and entry is not None:
-            registry.remove_build_listener(entry[1])
+            build_listeners(registry).remove(entry[1])
         return entry is not None
 
     def clear(self) -> None:
-        """Observe none any more."""
+        """Remove all registries."""
         for name in list(self._known):
             self.remove(name)
 
-    def alive(self) -> list[tuple[str, Registry, Any]]:
+    def alive(self) -> list[tuple[str, BaseRegistry, Any]]:
         """
-        Give what is neither closed nor dropped.
+        List the registries that are neither closed nor collected.
 
         Returns:
             Name, registry and listener of each.
@@ -111,7 +112,7 @@ class Registries:
         alive = []
         for name, (reference, listener) in list(self._known.items()):
             registry = reference()
-            if registry is None or registry._closed:
+            if registry is None or registry.closed:
                 self.remove(name)
             else:
                 alive.append((name, registry, listener))
@@ -119,7 +120,7 @@ class Registries:
 
 
 class ClassUse(NamedTuple):
-    """What the warm instances under one class label add up to."""
+    """The totals of the cached instances under one class label."""
 
     instances: int = 0
     uses: int = 0
@@ -128,21 +129,21 @@ class ClassUse(NamedTuple):
 
 class ClassLabels:
     """
-    Gives at most so many classes a label of their own: the most used; the rest is "other".
+    Assigns labels to classes: the most used ones get their own, all others share "other".
 
     Args:
-        limit: How many.
+        limit: The most classes with a label of their own.
 
-    A class is counted under the label that it has at that moment, so no counter ever falls because
-    its label changed.
+    An event is counted under the label that its class has at that moment, so counters never fall
+    when labels change.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._own: frozenset[str] = frozenset()  # replaced as a whole
+        self._own: frozenset[str] = frozenset()  # replaced, never modified
 
     def of(self, class_name: str) -> str:
-        """The label of a class; a new one gets its own while there are any."""
+        """Get the label of a class; a new class gets its own while the limit allows."""
         own = self._own
         if class_name in own:
             return class_name
@@ -153,13 +154,13 @@ class ClassLabels:
 
     def rank(self, entries: Iterable[EntryStats]) -> dict[str, ClassUse]:
         """
-        Give the labels to those that are used most now.
+        Reassign the labels to the classes that are used most at the moment.
 
         Args:
-            entries: What is warm.
+            entries: The cached instances.
 
         Returns:
-            Label -> sums over the instances under it.
+            Label -> totals of the instances under it.
         """
         uses = {entry.class_name: entry.uses for entry in entries}
         names = self._own | uses.keys()
@@ -181,7 +182,7 @@ class ClassLabels:
 
 
 def check_limit(max_classes: int) -> int:
-    """A limit on class labels, or a TypeError or ValueError that says what was expected."""
+    """Check a limit on class labels; raise TypeError or ValueError if it is invalid."""
     if isinstance(max_classes, bool) or not isinstance(max_classes, int):
         raise TypeError(f"max_classes must be an int, got {max_classes!r}")
     if max_classes < 0:

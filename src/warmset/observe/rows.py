@@ -1,7 +1,8 @@
 """
-What the live view tells of a registry: its figures, and a row for each class.
+The live view's description of a registry: its figures, and one row per class.
 
-Plain data, ready for JSON. Seconds are floats, sizes are bytes, and None is what is not known.
+The result is plain data, ready for JSON. Seconds are floats, sizes are bytes, and None stands for
+an unknown value.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from math import inf, isfinite
 from threading import enumerate as threads
 
-from ..resolver import told
+from ..codes import WEAK
+from ..resolver import error_text
+from ..stats import snapshot
 from .protocol import MAX_CLASSES
 
 TYPE_CHECKING = False
@@ -17,46 +20,44 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from ..registry import Registry
+    from ..registry import BaseRegistry
     from ..stats import EntryStats, RegistryStats
 
     Row = dict[str, Any]
 
 __all__ = ["STATES", "describe"]
 
-STATES = ("held", "warm", "weak", "leaving", "building", "failed", "cold")
+STATES = ("held", "warm", "weak", "removed", "building", "failed", "cold")
 """
-What a class can be: leased or being called; cached; kept by weak reference; removed, and closed at
-its last release; being built; failed, and not tried again yet; none of these.
+The states of a class: leased or being called; cached; only weakly referenced; removed, but still
+held, and closed at its release; being built; failed, and not retried yet; none of these.
 """
-
-_WEAK = 2  # a slot's kind
 
 
 def describe(
-    registry: Registry, name: str, *, matching: str = "", limit: int = MAX_CLASSES
+    registry: BaseRegistry, name: str, *, matching: str = "", limit: int = MAX_CLASSES
 ) -> dict[str, Any]:
     """
-    Describe a registry; reading it changes nothing.
+    Describe a registry, without side effects.
 
     Args:
         registry: The registry.
-        name: What it is served as.
-        matching: Only classes whose name contains this, in upper or lower case.
-        limit: The most classes to tell of: those that are warm before those that are not.
+        name: The name by which it is served.
+        matching: Describe only classes whose names contain this text, ignoring case.
+        limit: The most classes to describe; cached ones come first.
 
     Returns:
-        The figures of `Registry.stats` and its settings; ``classes``, a list of rows; and
-        ``classes_left_out``.
+        The figures of `Registry.stats`, the settings, ``classes``, which is a list of rows, and
+        ``classes_left_out``, the number of classes above the limit.
 
     O(registered names).
     """
-    stats = registry.stats()
+    stats = snapshot(registry)
     rows: list[Row] = []
     left_out = 0
-    wanted = matching.casefold()
+    pattern = matching.casefold()
     for row in _rows(registry, stats):
-        if wanted and wanted not in row["class_name"].casefold():
+        if pattern and pattern not in row["class_name"].casefold():
             continue
         if len(rows) < limit:
             rows.append(row)
@@ -65,6 +66,7 @@ def describe(
     figures = stats._asdict()
     del figures["entries"]
     figures["removals"] = {cause.name.lower(): count for cause, count in stats.removals.items()}
+    figures["states"] = dict(stats.states)
     settings = registry.settings.as_options()
     return {
         "name": name,
@@ -78,17 +80,18 @@ def describe(
     }
 
 
-def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
-    """One row for each class: the cached ones, the newest first, then the others."""
-    told_of: set[str] = set()
-    holds = _oldest_holds(registry)
-    building = {build[0]: build[1:] for build in registry._builder.under_way()}
-    failed = {failure[0]: failure[1:] for failure in registry._builder.failures()}
+def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
+    """Yield one row for each class: cached ones first, the newest first, then the others."""
+    described: set[str] = set()
+    cached, removed = _oldest_holds(registry)
+    building = {build[0]: build[1:] for build in registry.builder.in_progress()}
+    failed = {failure[0]: failure[1:] for failure in registry.builder.failures.rows()}
     names = {thread.ident: thread.name for thread in threads()}
-    paths = {slot.name: slot.path for slot in list(registry._slots.values())}
+    paths = {slot.name: slot.path for slot in list(registry.slots.values())}
 
     def row(class_name: str, state: str, **known: Any) -> Row:
-        told_of.add(class_name)
+        described.add(class_name)
+        holds = removed if state == "removed" else cached
         count, held_seconds = holds.get(class_name, (0, None))
         return {
             "class_name": class_name,
@@ -101,99 +104,99 @@ def _rows(registry: Registry, stats: RegistryStats) -> Iterator[Row]:
             "bytes": None,
             "holders": count,
             "held_seconds": held_seconds,
-            "leaves": None,
-            "leaves_in_seconds": None,
+            "expires": None,
+            "expires_in_seconds": None,
             "detail": None,
             **known,
         }
 
-    for entry, leaves, seconds in _departures(registry, stats):
-        held = entry.holders > 0
+    for figures, expires, seconds in _upcoming_removals(registry, stats):
+        held = figures.holders > 0
         yield row(
-            entry.class_name,
+            figures.class_name,
             "held" if held else "warm",
-            age_seconds=entry.age_seconds,
-            # Its idle clock stands still while it is held.
-            idle_seconds=None if held else entry.idle_seconds,
-            uses=entry.uses,
-            build_seconds=entry.build_seconds,
-            bytes=entry.bytes,
-            holders=entry.holders,
-            leaves=leaves,
-            leaves_in_seconds=seconds,
+            age_seconds=figures.age_seconds,
+            # The idle clock is stopped while the instance is held.
+            idle_seconds=None if held else figures.idle_seconds,
+            uses=figures.uses,
+            build_seconds=figures.build_seconds,
+            bytes=figures.bytes,
+            holders=figures.holders,
+            expires=expires,
+            expires_in_seconds=seconds,
         )
-    now = registry._now()
-    for slot in list(registry._slots.values()):
-        if (
-            slot.kind == _WEAK
-            and slot.name not in told_of
-            and registry._instance_in(slot) is not None
-        ):
+    now = registry.now()
+    for slot in list(registry.slots.values()):
+        entry = slot.entry
+        if entry is None or entry.state != WEAK or slot.name in described:
+            continue
+        if entry.instance is not None:
             yield row(
                 slot.name,
                 "weak",
-                age_seconds=max(0.0, now - slot.built_at),
-                idle_seconds=None if slot.holds else max(0.0, now - slot.last_used),
-                uses=slot.uses,
-                build_seconds=slot.build_seconds,
-                holders=slot.holds,
-                leaves="when let go",
+                age_seconds=max(0.0, now - entry.built_at),
+                idle_seconds=None if entry.holds else max(0.0, now - entry.last_used),
+                uses=entry.uses,
+                build_seconds=entry.build_seconds,
+                holders=entry.holds,
+                expires="when unreferenced",
             )
     for class_name, (thread, seconds, waiting) in building.items():
-        if class_name not in told_of:
-            who = names.get(thread, f"thread {thread}")
+        if class_name not in described:
+            builder = names.get(thread, f"thread {thread}")
             others = f", {waiting} waiting" if waiting else ""
             yield row(
                 class_name,
                 "building",
                 build_seconds=seconds,
-                detail=f"for {span(seconds)} in {who}{others}",
+                detail=f"for {span(seconds)} in {builder}{others}",
             )
     for class_name, (error, seconds) in failed.items():
-        if class_name not in told_of:
-            again = "never again" if seconds == inf else f"again in {span(seconds)}"
-            cause = str(error) if error.__cause__ is None else told(error.__cause__)
-            yield row(class_name, "failed", detail=f"{again}: {cause}")
-    for class_name in holds:
-        if class_name not in told_of:
-            yield row(class_name, "leaving", leaves="at its release")
+        if class_name not in described:
+            retry = "no retry" if seconds == inf else f"retry in {span(seconds)}"
+            cause = str(error) if error.__cause__ is None else error_text(error.__cause__)
+            yield row(class_name, "failed", detail=f"{retry}: {cause}")
+    for class_name in removed:
+        if class_name not in described:
+            yield row(class_name, "removed", expires="still held, closed at its release")
     for class_name, path in paths.items():
-        if path is not None and class_name not in told_of:
+        if path is not None and class_name not in described:
             yield row(class_name, "cold")
 
 
-def _departures(
-    registry: Registry, stats: RegistryStats
+def _upcoming_removals(
+    registry: BaseRegistry, stats: RegistryStats
 ) -> Iterator[tuple[EntryStats, str, float | None]]:
-    """Each cached instance, the newest first, with why it will leave, and in how many seconds."""
+    """Yield each cached instance, the newest first, with its next removal and the seconds to it."""
     spare = stats.max_cache_size - stats.cached
-    # How many go before it when room is needed: those used less recently, held and pinned excepted.
-    slots = {entry.class_name: registry._slots.get(entry.class_name) for entry in stats.entries}
+    # How many instances are evicted before it: those used less recently, neither held nor pinned.
+    slots = {entry.class_name: registry.slots.get(entry.class_name) for entry in stats.entries}
     pinned = {name for name, slot in slots.items() if slot is not None and slot.pinned}
     before = sum(not e.holders and e.class_name not in pinned for e in stats.entries)
     for entry in stats.entries:
-        if entry.holders:
-            yield entry, "at its release", None
-            continue
         slot = slots[entry.class_name]
         causes = []
         idle_left = age_left = inf
         if slot is not None:
             age_left = slot.age_limit - entry.age_seconds
             idle_left = slot.idle_limit - entry.idle_seconds
-        if entry.class_name in pinned:
-            causes.append("pinned")
-            idle_left = inf
-        else:
+        may_be_evicted = not entry.holders and entry.class_name not in pinned
+        if may_be_evicted:
             before -= 1
+        else:
+            idle_left = inf
+            if not entry.holders:
+                causes.append("pinned")
+            elif age_left == inf:
+                causes.append("not while held")
         left = min(idle_left, age_left)
         if left <= 0.0:
             causes.append("expired: next look-up")
         elif left != inf:
             causes.append(f"{'idle' if idle_left <= age_left else 'aged'} in {span(left)}")
-        if len(registry) > stats.max_cache_size and entry.class_name not in pinned:
+        if len(registry) > stats.max_cache_size and may_be_evicted:
             builds = max(0, spare) + before + 1
-            if registry._by_policy:
+            if registry.by_policy:
                 causes.append("by policy")
             elif builds == 1:
                 causes.append("LRU: next")
@@ -202,17 +205,22 @@ def _departures(
         yield entry, ", ".join(causes) or "no limit", None if left == inf else max(0.0, left)
 
 
-def _oldest_holds(registry: Registry) -> dict[str, tuple[int, float]]:
-    """Class name -> how many hold it, and for how long the first of them."""
-    found: dict[str, tuple[int, float]] = {}
-    for holder in registry.holders():  # the oldest first
-        count, seconds = found.get(holder.class_name, (0, holder.held_seconds))
-        found[holder.class_name] = count + 1, seconds
-    return found
+def _oldest_holds(
+    registry: BaseRegistry,
+) -> tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]]:
+    """Class name -> holders and seconds of the oldest hold; of cached and of removed instances."""
+    cached: dict[str, tuple[int, float]] = {}
+    removed: dict[str, tuple[int, float]] = {}
+    now = registry.now()
+    for entry, _, since in registry.holds():  # the oldest first
+        found = cached if entry.in_cache else removed
+        count, seconds = found.get(entry.name, (0, max(0.0, now - since)))
+        found[entry.name] = count + 1, seconds
+    return cached, removed
 
 
 def span(seconds: float) -> str:
-    """Write a number of seconds in at most four characters, below a thousand days."""
+    """Format a number of seconds below a thousand days in at most four characters."""
     if seconds < 0.0995:
         return f"{seconds * 1000:.0f}ms"
     if seconds < 9.95:
@@ -224,7 +232,7 @@ def span(seconds: float) -> str:
 
 
 def _finite(value: Any) -> Any:
-    # JSON has no infinity; `retry_after_seconds` may be one. A policy or a sizer may be any object.
+    # JSON has no infinity, which `retry_after_seconds` may be; a policy or sizer may be any object.
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):

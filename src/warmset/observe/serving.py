@@ -1,10 +1,11 @@
 """
-The live view's server: one thread, one private Unix socket, for all registries of the process.
+The live view's server: one thread and one private Unix socket for all registries of the process.
 
-The thread is started when a registry is first served, refers to registries weakly, and ends when
-none is left. A forked child serves what its parent served, on a socket of its own under its own
-pid: workers forked after a preload are just what one wants to look into. Since the kernel's
-listening socket is shared by a fork, the child closes its copy at once and never answers on it.
+The thread starts when the first registry is served, references registries weakly, and ends when
+none is served any more. A forked child serves the registries that its parent served, on a socket of
+its own: workers that are forked after a preload are typical subjects of the live view. Parent and
+child share the listening socket after a fork, so the child closes its copy at once and never
+answers on it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from contextlib import suppress
 from itertools import count
 from weakref import ref
 
-from .. import _fork  # noqa: F401  # its hook comes first: registries are whole before we serve
+from .. import _fork  # noqa: F401  # its fork hook runs before ours: registries are usable before the child serves
+from ..extension import Extension
+from ..registry import BaseRegistry
 from . import protocol
-from .answering import Answerer, Conversation
-from .private import SUFFIX, check_peer, make_directory
-from .protocol import LiveViewError, refusal
+from .access import SUFFIX, check_peer, make_directory
+from .commands import ClientSession, CommandHandler
+from .protocol import LiveViewError, error_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,44 +35,42 @@ if TYPE_CHECKING:
     from logging import Logger
     from types import TracebackType
 
-    from ..registry import Registry
-
 __all__ = ["Served", "Server", "serve", "serve_by_setting", "server"]
 
-# For how long nobody is let in after the process ran out of descriptors.
+# How long no connection is accepted after the process ran out of file descriptors.
 _PAUSE_SECONDS = 1.0
 
 
 class Served:
     """
-    A registry that is shown by the live view, until it is closed, gone, or `stop` is called.
+    A registry in the live view, until the registry is closed or collected or `stop` is called.
 
     Attributes:
-        name: What `warmset top` finds it by.
-        allow_changes: Whether a client may evict and clear.
+        name: The name by which `warmset top` finds it.
+        allow_changes: Whether clients may evict, clear, pin and unpin.
     """
 
     def __init__(
-        self, owner: Server, registry: Registry, name: str, *, allow_changes: bool
+        self, owner: Server, registry: BaseRegistry, name: str, *, allow_changes: bool
     ) -> None:
         self.name = name
         self.allow_changes = allow_changes
         self._owner = owner
-        # The callback comes from the collector, at any place in any thread: it takes no lock.
+        # The garbage collector may run the callback at any point in any thread: it takes no lock.
         self._registry = ref(registry, lambda _: owner.wake())
 
     @property
-    def registry(self) -> Registry | None:
-        """The registry, while it lives."""
+    def registry(self) -> BaseRegistry | None:
+        """The registry; None after it was collected."""
         return self._registry()
 
     @property
     def path(self) -> str | None:
-        """The socket of this process; None once nothing is served any more."""
+        """The path of the socket of this process; None while no registry is served."""
         return self._owner.path
 
     def stop(self) -> None:
-        """Show the registry no more; doing so twice does nothing."""
+        """Stop serving the registry; idempotent."""
         self._owner.remove(self)
 
     def __enter__(self) -> Served:
@@ -88,36 +89,38 @@ class Served:
         return f"<served registry {self.name!r}{changes}>"
 
 
-def serve(registry: Registry, *, name: str | None = None, allow_changes: bool = False) -> Served:
+def serve(
+    registry: BaseRegistry, *, name: str | None = None, allow_changes: bool = False
+) -> Served:
     """
-    Let `warmset top` and `warmset stats` of the same user look at a registry.
+    Show a registry to `warmset top` and `warmset stats` of the same user.
 
     Args:
-        registry: The registry; it is kept alive by nothing here.
-        name: What to find it by; None numbers it, "registry-1". Serving a registry again renames
-            it.
-        allow_changes: Whether they may also evict and clear; what that closes is closed in the
-            live view's thread.
+        registry: The registry; only a weak reference to it is retained.
+        name: The name to find it by; None gives it a number, as in "registry-1". Serving a registry
+            again renames it.
+        allow_changes: Whether clients may also evict, clear, pin and unpin; instances removed that
+            way are closed in the live view's thread.
 
     Returns:
-        A handle with `stop`, also as a context manager.
+        An object with a method `stop`, also a context manager.
 
     Raises:
-        LiveViewError: There is no private directory to put the socket into.
+        LiveViewError: There is no private directory for the socket, or the socket cannot be made.
         ValueError: Another registry of this process has the name, or it is empty or all digits.
-        TypeError: It is no registry, or an argument is of the wrong type.
+        TypeError: `registry` is not a registry, or another argument has the wrong type.
 
-    Safe under threads. The first call starts a daemon thread, which works only while it is asked.
+    Safe under threads. The first call starts a daemon thread, which works only while clients send
+    commands.
     """
     return server.add(registry, name, allow_changes=allow_changes)
 
 
-def serve_by_setting(registry: Registry) -> None:
+def serve_by_setting(registry: BaseRegistry) -> None:
     """
-    Serve a registry because its settings say so.
+    Serve a registry as its settings require.
 
-    Where there is no private directory for the socket, this is logged: a registry comes up whether
-    or not it can be looked into.
+    A missing private directory is only logged: the registry works without the live view.
     """
     try:
         server.add(registry, None, allow_changes=registry.settings.observe_changes)
@@ -125,47 +128,55 @@ def serve_by_setting(registry: Registry) -> None:
         _log().warning("%r is not served: %s", registry, error)
 
 
+class _StopAtClose(Extension):
+    """Stops serving a registry that is closed."""
+
+    def __init__(self, served: Served) -> None:
+        self.served = served
+
+    def close(self, registry: BaseRegistry) -> None:
+        self.served.stop()
+
+
 class Server:
     """
-    Answers for the registries of this process.
+    Serves the registries of this process.
 
     Args:
-        timer: Gives the monotonic seconds that clients' time is measured by.
+        timer: Gives the monotonic seconds for the deadlines of clients.
     """
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
-        # Re-entrant: a finaliser or a signal handler may come in while its thread is here.
+        # Re-entrant: a finaliser or a signal handler may run in a thread that holds the lock.
         self._lock = threading.RLock()
         self._served: tuple[Served, ...] = ()
         self._numbers = count(1)
-        self._answerer = Answerer(lambda: self._served)
+        self._handler = CommandHandler(lambda: self._served)
         self._stopping = False
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._thread: threading.Thread | None = None
         self._listener: socket.socket | None = None
         self._selector: selectors.BaseSelector | None = None
-        self._bell: tuple[socket.socket, socket.socket] | None = None
-        self._conversations: dict[socket.socket, Conversation] = {}
-        self._let_in_at: float | None = None
+        self._wakeup: tuple[socket.socket, socket.socket] | None = None
+        self._sessions: dict[socket.socket, ClientSession] = {}
+        self._accept_again_at: float | None = None
         self.path: str | None = None
         self._pid = os.getpid()
 
-    # -- what is served --------------------------------------------------------------------------
+    # -- the served registries ---------------------------------------------------------------------
 
-    def add(self, registry: Registry, name: str | None, *, allow_changes: bool) -> Served:
+    def add(self, registry: BaseRegistry, name: str | None, *, allow_changes: bool) -> Served:
         """Serve a registry; see `serve`."""
-        from ..registry import Registry
-
-        if not isinstance(registry, Registry):
+        if not isinstance(registry, BaseRegistry):
             raise TypeError(f"expected a registry to serve, got {registry!r}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"the name of a served registry must be a str, got {name!r}")
         if name is not None and (not name or name.isdigit()):
             raise ValueError(
-                f"the name of a served registry must be non-empty and no number, got {name!r}"
+                f"the name of a served registry must be non-empty and not a number, got {name!r}"
             )
         if not isinstance(allow_changes, bool):
             raise TypeError(f"allow_changes must be a bool, got {allow_changes!r}")
@@ -180,17 +191,17 @@ class Server:
                 self._open()
             served = Served(self, registry, name, allow_changes=allow_changes)
             self._served = (*others, served)
-            registry._live_view = served  # closing the registry stops it
+            registry.attach(_StopAtClose(served)).served = served
         return served
 
     def remove(self, served: Served) -> None:
-        """Serve a registry no more."""
+        """Stop serving a registry."""
         with self._lock:
             self._served = tuple(known for known in self._served if known is not served)
         self.wake()
 
     def stop(self) -> None:
-        """End the thread and take the socket away; for the end of the process."""
+        """End the thread and remove the socket; for the end of the process."""
         self._stopping = True
         self.wake()
         thread = self._thread
@@ -200,19 +211,19 @@ class Server:
             self._stopping = False
 
     def wake(self) -> None:
-        """Have the thread look up; takes no lock."""
-        bell = self._bell
-        if bell is not None:
-            # Where it is full, the thread will wake anyway; where it is closed, it has ended.
+        """Wake the thread to check its state; takes no lock."""
+        wakeup = self._wakeup
+        if wakeup is not None:
+            # If the socket is full, the thread wakes anyway; if it is closed, the thread has ended.
             with suppress(OSError):
-                bell[1].send(b"!")
+                wakeup[1].send(b"!")
 
-    # -- beginning and end -----------------------------------------------------------------------
+    # -- opening and closing -----------------------------------------------------------------------
 
     def _open(self) -> None:
         directory = make_directory()
-        # The pid is for people. What makes the name unique is the rest: containers that share a
-        # directory have a process 1 each.
+        # The process ID is for human readers. The random part makes the name unique: containers
+        # that share a directory may all have a process 1.
         name = f"{os.getpid()}-{os.urandom(6).hex()}"
         path = os.path.join(directory, f"{name}{SUFFIX}")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -221,21 +232,21 @@ class Server:
             listener.bind(hidden)
             os.chmod(hidden, 0o600)
             listener.listen(128)
-            # Only now, so that nobody takes it for the socket of a dead process.
+            # Visible only once it listens: clients remove sockets that refuse connections.
             os.rename(hidden, path)
         except OSError as error:
             listener.close()
             _unlink(hidden)
             raise LiveViewError(f"cannot serve on {path!r}: {error}") from error
         listener.setblocking(False)
-        bell = socket.socketpair()
-        for end in bell:
+        wakeup = socket.socketpair()
+        for end in wakeup:
             end.setblocking(False)
         selector = selectors.DefaultSelector()
         selector.register(listener, selectors.EVENT_READ)
-        selector.register(bell[0], selectors.EVENT_READ)
-        self._forget()
-        self.path, self._listener, self._bell, self._selector = path, listener, bell, selector
+        selector.register(wakeup[0], selectors.EVENT_READ)
+        self._reset()
+        self.path, self._listener, self._wakeup, self._selector = path, listener, wakeup, selector
         self._thread = threading.Thread(target=self._run, name="warmset-live-view", daemon=True)
         try:
             self._thread.start()
@@ -244,19 +255,19 @@ class Server:
             raise
 
     def _close(self) -> None:
-        """Close everything of this process's; what was inherited from a parent is only closed."""
+        """Close all sockets; remove the socket file unless this process inherited it by a fork."""
         if self.path is not None and self._pid == os.getpid():
             _unlink(self.path)
-        # The selector first: on Linux a fork shares it, and taking a socket out of it, which
-        # closing the selector does not do, would take it out of the parent's.
+        # The selector is closed first. On Linux a fork shares it: unregistering a socket in the
+        # child would unregister it in the parent, too, and closing the selector does not.
         if self._selector is not None:
             self._selector.close()
-        for connection in [self._listener, *(self._bell or ()), *self._conversations]:
+        for connection in [self._listener, *(self._wakeup or ()), *self._sessions]:
             if connection is not None:
                 connection.close()
-        self._forget()
+        self._reset()
 
-    def _after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         self._lock = threading.RLock()
         self._close()
         self._served = tuple(known for known in self._served if known.registry is not None)
@@ -265,23 +276,23 @@ class Server:
         try:
             self._open()
         except Exception:
-            # A child that cannot be looked into is better than a fork that fails.
+            # A child without a live view is better than a fork that fails.
             self._served = ()
-            _log().warning("the live view is not served in the child", exc_info=True)
+            _log().warning("the live view is not available in the child process", exc_info=True)
 
-    # -- the thread ------------------------------------------------------------------------------
+    # -- the thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while self._goes_on():
+            while self._should_continue():
                 self._step()
         except Exception:
-            _log().exception("the live view has failed and ends")
+            _log().exception("the live view failed and ends")
             with self._lock:
                 self._served = ()
                 self._close()
 
-    def _goes_on(self) -> bool:
+    def _should_continue(self) -> bool:
         with self._lock:
             self._served = tuple(known for known in self._served if known.registry is not None)
             if self._served and not self._stopping:
@@ -292,91 +303,91 @@ class Server:
             return False
 
     def _step(self) -> None:
-        """Wait until somebody wants something, and do that."""
-        selector, listener, bell = self._selector, self._listener, self._bell
+        """Wait for the next events or deadline, and handle them."""
+        selector, listener, wakeup = self._selector, self._listener, self._wakeup
         assert selector is not None
         assert listener is not None
-        assert bell is not None
+        assert wakeup is not None
         now = self._timer()
-        due = [talk.deadline for talk in self._conversations.values()]
-        if self._let_in_at is not None:
-            due.append(self._let_in_at)
-        wait = None if not due else max(0.0, min(due) - now)
-        for key, _ in selector.select(wait):
-            if key.fileobj is bell[0]:
-                _drain(bell[0])
+        deadlines = [session.deadline for session in self._sessions.values()]
+        if self._accept_again_at is not None:
+            deadlines.append(self._accept_again_at)
+        timeout = None if not deadlines else max(0.0, min(deadlines) - now)
+        for key, _ in selector.select(timeout):
+            if key.fileobj is wakeup[0]:
+                _drain(wakeup[0])
             elif key.fileobj is listener:
-                self._let_in(selector, listener)
+                self._accept(selector, listener)
             else:
-                self._talk(selector, key.fileobj)  # type: ignore[arg-type]
+                self._transfer(selector, key.fileobj)  # type: ignore[arg-type]
         now = self._timer()
-        for connection, talk in list(self._conversations.items()):
-            if talk.deadline <= now:
-                self._hang_up(selector, connection)
-        if self._let_in_at is not None and self._let_in_at <= now:
-            self._let_in_at = None
+        for connection, session in list(self._sessions.items()):
+            if session.deadline <= now:
+                self._disconnect(selector, connection)
+        if self._accept_again_at is not None and self._accept_again_at <= now:
+            self._accept_again_at = None
             selector.register(listener, selectors.EVENT_READ)
 
-    def _let_in(self, selector: selectors.BaseSelector, listener: socket.socket) -> None:
+    def _accept(self, selector: selectors.BaseSelector, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
         except (BlockingIOError, ConnectionError, InterruptedError):
             return
         except OSError:
-            # No descriptors left: without a pause, this would be tried again without end.
+            # No file descriptors left: without a pause, the thread would retry in a busy loop.
             selector.unregister(listener)
-            self._let_in_at = self._timer() + _PAUSE_SECONDS
+            self._accept_again_at = self._timer() + _PAUSE_SECONDS
             return
         connection.setblocking(False)
         process = None
         try:
             process = check_peer(connection)
         except LiveViewError as error:
-            _log().warning("a connection to the live view was refused: %s", error)
-            fault = "refused: this is the live view of another user"
+            _log().warning("rejected a connection to the live view: %s", error)
+            reason = "rejected: this is the live view of another user"
         else:
-            full = len(self._conversations) >= protocol.MAX_CONNECTIONS
-            fault = f"too many connections: {protocol.MAX_CONNECTIONS} are open" if full else ""
-        if fault:
+            full = len(self._sessions) >= protocol.MAX_CONNECTIONS
+            reason = f"too many connections: {protocol.MAX_CONNECTIONS} are open" if full else ""
+        if reason:
             with suppress(OSError):
-                connection.send(refusal(fault))
+                connection.send(error_answer(reason))
             connection.close()
             return
-        self._conversations[connection] = Conversation(self._answerer, process, self._timer())
+        self._sessions[connection] = ClientSession(self._handler, process, self._timer())
         selector.register(connection, selectors.EVENT_READ)
 
-    def _talk(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
-        talk = self._conversations[connection]
-        writing = bool(talk.unsent)
+    def _transfer(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
+        session = self._sessions[connection]
+        writing = bool(session.unsent)
         try:
             if writing:
-                talk.sent(connection.send(talk.unsent), self._timer())
+                session.sent(connection.send(session.unsent), self._timer())
             else:
                 received = connection.recv(protocol.MAX_REQUEST_BYTES)
                 if not received:
-                    self._hang_up(selector, connection)
+                    self._disconnect(selector, connection)
                     return
-                talk.received(received, self._timer())
+                session.received(received, self._timer())
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            talk.over = True
-            talk.unsent = memoryview(b"")
-        if talk.over and not talk.unsent:
-            self._hang_up(selector, connection)
-        elif bool(talk.unsent) is not writing:
-            events = selectors.EVENT_WRITE if talk.unsent else selectors.EVENT_READ
+            session.closing = True
+            session.unsent = memoryview(b"")
+        if session.closing and not session.unsent:
+            self._disconnect(selector, connection)
+        elif bool(session.unsent) is not writing:
+            events = selectors.EVENT_WRITE if session.unsent else selectors.EVENT_READ
             selector.modify(connection, events)
 
-    def _hang_up(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
-        del self._conversations[connection]
+    def _disconnect(self, selector: selectors.BaseSelector, connection: socket.socket) -> None:
+        del self._sessions[connection]
         selector.unregister(connection)
         connection.close()
 
 
-def _drain(bell: socket.socket) -> None:
+def _drain(wakeup: socket.socket) -> None:
     try:
-        while bell.recv(4096):
+        while wakeup.recv(4096):
             pass
     except OSError:
         pass
@@ -396,4 +407,4 @@ def _log() -> Logger:
 server = Server()
 atexit.register(server.stop)
 if hasattr(os, "register_at_fork") and sys.platform != "win32":
-    os.register_at_fork(after_in_child=server._after_fork)
+    os.register_at_fork(after_in_child=server.reset_after_fork)

@@ -1,4 +1,4 @@
-"""What reaches beyond one process: snapshots that others open, and a budget for a whole host."""
+"""Sharing between processes: snapshots of instances, and a memory budget for a host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Not before it is asked for: who has a directory needs no client.
+    # Imported at first use: a directory store needs no server client.
     if name == "ValkeyStore":
         from .valkey import ValkeyStore
 

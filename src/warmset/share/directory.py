@@ -1,14 +1,14 @@
 """
-Snapshots as files of a directory, mapped: all processes that open one share one physical copy.
+Snapshots as mapped files in a directory: all processes that open one share one physical copy.
 
-    NAME-DIGEST.snapshot   the bytes, complete, or not there: written beside, flushed, and renamed
-    NAME-DIGEST.building   while somebody builds: locked by flock, which the kernel gives back when
-                           that process dies; removed by whoever had it, under the lock
-    NAME-DIGEST.new        while it is being written
+    NAME-DIGEST.snapshot   the complete bytes: written to another file, flushed, and renamed
+    NAME-DIGEST.building   exists during a build: locked by flock, which the kernel releases when
+                           the process dies; removed by the process that has the lock
+    NAME-DIGEST.new        exists during a write
 
-A file's time of modification is when it was made, its time of access when it was used last; what is
-too old or too much leaves, least recently used first. What is removed stays usable where it is
-mapped.
+The modification time of a file is when it was made, its access time when it was last used. Files
+that are too old are removed, and above the size bound the least recently used ones. A removed file
+remains usable where it is mapped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _fork
 from .errors import StoreBusyError, StoreError, StoreRefusedError
+from .permissions import others_can_write
 from .protocol import Blob
 from .secret import KEY_VARIABLE, Secret, secret_from
-from .trust import others_can_write
 
 try:
     import fcntl
@@ -50,28 +50,28 @@ class DirectoryStore:
     Keeps snapshots in a directory.
 
     Args:
-        path: The directory; it is made, for this user alone, if it is not there.
-        key: At least 16 bytes that snapshots are signed with. Without one (and without `key_file`
-            and the environment variable ``WARMSET_STORE_KEY``) the directory must belong to this
-            user, and nobody else may be able to write it.
-        key_file: A file that holds the key.
-        max_bytes: How much is kept at most; 0: no bound.
-        max_age_seconds: How old a snapshot may be; 0: no bound.
-        wait_seconds: How long to wait while another process builds, before building all the same.
-        clock: Gives the seconds since the epoch, for tests.
-        pause: Waits for some seconds, for tests.
+        path: The directory; if it does not exist, it is made private to this user.
+        key: The signing key of snapshots, at least 16 bytes. Without a key (also without `key_file`
+            and the environment variable ``WARMSET_STORE_KEY``), the directory must belong to this
+            user, and no other user may be able to write to it.
+        key_file: A file that contains the key.
+        max_bytes: The most bytes to keep; 0: unlimited.
+        max_age_seconds: The maximum age of a snapshot; 0: unlimited.
+        wait_seconds: How long to wait for a build in another process before building anyway.
+        clock: Returns the seconds since the epoch, for tests.
+        pause: Sleeps for some seconds, for tests.
 
     Raises:
-        StoreRefusedError: The directory is not to be trusted; what to do is said.
-        StoreError: It cannot be made or used, or this system has no file locks.
-        TypeError: An argument is of a wrong type.
-        ValueError: A number is negative, or the key too short.
+        StoreRefusedError: The directory is not trusted; the text says what to do.
+        StoreError: The directory cannot be made or used, or this system has no file locks.
+        TypeError: An argument has the wrong type.
+        ValueError: A number is negative, or the key is too short.
 
-    Files are mapped only where nobody else can write the directory; a file that others could cut
-    short would end the process. Where others can write it, which takes a key, files are read into
-    this process's own memory before they are checked.
+    Files are mapped only if no other user can write to the directory, because truncating a mapped
+    file crashes the process that reads it. If others can write to it, which requires a key, files
+    are copied into private memory before they are verified.
 
-    Safe under threads, and after a fork; picklable, with a key from a file or the environment.
+    Safe under threads and after a fork; picklable with a key from a file or the environment.
     """
 
     def __init__(
@@ -104,20 +104,20 @@ class DirectoryStore:
         self._clock, self._pause = clock, pause
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-            why = others_can_write(self.path)
+            reason = others_can_write(self.path)
         except OSError as error:
-            raise StoreError(f"{self.path!r} cannot be used: {error.strerror}") from error
-        self._mapped = why is None
-        if why is not None and self._secret is None:
+            raise StoreError(f"cannot use {self.path!r}: {error.strerror}") from error
+        self._mapped = reason is None
+        if reason is not None and self._secret is None:
             raise StoreRefusedError(
-                f"snapshots in {self.path!r} are not to be trusted, and opening one runs what is "
-                f"in it: {why}. Either give a directory that only this user can write (chmod 700), "
-                f"or a key: key=, key_file= or the environment variable {KEY_VARIABLE}"
+                f"{self.path!r} is not trusted, because opening a snapshot runs code in it: "
+                f"{reason}. Use a directory that only this user can write to (chmod 700), or a "
+                f"key: key=, key_file= or the environment variable {KEY_VARIABLE}"
             )
 
     @property
     def secret(self) -> Secret | None:
-        """What snapshots are signed with; None where who can write the directory is trusted."""
+        """The signing key; None if all who can write to the directory are trusted."""
         return self._secret
 
     def __repr__(self) -> str:
@@ -129,7 +129,7 @@ class DirectoryStore:
             "max_age_seconds": self._max_age,
             "wait_seconds": self._wait,
         }
-        return _reopened, (self.path, self._secret, options)
+        return _unpickle, (self.path, self._secret, options)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -139,13 +139,13 @@ class DirectoryStore:
     def __hash__(self) -> int:
         return hash((self.path, self._secret))
 
-    # -- reading ---------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def fetch(self, key: str) -> Blob | None:
         """
-        Give what is kept under a key, and note that it was used; see `protocol.Store`.
+        Get the bytes stored under a key, and record the use; see `protocol.Store`.
 
-        Microseconds: the file is mapped, and its pages come when they are looked at.
+        It takes microseconds: the file is mapped, and its pages are read on access.
         """
         path = self._file(key, _SNAPSHOT)
         try:
@@ -153,18 +153,18 @@ class DirectoryStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"{path!r} cannot be opened: {error.strerror}") from error
+            raise StoreError(f"cannot open {path!r}: {error.strerror}") from error
         try:
             found = os.fstat(file)
             if not stat.S_ISREG(found.st_mode):
                 raise StoreError(f"{path!r} is not a file")
             if self._is_old(found):
-                return None  # whoever builds it anew replaces it
-            with suppress(OSError):  # of a directory that may only be read
+                return None  # the next build replaces it
+            with suppress(OSError):  # the directory may be read-only
                 os.utime(file, ns=(int(self._clock() * 1e9), found.st_mtime_ns))
             return self._blob(file, found)
         except OSError as error:
-            raise StoreError(f"{path!r} cannot be read: {error.strerror}") from error
+            raise StoreError(f"cannot read {path!r}: {error.strerror}") from error
         finally:
             os.close(file)
 
@@ -173,17 +173,17 @@ class DirectoryStore:
         if not self._mapped or foreign:
             if self._secret is None:
                 raise StoreRefusedError(
-                    f"a file in {self.path!r} belongs to another user or can be written by others; "
-                    "remove it, or give the store a key"
+                    f"a file in {self.path!r} belongs to another user or can be written by other "
+                    "users; remove it, or give the store a key"
                 )
             with open(os.dup(file), "rb") as stream:
                 return Blob(memoryview(bytearray(stream.read())), shared=False)
         if not found.st_size:
             return Blob(memoryview(b""), shared=False)
         try:
-            # Pages that are written become this process's own; the others stay the file's.
+            # Written pages become private copies; the others remain shared with the file.
             mapped = mmap.mmap(file, found.st_size, access=mmap.ACCESS_COPY)
-        except OSError:  # no memory is to be promised that may never be needed
+        except OSError:  # the system does not reserve memory for the private copies
             mapped = mmap.mmap(file, found.st_size, access=mmap.ACCESS_READ)
         return Blob(memoryview(mapped), shared=True)
 
@@ -193,34 +193,34 @@ class DirectoryStore:
     def _file(self, key: str, suffix: str) -> str:
         return os.path.join(self.path, key + suffix)
 
-    # -- building --------------------------------------------------------------------------------
+    # -- building ----------------------------------------------------------------------------------
 
     def claim(self, key: str, *, wait: bool = True) -> _Claim | None:
-        """Claim the right to build for a key; see `protocol.Store`."""
+        """Claim the exclusive right to build for a key; see `protocol.Store`."""
         path = self._file(key, _BUILDING)
-        until = time.monotonic() + self._wait
+        deadline = time.monotonic() + self._wait
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                claim = self._try(path, key)
+                claim = self._try_claim(path, key)
             except OSError as error:
-                raise StoreError(f"{path!r} cannot be locked: {error.strerror}") from error
+                raise StoreError(f"cannot lock {path!r}: {error.strerror}") from error
             if claim is not None:
                 return claim
             if not wait:
                 return None
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise StoreBusyError(
                     f"another process has been building {key} for {self._wait:.0f} s"
                 )
             self._pause(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    def _try(self, path: str, key: str) -> _Claim | None:
+    def _try_claim(self, path: str, key: str) -> _Claim | None:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it removed the file: a lock on what is not there any more locks nothing.
+            # The previous holder removes the file: a lock on a removed file excludes no one.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False)):
                     claim = _Claim(self, key, path, file)
@@ -234,7 +234,8 @@ class DirectoryStore:
         return None
 
     def _put(self, key: str, pieces: Sequence[memoryview | bytes]) -> None:
-        # Only who has the claim writes it, so one name will do; what is there is a dead one's.
+        """Store bytes under a key; for the holder of the claim only."""
+        # Only the holder of the claim writes the new file; an existing one is a dead process's.
         new, path = self._file(key, _NEW), self._file(key, _SNAPSHOT)
         try:
             with suppress(FileNotFoundError):
@@ -251,55 +252,57 @@ class DirectoryStore:
         except OSError as error:
             with suppress(OSError):
                 os.unlink(new)
-            raise StoreError(f"{path!r} cannot be written: {error.strerror}") from error
+            raise StoreError(f"cannot write {path!r}: {error.strerror}") from error
         self.trim(spare=key)
 
     def _flush_directory(self) -> None:
-        with suppress(OSError):  # where a directory cannot be flushed
+        with suppress(OSError):  # some file systems cannot flush a directory
             directory = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)
             finally:
                 os.close(directory)
 
-    # -- bounds ----------------------------------------------------------------------------------
+    # -- bounds ------------------------------------------------------------------------------------
 
     def discard(self, key: str) -> bool:
-        """Keep nothing under a key any more; see `protocol.Store`."""
+        """Remove the bytes stored under a key; see `protocol.Store`."""
         path = self._file(key, _SNAPSHOT)
         try:
             os.unlink(path)
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise StoreError(f"{path!r} cannot be removed: {error.strerror}") from error
+            raise StoreError(f"cannot remove {path!r}: {error.strerror}") from error
         return True
 
     def clear(self) -> int:
         """
-        Keep nothing at all any more; builds that are under way go on.
+        Remove all snapshots; builds in progress are not affected.
 
         Returns:
-            How many snapshots were removed.
+            The number of removed snapshots.
         """
-        return sum(self.discard(name) for name, _ in self._kept())
+        return sum(self.discard(name) for name, _ in self._snapshots())
 
     def trim(self, *, spare: str | None = None) -> int:
         """
-        Remove what is too old, and then what was used least recently, until the rest is within
-        `max_bytes`; and what builders that died have left.
+        Apply the bounds, and remove files of processes that died.
+
+        It removes snapshots above the maximum age, then the least recently used ones until the rest
+        is within `max_bytes`.
 
         Args:
-            spare: What was just written, which is not removed for the sake of room.
+            spare: A key that was just written and does not count as least recently used.
 
         Returns:
-            How many snapshots were removed.
+            The number of removed snapshots.
         """
-        kept = self._kept()
+        kept = self._snapshots()
         removed = 0
         for name, found in list(kept):
             if self._is_old(found):
-                removed += self._drop(name)
+                removed += self._try_discard(name)
                 kept.remove((name, found))
         total = sum(found.st_size for _, found in kept)
         for name, found in sorted(kept, key=lambda each: each[1].st_atime_ns):
@@ -307,25 +310,25 @@ class DirectoryStore:
                 break
             if name != spare:
                 total -= found.st_size
-                removed += self._drop(name)
-        self._tidy()
+                removed += self._try_discard(name)
+        self._remove_leftovers()
         return removed
 
-    def _drop(self, key: str) -> bool:
+    def _try_discard(self, key: str) -> bool:
         with suppress(StoreError):
             return self.discard(key)
         return False
 
-    def _tidy(self) -> None:
+    def _remove_leftovers(self) -> None:
         for name in {*self._names(_NEW), *self._names(_BUILDING)}:
             claim = None
             with suppress(StoreError):
                 claim = self.claim(name, wait=False)
             if claim is not None:
-                with claim, suppress(OSError):  # leaving it removes the lock's file, too
+                with claim, suppress(OSError):  # releasing the claim removes its file, too
                     os.unlink(self._file(name, _NEW))
 
-    def _kept(self) -> list[tuple[str, os.stat_result]]:
+    def _snapshots(self) -> list[tuple[str, os.stat_result]]:
         kept = []
         for name in self._names(_SNAPSHOT):
             with suppress(OSError):
@@ -336,7 +339,7 @@ class DirectoryStore:
         try:
             return [n.removesuffix(suffix) for n in os.listdir(self.path) if n.endswith(suffix)]
         except OSError as error:
-            raise StoreError(f"{self.path!r} cannot be listed: {error.strerror}") from error
+            raise StoreError(f"cannot list {self.path!r}: {error.strerror}") from error
 
 
 def _write(stream: Any, piece: memoryview) -> None:
@@ -345,12 +348,12 @@ def _write(stream: Any, piece: memoryview) -> None:
         rest = rest[stream.write(rest) :]
 
 
-def _reopened(path: str, secret: Secret | None, options: dict[str, Any]) -> DirectoryStore:
+def _unpickle(path: str, secret: Secret | None, options: dict[str, Any]) -> DirectoryStore:
     return DirectoryStore(path, key=secret, **options)
 
 
 class _Claim:
-    """The right to build for a key: a lock on a file, freed by the kernel if the process dies."""
+    """The exclusive right to build for a key: a file lock, freed by the kernel on exit."""
 
     def __init__(self, store: DirectoryStore, key: str, path: str, file: int) -> None:
         self._store = store
@@ -360,9 +363,9 @@ class _Claim:
         _claims.add(self)
 
     def put(self, pieces: Sequence[memoryview | bytes]) -> None:
-        """Keep bytes under the key; see `protocol.Claim`."""
+        """Store bytes under the key; see `protocol.Claim`."""
         if self._file < 0:
-            raise StoreError(f"the claim of {self._key} was given back, or is another process's")
+            raise StoreError(f"the claim of {self._key} was released or is another process's")
         self._store._put(self._key, pieces)
 
     def __enter__(self) -> Self:
@@ -379,7 +382,7 @@ class _Claim:
         if file < 0:
             return
         try:
-            # While it is locked: who locks it later sees that it is not there any more.
+            # Removed while locked: whoever locks it later sees that it was removed.
             with suppress(OSError):
                 os.unlink(self._path)
             with suppress(OSError):
@@ -387,16 +390,17 @@ class _Claim:
         finally:
             os.close(file)
 
-    def _forked(self) -> None:
-        # The lock belongs to what parent and child have open in common: it is closed here, and not
-        # unlocked, so that it ends with the parent's claim, or with the parent.
+    def abandon(self) -> None:
+        """Close the file in a forked child; the claim remains the parent's."""
+        # Parent and child share the lock: the child closes its descriptor without unlocking, so
+        # that the lock ends with the parent's claim or with the parent.
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
 
 
 class _Claims:
-    """All claims of this process, for its forked children to close."""
+    """All claims of this process, which its forked children abandon."""
 
     def __init__(self) -> None:
         self._held: set[_Claim] = set()
@@ -408,10 +412,10 @@ class _Claims:
     def discard(self, claim: _Claim) -> None:
         self._held.discard(claim)
 
-    def _reset_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         held, self._held = self._held, set()
         for claim in held:
-            claim._forked()
+            claim.abandon()
 
 
 _claims = _Claims()

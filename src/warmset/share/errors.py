@@ -1,4 +1,4 @@
-"""What can go wrong with a store of snapshots."""
+"""Errors of snapshot stores."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ __all__ = ["DamagedError", "StoreBusyError", "StoreError", "StoreRefusedError"]
 
 
 class StoreError(RuntimeError):
-    """A store cannot be used, or not just now; the text says why and what to do."""
+    """A store is unavailable or unusable; the text says why and what to do."""
 
 
 class StoreRefusedError(StoreError):
-    """A store is not trusted: who could write into it could run code in this process."""
+    """A store is not trusted: other users could write to it and so run code in this process."""
 
 
 class StoreBusyError(StoreError):
-    """Another process has been building for longer than one was willing to wait."""
+    """Another process has been building for longer than `wait_seconds`."""
 
 
 class DamagedError(StoreError):
-    """What a store gave is cut short, altered, signed by another key, or none of ours."""
+    """Stored bytes are truncated, altered, signed with another key, or not a snapshot."""

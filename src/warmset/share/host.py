@@ -1,9 +1,9 @@
 """
-A budget that the processes of a host share: one memory mark, and one heavy build at a time.
+A budget shared by the processes of a host: one memory limit, and one heavy build at a time.
 
-There is nobody who decides for all. Each process writes into a table what it has, and which of its
-instances would leave next and what that is worth; and while all together have too much, the process
-whose instance is worth least of all lets it go. A process that has died has no row any more.
+There is no coordinator. Each process writes its memory and its next eviction candidate into a
+table. While all processes together exceed the limit, the process with the least valuable candidate
+evicts it. A process that has died loses its row.
 """
 
 from __future__ import annotations
@@ -17,57 +17,59 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from .. import _fork, _logs
+from ..codes import MEMORY
+from ..extension import Extension
 from ..memory.budgets import Relief, collect_and_give_back
 from ..memory.limits import in_bytes, memory_limit
+from ..memory.manager import MemoryManager
 from .host_table import HostError, HostTable, Member, ProcessRow, process_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .._core import Slot
-    from ..memory.manager import MemoryManager
-    from ..registry import Registry
+    from .._core import Entry, Slot
+    from ..builder import Build
+    from ..registry import BaseRegistry
 
 __all__ = ["HostBudget", "HostMember", "own_bytes"]
 
-_MEMORY = 2  # a value of `events.RemovalCause`
-_LOW_PART = 0.9  # of the high mark
-_UNKNOWN_BYTES = 1_000_000  # of an instance that nothing has measured
+_LOW_PART = 0.9  # low mark relative to the high mark, by default
+_UNKNOWN_BYTES = 1_000_000  # assumed size of an instance that was not measured
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.005, 0.1
 
 
 class HostBudget(NamedTuple):
     """
-    A budget for all processes of this user on this host that name it.
+    A budget for all processes of this user on this host that use its name.
 
-    They have to agree on it: each keeps the marks that it was given.
+    The processes should use equal values, as each applies its own.
     """
 
     max_bytes: int | float
-    """The most that all together shall have. Bytes, or as a float a part of the machine's memory,
-    or of the container's."""
+    """The high mark: the memory limit for all processes together. Bytes, or as a float a part of
+    the memory of the machine or container."""
     low_bytes: int | float = 0
-    """Down to where instances leave then; 0: nine tenths of `max_bytes`."""
+    """The low mark: evictions above `max_bytes` continue down to it; 0: 0.9 x `max_bytes`."""
     name: str = "default"
-    """Letters, digits, hyphens and underscores."""
+    """The name of the budget: letters, digits, hyphens and underscores."""
     one_heavy_build: bool = True
-    """Whether of the builds of heavy classes only one at a time goes on, on the whole host."""
+    """Whether only one process of the host may build heavy classes at a time."""
     heavy_bytes: int = 64_000_000
-    """From what size on a class counts as heavy; so does one of which no size is known yet."""
+    """A class is heavy from this size on, or while its size is unknown."""
     wait_seconds: float = 600.0
-    """How long to wait for another process's heavy build, before building all the same."""
+    """How long to wait for a heavy build of another process before building anyway."""
     interval_seconds: float = 1.0
-    """How often a process looks, where its `sweep_interval_seconds` says nothing."""
+    """The interval of checks unless the registry has a `sweep_interval_seconds`."""
 
     def check(self) -> None:
         """
         Check the values.
 
         Raises:
-            TypeError: One of them is of a wrong type.
-            ValueError: One of them is out of range.
+            TypeError: A value has the wrong type.
+            ValueError: A value is out of range.
         """
-        from ..setting_rules import check_setting
+        from ..settings import check_setting
 
         for what in ("max_bytes", "low_bytes"):
             try:
@@ -80,7 +82,7 @@ class HostBudget(NamedTuple):
             raise TypeError(f"HostBudget: name must be a str, got {self.name!r}")
         if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(
-                "HostBudget: name must be of letters, digits, hyphens and underscores, got "
+                "HostBudget: name must consist of letters, digits, hyphens and underscores, got "
                 f"{self.name!r}"
             )
         for what, least in (("heavy_bytes", 0), ("wait_seconds", 0), ("interval_seconds", 0.01)):
@@ -91,7 +93,7 @@ class HostBudget(NamedTuple):
                 raise ValueError(f"HostBudget: {what} must be {least} or more, got {value!r}")
 
     def marks(self) -> tuple[int, int]:
-        """Give the high and the low mark in bytes."""
+        """Compute the high and low marks in bytes."""
         high = in_bytes(self.max_bytes)
         low = in_bytes(self.low_bytes) if self.low_bytes else int(_LOW_PART * high)
         return high, min(low, high)
@@ -99,11 +101,11 @@ class HostBudget(NamedTuple):
 
 def own_bytes() -> int:
     """
-    Measure the memory of this process, with its part of what it shares with others.
+    Measure the memory of this process, counting shared pages proportionally.
 
     Returns:
-        Bytes: PSS on Linux, elsewhere RSS. The resident set would count a snapshot that eight
-        processes have mapped eight times.
+        Bytes: PSS on Linux, RSS elsewhere. RSS counts a snapshot that eight processes have mapped
+        eight times.
     """
     try:
         with open("/proc/self/smaps_rollup", "rb") as file:
@@ -117,18 +119,18 @@ def own_bytes() -> int:
     return resident_bytes()
 
 
-class HostMember:
+class HostMember(Extension):
     """
-    The part of one registry in a budget.
+    The membership of one registry in a budget.
 
     Args:
         budget: The budget.
-        name: What the registry is called in the table.
-        table: The table; None: that of the budget.
-        probe: Gives the bytes of this process.
-        give_back: Collects cycles, and has free memory given back to the system.
+        name: The name of the registry in the table.
+        table: The table; None selects that of the budget.
+        probe: Measures the bytes of this process.
+        give_back: Collects cycles and returns free memory to the system.
 
-    One thread at a time looks after it; who comes meanwhile goes on.
+    Safe under threads: one thread at a time checks the budget, and others skip the check.
     """
 
     def __init__(
@@ -146,66 +148,79 @@ class HostMember:
         self._probe = probe
         self._give_back = give_back
         self._checking = Lock()
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._key = self._own_key()
-        _live.add(self)
+        _members.add(self)
 
     @staticmethod
     def _own_key() -> tuple[int, float]:
         pid = os.getpid()
         return pid, process_start(pid) or 0.0
 
-    def reset_after_fork(self) -> None:
-        """Be a process of one's own, which the parent's lock and row are nothing to."""
+    def after_fork(self, registry: BaseRegistry) -> None:
+        """Become a process of its own; the lock and the row belong to the parent."""
         self._checking = Lock()
         self._key = self._own_key()
 
-    # -- the mark --------------------------------------------------------------------------------
+    # -- hooks -------------------------------------------------------------------------------------
 
-    def check(self, manager: MemoryManager, registry: Registry, spare: Slot | None = None) -> None:
+    def build(self, registry: BaseRegistry, build: Build, make: Callable[[Slot], Any]) -> Any:
+        with self.one_at_a_time(registry, build.slot):
+            return make(build.slot)
+
+    def built(self, registry: BaseRegistry, build: Build) -> None:
+        if build.published:
+            self.check(registry, build.entry)
+
+    def sweep(self, registry: BaseRegistry) -> None:
+        self.check(registry)
+
+    # -- the memory limit --------------------------------------------------------------------------
+
+    def check(self, registry: BaseRegistry, spare: Entry | None = None) -> None:
         """
-        Write what this process has, and let go what is worth least on the host, if it is here.
+        Update the table, and evict while this process has the least valuable candidate.
 
         Args:
-            manager: Chooses who leaves.
-            registry: The registry.
-            spare: What was just built, and is not to leave.
+            registry: The registry; its memory manager chooses and evicts instances.
+            spare: An entry that was just built and is not evicted.
 
-        Two accesses to the table, of some hundred microseconds each, and a measurement.
+        It costs at least one measurement and one access to the table, of some 100 us.
         """
-        if not self._checking.acquire(blocking=False):
+        manager = registry.extension(MemoryManager)
+        if manager is None or not self._checking.acquire(blocking=False):
             return
         try:
             self._check(manager, registry, spare)
-            self._said.discard("table")
+            self._logged.discard("table")
         except HostError as error:
-            self._say("table", f"the budget of the host is not kept: {error}")
+            self._log_once("table", f"the host budget is not enforced: {error}")
         finally:
             self._checking.release()
 
-    def _check(self, manager: MemoryManager, registry: Registry, spare: Slot | None) -> None:
+    def _check(self, manager: MemoryManager, registry: BaseRegistry, spare: Entry | None) -> None:
         high, low = self.budget.marks()
         total, turn = self._update(manager, registry, spare)
         mine = self._probe()
 
-        def elsewhere_and_here() -> int:
+        def current_total() -> int:
             return total - mine + self._probe()
 
-        relief = Relief(elsewhere_and_here, self._give_back)
+        relief = Relief(current_total, self._give_back)
         while turn:
-            known = registry._bytes
-            if not manager.evict_one(registry, _MEMORY, -1, spare=spare):
+            known = registry.known_bytes
+            if not manager.evict_one(registry, MEMORY, -1, spare=spare):
                 break
-            relief.removed(total, known - registry._bytes, low)
+            relief.removed(total, known - registry.known_bytes, low)
             total, turn = self._update(manager, registry, spare)
             mine = self._probe()
         if total <= high:
-            self._said.discard("nothing left")
+            self._logged.discard("nothing left")
 
     def _update(
-        self, manager: MemoryManager, registry: Registry, spare: Slot | None
+        self, manager: MemoryManager, registry: BaseRegistry, spare: Entry | None
     ) -> tuple[int, bool]:
-        """What all have, and whether it is this registry's turn to let something go."""
+        """Update the row; return the total bytes, and whether this registry should evict next."""
         high, low = self.budget.marks()
         table = self._table
         if table is None:
@@ -219,10 +234,10 @@ class HostMember:
             nonlocal result, exhausted
             now = table.now()
             before = rows.get(self._key)
-            # Of registries that were dropped and not closed there is nobody left to say so.
-            names = {each._name for each in list(_live) if each._key == self._key}
-            kept = {} if before is None else before.members
-            members = {name: member for name, member in kept.items() if name in names}
+            # Registries that were collected without being closed did not remove their members.
+            names = {each._name for each in list(_members) if each._key == self._key}
+            known = {} if before is None else before.members
+            members = {name: member for name, member in known.items() if name in names}
             members[self._name] = own
             rows[self._key] = ProcessRow(
                 pid=self._key[0],
@@ -237,7 +252,7 @@ class HostMember:
             )
             total = sum(row.bytes for row in rows.values())
             relieving = total > high or (relieving and total > low)
-            able = [
+            candidates = [
                 (row.value(member, now), row.pid, row.start, name)
                 for row in rows.values()
                 if not row.is_late(now)
@@ -245,38 +260,38 @@ class HostMember:
                 if member.least is not None
             ]
             mine = rows[self._key].value(own, now), *self._key, self._name
-            result = total, relieving and own.least is not None and mine == min(able)
-            exhausted = relieving and not able
+            result = total, relieving and own.least is not None and mine == min(candidates)
+            exhausted = relieving and not candidates
             return relieving
 
         table.change(change)
         if exhausted:
-            self._say_nothing_left(result[0], high)
+            self._log_nothing_left(result[0], high)
         return result
 
-    def _member(self, manager: MemoryManager, registry: Registry, spare: Slot | None) -> Member:
-        now = registry._now()
-        found: Slot | None = None
+    def _member(
+        self, manager: MemoryManager, registry: BaseRegistry, spare: Entry | None
+    ) -> Member:
+        now = registry.now()
         if manager.chooser is None:
-            found = registry._least_recent(spare)
+            found = registry.oldest(spare)
         else:
-            chosen = manager.chooser.victim(registry, now, spare, may_pass=False)
-            found = None if chosen is None else chosen[0]
-        if found is None and spare is not None and spare.instance is not None:
-            found = spare  # it may leave as soon as its caller gives it back
-        cached = registry._cached, max(0, registry._bytes)
+            found = manager.chooser.victim(registry, now, spare)
+        if found is None and spare is not None and spare.in_cache:
+            found = spare  # it may be evicted once its caller releases it
+        cached = registry.cached, max(0, registry.known_bytes)
         if found is None:
             return Member(self._name, *cached, None, 0, 0.0, 0.0)
         size = found.bytes if found.bytes > 0 else _UNKNOWN_BYTES
         idle = max(0.0, now - found.last_used)
         return Member(self._name, *cached, found.name, size, found.build_seconds, idle)
 
-    def interval(self, registry: Registry) -> float:
-        """Give the seconds between two looks."""
+    def interval(self, registry: BaseRegistry) -> float:
+        """Get the interval of checks in seconds."""
         return registry.settings.sweep_interval_seconds or self.budget.interval_seconds
 
-    def leave(self) -> None:
-        """Take part no more; the registry is closed."""
+    def close(self, registry: BaseRegistry) -> None:
+        """Leave the budget."""
 
         def change(rows: dict[tuple[int, float], ProcessRow], relieving: bool) -> bool:
             row = rows.get(self._key)
@@ -290,22 +305,23 @@ class HostMember:
             try:
                 self._table.change(change)
             except HostError as error:
-                self._say("table", f"the budget of the host cannot be left: {error}")
+                self._log_once("table", f"cannot leave the host budget: {error}")
 
-    # -- one heavy build at a time ---------------------------------------------------------------
+    # -- one heavy build at a time -----------------------------------------------------------------
 
     @contextmanager
-    def one_at_a_time(self, manager: MemoryManager | None, slot: Slot) -> Iterator[None]:
+    def one_at_a_time(self, registry: BaseRegistry, slot: Slot) -> Iterator[None]:
         """
-        Build while no other process builds anything heavy, if this is heavy.
+        Wait until no other process builds a heavy class, if this class is heavy.
 
         Args:
-            manager: Knows how big the class was.
-            slot: What is to be built.
+            registry: Its memory manager provides the expected size of the class.
+            slot: The class to be built.
 
-        Builds of this process do not wait for each other: what one of them waits for may be built
-        by the other one.
+        Builds of the same process do not wait for each other, as one may need the result of the
+        other.
         """
+        manager = registry.extension(MemoryManager)
         expected = None if manager is None else manager.sizing.expected(slot.name)
         light = expected is not None and 0 < expected < self.budget.heavy_bytes
         if light or not self.budget.one_heavy_build:
@@ -313,40 +329,40 @@ class HostMember:
             return
         token = None
         try:
-            token = _token(self.budget.name)
+            token = _build_token(self.budget.name)
             if not token.take(self.budget.wait_seconds):
                 token = None
-                self._say(
+                self._log_once(
                     f"token {slot.name}",
-                    f"another process has been at a heavy build for {self.budget.wait_seconds:.0f}"
-                    f" s: {slot.name!r} is built all the same",
+                    f"another process has been building a heavy class for "
+                    f"{self.budget.wait_seconds:.0f} s: {slot.name!r} is built anyway",
                 )
         except HostError as error:
             token = None
-            self._say("token", f"heavy builds are not kept apart: {error}")
+            self._log_once("token", f"heavy builds may run at the same time: {error}")
         try:
             yield
         finally:
             if token is not None:
-                token.give_back()
+                token.release()
 
-    # -- saying it -------------------------------------------------------------------------------
+    # -- logging -----------------------------------------------------------------------------------
 
-    def _say_nothing_left(self, total: int, high: int) -> None:
-        self._say(
+    def _log_nothing_left(self, total: int, high: int) -> None:
+        self._log_once(
             "nothing left",
-            f"the processes of budget {self.budget.name!r} have {total / 1e6:.1f} MB, which should "
-            f"be {high / 1e6:.1f} MB, and there is nothing left to give",
+            f"the processes of budget {self.budget.name!r} use {total / 1e6:.1f} MB, above the "
+            f"limit of {high / 1e6:.1f} MB, and have nothing left to evict",
         )
 
-    def _say(self, what: str, text: str) -> None:
-        if what not in self._said:
-            self._said.add(what)
+    def _log_once(self, what: str, text: str) -> None:
+        if what not in self._logged:
+            self._logged.add(what)
             _logs.warning("share", "%s", text)
 
 
-# All parts of this process in budgets, each as long as its registry.
-_live: WeakSet[HostMember] = WeakSet()
+# All memberships of this process, for the lifetimes of their registries.
+_members: WeakSet[HostMember] = WeakSet()
 
 
 def _program() -> str:
@@ -354,44 +370,44 @@ def _program() -> str:
 
 
 class _Token:
-    """The right of this process to build what is heavy; a lock that the kernel frees if it dies."""
+    """The right of this process to build heavy classes: a lock that the kernel frees on exit."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._lock = RLock()
         self._file = -1
-        self._takers = 0
+        self._holders = 0
         _fork.watch(self)
 
-    def _reset_after_fork(self) -> None:
-        # The lock is the parent's: it is closed here, and not unlocked.
+    def reset_after_fork(self) -> None:
+        # The lock belongs to the parent: the child closes its descriptor without unlocking.
         self._lock = RLock()
-        file, self._file, self._takers = self._file, -1, 0
+        file, self._file, self._holders = self._file, -1, 0
         if file >= 0:
             os.close(file)
 
     def take(self, wait_seconds: float) -> bool:
-        """Whether it was had within some seconds."""
-        until = time.monotonic() + wait_seconds
+        """Wait up to some seconds for the token; whether it was taken."""
+        deadline = time.monotonic() + wait_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
             with self._lock:
-                if self._takers or self._try():
-                    self._takers += 1
+                if self._holders or self._try_lock():
+                    self._holders += 1
                     return True
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 return False
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    def _try(self) -> bool:
+    def _try_lock(self) -> bool:
         import fcntl
 
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(self._path, flags, 0o600)
         except OSError as error:
-            raise HostError(f"{self._path!r} cannot be opened: {error.strerror}") from error
+            raise HostError(f"cannot open {self._path!r}: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -399,48 +415,48 @@ class _Token:
             return False
         except OSError as error:
             os.close(file)
-            raise HostError(f"{self._path!r} cannot be locked: {error.strerror}") from error
+            raise HostError(f"cannot lock {self._path!r}: {error.strerror}") from error
         self._file = file
         return True
 
-    def give_back(self) -> None:
-        """Let others have it, when the last build of this process that took it has ended."""
+    def release(self) -> None:
+        """Release the token; the last release in this process frees the lock."""
         import fcntl
 
         with self._lock:
-            if not self._takers:
-                return  # it is the parent's, in a child that was forked in between
-            self._takers -= 1
-            if not self._takers:
+            if not self._holders:
+                return  # taken before a fork: it belongs to the parent
+            self._holders -= 1
+            if not self._holders:
                 file, self._file = self._file, -1
                 fcntl.flock(file, fcntl.LOCK_UN)
                 os.close(file)
 
 
-# Of the process and not of a registry: one build may go through several registries.
+# Per process and not per registry, as one build may involve several registries.
 _tokens: dict[str, _Token] = {}
 
 
-def _token(name: str) -> _Token:
+def _build_token(name: str) -> _Token:
     path = HostTable(name).path.replace(".json", ".build")
     return _tokens.setdefault(path, _Token(path))
 
 
-def member_of(budget: Any, registry: Registry) -> HostMember:
+def member_of(budget: Any, registry: BaseRegistry) -> HostMember:
     """
-    Let a registry take part in a budget.
+    Make a registry a member of a budget.
 
     Args:
         budget: A `HostBudget`, or its `max_bytes`.
         registry: The registry.
 
     Returns:
-        Its part.
+        The membership.
 
     Raises:
-        HostError: This system has no budget for a host.
+        HostError: This system does not support host budgets.
     """
     if not isinstance(budget, HostBudget):
         budget = HostBudget(budget)
-    memory_limit()  # fails here, where a part of it cannot be told, and not at the first build
+    memory_limit()  # raises now, not at the first build, if the memory limit is unknown
     return HostMember(budget, f"{id(registry):x}")

@@ -1,9 +1,9 @@
 """
-The table of a host's budget: which processes take part, what they have, and who is to give first.
+The table of a host budget: the member processes, their memory, and their next eviction candidates.
 
-It is a small file in the private directory of the user, read and written whole, under a lock on a
-file beside it, and replaced in one step: so it is never half written. Whoever opens it drops the
-rows of processes that are no more: what they had is theirs no longer.
+It is a small file in the private directory of the user. Each access reads or rewrites all of it,
+under a lock on a second file; it is replaced atomically and therefore never incomplete. Each access
+drops the rows of processes that have ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import _logs, _private_place
+from .. import _logs, _private_directory
 from .errors import StoreError
 
 try:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["HostError", "HostTable", "Member", "ProcessRow", "process_start", "tables"]
 
 _FORMAT = 1
-_LOCK_SECONDS = 1.0  # that a lock is waited for: whoever has it is stopped, or the disk hangs
+_LOCK_SECONDS = 1.0  # longest wait for the lock; longer means a stopped process or a hung disk
 _PAUSE_SECONDS = 0.001
 _LEAST_BUILD_SECONDS, _LEAST_IDLE_SECONDS = 1e-6, 0.1
 
@@ -38,54 +38,54 @@ class HostError(StoreError):
 
 
 class Member(NamedTuple):
-    """One registry of a process."""
+    """A registry of a process, as a member of the budget."""
 
     name: str
     cached: int
-    """Instances."""
+    """The number of cached instances."""
     cached_bytes: int
-    """As far as they are known."""
+    """Their bytes, as far as they are known."""
     least: str | None
-    """The class whose instance would leave next; None if none may."""
+    """The class whose instance would be evicted next; None if none can be."""
     least_bytes: int
     build_seconds: float
-    """Of that instance."""
+    """The build seconds of that instance."""
     idle_seconds: float
-    """Of that instance, when the row was written."""
+    """The idle seconds of that instance when the row was written."""
 
 
 class ProcessRow(NamedTuple):
-    """One process."""
+    """A process that takes part in the budget."""
 
     pid: int
     start: float
-    """When it began: another process may have its number later."""
+    """Its start time, as process IDs are reused."""
     program: str
     bytes: int
-    """Its memory."""
+    """The memory of the process."""
     max_bytes: int
-    """The mark that it keeps for all of them together."""
+    """The high mark for the memory of all processes together."""
     low_bytes: int
-    """Down to where instances leave when that is passed."""
+    """The low mark, down to which instances are evicted once the high mark is exceeded."""
     updated: float
-    """Monotonic seconds, which are the same for all processes of a host."""
+    """When the row was written; monotonic seconds are the same for all processes of a host."""
     interval_seconds: float
-    """How often it looks."""
+    """The interval of its checks."""
     members: dict[str, Member]
 
     def value(self, member: Member, now: float) -> float:
         """
-        Tell what the instance of a member is worth that would leave next.
+        Compute the value of a member's eviction candidate.
 
-        Of every policy the same measure, so that processes can be compared: what it costs to have
-        it again, for each byte, by the time that it has not been used.
+        The measure does not depend on the policy, so that processes can be compared: build seconds,
+        divided by bytes and by idle seconds.
         """
         idle = max(0.0, now - self.updated) + member.idle_seconds
         seconds = max(member.build_seconds, _LEAST_BUILD_SECONDS)
         return seconds / max(member.least_bytes, 1) / max(idle, _LEAST_IDLE_SECONDS)
 
     def is_late(self, now: float) -> bool:
-        """Whether it has not been heard of for so long that nobody should wait for it."""
+        """Whether the process has missed so many checks that others should not wait for it."""
         return now - self.updated > 5 * self.interval_seconds
 
 
@@ -94,10 +94,10 @@ class HostTable:
     The rows of all processes that share a budget.
 
     Args:
-        name: Of the budget.
-        directory: The private directory; None: this user's.
-        alive: Tells whether a process is there, by its number and its start.
-        clock: Gives monotonic seconds.
+        name: The name of the budget.
+        directory: A private directory; None selects this user's.
+        alive: Whether a process is alive, given its process ID and start time.
+        clock: Returns monotonic seconds.
 
     Raises:
         HostError: There is no private directory, or this system has no file locks.
@@ -112,54 +112,54 @@ class HostTable:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if fcntl is None:
-            raise HostError("a budget for a host needs the file locks of a POSIX system")
-        directory = _private_place.make_directory(HostError) if directory is None else directory
+            raise HostError("a host budget needs the file locks of a POSIX system")
+        directory = _private_directory.make_directory(HostError) if directory is None else directory
         self.path = os.path.join(directory, f"host-{name}.json")
         self._lock = os.path.join(directory, f"host-{name}.lock")
         self._alive = _is_alive if alive is None else alive
         self._clock = clock
         self.relieving = False
-        self._fault = ""
+        self._problem = ""
 
     def now(self) -> float:
-        """Give monotonic seconds."""
+        """Read the clock: monotonic seconds."""
         return self._clock()
 
     def read(self) -> list[ProcessRow]:
         """
-        Give the rows of all processes that there are.
+        Read the rows of all live processes.
 
         Returns:
-            In the order of their numbers.
+            The rows, sorted by process ID.
 
         Raises:
             HostError: The table cannot be read.
         """
         with self._locked():
             rows, self.relieving = self._load()
-        self._tell()
-        return sorted(self._living(rows).values())
+        self._log_problem()
+        return sorted(self._live_rows(rows).values())
 
     def change(self, change: Callable[[dict[tuple[int, float], ProcessRow], bool], bool]) -> None:
         """
-        Change the rows in one step.
+        Modify the rows atomically.
 
         Args:
-            change: Takes the rows of all processes that there are, by number and start, which it
-                changes; and whether memory is being given just now. It tells whether it is to be
-                from now on.
+            change: Receives the rows of all live processes by process ID and start time, which it
+                modifies in place, and whether the processes are relieving memory at present.
+                Returns whether they should from now on.
 
         Raises:
             HostError: The table cannot be written.
         """
         with self._locked():
             rows, relieving = self._load()
-            rows = self._living(rows)
+            rows = self._live_rows(rows)
             self.relieving = change(rows, relieving)
             self._store(rows)
-        self._tell()
+        self._log_problem()
 
-    def _living(
+    def _live_rows(
         self, rows: dict[tuple[int, float], ProcessRow]
     ) -> dict[tuple[int, float], ProcessRow]:
         return {key: row for key, row in rows.items() if self._alive(*key)}
@@ -170,22 +170,22 @@ class HostTable:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(self._lock, flags, 0o600)
         except OSError as error:
-            raise HostError(f"{self._lock!r} cannot be opened: {error.strerror}") from error
+            raise HostError(f"cannot open {self._lock!r}: {error.strerror}") from error
         try:
-            until = time.monotonic() + _LOCK_SECONDS
+            deadline = time.monotonic() + _LOCK_SECONDS
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError as error:
-                    if time.monotonic() >= until:
-                        raise HostError(f"{self._lock!r} is locked by somebody else") from error
+                    if time.monotonic() >= deadline:
+                        raise HostError(f"{self._lock!r} is locked by another process") from error
                     time.sleep(_PAUSE_SECONDS)
                 except OSError as error:
-                    raise HostError(f"{self._lock!r} cannot be locked: {error}") from error
+                    raise HostError(f"cannot lock {self._lock!r}: {error}") from error
             yield
         finally:
-            # Closing does not unlock what a child that was forked just now has open, too.
+            # Closing alone would not unlock it if a child forked in the meantime has it open, too.
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)
             os.close(file)
@@ -198,7 +198,7 @@ class HostTable:
         except FileNotFoundError:
             return {}, False
         except OSError as error:
-            raise HostError(f"{self.path!r} cannot be read: {error.strerror}") from error
+            raise HostError(f"cannot read {self.path!r}: {error.strerror}") from error
         except UnicodeDecodeError:
             content = ""
         try:
@@ -208,16 +208,14 @@ class HostTable:
             rows = [_row(each) for each in table["processes"]]
             return {(row.pid, row.start): row for row in rows}, bool(table["relieving"])
         except (ValueError, KeyError, TypeError) as error:
-            self._fault = str(error)
+            self._problem = str(error)
             return {}, False
 
-    def _tell(self) -> None:
-        """Log what was wrong, when nothing is locked any more."""
-        fault, self._fault = self._fault, ""
-        if fault:
-            _logs.warning(
-                "share", "%r cannot be understood and is begun anew: %s", self.path, fault
-            )
+    def _log_problem(self) -> None:
+        """Log a problem of the last access, after the lock is released."""
+        problem, self._problem = self._problem, ""
+        if problem:
+            _logs.warning("share", "%r is invalid and starts empty: %s", self.path, problem)
 
     def _store(self, rows: dict[tuple[int, float], ProcessRow]) -> None:
         table = {
@@ -240,23 +238,23 @@ class HostTable:
                 json.dump(table, stream)
             os.replace(new, self.path)
         except OSError as error:
-            raise HostError(f"{self.path!r} cannot be written: {error.strerror}") from error
+            raise HostError(f"cannot write {self.path!r}: {error.strerror}") from error
 
 
 def tables() -> dict[str, str]:
     """
-    Give the budgets that have a table in a private directory of this user.
+    Find the budgets that have a table in a private directory of this user.
 
     Returns:
-        Name -> directory. A process and its user's shell need not agree on where that is.
+        Name -> directory, as a process and its user's shell may use different directories.
     """
     found: dict[str, str] = {}
-    for place in _private_place.places():
+    for directory in _private_directory.private_directories():
         with suppress(OSError, HostError):
-            _private_place.check_directory(place, HostError)
-            for file in sorted(os.listdir(place)):
+            _private_directory.check_directory(directory, HostError)
+            for file in sorted(os.listdir(directory)):
                 if file.startswith("host-") and file.endswith(".json"):
-                    found.setdefault(file.removeprefix("host-").removesuffix(".json"), place)
+                    found.setdefault(file.removeprefix("host-").removesuffix(".json"), directory)
     return found
 
 
@@ -265,23 +263,24 @@ def _row(table: dict[str, Any]) -> ProcessRow:
     row = ProcessRow(members=members, **table)
     numbers = (row.pid, row.start, row.bytes, row.max_bytes, row.updated, row.interval_seconds)
     if not all(isinstance(number, (int, float)) for number in numbers):
-        raise ValueError(f"a row has figures that are no numbers: {row!r}")
+        raise ValueError(f"a row has figures that are not numbers: {row!r}")
     return row
 
 
 def process_start(pid: int) -> float | None:
     """
-    Tell when a process began.
+    Get the start time of a process.
 
     Args:
-        pid: Its number.
+        pid: Its process ID.
 
     Returns:
-        A number that another process of the same number does not have; None if there is none.
+        A number that distinguishes it from other processes with the same ID; None if there is no
+        such process.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in brackets, may hold anything; the field is the 22nd, in clock ticks.
+            # The name in parentheses may contain anything; the start is field 22, in clock ticks.
             return float(file.read().rpartition(b")")[2].split()[19])
     except FileNotFoundError:
         if os.path.exists("/proc/self/stat"):

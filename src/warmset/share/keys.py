@@ -1,4 +1,4 @@
-"""What a snapshot is kept under: everything that another build could differ in."""
+"""Keys of snapshots: a key covers everything on which the result of a build depends."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .stamps import stamp
+from .versions import module_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..lifecycle.options import ClassOptions
+    from ..options import ClassOptions
     from .secret import Secret
 
-__all__ = ["NotShareableError", "requirements", "snapshot_key", "unmet"]
+__all__ = ["NotShareableError", "found_by_name", "requirements", "snapshot_key", "unmet"]
 
 
 class NotShareableError(Exception):
-    """A class cannot be shared; the text says why."""
+    """Instances of a class cannot be shared; the text says why."""
 
 
 def snapshot_key(
@@ -33,26 +33,26 @@ def snapshot_key(
     secret: Secret | None,
 ) -> str:
     """
-    Give the key of a class's snapshot.
+    Compute the key of a class's snapshot.
 
     Args:
-        class_path: Where the class was found.
-        cls: The class.
-        options: Its hooks.
-        rule: What builds it; None for its constructor.
-        rule_version: Of the rule.
-        secret: What snapshots are signed with: who has another one does not see them.
+        class_path: The path of the class.
+        cls: The class or factory.
+        options: The options of the class, for its hooks and arguments.
+        rule: The rule that builds instances; None for the constructor.
+        rule_version: The version of the rule.
+        secret: The signing key; stores with different signing keys have different snapshots.
 
     Returns:
         The class path and 32 hexadecimal digits.
 
     Raises:
-        NotShareableError: It cannot be told what a build depends on.
+        NotShareableError: A dependency of the build has no version.
     """
     if rule is not None and rule_version is None:
         raise NotShareableError(
-            "it is built by a rule that has no version: register_instantiation_rule(..., "
-            "version='1'), and another one when it builds something else"
+            "it is built by a rule without a version: use register_instantiation_rule(..., "
+            "version='1'), and change the version when the rule builds something else"
         )
     parts: dict[str, Any] = {
         "class": class_path,
@@ -61,49 +61,85 @@ def snapshot_key(
         "machine": platform.machine(),
         "signed": None if secret is None else secret.fingerprint,
     }
+    if rule is None and (options.args or options.kwargs):
+        arguments = [options.args, sorted(options.kwargs.items())]
+        if not _is_plain(arguments):
+            raise NotShareableError(
+                "its arguments are more than numbers, strings and containers of them: use "
+                "register_instantiation_rule(..., version='1')"
+            )
+        parts["arguments"] = repr(arguments)
     for what, code in (
         ("code", cls),
         ("snapshot", options.snapshot),
         ("restore", options.restore),
     ):
         if code is not None:
-            parts[what] = _stamped(what, code)
+            parts[what] = _versioned(what, code)
     text = json.dumps(parts, sort_keys=True)
-    # Of ASCII, and short: it becomes the name of a file.
-    shown = "".join(letter if letter.isascii() else "_" for letter in class_path[-120:])
-    return f"{shown}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    # ASCII only and short: the key is used as a file name.
+    readable = "".join(letter if letter.isascii() else "_" for letter in class_path[-120:])
+    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def _stamped(what: str, code: Any) -> str:
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in (list, tuple):
+        return all(map(_is_plain, value))
+    if kind is dict:
+        return all(_is_plain(part) for item in value.items() for part in item)
+    return value is None or kind in (bool, int, float, str, bytes)
+
+
+def found_by_name(code: Any) -> bool:
+    """
+    Check whether a class or factory is what its module has under its qualified name.
+
+    Args:
+        code: The class or factory.
+
+    Returns:
+        False for lambdas, local functions and partial objects: many may have one name.
+    """
+    name = getattr(code, "__qualname__", None)
+    found: Any = sys.modules.get(str(getattr(code, "__module__", None)))
+    if not isinstance(name, str):
+        return False
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is code
+
+
+def _versioned(what: str, code: Any) -> str:
     module = getattr(code, "__module__", None)
-    found = stamp(module) if isinstance(module, str) else None
+    found = module_version(module) if isinstance(module, str) else None
     if found is None:
         raise NotShareableError(
-            f"its {what} is of module {module!r}, of which no version and no file can be told"
+            f"its {what} is from module {module!r}, which has neither a version nor a file"
         )
     return f"{module}.{getattr(code, '__qualname__', '')} {found}"
 
 
 def requirements(modules: Iterable[str]) -> dict[str, str]:
     """
-    Tell the versions of the modules that a snapshot is made of.
+    Get the versions of the modules whose classes and functions a snapshot contains.
 
     Args:
-        modules: Their names.
+        modules: The names of the modules.
 
     Returns:
-        Module, or the first part of its name for an installed one -> stamp.
+        Module name -> version, without modules of the standard library.
 
     Raises:
-        NotShareableError: A version cannot be told, as of a class that was typed in.
+        NotShareableError: A module has no version, such as code typed interactively.
     """
     required = {}
     for module in sorted(modules):
-        found = stamp(module)
+        found = module_version(module)
         if found is None:
             raise NotShareableError(
-                f"it is made of what is in module {module!r}, of which no version and no file can "
-                "be told"
+                f"it contains objects from module {module!r}, which has neither a version nor a "
+                "file"
             )
         if found != "python":
             required[module] = found
@@ -112,21 +148,22 @@ def requirements(modules: Iterable[str]) -> dict[str, str]:
 
 def unmet(required: dict[str, str]) -> str | None:
     """
-    Tell whether a snapshot was made of other versions than there are.
+    Check whether the required versions are those of this process.
 
     Args:
-        required: Of `requirements`.
+        required: The result of `requirements` when the snapshot was made.
 
     Returns:
-        What is other than it was; None if nothing is. Modules are imported for it: those that the
-        snapshot would import.
+        A description of the first difference; None if there is none.
+
+    It imports the modules, which opening the snapshot would import anyway.
     """
-    for module, was in required.items():
+    for module, version in required.items():
         try:
             __import__(module)
         except Exception as error:
             return f"{module} cannot be imported: {error}"
-        found = stamp(module)
-        if found != was:
-            return f"{module} was {was}, and is {found}"
+        found = module_version(module)
+        if found != version:
+            return f"{module} was {version} and is now {found}"
     return None

@@ -1,8 +1,8 @@
 """
-A claim that ends by itself when its holder is not heard of any more.
+A claim with a lease: it expires unless it is renewed.
 
-While it is held, a thread renews it. In a forked child there is no such thread, and the claim is
-the parent's.
+A thread renews it while it is held. A forked child does not have that thread: the claim remains the
+parent's.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _JOIN_SECONDS = 5.0
 
 class LeasedClaim:
     """
-    The right to build for a key, see `protocol.Claim`.
+    The exclusive right to build for a key; see `protocol.Claim`.
 
     Args:
         key: The key.
-        lease_seconds: For how long it stands without being renewed.
-        put: Keeps bytes, if the claim still stands.
-        renew: Lets it stand for as long again; whether it still stood.
-        release: Gives it back.
+        lease_seconds: The time after which the claim expires unless it is renewed.
+        put: Stores bytes if the claim is valid.
+        renew: Extends the lease; returns whether the claim was still valid.
+        release: Gives the claim back.
     """
 
     def __init__(
@@ -52,20 +52,20 @@ class LeasedClaim:
         self._process = os.getpid()
         self._ended = threading.Event()
         self._thread = threading.Thread(
-            target=self._go_on, name=f"warmset-lease-{key[-8:]}", daemon=True
+            target=self._keep_renewing, name=f"warmset-lease-{key[-8:]}", daemon=True
         )
         self._thread.start()
 
-    def _go_on(self) -> None:
+    def _keep_renewing(self) -> None:
         while not self._ended.wait(self._lease / 3):
-            with suppress(StoreError):  # it may be heard of again before the lease has run out
+            with suppress(StoreError):  # the store may be back before the lease expires
                 if not self._renew():
-                    return  # lost; whoever builds is told when it wants to store
+                    return  # lost: `put` raises
 
     def put(self, pieces: Sequence[memoryview | bytes]) -> None:
-        """Keep bytes under the key; see `protocol.Claim`."""
+        """Store bytes under the key; see `protocol.Claim`."""
         if self._ended.is_set() or os.getpid() != self._process:
-            raise StoreError(f"the claim of {self._key} was given back, or is another process's")
+            raise StoreError(f"the claim of {self._key} was released or is another process's")
         self._put(pieces)
 
     def __enter__(self) -> Self:
@@ -80,6 +80,6 @@ class LeasedClaim:
         if self._ended.is_set() or os.getpid() != self._process:
             return
         self._ended.set()
-        self._thread.join(_JOIN_SECONDS)  # it may be asking just now, and is not to ask any more
-        with suppress(StoreError):  # else it ends with its lease
+        self._thread.join(_JOIN_SECONDS)  # it must not renew after the release
+        with suppress(StoreError):  # the lease expires in any case
             self._release()

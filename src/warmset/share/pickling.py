@@ -1,10 +1,10 @@
 """
-From an instance to a pickle with its large buffers beside it, and back.
+Pickling of instances with their large buffers out of band.
 
-Arrays of numpy, and all that is made of them, hand out their memory themselves, by protocol 5.
-Tensors of torch do not; the storages of those on the CPU are taken here. What stands in an instance
-and is another instance of the registry is not copied: it is stored by its class name, and asked for
-when the snapshot is opened.
+numpy arrays, and objects that consist of them, provide their buffers through pickle protocol 5.
+torch tensors do not, so this module extracts the storages of tensors on the CPU. A reference to
+another instance of the registry is pickled as its class name, and resolved by a look-up when the
+snapshot is opened.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = ["Pickled", "dump", "load"]
 
 
 class Pickled(NamedTuple):
-    """An instance as bytes."""
+    """A pickled instance."""
 
     pickled: bytes
     buffers: list[memoryview]
-    """They belong to the instance; not copied."""
+    """The out-of-band buffers; views of the instance's memory, not copies."""
     modules: frozenset[str]
-    """Of all classes and functions that it is made of."""
+    """The modules of all classes and functions that it contains."""
     written: frozenset[int]
-    """Which buffers have to be writable, whatever the class asks for: those of torch, which knows
-    no others."""
+    """The indexes of the buffers that must be writable in any case: those of torch tensors, which
+    cannot be read-only."""
 
 
 def dump(instance: Any, others: Mapping[int, str]) -> Pickled:
@@ -38,27 +38,27 @@ def dump(instance: Any, others: Mapping[int, str]) -> Pickled:
     Pickle an instance.
 
     Args:
-        instance: Anything that can be pickled.
-        others: The `id` of each other instance of the registry -> its class name.
+        instance: The instance.
+        others: `id` of each other instance of the registry -> its class name.
 
     Returns:
-        Its bytes.
+        The pickle and its buffers.
 
     Raises:
-        Exception: It cannot be pickled; what is raised is its own classes' to choose.
+        Exception: The instance cannot be pickled; its classes choose the type of the error.
     """
     buffers: list[memoryview] = []
     written: set[int] = set()
     stream = io.BytesIO()
 
-    def beside(buffer: pickle.PickleBuffer) -> bool:
+    def take_buffer(buffer: pickle.PickleBuffer) -> bool:
         if pickler.of_torch:
             pickler.of_torch = False
             written.add(len(buffers))
         buffers.append(buffer.raw())
-        return False  # taken
+        return False  # out of band
 
-    pickler = _Pickler(stream, others, beside)
+    pickler = _Pickler(stream, others, take_buffer)
     pickler.dump(instance)
     return Pickled(stream.getvalue(), buffers, frozenset(pickler.modules), frozenset(written))
 
@@ -67,18 +67,18 @@ def load(
     pickled: memoryview | bytes, buffers: Sequence[Any], instance_of: Callable[[str], Any]
 ) -> Any:
     """
-    Make an instance of its bytes; this runs what the pickle says.
+    Unpickle an instance; this executes code in the pickle.
 
     Args:
-        pickled: Of `dump`, and trusted.
-        buffers: Of `dump`, in their order.
-        instance_of: Gives the instance of another class of the registry.
+        pickled: The pickle of `dump`, from a trusted source.
+        buffers: The buffers of `dump`, in the same order.
+        instance_of: Looks up the instance of another class of the registry.
 
     Returns:
-        The instance; it uses the buffers where they lie.
+        The instance, which uses the buffers in place.
 
     Raises:
-        Exception: Whatever its classes raise.
+        Exception: An error of the classes of the instance.
     """
     return _Unpickler(pickled, buffers, instance_of).load()
 
@@ -88,22 +88,22 @@ class _Pickler(pickle.Pickler):
         self,
         stream: io.BytesIO,
         others: Mapping[int, str],
-        beside: Callable[[pickle.PickleBuffer], bool],
+        take_buffer: Callable[[pickle.PickleBuffer], bool],
     ) -> None:
-        super().__init__(stream, protocol=5, buffer_callback=beside)
+        super().__init__(stream, protocol=5, buffer_callback=take_buffer)
         self.modules: set[str] = set()
         self.of_torch = False
         self._others = others
         self._torch = _TorchStorages(self)
 
     def reducer_override(self, obj: Any) -> Any:
-        # Called for each object but those of the plain built-in types.
+        # Called for each object except those of plain built-in types.
         name = self._others.get(id(obj))
         if name is not None:
             return _instance_of, (name,)
         kind = type(obj)
-        # Of a class or function its own module; so also of what is of a type that comes from no
-        # file, as Cython's functions are.
+        # A class or function counts with its own module; so does an object whose type comes from no
+        # file, such as a Cython function.
         module = None
         if not issubclass(kind, type) and _has_code(kind.__module__):
             module = kind.__module__
@@ -140,15 +140,15 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _instance_of(class_name: str) -> Any:
-    raise AssertionError(f"{class_name!r} was asked for outside a registry")  # see `_Unpickler`
+    raise AssertionError(f"{class_name!r} was unpickled outside a registry")  # see `_Unpickler`
 
 
 class _TorchStorages:
     """
-    Tensors on the CPU, by their storages.
+    Reduces tensors on the CPU to their storages.
 
-    torch's own way copies each storage into the pickle. Tensors that share a storage share it
-    again.
+    torch itself would copy each storage into the pickle. Tensors that share a storage still share
+    it after unpickling.
     """
 
     def __init__(self, pickler: _Pickler) -> None:
@@ -171,21 +171,21 @@ class _TorchStorages:
             return NotImplemented
         storage = obj.untyped_storage()
         storage = self._storages.setdefault(storage.data_ptr(), storage)
-        place = obj.storage_offset(), tuple(obj.size()), obj.stride()
-        wanted = obj.requires_grad
-        return _tensor, (storage, str(obj.dtype), place, type(obj) is torch.nn.Parameter, wanted)
+        layout = obj.storage_offset(), tuple(obj.size()), obj.stride()
+        is_parameter = type(obj) is torch.nn.Parameter
+        return _tensor, (storage, str(obj.dtype), layout, is_parameter, obj.requires_grad)
 
 
 def _storage(buffer: Any) -> Any:
-    torch: Any = sys.modules["torch"]  # imported: the requirements of the snapshot were checked
+    torch: Any = sys.modules["torch"]  # imported when the requirements of the snapshot were checked
     if not memoryview(buffer).nbytes:
         return torch.UntypedStorage(0)
     return torch.frombuffer(buffer, dtype=torch.uint8).untyped_storage()
 
 
-def _tensor(storage: Any, dtype: str, place: Any, is_parameter: bool, requires_grad: bool) -> Any:
+def _tensor(storage: Any, dtype: str, layout: Any, is_parameter: bool, requires_grad: bool) -> Any:
     torch: Any = sys.modules["torch"]
-    offset, size, stride = place
+    offset, size, stride = layout
     kind = getattr(torch, dtype.partition(".")[2])
     tensor = torch.empty(0, dtype=kind).set_(storage, offset, size, stride)
     if is_parameter:

@@ -1,8 +1,8 @@
 """
-What a store of snapshots has to offer.
+The protocol of snapshot stores.
 
-A store moves bytes: it neither knows what is in them nor whether they can be trusted, which
-`sealing` tells by the store's secret. And it lets one process at a time build for a key.
+A store keeps bytes, without knowing their contents or verifying them: `envelope` does that with the
+store's secret. A store also lets only one process at a time build for a key.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from .secret import Secret
 
     class Claim(Protocol):
-        """The right to build for a key; given back by leaving its ``with`` block."""
+        """The exclusive right to build for a key; leaving its ``with`` block releases it."""
 
         def put(self, pieces: Sequence[memoryview | bytes]) -> None:
             """
-            Keep bytes under the key, in place of what was there, in one step.
+            Store bytes under the key, replacing those stored before in one step.
 
             Args:
-                pieces: One after another; they are not kept.
+                pieces: The bytes, in consecutive pieces; the store retains no reference to them.
 
             Raises:
-                StoreError: They could not be kept, or the claim was lost meanwhile.
+                StoreError: The bytes could not be stored, or the claim was lost.
             """
             ...
 
@@ -43,19 +43,19 @@ if TYPE_CHECKING:
         ) -> None: ...
 
     class Store(Protocol):
-        """Keeps snapshots. Safe under threads, and after a fork; picklable."""
+        """Keeps snapshots. Safe under threads and after a fork; picklable."""
 
         @property
         def secret(self) -> Secret | None:
-            """What its snapshots are signed with; None where who can write it is trusted."""
+            """The signing key of its snapshots; None if all who can write to it are trusted."""
             ...
 
         def fetch(self, key: str) -> Blob | None:
             """
-            Give what is kept under a key, and note that it was used.
+            Get the bytes stored under a key, and record the use.
 
             Args:
-                key: Letters, digits, dots, hyphens and underscores, at most 200.
+                key: At most 200 letters, digits, dots, hyphens and underscores.
 
             Returns:
                 The bytes; None if there are none.
@@ -67,28 +67,28 @@ if TYPE_CHECKING:
 
         def claim(self, key: str, *, wait: bool = True) -> Claim | None:
             """
-            Claim the right to build for a key.
+            Claim the exclusive right to build for a key.
 
             Args:
                 key: As for `fetch`.
-                wait: Whether to wait while another one builds.
+                wait: Whether to wait while another process builds.
 
             Returns:
-                The claim; None if another one had it: it has ended by now, or, where `wait` is
-                false, is at it.
+                The claim; None if another process had it. With `wait`, that process has finished;
+                otherwise it may still be building.
 
             Raises:
-                StoreBusyError: Another one builds for longer than the store's `wait_seconds`.
+                StoreBusyError: Another process builds for longer than the store's `wait_seconds`.
                 StoreError: The store cannot be used.
             """
             ...
 
         def discard(self, key: str) -> bool:
             """
-            Keep nothing under a key any more.
+            Remove the bytes stored under a key.
 
             Returns:
-                Whether there was something.
+                Whether there were any.
 
             Raises:
                 StoreError: The store cannot be used.
@@ -97,10 +97,10 @@ if TYPE_CHECKING:
 
 
 class Blob(NamedTuple):
-    """Bytes that a store keeps."""
+    """Bytes from a store."""
 
     view: memoryview
-    """They do not change any more, whatever happens to the store. Where it is not read-only, what
-    is written to it is this process's own."""
+    """The bytes; later changes of the store do not affect them. If the view is writable, writes
+    are private to this process."""
     shared: bool
-    """Whether they are one physical copy for all processes that fetch them."""
+    """Whether all processes that fetch the bytes share one physical copy."""

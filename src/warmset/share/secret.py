@@ -1,9 +1,8 @@
 """
-The key that snapshots are signed with.
+The signing key of snapshots.
 
-It is in no text that this package makes: not in an error, a log or a `repr`. Nor in a pickle: one
-that was read from a file or from the environment is read there again, and one that was given as
-bytes refuses to be pickled.
+The key never appears in an error, a log record, a `repr` or a pickle. A pickled key from a file or
+the environment is read from there again; a key given as bytes cannot be pickled.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ class Secret:
 
     Args:
         key: At least 16 bytes.
-        origin: Where it was read, for the text of errors and to read it there again.
+        origin: The source of the key, for the text of errors and for unpickling.
 
     Raises:
-        ValueError: It is too short.
+        ValueError: The key is too short.
     """
 
     __slots__ = ("_key", "_origin")
@@ -50,12 +49,12 @@ class Secret:
         self._origin = origin
 
     def signer(self) -> hmac.HMAC:
-        """Give a new HMAC-SHA256 under this key."""
+        """Make a new HMAC-SHA256 with this key."""
         return hmac.new(self._key, digestmod="sha256")
 
     @property
     def fingerprint(self) -> str:
-        """What tells this key from another one, and tells nothing about it."""
+        """A text that distinguishes this key from others without revealing it."""
         return hmac.digest(self._key, b"warmset fingerprint", "sha256").hex()[:8]
 
     def __eq__(self, other: object) -> bool:
@@ -72,8 +71,8 @@ class Secret:
     def __reduce__(self) -> Any:
         if self._origin is None:
             raise TypeError(
-                "the key of a store was given as bytes, and is not put into a pickle; give it by "
-                f"key_file= or by the environment variable {KEY_VARIABLE}, on each machine"
+                "a key that was given as bytes cannot be pickled; use key_file= or the environment "
+                f"variable {KEY_VARIABLE} on each machine"
             )
         kind, where = self._origin
         return (secret_from, (None, where)) if kind == "file" else (secret_from, ())
@@ -97,19 +96,20 @@ def secret_from(
 
     Args:
         key: The key itself.
-        key_file: A file with the key, white space around it not counted, that others cannot read.
+        key_file: A file that contains the key and that other users cannot read. White space around
+            the key is ignored.
 
     Returns:
-        The key; where neither is given, that of the environment variable ``WARMSET_STORE_KEY``, and
-        None where that is not set.
+        The key. Without arguments, that of the environment variable ``WARMSET_STORE_KEY``, or None
+        if the variable is not set.
 
     Raises:
-        TypeError: One of them is of a wrong type, or both are given.
+        TypeError: An argument has the wrong type, or both are given.
         ValueError: The key is too short.
-        StoreRefusedError: The file cannot be read, or others can read or write it.
+        StoreRefusedError: The file cannot be read, or other users can read or write it.
     """
     if key is not None and key_file is not None:
-        raise TypeError("key and key_file are both given; expected at most one of them")
+        raise TypeError("key and key_file are both given; expected at most one")
     if isinstance(key, Secret):
         return key
     if key is not None:
@@ -133,7 +133,7 @@ def _read(path: str) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             if os.name == "posix" and stat.S_IMODE(mode) & 0o027:
                 raise StoreRefusedError(
-                    f"the key file {path!r} is open to others: mode {stat.S_IMODE(mode):04o}; "
+                    f"the key file {path!r} is open to other users: mode {stat.S_IMODE(mode):04o}; "
                     f"expected 0600 or 0640: chmod 600 {path}"
                 )
             return file.read(1 << 16).strip()
@@ -144,5 +144,5 @@ def _read(path: str) -> bytes:
 
 
 def digest(secret: Secret | None) -> Any:
-    """Give what bytes are put into to be signed: with a key an HMAC, without one a checksum."""
+    """Make the hash that signs a snapshot: an HMAC with a key, a checksum without one."""
     return hashlib.sha256() if secret is None else secret.signer()

@@ -1,12 +1,12 @@
 """
-Building or opening: what a registry with a store does where another one would build.
+Builds of a registry with a store: opens a snapshot, or builds and stores one.
 
-A class that is shareable is opened from its snapshot, if there is one. If not, one process builds
-and the others wait, and open what it stored. The one that built hands out what it stored, too,
-where that is mapped: so there is one physical copy, and everybody has the same.
+A shareable class is opened from its snapshot if there is one. Otherwise one process builds, and the
+others wait and open the stored snapshot. If the store maps snapshots, the builder also returns the
+stored copy, so that all processes share one physical copy; the built instance is closed.
 
-A store that cannot be used, a snapshot that cannot be opened, an instance that cannot be stored:
-all that costs a build and a line in the log, never an error of the look-up.
+An unusable store, a damaged snapshot or an instance that cannot be stored costs a build and a log
+line; the look-up never raises because of it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _logs
 from ..errors import MethodRegistryError
-from ..resolver import told
+from ..extension import Extension
+from ..resolver import error_text
+from .envelope import pack, unpack
 from .errors import DamagedError, StoreBusyError, StoreError
-from .keys import NotShareableError, requirements, snapshot_key, unmet
+from .keys import NotShareableError, found_by_name, requirements, snapshot_key, unmet
 from .pickling import dump, load
-from .sealing import seal, unseal
 
 if TYPE_CHECKING:
-    from ..builder import Flight
-    from ..lifecycle.options import ClassOptions
-    from ..registry import Registry
+    from collections.abc import Callable
+
+    from .._core import Slot
+    from ..builder import Build
+    from ..options import ClassOptions
+    from ..registry import BaseRegistry
     from .protocol import Blob, Claim, Store
 
 __all__ = ["Sharing", "SnapshotStats"]
@@ -37,68 +41,68 @@ _WRITABLE = "copy_on_write"
 
 
 class SnapshotStats(NamedTuple):
-    """What came of snapshots, since the registry was made."""
+    """Statistics of snapshots, since the registry was made."""
 
     opened: int
-    """Instances that came from a snapshot."""
+    """Instances opened from a snapshot."""
     opened_seconds: float
-    """Spent on that."""
+    """Seconds spent on opening them."""
     stored: int
-    """Snapshots that were made."""
+    """Snapshots stored."""
     stored_bytes: int
-    """Their bytes."""
+    """The bytes of the stored snapshots."""
     waited: int
-    """Times that another one was waited for."""
+    """Waits for a build in another process."""
     damaged: int
-    """Snapshots that were altered, cut short, or could not be opened."""
+    """Snapshots that were altered or truncated, or could not be opened."""
     outdated: int
-    """Snapshots that were made of other versions than there are."""
+    """Snapshots made with other versions of their modules."""
     unused: int
-    """Builds of shareable classes that could not be shared, for whatever reason."""
+    """Builds of shareable classes whose instances were not shared, for any reason."""
 
 
-class Sharing:
+class Sharing(Extension):
     """
     Opens and stores the instances of one registry.
 
     Args:
-        store: A store, or what makes one: the path of a directory, or a URL.
+        store: A store, or its address: the path of a directory, or a URL.
 
     Raises:
-        StoreError: The store cannot be used, or is not to be trusted.
+        StoreError: The store cannot be used or is not trusted.
 
     Safe under threads.
     """
 
     def __init__(self, store: Store | str) -> None:
-        self._own = isinstance(store, str)  # whose connections are closed with the registry
+        self._own = isinstance(store, str)  # its connections are closed with the registry
         if isinstance(store, str):
-            from .opening import open_store
+            from .addresses import open_store
 
             store = open_store(store)
         self._store: Store = store
-        self._lock = RLock()  # re-entrant: a finaliser may come in
+        self._lock = RLock()  # re-entrant: a finaliser may run while it is held
         self._counts = {what: 0 for what in SnapshotStats._fields if what != "opened_seconds"}
         self._seconds = 0.0
-        self._unshareable: dict[str, Any] = {}  # class name -> the options under which it was found
-        self._said: set[str] = set()
+        self._unshareable: dict[str, Any] = {}  # class name -> the options at that time
+        self._logged: set[str] = set()
 
-    def _reset_after_fork(self) -> None:
+    def after_fork(self, registry: BaseRegistry) -> None:
         self._lock = RLock()
 
-    def close(self) -> None:
-        """Close the connections of a store that was made here."""
+    def close(self, registry: BaseRegistry) -> None:
+        """Close the connections of a store that was opened from an address."""
         close = getattr(self._store, "close", None)
         if self._own and close is not None:
             close()
 
     @property
     def store(self) -> Store:
-        """Where snapshots are kept."""
+        """The store of the snapshots."""
         return self._store
 
-    def stats(self) -> SnapshotStats:
-        """Tell what came of snapshots."""
+    def snapshot_stats(self) -> SnapshotStats:
+        """Read the statistics of snapshots."""
         with self._lock:
             return SnapshotStats(opened_seconds=self._seconds, **self._counts)
 
@@ -106,92 +110,93 @@ class Sharing:
         with self._lock:
             self._counts[what] += number
 
-    # -- the way of a build ----------------------------------------------------------------------
+    # -- building or opening -----------------------------------------------------------------------
 
-    def make(self, registry: Registry, flight: Flight) -> Any:
-        """
-        Give a new instance: opened, or built and stored.
-
-        Args:
-            registry: Builds.
-            flight: The build.
-
-        Returns:
-            The instance.
-
-        Raises:
-            Exception: What the build raises; nothing of the store's.
-        """
-        slot = flight.slot
-        options = registry._options.get(slot.name)
+    def build(self, registry: BaseRegistry, build: Build, make: Callable[[Slot], Any]) -> Any:
+        """Open the snapshot of a class; or build, and store what was built."""
+        slot = build.slot
+        options = slot.options
         if options is None or not options.shareable:
-            return registry._build_here(slot)
-        key = self._key(registry, slot.name, slot.path, options)
+            return make(slot)
+        key = self._key(registry, slot, options)
         if key is None:
             self._count("unused")
-            return registry._build_here(slot)
+            return make(slot)
         instance, claim = self._open_or_claim(registry, slot.name, options, key)
         if instance is not _NOTHING:
-            flight.opened = True
+            build.opened = True
             return instance
         if claim is None:
             self._count("unused")
-            return registry._build_here(slot)
-        _held.count = getattr(_held, "count", 0) + 1
+            return make(slot)
+        _claims_held.count = getattr(_claims_held, "count", 0) + 1
         with ExitStack() as stack:
-            stack.callback(_one_less)
+            stack.callback(_release_one)
             stack.enter_context(claim)
             began = time.perf_counter()
-            instance = registry._build_here(slot)
-            if instance is None:  # the builder says what is wrong with that
+            instance = make(slot)
+            if instance is None:  # the builder raises an error for that
                 return None
             seconds = time.perf_counter() - began
-            kept = self._keep(registry, slot.name, options, key, claim, instance, seconds)
-        if kept is None:
-            self._count("unused")
-            return instance
-        if not kept.shared:
-            return instance
-        opened = self._opened(registry, slot.name, options, key, kept)
+            opened = _NOTHING
+            try:
+                stored = self._store_instance(
+                    registry, slot.name, options, key, claim, instance, seconds
+                )
+                stack.close()  # before it is opened: other processes may open it at the same time
+                if stored is None:
+                    self._count("unused")
+                elif stored.shared:
+                    opened = self._opened(registry, slot.name, options, key, stored)
+                    if opened is _NOTHING:
+                        self._count("unused")
+                        self._not_shareable(
+                            slot.name, options, "its snapshot cannot be opened again"
+                        )
+            except BaseException:
+                registry.close_unused(slot, instance)
+                raise
         if opened is _NOTHING:
-            self._count("unused")
-            self._not_shareable(slot.name, options, "what was stored cannot be opened again")
             return instance
-        registry._close_unclaimed(slot, instance)
+        registry.close_unused(slot, instance)
         return opened
 
-    def _key(
-        self, registry: Registry, class_name: str, class_path: str | None, options: ClassOptions
-    ) -> str | None:
-        """What the class is kept under; None if it cannot be shared."""
+    def _key(self, registry: BaseRegistry, slot: Slot, options: ClassOptions) -> str | None:
+        """The key of a class; None if it cannot be shared."""
+        class_name = slot.name
         if self._unshareable.get(class_name) is options:
             return None
         try:
-            cls = registry._resolve(class_name)
+            cls = registry.classes.resolve(registry, class_name)
         except MethodRegistryError:
-            return None  # the build says so
-        rule = registry._rules.get(class_name)
-        of, version = registry._rule_versions.get(class_name, (None, None))
+            return None  # the build raises the same error
+        if not isinstance(slot.target, str) and not found_by_name(cls):
+            self._not_shareable(
+                class_name, options, f"{cls!r} is not found by its name in its module"
+            )
+            return None
+        rule = registry.classes.rules.get(class_name)
+        versioned_rule, version = registry.classes.rule_versions.get(class_name, (None, None))
         try:
             return snapshot_key(
-                str(class_path),
+                str(slot.path),
                 cls,
                 options,
                 rule,
-                version if of is rule else None,
+                version if versioned_rule is rule else None,
                 self._store.secret,
             )
-        except NotShareableError as why:
-            self._not_shareable(class_name, options, str(why))
+        except NotShareableError as error:
+            self._not_shareable(class_name, options, str(error))
             return None
 
     def _open_or_claim(
-        self, registry: Registry, class_name: str, options: ClassOptions, key: str
+        self, registry: BaseRegistry, class_name: str, options: ClassOptions, key: str
     ) -> tuple[Any, Claim | None]:
-        """The instance, if it can be opened; else a claim to build it; neither, if it cannot."""
-        # Who builds under a claim does not wait for another one's: the two could wait for each
-        # other, in two processes that build two classes which ask for each other at times.
-        wait = not getattr(_held, "count", 0)
+        """Open the instance, or claim the right to build it; neither if the store is unusable."""
+        # A build under one claim does not wait for another claim. Two processes could otherwise
+        # wait for each other while they build classes that request each other.
+        wait = not getattr(_claims_held, "count", 0)
         damaged = False
         try:
             while True:
@@ -207,14 +212,14 @@ class Sharing:
                         return _NOTHING, None
                     self._count("waited")
                     claim = self._store.claim(key, wait=True)
-                    # What it has put there is another one than was found damaged.
+                    # The other process has replaced the damaged snapshot.
                     damaged = False
                 if claim is None:
                     continue
                 if damaged:
                     return _NOTHING, claim
-                # It may have been stored between the look and the claim. It is opened without it,
-                # so that all who wait can open at once.
+                # Another process may have stored it between the fetch and the claim. It is opened
+                # without the claim, so that all waiting processes can open it at once.
                 try:
                     found = self._store.fetch(key)
                 except BaseException:
@@ -228,52 +233,54 @@ class Sharing:
                     return instance, None
                 damaged = True
         except StoreBusyError as error:
-            self._say("busy", class_name, f"{error}: it is built here, too")
+            self._log_once("busy", class_name, f"{error}: it is built in this process, too")
         except StoreError as error:
-            self._say("store", class_name, f"the store cannot be used: {error}")
+            self._log_once("store", class_name, f"the store cannot be used: {error}")
         return _NOTHING, None
 
     def _opened(
-        self, registry: Registry, class_name: str, options: ClassOptions, key: str, blob: Blob
+        self, registry: BaseRegistry, class_name: str, options: ClassOptions, key: str, blob: Blob
     ) -> Any:
-        """The instance in a snapshot; nothing, if it cannot be trusted or cannot be opened."""
+        """Open a snapshot; return `_NOTHING` if it is damaged, outdated or cannot be opened."""
         began = time.perf_counter()
         try:
-            sealed = unseal(key, blob.view, self._store.secret)
+            envelope = unpack(key, blob.view, self._store.secret)
         except DamagedError as error:
             self._damaged(class_name, key, str(error))
             return _NOTHING
-        other = unmet(sealed.facts["requires"])
-        if other is not None:
+        difference = unmet(envelope.facts["requires"])
+        if difference is not None:
             self._count("outdated")
             _logs.info(
                 "share",
-                "the snapshot of %r is of other versions, it is built anew: %s",
+                "the snapshot of %r has other versions, rebuilding: %s",
                 class_name,
-                other,
+                difference,
                 fields={"class_name": class_name},
             )
             return _NOTHING
-        written = set(sealed.facts["written"])
+        writable = set(envelope.facts["written"])
         buffers = [
-            _buffer(view, at in written or options.shareable == _WRITABLE)
-            for at, view in enumerate(sealed.buffers)
+            _buffer(view, at in writable or options.shareable == _WRITABLE)
+            for at, view in enumerate(envelope.buffers)
         ]
-        # What is asked for meanwhile is built, or opened, in the course of this build.
+        # Other instances that the snapshot references are looked up as part of this build.
         try:
-            instance = load(sealed.pickled, buffers, registry.get_instance)
+            instance = load(envelope.pickled, buffers, registry.get_instance)
             if options.restore is not None:
-                instance = options.restore(registry._resolve(class_name), instance)
+                instance = options.restore(registry.classes.resolve(registry, class_name), instance)
         except MethodRegistryError as error:
             if error.stage == "cycle":
                 raise
-            self._say("needs", class_name, f"what its snapshot needs cannot be had: {error}")
+            self._log_once(
+                "needs", class_name, f"an instance that its snapshot references failed: {error}"
+            )
             return _NOTHING
         except Exception as error:
-            self._damaged(class_name, key, told(error))
+            self._damaged(class_name, key, error_text(error))
             return _NOTHING
         if instance is None:
-            self._damaged(class_name, key, "it gave None, expected an instance")
+            self._damaged(class_name, key, "it returned None, expected an instance")
             return _NOTHING
         seconds = time.perf_counter() - began
         with self._lock:
@@ -281,9 +288,9 @@ class Sharing:
             self._seconds += seconds
         return instance
 
-    def _keep(
+    def _store_instance(
         self,
-        registry: Registry,
+        registry: BaseRegistry,
         class_name: str,
         options: ClassOptions,
         key: str,
@@ -291,9 +298,9 @@ class Sharing:
         instance: Any,
         seconds: float,
     ) -> Blob | None:
-        """Store what was built; what of it was stored."""
-        # Kept alive: by its number an instance is known only as long as it lives.
-        alive = [(slot.name, registry._instance_in(slot)) for slot in registry._warm_slots()]
+        """Store a built instance; return the stored bytes, None if that failed."""
+        # The references keep the instances alive, as an `id` is unique only among live objects.
+        alive = [(entry.name, entry.instance) for entry in registry.warm_entries()]
         others = {id(each): name for name, each in alive if each is not instance}
         try:
             state = instance if options.snapshot is None else options.snapshot(instance)
@@ -303,7 +310,7 @@ class Sharing:
             self._not_shareable(class_name, options, str(error))
             return None
         except Exception as error:
-            self._not_shareable(class_name, options, f"it cannot be pickled: {told(error)}")
+            self._not_shareable(class_name, options, f"it cannot be pickled: {error_text(error)}")
             return None
         facts = {
             "class_name": class_name,
@@ -312,22 +319,22 @@ class Sharing:
             "written": sorted(pickled.written),
         }
         try:
-            pieces = seal(key, facts, pickled.pickled, pickled.buffers, self._store.secret)
+            pieces = pack(key, facts, pickled.pickled, pickled.buffers, self._store.secret)
             claim.put(pieces)
             blob = self._store.fetch(key)
         except StoreError as error:
-            self._say("store", class_name, f"it was not stored: {error}")
+            self._log_once("store", class_name, f"it was not stored: {error}")
             return None
         with self._lock:
             self._counts["stored"] += 1
             self._counts["stored_bytes"] += sum(memoryview(piece).nbytes for piece in pieces)
-        return blob  # `None`, if another process removed it for room
+        return blob  # None if another process has already evicted it from the store
 
-    # -- saying it -------------------------------------------------------------------------------
+    # -- logging -----------------------------------------------------------------------------------
 
     def _not_shareable(self, class_name: str, options: ClassOptions, why: str) -> None:
         self._unshareable[class_name] = options
-        self._say(f"unshareable {why}", class_name, f"it is not shared: {why}")
+        self._log_once(f"unshareable {why}", class_name, f"it is not shared: {why}")
 
     def _damaged(self, class_name: str, key: str, why: str) -> None:
         self._count("damaged")
@@ -335,27 +342,27 @@ class Sharing:
             self._store.discard(key)
         _logs.warning(
             "share",
-            "the snapshot of %r cannot be used, it is built anew: %s",
+            "the snapshot of %r cannot be used, rebuilding: %s",
             class_name,
             why,
             fields={"class_name": class_name},
         )
 
-    def _say(self, what: str, class_name: str, text: str) -> None:
+    def _log_once(self, what: str, class_name: str, text: str) -> None:
         known = f"{what} {class_name}"
         with self._lock:
-            if known in self._said:
+            if known in self._logged:
                 return
-            self._said.add(known)
+            self._logged.add(known)
         _logs.warning("share", "%r: %s", class_name, text, fields={"class_name": class_name})
 
 
-# How many claims this thread builds under, of whatever registry.
-_held = local()
+# The number of claims under which this thread builds, for all registries together.
+_claims_held = local()
 
 
-def _one_less() -> None:
-    _held.count -= 1
+def _release_one() -> None:
+    _claims_held.count -= 1
 
 
 def _buffer(view: memoryview, writable: bool) -> memoryview | bytearray:

@@ -1,11 +1,10 @@
 """
 Snapshots on a Valkey (or Redis) server: built once for many machines.
 
-Below ``{PREFIX}:`` there is, for each key, a manifest that names the chunks its bytes are in; the
-chunks; a lock while somebody builds; and for all keys together when each was used last and how many
-bytes it has. A manifest is written when its chunks are there, in one step with the check that the
-builder still has its lock: who was slow, and whose lease has run out, writes nothing. The chunks of
-a builder that died expire.
+Below ``{PREFIX}:``, each key has a manifest that names its chunks, the chunks, and a lock during a
+build. Two more entries have the last use and the bytes of all keys. A builder uploads the chunks
+first; one atomic script then checks that the builder still has its lock and writes the manifest. A
+builder whose lease has expired therefore writes nothing, and the chunks of a dead builder expire.
 """
 
 from __future__ import annotations
@@ -31,12 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["PASSWORD_VARIABLE", "ValkeyStore"]
 
 PASSWORD_VARIABLE = "WARMSET_STORE_PASSWORD"
-_CHUNK_BYTES = 8 << 20  # a server is not asked for more at once: others wait meanwhile
-_UNFINISHED_MS = 3_600_000  # after which the chunks of a builder that died are gone
+_CHUNK_BYTES = 8 << 20  # bounds one command of the server, which blocks other clients
+_UNFINISHED_MS = 3_600_000  # expiry of chunks without a manifest
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 60.0
 
-# KEYS: lock, manifest, used, sizes. ARGV: token, new manifest, its chunks' stem, chunks, bytes,
-# key, age in ms or 0, most bytes or 0, stem of manifests, stem of chunks. It runs as one step.
+# KEYS: lock, manifest, used, sizes. ARGV: token, new manifest, name prefix of its chunks, number of
+# chunks, bytes, key, maximum age in ms or 0, maximum bytes or 0, name prefix of manifests, name
+# prefix of chunks. The script is atomic.
 _PUBLISH = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local function drop(manifest, spared)
@@ -105,31 +105,31 @@ class ValkeyStore:
     Keeps snapshots on a Valkey or Redis server.
 
     Args:
-        url: ``valkey://host:port/number``, ``valkeys://`` with TLS, ``unix://path``; also as
+        url: ``valkey://host:port/number``, ``valkeys://`` with TLS, or ``unix://path``; also
             ``redis://`` and ``rediss://``.
-        key: At least 16 bytes that snapshots are signed with: who can write to the server could
-            otherwise run code here. Or by `key_file`, or by the environment variable
-            ``WARMSET_STORE_KEY``; one of them there must be.
-        key_file: A file that holds the key.
-        password: Of the server; None takes the environment variable ``WARMSET_STORE_PASSWORD``,
-            where it is set.
-        prefix: What its keys on the server begin with.
-        max_bytes: How much is kept at most, least recently used leaves first; 0: no bound.
-        max_age_seconds: How old a snapshot may be; 0: no bound.
-        lease_seconds: For how long a builder that is not heard of keeps its lock; it is renewed by
-            a thread while it builds.
-        wait_seconds: How long to wait while another process builds, before building all the same.
-        local: A `DirectoryStore` of this machine, which what was fetched is kept in: then it is
-            fetched once for a machine, and is one physical copy for its processes.
+        key: The signing key of snapshots, at least 16 bytes. A key is required, here, by `key_file`
+            or by the environment variable ``WARMSET_STORE_KEY``, because all who can write to the
+            server could otherwise run code in this process.
+        key_file: A file that contains the key.
+        password: The password of the server; None selects the environment variable
+            ``WARMSET_STORE_PASSWORD``, if it is set.
+        prefix: The prefix of the store's keys on the server.
+        max_bytes: The most bytes to keep, evicting the least recently used first; 0: unlimited.
+        max_age_seconds: The maximum age of a snapshot; 0: unlimited.
+        lease_seconds: The time after which a builder loses its lock unless a thread of it renews
+            the lease.
+        wait_seconds: How long to wait for a build in another process before building anyway.
+        local: A `DirectoryStore` of this machine for fetched snapshots. Each is then fetched once
+            per machine and shared as one physical copy by its processes.
         client: A client of `valkey` or `redis`, instead of one made from the URL.
 
     Raises:
         StoreRefusedError: There is no key.
-        StoreError: The package `valkey` is not installed, or the URL is none.
-        TypeError: An argument is of a wrong type.
-        ValueError: A number is out of range, the key is too short, or the URL holds a password.
+        StoreError: The package `valkey` is not installed, or the URL is invalid.
+        TypeError: An argument has the wrong type.
+        ValueError: A number is out of range, the key is too short, or the URL contains a password.
 
-    It connects at first use. Safe under threads, and after a fork; picklable, with a key and a
+    The store connects at first use. Safe under threads and after a fork; picklable with key and
     password from files or the environment, and without `client`.
     """
 
@@ -162,9 +162,8 @@ class ValkeyStore:
         secret = secret_from(key, key_file)
         if secret is None:
             raise StoreRefusedError(
-                f"snapshots on {self.url!r} are not to be trusted without a key, and opening one "
-                f"runs what is in it: give key=, key_file= or the environment variable "
-                f"{KEY_VARIABLE}"
+                f"{self.url!r} is not trusted without a key, because opening a snapshot runs code "
+                f"in it: use key=, key_file= or the environment variable {KEY_VARIABLE}"
             )
         self._secret: Secret = secret
         self._password = password
@@ -172,14 +171,14 @@ class ValkeyStore:
         self._max_bytes, self._max_age = max_bytes, max_age_seconds
         self._lease, self._wait = lease_seconds, wait_seconds
         self._local = local
-        self._given = client
+        self._given_client = client
         self._client: Any = client
         error = _package().ValkeyError if client is None else _base_error(client)
         self._errors: tuple[type[Exception], ...] = (error, OSError)
 
     @property
     def secret(self) -> Secret:
-        """What snapshots are signed with."""
+        """The signing key of snapshots."""
         return self._secret
 
     def __repr__(self) -> str:
@@ -188,11 +187,11 @@ class ValkeyStore:
     def __reduce__(self) -> Any:
         if self._password is not None:
             raise TypeError(
-                "the password of a store was given as a string, and is not put into a pickle; give "
-                f"it by the environment variable {PASSWORD_VARIABLE}, on each machine"
+                "a password that was given as a string cannot be pickled; use the environment "
+                f"variable {PASSWORD_VARIABLE} on each machine"
             )
-        if self._given is not None:
-            raise TypeError("a store with a client of one's own cannot be pickled")
+        if self._given_client is not None:
+            raise TypeError("a store with a custom client cannot be pickled")
         options = {
             "prefix": self._prefix,
             "max_bytes": self._max_bytes,
@@ -201,7 +200,7 @@ class ValkeyStore:
             "wait_seconds": self._wait,
             "local": self._local,
         }
-        return _reopened, (self.url, self._secret, options)
+        return _unpickle, (self.url, self._secret, options)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -213,14 +212,14 @@ class ValkeyStore:
         return hash((self.url, self._prefix, self._secret))
 
     def close(self) -> None:
-        """Close its connections; it connects again when it is used again."""
-        client, self._client = self._client, self._given
-        if client is not None and client is not self._given:
+        """Close the connections; the next use connects again."""
+        client, self._client = self._client, self._given_client
+        if client is not None and client is not self._given_client:
             client.close()
 
-    # -- the server ------------------------------------------------------------------------------
+    # -- the server --------------------------------------------------------------------------------
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         if self._client is None:
             password = self._password or os.environ.get(PASSWORD_VARIABLE) or None
             self._client = _package().Valkey.from_url(
@@ -231,27 +230,27 @@ class ValkeyStore:
             )
         return self._client
 
-    def _asked(self, what: str, ask: Callable[[Any], Any]) -> Any:
+    def _run(self, what: str, command: Callable[[Any], Any]) -> Any:
         try:
-            return ask(self._connected())
+            return command(self._connect())
         except self._errors as error:
-            # The text of its errors names host and port, and no password.
+            # The texts of these errors contain host and port, but no password.
             raise StoreError(f"{what} on {self.url} failed: {error}") from error
 
     def _name(self, kind: str, rest: str = "") -> str:
-        # What is in braces decides where a cluster keeps it: all in one place, for the scripts.
+        # A cluster keeps keys with equal text in braces on one node, as the scripts require.
         return f"{{{self._prefix}}}:{kind}:{rest}"
 
-    # -- reading ---------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def fetch(self, key: str) -> Blob | None:
         """
-        Give what is kept under a key; see `protocol.Store`.
+        Get the bytes stored under a key; see `protocol.Store`.
 
-        As long as its bytes take over the network; with `local`, once for a machine.
+        It takes as long as the download; with `local`, only the first time on a machine.
         """
         if self._local is None:
-            view = self._downloaded(key)
+            view = self._download(key)
             return None if view is None else Blob(view, shared=False)
         found = self._local.fetch(key)
         if found is not None:
@@ -261,14 +260,14 @@ class ValkeyStore:
             with claim:
                 found = self._local.fetch(key)
                 if found is None:
-                    view = self._downloaded(key)
+                    view = self._download(key)
                     if view is None:
                         return None
                     claim.put([view])
         return self._local.fetch(key)
 
-    def _downloaded(self, key: str) -> memoryview | None:
-        def ask(client: Any) -> memoryview | None:
+    def _download(self, key: str) -> memoryview | None:
+        def download(client: Any) -> memoryview | None:
             text = client.get(self._name("manifest", key))
             if text is None:
                 return None
@@ -278,21 +277,21 @@ class ValkeyStore:
             for number in range(manifest["chunks"]):
                 chunk = client.get(self._name("chunk", f"{manifest['id']}:{number}"))
                 if chunk is None or at + len(chunk) > len(found):
-                    return None  # replaced meanwhile
+                    return None  # replaced during the download
                 found[at : at + len(chunk)] = chunk
                 at += len(chunk)
             client.eval(_USE, 1, self._name("used"), key)
             return memoryview(found)
 
-        return self._asked("reading a snapshot", ask)  # type: ignore[no-any-return]
+        return self._run("reading a snapshot", download)  # type: ignore[no-any-return]
 
-    # -- building --------------------------------------------------------------------------------
+    # -- building ----------------------------------------------------------------------------------
 
     def claim(self, key: str, *, wait: bool = True) -> LeasedClaim | None:
-        """Claim the right to build for a key; see `protocol.Store`."""
+        """Claim the exclusive right to build for a key; see `protocol.Store`."""
         lock, token = self._name("lock", key), uuid.uuid4().hex
         ms = int(1000 * self._lease)
-        if self._asked("locking", lambda client: client.set(lock, token, nx=True, px=ms)):
+        if self._run("locking", lambda client: client.set(lock, token, nx=True, px=ms)):
             return LeasedClaim(
                 key,
                 lease_seconds=self._lease,
@@ -301,51 +300,55 @@ class ValkeyStore:
                 release=lambda: self._release(key, token),
             )
         if wait:
-            self._asked("waiting", lambda client: self._await(client, key, lock))
+            self._run("waiting", lambda client: self._await(client, key, lock))
         return None
 
     def _await(self, client: Any, key: str, lock: str) -> None:
-        """Wait until a lock is free: its holder says so, or its lease has run out."""
-        until = time.monotonic() + self._wait
-        with client.pubsub() as listening:
-            listening.subscribe(self._name("done", key))
+        """Wait until a lock is released or its lease expires."""
+        deadline = time.monotonic() + self._wait
+        with client.pubsub() as subscription:
+            subscription.subscribe(self._name("done", key))
             while True:
-                # Looked at once it is listened for: so none is missed.
+                # Checked after subscribing, so that no release is missed.
                 left = client.pttl(lock)
                 now = time.monotonic()
                 if left == -2:
                     return
-                if now >= until:
+                if now >= deadline:
                     raise StoreBusyError(
                         f"another process has been building {key} for {self._wait:.0f} s"
                     )
-                message = listening.get_message(timeout=min(left / 1000 + 0.01, until - now))
+                timeout = min(left / 1000 + 0.01, deadline - now)
+                message = subscription.get_message(timeout=timeout)
                 if message is not None and message["type"] == "message":
                     return
 
     def _put(self, key: str, token: str, pieces: Sequence[memoryview | bytes]) -> None:
         number = uuid.uuid4().hex
-        stem = self._name("chunk", f"{number}:")
+        prefix = self._name("chunk", f"{number}:")
 
-        def ask(client: Any) -> Any:
+        def upload(client: Any) -> Any:
             count = total = 0
             for chunk in _chunks(pieces):
-                client.set(f"{stem}{count}", chunk, px=_UNFINISHED_MS)
+                client.set(f"{prefix}{count}", chunk, px=_UNFINISHED_MS)
                 count += 1
                 total += len(chunk)
             manifest = json.dumps({"id": number, "chunks": count, "bytes": total})
-            named = (self._name("lock", key), self._name("manifest", key))
-            told = (token, manifest, stem, count, total, key, int(1000 * self._max_age))
-            stems = (int(self._max_bytes), self._name("manifest"), self._name("chunk"))
-            done = client.eval(
-                _PUBLISH, 4, *named, self._name("used"), self._name("sizes"), *told, *stems
+            keys = (
+                self._name("lock", key),
+                self._name("manifest", key),
+                self._name("used"),
+                self._name("sizes"),
             )
-            if not done:
-                client.unlink(*(f"{stem}{at}" for at in range(count)))
-            return done
+            snapshot = (token, manifest, prefix, count, total, key, int(1000 * self._max_age))
+            limits = (int(self._max_bytes), self._name("manifest"), self._name("chunk"))
+            published = client.eval(_PUBLISH, len(keys), *keys, *snapshot, *limits)
+            if not published:
+                client.unlink(*(f"{prefix}{at}" for at in range(count)))
+            return published
 
-        if not self._asked("storing a snapshot", ask):
-            raise StoreError(f"the claim of {key} was lost: its lease ran out while it was built")
+        if not self._run("storing a snapshot", upload):
+            raise StoreError(f"the claim of {key} was lost: its lease expired during the build")
         if self._local is not None:
             claim = self._local.claim(key, wait=False)
             if claim is not None:
@@ -356,44 +359,44 @@ class ValkeyStore:
         ms = int(1000 * self._lease)
         lock = self._name("lock", key)
         return bool(
-            self._asked("renewing a lock", lambda client: client.eval(_RENEW, 1, lock, token, ms))
+            self._run("renewing a lock", lambda client: client.eval(_RENEW, 1, lock, token, ms))
         )
 
     def _release(self, key: str, token: str) -> None:
         lock, channel = self._name("lock", key), self._name("done", key)
-        self._asked("unlocking", lambda client: client.eval(_RELEASE, 1, lock, token, channel))
+        self._run("unlocking", lambda client: client.eval(_RELEASE, 1, lock, token, channel))
 
     def discard(self, key: str) -> bool:
-        """Keep nothing under a key any more; see `protocol.Store`."""
+        """Remove the bytes stored under a key; see `protocol.Store`."""
 
-        def ask(client: Any) -> bool:
+        def remove(client: Any) -> bool:
             text = client.get(self._name("manifest", key))
             if text is None:
                 return False
             manifest = json.loads(text)
             chunks = range(manifest["chunks"])
-            named = [self._name("chunk", f"{manifest['id']}:{at}") for at in chunks]
+            names = [self._name("chunk", f"{manifest['id']}:{at}") for at in chunks]
             client.hdel(self._name("sizes"), key)
             client.zrem(self._name("used"), key)
-            return bool(client.unlink(self._name("manifest", key), *named))
+            return bool(client.unlink(self._name("manifest", key), *names))
 
-        here = self._local is not None and self._local.discard(key)
-        return bool(self._asked("removing a snapshot", ask)) or here
+        removed_locally = self._local is not None and self._local.discard(key)
+        return bool(self._run("removing a snapshot", remove)) or removed_locally
 
     def clear(self) -> int:
         """
-        Keep nothing below the prefix any more; builds that are under way go on.
+        Remove all snapshots below the prefix; builds in progress are not affected.
 
         Returns:
-            How many snapshots were removed.
+            The number of removed snapshots.
         """
         start = self._name("manifest")
 
-        def ask(client: Any) -> list[str]:
+        def list_keys(client: Any) -> list[str]:
             pattern = start.replace("[", "\\[").replace("*", "\\*").replace("?", "\\?") + "*"
             return [name.decode()[len(start) :] for name in client.scan_iter(pattern)]
 
-        return sum(self.discard(key) for key in self._asked("listing snapshots", ask))
+        return sum(self.discard(key) for key in self._run("listing snapshots", list_keys))
 
 
 def _chunks(pieces: Sequence[memoryview | bytes]) -> Any:
@@ -401,9 +404,9 @@ def _chunks(pieces: Sequence[memoryview | bytes]) -> Any:
     for piece in pieces:
         rest = memoryview(piece).cast("B")
         while rest.nbytes:
-            room = _CHUNK_BYTES - len(chunk)
-            chunk += rest[:room]
-            rest = rest[room:]
+            space = _CHUNK_BYTES - len(chunk)
+            chunk += rest[:space]
+            rest = rest[space:]
             if len(chunk) == _CHUNK_BYTES:
                 yield bytes(chunk)
                 chunk.clear()
@@ -418,15 +421,15 @@ def _checked_url(url: object) -> str:
         parts = urlsplit(url)
         password = parts.password
     except ValueError as error:
-        raise StoreError("the URL of a store cannot be read") from error
+        raise StoreError("the URL of a store is invalid") from error
     if password is not None:
         raise ValueError(
-            "the URL of a store holds a password, which would be shown with it: give it as "
-            f"password=, or by the environment variable {PASSWORD_VARIABLE}"
+            "the URL of a store contains a password, which errors and logs would show: use "
+            f"password= or the environment variable {PASSWORD_VARIABLE}"
         )
     if parts.scheme not in ("valkey", "valkeys", "redis", "rediss", "unix"):
         raise StoreError(
-            f"the URL of a store must begin with valkey://, valkeys://, redis://, rediss:// or "
+            f"the URL of a store must start with valkey://, valkeys://, redis://, rediss:// or "
             f"unix://, got {url!r}"
         )
     return url
@@ -443,7 +446,7 @@ def _package() -> Any:
 
 
 def _base_error(client: Any) -> type[Exception]:
-    """The base class of the errors of a client's package: `valkey` and `redis` name it alike."""
+    """Get the base class of the errors of a client's package, which is `valkey` or `redis`."""
     import importlib
 
     package = importlib.import_module(type(client).__module__.partition(".")[0])
@@ -451,5 +454,5 @@ def _base_error(client: Any) -> type[Exception]:
     return found if isinstance(found, type) and issubclass(found, Exception) else OSError
 
 
-def _reopened(url: str, secret: Secret, options: dict[str, Any]) -> ValkeyStore:
+def _unpickle(url: str, secret: Secret, options: dict[str, Any]) -> ValkeyStore:
     return ValkeyStore(url, key=secret, **options)

@@ -1,7 +1,7 @@
 """
-For tests of code that uses warmset: a clock moved by hand, evictions one by one, bounded RSS.
+Tools for testing code that uses warmset: a manual clock, single-step evictions, an RSS bound.
 
-Nothing here needs pytest; `warmset.testing.plugin` gives the same as its fixtures.
+This package does not require pytest; `warmset.testing.plugin` provides the tools as fixtures.
 """
 
 from __future__ import annotations

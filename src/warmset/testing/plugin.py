@@ -1,8 +1,8 @@
 """
-The test kit as pytest fixtures: ``pytest_plugins = ["warmset.testing.plugin"]`` in a `conftest.py`.
+The test tools as pytest fixtures: ``pytest_plugins = ["warmset.testing.plugin"]`` in `conftest.py`.
 
-It is asked for by name and is no entry point: warmset is a dependency of programs, and an entry
-point would import it into every test run of every environment that it is installed in.
+The plugin is not registered as an entry point, because that would import warmset into every test
+run of every environment in which it is installed.
 """
 
 from __future__ import annotations
@@ -40,44 +40,45 @@ class _BoundedRss(Protocol):
 
 @pytest.fixture
 def warmset_timer() -> FakeTimer:
-    """A clock that is moved by hand; each test has its own."""
+    """A clock that the test advances; new for each test."""
     return FakeTimer()
 
 
 @pytest.fixture
 def warmset_registry(warmset_timer: FakeTimer) -> Iterator[_MakeRegistry]:
     """
-    Make registries on the test's clock; after the test they are closed, and checked for damage.
+    Create registries on the clock of the test, and close and check them after the test.
 
-    ``warmset_registry(class_paths, **options)`` takes what `MethodRegistry` takes; without class
-    paths it starts empty, whatever the environment says. ``timer=`` may name another clock.
+    ``warmset_registry(class_paths, **options)`` takes the arguments of `MethodRegistry`. Without
+    class paths the registry is empty, regardless of the environment. ``timer=`` selects another
+    clock.
     """
     from .. import MethodRegistry
 
-    made: list[MethodRegistry] = []
+    created: list[MethodRegistry] = []
 
     def make(class_paths: Mapping[str, str] | None = None, **options: Any) -> MethodRegistry:
         registry = MethodRegistry(
             {} if class_paths is None else class_paths, **{"timer": warmset_timer, **options}
         )
-        made.append(registry)
+        created.append(registry)
         return registry
 
     yield make
-    # In reverse, for one may use another; and each, whatever an earlier one does.
-    for registry in reversed(made):
+    # In reverse order, because a registry may use one that was created before it.
+    for registry in reversed(created):
         registry.close()
-    for registry in made:
+    for registry in created:
         check_structure(registry)
 
 
 @pytest.fixture
 def warmset_stepper(warmset_timer: FakeTimer) -> Callable[[MethodRegistry], EvictionStepper]:
-    """Make an `EvictionStepper` for a registry on the test's clock."""
+    """Create an `EvictionStepper` for a registry on the clock of the test."""
     return lambda registry: EvictionStepper(registry, warmset_timer)
 
 
 @pytest.fixture
 def bounded_rss() -> _BoundedRss:
-    """`assert_bounded_rss`: ``bounded_rss(run, runs=10, growth_mb=20)``."""
+    """The function `assert_bounded_rss`: ``bounded_rss(run, runs=10, growth_mb=20)``."""
     return assert_bounded_rss

@@ -1,9 +1,8 @@
 """
-Bounded memory as one line of a test: run something again and again, and judge the growth of RSS.
+An assertion that the RSS of the process does not grow beyond a bound over repeated runs.
 
-It measures as ``warmset run`` does: the resident set size after each run, once the garbage is
-collected and the memory that the C library holds, but that is free, is given back. MB is 10^6
-bytes.
+RSS is measured as in ``warmset run``: after each run, after a garbage collection, and after the
+C library has returned its free memory to the system. MB means 10^6 bytes.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ _MB = 1_000_000
 
 class RssGrowth(NamedTuple):
     """
-    What was measured.
+    The RSS after each measured run, and the largest growth since run 1.
 
-    `rss_bytes` is the resident set size after each run that counts, `largest_run` the number of the
-    run, from 2, with the largest growth since run 1, which is `largest_growth_bytes`.
+    `rss_bytes` is the RSS after each measured run. `largest_growth_bytes` is the largest growth
+    since run 1, reached in run number `largest_run`.
     """
 
     rss_bytes: tuple[int, ...]
@@ -38,10 +37,10 @@ class RssGrowth(NamedTuple):
 
     def table(self) -> str:
         """
-        Give one line for each run.
+        Format the measurements as a table.
 
         Returns:
-            Lines with run, RSS and growth in MB; the largest growth is marked.
+            One line per run with RSS and growth in MB; the largest growth is marked.
         """
         lines = ["run    RSS MB  growth MB"]
         first = self.rss_bytes[0]
@@ -60,49 +59,49 @@ def assert_bounded_rss(
     warm_up_runs: int = 0,
 ) -> RssGrowth:
     """
-    Call something several times, and fail if the memory of the process grows past a bound.
+    Call a function several times and fail if the RSS of the process grows beyond a bound.
 
     Args:
-        run: What to call, without arguments; what it gives is dropped at once. It does what a run
-            of yours does, `clear_cache` included, if that is what yours does between two runs.
-        runs: How often, at least twice.
-        growth_mb: The largest growth since run 1 that passes, in MB of 10^6 bytes. Growth up to and
-            including it passes; the largest of any run counts, not that of the last.
-        warm_up_runs: Calls before run 1 that are not measured. Modules and models that are loaded
-            once and stay come with the first call, and run 1 has had that already: more are needed
-            only for what fills up by and by.
+        run: A function without arguments; its result is dropped. It should do everything that one
+            run of the program does, including `clear_cache` if the program calls it between runs.
+        runs: The number of measured calls, at least 2.
+        growth_mb: The largest permitted growth since run 1, inclusive, in MB of 10^6 bytes. The
+            growth of every run is checked, not only that of the last.
+        warm_up_runs: The number of unmeasured calls before run 1. Not needed for modules and models
+            that are loaded once, because growth is relative to the end of run 1; useful for caches
+            that fill up gradually.
 
     Returns:
-        What was measured.
+        The measurements.
 
     Raises:
-        AssertionError: The growth is past the bound; the text has a table of all runs.
-        TypeError: `run` is not callable, or gives a coroutine or a generator, which has done
-            nothing yet.
+        AssertionError: The growth exceeds the bound; the message contains a table of all runs.
+        TypeError: `run` is not callable, or returns a coroutine or generator, which would not have
+            executed any code.
         ValueError: A number is out of range.
 
-    What `run` raises passes through. It measures the whole process: leave room for what other
-    threads allocate, and nothing else should be starting up or ending meanwhile.
+    Errors raised by `run` propagate. The whole process is measured: allow for allocations by other
+    threads, and avoid starting or stopping other work meanwhile.
     """
     __tracebackhide__ = True
     _check(run, runs, growth_mb, warm_up_runs)
     for _ in range(warm_up_runs):
         _call(run)
-    # Bare numbers, in memory of their own: an int made among a run's objects could keep a whole
-    # arena of them from going back to the system.
+    # Preallocated and unboxed: an int object allocated among the objects of a run could prevent an
+    # entire arena from being returned to the system.
     sizes = array("q", bytes(8 * runs))
-    for at in range(runs):
+    for index in range(runs):
         _call(run)
         gc.collect()
         give_back_free_memory()
-        sizes[at] = resident_bytes()
-    # The first of equals, and never run 1, whose growth is 0 by definition.
-    worst = max(range(1, runs), key=sizes.__getitem__)
-    growth = RssGrowth(tuple(sizes), sizes[worst] - sizes[0], worst + 1)
+        sizes[index] = resident_bytes()
+    # The first maximum; run 1 is excluded, because its growth is 0 by definition.
+    largest = max(range(1, runs), key=sizes.__getitem__)
+    growth = RssGrowth(tuple(sizes), sizes[largest] - sizes[0], largest + 1)
     if growth.largest_growth_bytes > growth_mb * _MB:
         raise AssertionError(
             f"RSS grew by {growth.largest_growth_bytes / _MB:.1f} MB from run 1 to run"
-            f" {growth.largest_run}, past the bound of {growth_mb:g} MB\n{growth.table()}"
+            f" {growth.largest_run}, more than the bound of {growth_mb:g} MB\n{growth.table()}"
         )
     return growth
 
@@ -112,20 +111,20 @@ def _call(run: Callable[[], Any]) -> None:
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         kind = type(result).__name__
         if hasattr(result, "close"):
-            result.close()  # or it complains that nobody awaited it
+            result.close()  # avoids the warning that a coroutine was never awaited
         raise TypeError(
-            f"run gave a {kind}, which has done nothing yet: give a function that runs it to its"
-            " end, for example with asyncio.run"
+            f"run returned a {kind}, which has not executed any code: pass a function that runs it"
+            " to completion, for example with asyncio.run"
         )
 
 
 def _check(run: object, runs: int, growth_mb: float, warm_up_runs: int) -> None:
     if not callable(run):
         raise TypeError(f"run must be a callable without arguments, got {run!r}")
-    for name, value, least in (("runs", runs, 2), ("warm_up_runs", warm_up_runs, 0)):
+    for name, value, minimum in (("runs", runs, 2), ("warm_up_runs", warm_up_runs, 0)):
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name} must be an int, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value!r}")
+        if value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
     if not (math.isfinite(growth_mb) and growth_mb >= 0.0):
         raise ValueError(f"growth_mb must be a finite number, 0 or more, got {growth_mb!r}")

@@ -1,5 +1,5 @@
 """
-Evictions one at a time, each when a test says so.
+Single-step evictions, triggered by a test.
 """
 
 from __future__ import annotations
@@ -8,121 +8,130 @@ import gc
 import math
 from typing import TYPE_CHECKING
 
-from ..events import RemovalCause
+from ..codes import COLLECTED, SIZE, WEAK
+from ..lifecycle.listening import removal_listeners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._core import Entry
     from ..events import RemovalEvent
-    from ..registry import Registry
+    from ..registry import BaseRegistry
     from .timer import FakeTimer
 
 __all__ = ["EvictionStepper"]
 
-_WEAK = 2  # a slot's kind
-
 
 class EvictionStepper:
     """
-    Makes a registry evict in steps: by size, by idle time, or what nobody holds any more.
+    Triggers single evictions of a registry: by size, by idle time, or of collected instances.
 
     Args:
-        registry: The registry; its own evictions go on as ever.
-        timer: The clock that the registry was made with; only `expire_next` needs it.
+        registry: The registry. Its own evictions remain active.
+        timer: The timer of the registry; required only by `expire_next`.
 
-    A step goes the way of the registry's own evictions: counters, listeners and closers see no
-    difference, and a held instance stays. It gives the events of all that left in its course, in
-    order; that is more than one where a closer or a listener removes others. For one thread.
+    A step uses the code of the registry's own evictions: counters, listeners and closers see no
+    difference, and held and pinned instances are not evicted. It returns the events of all removals
+    that it caused, in order, which includes removals made by closers and listeners. Not
+    thread-safe.
     """
 
-    def __init__(self, registry: Registry, timer: FakeTimer | None = None) -> None:
+    def __init__(self, registry: BaseRegistry, timer: FakeTimer | None = None) -> None:
         self._registry = registry
         self._timer = timer
 
     def order(self) -> list[str]:
         """
-        Give the class names in the order in which the size bound would evict them.
+        Return the eviction order of the policy "lru".
 
         Returns:
-            The least recently used first; held ones, which it passes over, are left out. O(cached).
+            The class names without held and pinned instances, the least recently used first.
+            O(cached).
         """
-        entries = self._registry.stats().entries
-        return [entry.class_name for entry in reversed(entries) if not entry.holders]
+        return [entry.name for entry in self._evictable()]
 
     def evict_next(self) -> tuple[RemovalEvent, ...]:
         """
-        Evict the least recently used instance that nobody holds, as if one more had been built.
+        Evict the least recently used instance, as an additional build would.
 
         Returns:
-            The events; none if all that is cached is held. O(cached).
+            The events; empty if every cached instance is held or pinned. O(cached).
         """
-        names = self.order()
-        return self._evict(names[:1], RemovalCause.SIZE)
+        return self._evict(self._evictable()[:1], SIZE)
 
     def expire_next(self) -> tuple[RemovalEvent, ...]:
         """
-        Let time pass until the next instance has been idle for too long, and evict it.
+        Advance the timer until the next instance expires by its idle TTL, and evict it.
 
         Returns:
-            The events; those that were used last at the same moment expire together. None if no
-            instance can expire: nothing is cached, all is held, or there is no TTL; no time passes
-            then. O(cached).
+            The events. Instances with the same time of last use expire together. Empty if no
+            instance can expire, because nothing is cached, every instance is held or pinned, or
+            there is no TTL; the timer is then not advanced. O(cached).
 
         Raises:
-            ValueError: The stepper was made without the registry's timer.
+            ValueError: The stepper was created without the timer of the registry.
         """
         registry, timer = self._registry, self._timer
         if timer is None:
             raise ValueError(
-                "expire_next lets time pass: give the registry's timer,"
-                " EvictionStepper(registry, timer)"
+                "expire_next needs the timer of the registry: EvictionStepper(registry, timer)"
             )
-        idle = [entry.idle_seconds for entry in registry.stats().entries if not entry.holders]
-        ttl = registry.settings.cache_ttl_seconds
-        if not idle or ttl <= 0.0:
+        now = registry.now()
+        times = [
+            entry.slot.idle_limit - (now - entry.last_used)
+            for entry in registry.warm_entries()
+            if not entry.holds and not entry.slot.pinned
+        ]
+        next_expiry = min(times, default=math.inf)
+        if next_expiry == math.inf:
             return ()
-        timer.advance(max(0.0, ttl - max(idle)))
-        # It expires past the TTL, not at it: by the least that a float can tell, doubled because
-        # the difference to its last use is rounded, too.
+        timer.advance(max(0.0, next_expiry))
+        # An instance expires when its idle time exceeds the TTL. Start with the smallest float
+        # step and double it, because the difference to the last use is rounded as well.
         step = math.ulp(timer.now)
-        events = self._told(registry.evict_expired)
+        events = self._events_of(registry.evict_expired)
         while not events and step < 1.0:
             timer.advance(step)
             step *= 2.0
-            events = self._told(registry.evict_expired)
+            events = self._events_of(registry.evict_expired)
         if not events:
-            raise ValueError("nothing expired: the registry was made with another timer")
+            raise ValueError("nothing expired: the registry uses another timer")
         return events
 
     def collect(self) -> tuple[RemovalEvent, ...]:
         """
-        Collect garbage, and evict the weakly kept instances that nobody holds any more.
+        Run a garbage collection and evict the weakly referenced instances that it destroyed.
 
         Returns:
-            The events, in the order of registration; none where the registry keeps none weakly.
+            The events, in the order of registration; empty without weak references.
 
-        Without it, the next look-up of such a name finds it. O(names), and a full collection.
+        Without this step, such an eviction happens at the next look-up of the name. O(names) plus
+        a full collection.
         """
         gc.collect()
         dead = [
-            slot.name
-            for slot in list(self._registry._slots.values())
-            if slot.kind == _WEAK and self._registry._instance_in(slot) is None
+            entry
+            for slot in list(self._registry.slots.values())
+            if (entry := slot.entry) is not None
+            if entry.state == WEAK and entry.instance is None
         ]
-        return self._evict(dead, RemovalCause.COLLECTED)
+        return self._evict(dead, COLLECTED)
 
-    def _evict(self, names: list[str], cause: RemovalCause) -> tuple[RemovalEvent, ...]:
-        # The public `discard` would name the caller as the cause, and count no eviction.
-        registry = self._registry
-        slots = [registry._slots[name] for name in names]
-        return self._told(lambda: [registry._remove(slot, cause) for slot in slots])
+    def _evictable(self) -> list[Entry]:
+        entries = self._registry.ring(from_oldest=True)
+        return [entry for entry in entries if not entry.holds and not entry.slot.pinned]
 
-    def _told(self, step: Callable[[], object]) -> tuple[RemovalEvent, ...]:
+    def _evict(self, entries: list[Entry], cause: int) -> tuple[RemovalEvent, ...]:
+        # The public `discard` would record another cause and would not count as an eviction.
+        return self._events_of(lambda: [self._registry.evict(entry, cause) for entry in entries])
+
+    def _events_of(self, step: Callable[[], object]) -> tuple[RemovalEvent, ...]:
         events: list[RemovalEvent] = []
         listener = events.append
-        self._registry.add_listener(listener)
+        listeners = removal_listeners(self._registry)
+        listeners.add(listener)
         try:
             step()
         finally:
-            self._registry.remove_listener(listener)
+            listeners.remove(listener)
         return tuple(events)

@@ -1,21 +1,52 @@
 """
-The structural check of a registry: ring and slots agree, and nothing is left of builds.
+The structural check of a registry: ring and slots agree, and the accounts of its entries balance.
 """
 
 from __future__ import annotations
 
+from ..codes import CACHED, HELD, STATE_NAMES, WAITING, WEAK
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ..registry import Registry
+    from ..registry import BaseRegistry
 
-__all__ = ["check_structure"]
-
-_EMPTY, _STRONG, _WEAK = 0, 1, 2  # kinds of slots
+__all__ = ["check_accounts", "check_structure", "eviction_order"]
 
 
-def check_structure(registry: Registry) -> None:
+def eviction_order(registry: BaseRegistry) -> list[str]:
     """
-    Fail if ring, slots and counts of a registry do not agree, or a build of it is under way.
+    Return the class names in the recency ring, the least recently used first.
+
+    Args:
+        registry: The registry.
+
+    Returns:
+        A new list, held and pinned ones included. O(cached).
+    """
+    return [entry.name for entry in registry.ring(from_oldest=True)]
+
+
+def check_accounts(registry: BaseRegistry) -> None:
+    """
+    Fail unless every instance of a registry is in exactly one state.
+
+    Args:
+        registry: The registry; other threads may use it meanwhile.
+
+    Raises:
+        AssertionError: built + adopted is not the sum over the states of entries.
+
+    O(1). A failure is a fault of warmset.
+    """
+    _, _, _, built, adopted, _, _, states, _ = registry.counters()
+    _agree("built + adopted, and the entries in all states", built + adopted, sum(states))
+    names = [name for name, count in zip(STATE_NAMES, states, strict=True) if count < 0]
+    _agree("states with a negative count", names, [])
+
+
+def check_structure(registry: BaseRegistry) -> None:
+    """
+    Fail if ring, slots, counts and accounts of a registry do not agree, or it is still building.
 
     Args:
         registry: A registry that no other thread is using.
@@ -25,29 +56,40 @@ def check_structure(registry: Registry) -> None:
 
     O(names). A failure is a fault of warmset, or a build that is still running.
     """
-    newest_first, oldest_first = registry._ring(), registry._ring(from_oldest=True)
-    _agree("the ring, walked both ways", newest_first, oldest_first[::-1])
-    _agree("names in the ring, each once", sorted(newest_first), sorted(set(newest_first)))
-    slots = dict(registry._slots)
-    kinds = {name: slot.kind for name, slot in slots.items()}
-    strong = {name for name, kind in kinds.items() if kind == _STRONG}
-    _agree("names in the ring and slots with a strong instance", set(newest_first), strong)
-    _agree("the count of cached instances and the ring", registry._cached, len(newest_first))
-    weak = sum(kind == _WEAK for kind in kinds.values())
-    _agree("the count of weak instances and the slots", registry._weak, weak)
-    known = sum(max(0, slots[name].bytes) for name in strong)
-    _agree("the bytes known to be cached and the slots", registry._bytes, known)
-    last_used = [slots[name].last_used for name in newest_first]
-    _agree("the ring and the order of last use", last_used, sorted(last_used, reverse=True))
+    check_accounts(registry)
+    newest_first, oldest_first = registry.ring(), registry.ring(from_oldest=True)
+    names = [entry.name for entry in newest_first]
+    _agree("the ring in both directions", names, [entry.name for entry in oldest_first[::-1]])
+    _agree("names in the ring, each once", sorted(names), sorted(set(names)))
+    slots = dict(registry.slots)
+    entries = {name: slot.entry for name, slot in slots.items() if slot.entry is not None}
+    strong = {name for name, entry in entries.items() if entry.state == CACHED}
+    weak = {name for name, entry in entries.items() if entry.state == WEAK}
+    _agree("names in the ring and slots with a cached entry", set(names), strong)
+    others = set(entries) - strong - weak
+    _agree("entries in a slot that are neither cached nor weak", others, set())
     for name, slot in slots.items():
-        _agree("a slot's name and its place", slot.name, name)
-        if slot.kind == _EMPTY:
-            _agree(f"what the empty slot of {name!r} holds", slot.instance, None)
-            _agree(f"how often the empty slot of {name!r} is held", slot.holds, 0)
-    builder = registry._builder
-    _agree("builds under way", sorted(map(str, builder._flights)), [])
-    _agree("threads that build", len(builder._innermost), 0)
-    _agree("threads that wait for a build", len(builder._waiting), 0)
+        _agree("a slot's name and its key", slot.name, name)
+        if slot.entry is not None:
+            _agree(f"the slot of the entry of {name!r}", slot.entry.slot is slot, True)
+    targets = sum(slot.target is not None for slot in slots.values())
+    _agree("the count of registered names and the slots", registry.registered, targets)
+    dropped = [name for name, slot in slots.items() if not slot.alive]
+    _agree("slots of a name that were dropped", dropped, [])
+    states = registry.counters()[7]
+    _agree("the count of cached instances and the ring", registry.cached, len(names))
+    _agree("the count of cached entries and the ring", states[CACHED], len(names))
+    _agree("the count of weak instances and the slots", registry.weakly_kept, len(weak))
+    _agree("the count of weak entries and the slots", states[WEAK], len(weak))
+    known = sum(max(0, entry.bytes) for entry in newest_first)
+    _agree("the bytes known to be cached and the entries", registry.known_bytes, known)
+    used = [entry.last_used for entry in newest_first]
+    _agree("the ring and the order of last use", used, sorted(used, reverse=True))
+    held = {entry.serial for entry, _, _ in registry.holds() if entry.state == HELD}
+    _agree("removed entries that are held, and their holders", states[HELD], len(held))
+    _agree("entries that wait to be closed", states[WAITING], 0)
+    _agree("builds in progress", sorted(row[0] for row in registry.builder.in_progress()), [])
+    _agree("threads that wait for a build", registry.builder.waiting(), 0)
 
 
 def _agree(what: str, found: object, expected: object) -> None:

@@ -1,5 +1,5 @@
 """
-A clock that is moved by hand.
+A clock that only a test advances.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ __all__ = ["FakeTimer"]
 
 class FakeTimer:
     """
-    Gives monotonic seconds that pass only when a test says so.
+    A monotonic clock in seconds that advances only when a test calls `advance`.
 
     Args:
-        start_seconds: What it shows at first; not 0, so that a time which nobody stamped is seen.
+        start_seconds: The initial time. The default is not 0, so that a missing time stamp shows.
 
     Raises:
-        ValueError: The start is not a finite number.
+        ValueError: The initial time is not a finite number.
 
-    To be given as ``timer=`` to a registry. Safe under threads; reading takes no lock.
+    Pass it as ``timer=`` to a registry. Thread-safe; reading does not acquire a lock.
     """
 
     __slots__ = ("_lock", "_now")
@@ -29,7 +29,7 @@ class FakeTimer:
         if not math.isfinite(start_seconds):
             raise ValueError(f"start_seconds must be a finite number, got {start_seconds!r}")
         self._now = float(start_seconds)
-        # Re-entrant: a signal handler or a finaliser may advance it in the middle of `advance`.
+        # Re-entrant, because a signal handler or finaliser may call `advance` within `advance`.
         self._lock = RLock()
 
     def __call__(self) -> float:
@@ -37,24 +37,24 @@ class FakeTimer:
 
     @property
     def now(self) -> float:
-        """The seconds that it shows."""
+        """The current time in seconds."""
         return self._now
 
     def advance(self, seconds: float) -> float:
         """
-        Let time pass.
+        Advance the clock.
 
         Args:
-            seconds: How much; 0 or more, because the clocks that it stands for never go back.
+            seconds: The step, 0 or more; a monotonic clock never goes back.
 
         Returns:
-            The seconds that it shows then.
+            The new time.
 
         Raises:
-            ValueError: The seconds are negative, or not a finite number.
+            ValueError: The step is negative or not a finite number.
 
-        Safe under threads: each advance counts. Nothing expires by it alone; the next look-up,
-        `evict_expired` or the sweeper finds what has.
+        Thread-safe; no advance is lost. Advancing the clock does not evict; expired instances are
+        evicted by the next look-up, `evict_expired` or the sweeper.
         """
         if not (math.isfinite(seconds) and seconds >= 0.0):
             raise ValueError(f"seconds must be a finite number, 0 or more, got {seconds!r}")

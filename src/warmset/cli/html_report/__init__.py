@@ -1,9 +1,10 @@
 """
-The report as one HTML page that needs nothing but itself: no network, no script, no other file.
+The report as a self-contained HTML page: no network access, no script, no other file.
 
-`matplotlib` draws it, as SVG with real text: such plots follow the page's colours and fonts, print
-well, and are a few tens of kilobytes, where plotly's script alone is some 4 MB. It comes with the
-extra ``report`` and is imported after the runs, so that it is not in what they measure.
+`matplotlib` draws the plots as SVG with real text. They follow the colours and fonts of the page,
+print well, and take a few tens of kilobytes, whereas plotly's script alone takes about 4 MB.
+matplotlib belongs to the ``report`` extra and is imported after the runs, so that the runs do not
+measure it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import TYPE_CHECKING
 from .recorder import Recorder
 
 if TYPE_CHECKING:
-    from ..pipeline import Outcome, RunOptions
     from ..pipeline_file import Pipeline
+    from ..pipeline_run import Outcome
     from ..report import Verdict
+    from ..run_options import RunOptions
 
 __all__ = ["Recorder", "check_target", "missing_packages", "write_report"]
 
@@ -29,27 +31,27 @@ _PACKAGES = ("jinja2", "matplotlib")
 
 def missing_packages() -> list[str]:
     """
-    Find which packages of the extra ``report`` are not installed.
+    Find the packages of the ``report`` extra that are not installed, without importing them.
 
     Returns:
-        Their names; nothing is imported.
+        The names of the packages.
     """
     return [name for name in _PACKAGES if find_spec(name) is None]
 
 
 def check_target(target: Path) -> None:
     """
-    See to it, before the runs, that a report can be written after them.
+    Check before the runs that the report can be written after them.
 
     Args:
         target: The file.
 
     Raises:
-        OSError: It cannot; no file is left behind, and one that was there is as it was.
+        OSError: The file cannot be written. No file is created or changed.
     """
     target = _resolved(target)
-    _beside(target).touch(exist_ok=False)
-    _beside(target).unlink()
+    _temporary_file(target).touch(exist_ok=False)
+    _temporary_file(target).unlink()
 
 
 def write_report(
@@ -62,16 +64,16 @@ def write_report(
     recorder: Recorder,
 ) -> None:
     """
-    Write the report, whole or not at all.
+    Write the report atomically.
 
     Args:
         target: The file.
-        pipeline: What ran.
-        documents: How many documents it ran over.
-        options: How it ran.
-        outcome: What came out.
+        pipeline: The pipeline.
+        documents: The number of documents.
+        options: The options of the runs.
+        outcome: The result of the runs.
         verdict: The verdict.
-        recorder: What was seen meanwhile.
+        recorder: The recorder that was attached during the runs.
 
     Raises:
         OSError: The file cannot be written.
@@ -80,24 +82,24 @@ def write_report(
 
     page = make_page(pipeline, documents, options, outcome, verdict, recorder)
     target = _resolved(target)
-    beside = _beside(target)
+    temporary = _temporary_file(target)
     try:
-        beside.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
         if target.exists():
-            shutil.copymode(target, beside)
-        beside.replace(target)
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _resolved(target: Path) -> Path:
-    # A link stays a link to the file that is written. A device must not be replaced by a file.
+    # A symbolic link is kept and its target is written. A device must not be replaced by a file.
     target = Path(os.path.realpath(target))
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise OSError(None, "it is not a regular file")
     return target
 
 
-def _beside(target: Path) -> Path:
-    # In the same directory, or it could not be put in place in one step.
+def _temporary_file(target: Path) -> Path:
+    # In the same directory, because a rename is atomic only within one file system.
     return target.with_name(f".{target.name}.{os.getpid()}.part")

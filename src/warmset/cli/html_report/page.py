@@ -1,5 +1,5 @@
 """
-The page: words around the plots and tables, every text of the user's escaped.
+Renders the page: the template, the texts around the plots and tables, and escaping.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from warmset.events import RemovalCause
 
 from ..report import headline, version_text
 from .charts import draw_plots
-from .numbers import MOST_CLASS_ROWS, collect_numbers
+from .formatting import cause_name, clean, megabytes, percent, seconds_text
 from .recorder import CAUSES
-from .wording import cause_name, clean, megabytes, percent, seconds_text
+from .report_data import MAX_CLASS_ROWS, collect_report_data
 
 if TYPE_CHECKING:
-    from ..pipeline import Outcome, RunOptions
     from ..pipeline_file import Pipeline
+    from ..pipeline_run import Outcome
     from ..report import Verdict
-    from .numbers import Numbers
+    from ..run_options import RunOptions
     from .recorder import Recorder
+    from .report_data import ReportData
 
 __all__ = ["make_page"]
 
@@ -48,34 +49,34 @@ def make_page(
     recorder: Recorder,
 ) -> str:
     """
-    Make the page.
+    Render the page.
 
     Args:
-        pipeline: What ran.
-        documents: How many documents it ran over.
-        options: How it ran.
-        outcome: What came out.
+        pipeline: The pipeline.
+        documents: The number of documents.
+        options: The options of the runs.
+        outcome: The result of the runs.
         verdict: The verdict.
-        recorder: What was seen meanwhile.
+        recorder: The recorder that was attached during the runs.
 
     Returns:
-        HTML that needs nothing but itself.
+        A self-contained HTML page.
     """
-    numbers = collect_numbers(pipeline, outcome, verdict, recorder)
-    descriptions = _descriptions(pipeline, options, numbers)
+    data = collect_report_data(pipeline, outcome, verdict, recorder)
+    descriptions = _descriptions(pipeline, options, data)
     plots = {
         name: {
-            # Ours, and escaped where it was drawn.
+            # Drawn by this package, and already escaped.
             width: Markup(svg)
             for width, svg in (("wide", plot.wide), ("narrow", plot.narrow))
         }
-        for name, plot in draw_plots(numbers, descriptions).items()
+        for name, plot in draw_plots(data, descriptions).items()
     }
     file = os.path.basename(pipeline.file)
-    how_it_ran = headline(pipeline, documents, options).removeprefix(f"{file}: ")
+    conditions = headline(pipeline, documents, options).removeprefix(f"{file}: ")
     return _environment().get_template("page.html.j2").render(
         title=file,
-        how_it_ran=how_it_ran.replace("\n", "; "),
+        conditions=conditions.replace("\n", "; "),
         verdict={
             "status": verdict.status,
             "word": _WORDS[verdict.status],
@@ -83,11 +84,11 @@ def make_page(
             "bound_bytes": verdict.bound_bytes,
         },
         ended=outcome.ended,
-        runs=numbers.runs,
-        facts=_facts(options, outcome, verdict, numbers),
+        runs=data.runs,
+        facts=_facts(options, outcome, verdict, data),
         failures=outcome.failures,
         failure_summary=_failure_summary(outcome),
-        numbers=numbers,
+        data=data,
         descriptions=descriptions,
         plots=plots,
         settings=_settings(pipeline, options),
@@ -97,7 +98,7 @@ def make_page(
 def _environment() -> Environment:
     environment = Environment(
         autoescape=True,
-        # What is no Markup of ours is text of the user's.
+        # Any text that is not Markup comes from the user.
         finalize=lambda value: clean(value) if type(value) is str else value,
         loader=PackageLoader(__package__, "."),
         lstrip_blocks=True,
@@ -111,17 +112,17 @@ def _environment() -> Environment:
 
 
 def _facts(
-    options: RunOptions, outcome: Outcome, verdict: Verdict, numbers: Numbers
+    options: RunOptions, outcome: Outcome, verdict: Verdict, data: ReportData
 ) -> list[_Fact]:
-    hits = sum(row.hits for row in numbers.run_rows)
-    lookups = hits + sum(row.misses for row in numbers.run_rows)
-    tallies = [row.tally for row in _all_rows(numbers)]
+    hits = sum(row.hits for row in data.run_rows)
+    lookups = hits + sum(row.misses for row in data.run_rows)
+    tallies = [row.tally for row in _all_rows(data)]
     removals = [sum(tally.removals[cause] for tally in tallies) for cause in CAUSES]
     evictions = sum(removals[cause] for cause in CAUSES if cause.evicted)
     growth = verdict.max_growth_bytes
-    failures = f"{outcome.skipped:,} skipped for them" if outcome.skipped else ""
+    failures = f"{outcome.skipped:,} skipped because of them" if outcome.skipped else ""
     return [
-        _Fact("Runs", f"{numbers.runs:,}", f"of {options.runs:,}"),
+        _Fact("Runs", f"{data.runs:,}", f"of {options.runs:,}"),
         _Fact(
             "Largest growth of RSS",
             "-" if growth is None else f"{megabytes(growth, signed=True)} MB",
@@ -131,7 +132,7 @@ def _facts(
         _Fact(
             "Builds",
             f"{sum(tally.builds for tally in tallies):,}",
-            f"{seconds_text(sum(tally.build_seconds for tally in tallies))} in all",
+            f"{seconds_text(sum(tally.build_seconds for tally in tallies))} in total",
         ),
         _Fact("Evictions", f"{evictions:,}", f"of {sum(removals):,} removals"),
         _Fact("Failed calls", f"{outcome.failed:,}", failures or f"of {outcome.calls:,}"),
@@ -141,102 +142,109 @@ def _facts(
 def _failure_summary(outcome: Outcome) -> str:
     text = f"{outcome.failed:,} of {outcome.calls:,} calls failed"
     if outcome.skipped:
-        text += f", and {outcome.skipped:,} steps were skipped for them"
+        text += f", and {outcome.skipped:,} steps were skipped because of them"
     if outcome.failed > len(outcome.failures):
         text += f"; the first {len(outcome.failures)} are listed"
     return f"{text}."
 
 
-# -- what is to be seen, in words ----------------------------------------------------------------
+# -- descriptions of the plots --------------------------------------------------------------------
 
 
 def _descriptions(
-    pipeline: Pipeline, options: RunOptions, numbers: Numbers
+    pipeline: Pipeline, options: RunOptions, data: ReportData
 ) -> dict[str, tuple[str, str]]:
     return {
-        "rss": ("Resident memory over runs", _rss_text(options, numbers)),
-        "hits": ("Hit rate of each run", _hits_text(numbers)),
-        "removals": ("Removals by cause", _removals_text(numbers)),
-        "builds": ("Build time of each class", _builds_text(numbers)),
-        "timeline": ("What was warm when", _timeline_text(pipeline, options, numbers)),
+        "rss": ("Resident memory over runs", _rss_text(options, data)),
+        "hits": ("Hit rate of each run", _hits_text(data)),
+        "removals": ("Removals by cause", _removals_text(data)),
+        "builds": ("Build time of each class", _builds_text(data)),
+        "timeline": ("Warm instances over time", _timeline_text(pipeline, options, data)),
     }
 
 
-def _rss_text(options: RunOptions, numbers: Numbers) -> str:
-    if not numbers.run_rows:
+def _rss_text(options: RunOptions, data: ReportData) -> str:
+    if not data.run_rows:
         return ""
-    sizes = [row.rss_bytes for row in numbers.run_rows]
+    sizes = [row.rss_bytes for row in data.run_rows]
     text = (
         f"RSS after each run was between {megabytes(min(sizes))} and {megabytes(max(sizes))} MB."
-        f" The bound is {megabytes(numbers.first_rss_bytes + numbers.bound_growth_bytes)} MB, which"
-        f" is that of run 1 plus {megabytes(numbers.bound_growth_bytes)} MB."
+        f" The bound is {megabytes(data.first_rss_bytes + data.bound_growth_bytes)} MB: the"
+        f" RSS after run 1 plus {megabytes(data.bound_growth_bytes)} MB."
     )
     if not options.clear:
         text += " The cache was not cleared between runs."
     return text
 
 
-def _hits_text(numbers: Numbers) -> str:
-    rates = [row.hit_rate for row in numbers.run_rows if row.hit_rate is not None]
+def _hits_text(data: ReportData) -> str:
+    rates = [row.hit_rate for row in data.run_rows if row.hit_rate is not None]
     if not rates:
-        return "Nothing was looked up."
+        return "There were no look-ups."
     if percent(min(rates)) == percent(max(rates)):
-        return f"Hits by look-ups: {percent(min(rates))} throughout."
-    return f"Hits by look-ups: from {percent(min(rates))} to {percent(max(rates))}."
+        return f"Hits divided by look-ups: {percent(min(rates))} in every run."
+    return f"Hits divided by look-ups: from {percent(min(rates))} to {percent(max(rates))}."
 
 
-def _removals_text(numbers: Numbers) -> str:
-    if not numbers.causes:
-        return "Nothing was removed."
-    rows = [row.removals for row in numbers.run_rows]
-    rows += [numbers.unfinished_removals] if numbers.unfinished_removals else []
-    counts = [
-        f"{cause_name(cause)} {sum(row[cause] for row in rows):,}" for cause in numbers.causes
-    ]
-    return f"Why instances left, in each run and the clearing after it: {', '.join(counts)}." + (
-        " Shutdown is the end of the last run." if RemovalCause.SHUTDOWN in numbers.causes else ""
+def _removals_text(data: ReportData) -> str:
+    if not data.causes:
+        return "There were no removals."
+    rows = [row.removals for row in data.run_rows]
+    rows += [data.unfinished_removals] if data.unfinished_removals else []
+    counts = [f"{cause_name(cause)} {sum(row[cause] for row in rows):,}" for cause in data.causes]
+    return f"Removals in each run and when the cache was cleared after it: {', '.join(counts)}." + (
+        " Shutdown: the registry was closed after the last run."
+        if RemovalCause.SHUTDOWN in data.causes
+        else ""
     )
 
 
-def _builds_text(numbers: Numbers) -> str:
-    rows = [row for row in numbers.class_rows if row.tally.builds]
+def _builds_text(data: ReportData) -> str:
+    rows = [row for row in data.class_rows if row.tally.builds]
     if not rows:
-        return "Nothing was built."
+        return "There were no builds."
     text = (
-        "The mean of each class's builds, and a line to the longest, ordered by the sum of all; the"
-        " building of what a class asks the registry for is in its time, too."
+        "The mean build time of each class, with a line to the longest build, sorted by total build"
+        " time. Builds that a class requests from the registry are included in its own time."
     )
-    if numbers.others is not None:
+    if data.others is not None:
         text += (
-            f" The {MOST_CLASS_ROWS} classes that took longest have a row; the other"
-            f" {numbers.other_classes:,} have one together."
+            f" The {MAX_CLASS_ROWS} classes with the longest total build time have a row each; the"
+            f" other {data.other_classes:,} share one."
         )
     return text
 
 
-def _timeline_text(pipeline: Pipeline, options: RunOptions, numbers: Numbers) -> str:
-    if not numbers.timeline:
-        return "Nothing was warm at any time."
-    text = "A bar from the end of a build to the instance's removal; thin lines where runs begin."
-    if numbers.others is not None:
-        text += f" Only the {len(numbers.class_rows)} classes that took longest to build are shown."
+def _timeline_text(pipeline: Pipeline, options: RunOptions, data: ReportData) -> str:
+    if not data.timeline:
+        return "No instance was warm at any time."
+    text = (
+        "Each bar is an instance, from the end of its build to its removal; thin lines mark the"
+        " beginning of runs."
+    )
+    if data.others is not None:
+        text += (
+            f" Only the {len(data.class_rows)} classes with the longest total build time are shown."
+        )
     if options.per_run:
-        text += " All instances of one class share a row, whichever run they were registered for."
+        text += (
+            " All instances of one class share a row, regardless of the run that they belong to."
+        )
     if pipeline.settings.enable_weakref:
         text += (
-            " Instances are kept weakly: that one was collected is seen at the next look-up of its"
-            " name, which ends its bar."
+            " Instances are kept by weak reference: the bar of a collected instance ends at the"
+            " next look-up of its name."
         )
-    if numbers.span_gap_seconds:
+    if data.span_gap_seconds:
         text += (
-            f" Gaps of up to {seconds_text(numbers.span_gap_seconds)} between bars are not shown,"
+            f" Gaps of up to {seconds_text(data.span_gap_seconds)} between bars are not shown,"
             " to keep the page small."
         )
     return text
 
 
-def _all_rows(numbers: Numbers) -> list[Any]:
-    return [*numbers.class_rows, *([numbers.others] if numbers.others else [])]
+def _all_rows(data: ReportData) -> list[Any]:
+    return [*data.class_rows, *([data.others] if data.others else [])]
 
 
 def _settings(pipeline: Pipeline, options: RunOptions) -> list[tuple[str, str]]:

@@ -1,8 +1,9 @@
 """
-Notes what left the registry during a run, in memory that does not grow with it.
+Records the removals of the registry during the runs, in memory of a fixed size.
 
-What the report draws must not show up in what it draws: all numbers lie in arrays, the largest of
-which is made before run 1 and kept at its size by joining spans that are close together.
+The recorder must not contribute to the growth that the report shows. All numbers are in arrays. The
+largest array is allocated before run 1 and never grows, because spans that are close together are
+joined.
 """
 
 from __future__ import annotations
@@ -23,13 +24,11 @@ __all__ = ["CAUSES", "ClassTally", "Recorder", "Span", "join_spans"]
 
 CAUSES = tuple(RemovalCause)
 _SPANS_KEPT = 20_000
-# What revives shows the time of its first build again, up to the resolution of the clocks.
-_SAME_BUILD_SECONDS = 0.05
 
 
 class Span(NamedTuple):
     """
-    A time during which instances of a class were warm, in seconds since the first run began.
+    A period during which an instance of a class was warm, in seconds since the first run began.
     """
 
     class_index: int
@@ -39,9 +38,9 @@ class Span(NamedTuple):
 
 class ClassTally(NamedTuple):
     """
-    What was seen of one class.
+    The counts and times of one class.
 
-    `warm_seconds` is the sum over its instances; `removals` has a number for each of `CAUSES`.
+    `warm_seconds` is the sum over its instances; `removals` has a count for each of `CAUSES`.
     """
 
     builds: int
@@ -54,17 +53,17 @@ class ClassTally(NamedTuple):
 
 class Recorder:
     """
-    Listens to the registry of a run.
+    Records the removal events of a registry.
 
     Args:
-        class_names: The names in the pipeline file.
-        per_run: Whether the registry's names have the number of the run behind them; they count as
-            one class.
-        timer: Gives monotonic seconds.
-        spans_kept: How many spans are kept before those that are close together are joined.
+        class_names: The class names in the pipeline file.
+        per_run: Whether the class names in the registry end with the number of the run; all of them
+            count as one class.
+        timer: Returns monotonic seconds.
+        spans_kept: The number of spans from which on spans that are close together are joined.
 
-    A build is known from the removal of what it built, which `close` guarantees for every instance
-    that was cached; so numbers are complete once the registry is closed.
+    Builds are derived from removal events. Closing the registry removes every cached instance, so
+    the counts are complete once the registry is closed.
     """
 
     def __init__(
@@ -85,38 +84,36 @@ class Recorder:
         self._longest = array("d", bytes(8 * count))
         self._warm = array("d", bytes(8 * count))
         self._class_removals = array("q", bytes(8 * count * len(CAUSES)))
-        # One run: when it began, and how many left by each cause, clearing after it included.
+        # For each run: its start, and its removals by cause, including those of the final clearing.
         self._begun = array("d")
         self._run_removals = array("q")
-        # No fewer than two for each class, or joining could not make room.
+        # At least two for each class, because joining cannot reduce the spans to fewer.
         self._capacity = max(spans_kept, 2 * count)
         self._span_class = array("q", bytes(8 * self._capacity))
         self._span_begin = array("d", bytes(8 * self._capacity))
         self._span_end = array("d", bytes(8 * self._capacity))
         self._spans = 0
-        # The longest gap that was closed by joining.
+        # The longest gap between two spans that were joined.
         self._joined_seconds = 0.0
         self._ended = 0.0
-        # Instances that left while they were held, and may come back: when they were built.
-        self._held: dict[str, float] = {}
 
     # -- during the runs -------------------------------------------------------------------------
 
     def watch(self, registry: MethodRegistry) -> None:
         """
-        Listen to a registry, until it is closed.
+        Record the removals of a registry until it is closed.
 
         Args:
-            registry: The registry; it tells of one removal at a time.
+            registry: The registry. It calls its listeners for one removal at a time.
         """
         registry.add_listener(self._removed)
 
     def on_run(self, number: int) -> None:
         """
-        Note that a run begins.
+        Record the start of a run.
 
         Args:
-            number: Its number; they come in order.
+            number: The number of the run; runs begin in order.
         """
         self._begun.append(self._timer())
         self._run_removals.extend(bytes(len(CAUSES)))
@@ -130,24 +127,20 @@ class Recorder:
         begin = now - event.age_seconds
         self._ended = now
         self._class_removals[at * len(CAUSES) + event.cause] += 1
-        self._run_removals[event.cause - len(CAUSES)] += 1  # counted from the end: of this run
-        known = self._held.pop(name, None)
-        if event.held:
-            self._held[name] = begin
-        if known is None or abs(known - begin) > _SAME_BUILD_SECONDS:
-            self._builds[at] += 1
-            self._build_seconds[at] += event.build_seconds
-            self._longest[at] = max(self._longest[at], event.build_seconds)
-            self._uses[at] += event.uses
-            self._warm[at] += event.age_seconds
+        self._run_removals[event.cause - len(CAUSES)] += 1  # negative index: the last run
+        self._builds[at] += 1
+        self._build_seconds[at] += event.build_seconds
+        self._longest[at] = max(self._longest[at], event.build_seconds)
+        self._uses[at] += event.uses
+        self._warm[at] += event.age_seconds
         if self._spans == self._capacity:
-            self._make_room()
+            self._join_spans()
         self._span_class[self._spans] = at
         self._span_begin[self._spans] = begin
         self._span_end[self._spans] = now
         self._spans += 1
 
-    def _make_room(self) -> None:
+    def _join_spans(self) -> None:
         joined, self._joined_seconds = join_spans(
             self._raw_spans(0.0), self._capacity // 2, self._joined_seconds
         )
@@ -155,32 +148,33 @@ class Recorder:
             self._span_class[at], self._span_begin[at], self._span_end[at] = span
         self._spans = len(joined)
 
-    # -- after them ------------------------------------------------------------------------------
+    # -- after the runs --------------------------------------------------------------------------
 
     def run_begins(self) -> list[float]:
         """
-        Tell when each run began.
+        Return when each run began.
 
         Returns:
-            Seconds since the first one did.
+            Seconds since the first run began, for each run.
         """
         return [begun - self._begun[0] for begun in self._begun]
 
     def seconds(self) -> float:
         """
-        Tell how long it was from the beginning of run 1 to the last removal.
+        Return the time from the beginning of run 1 to the last removal.
 
         Returns:
-            Seconds; 0.0 where nothing was removed.
+            Seconds; 0.0 if there was no removal.
         """
         return max(0.0, self._ended - self._begun[0]) if self._begun else 0.0
 
     def removals_by_run(self) -> list[tuple[int, ...]]:
         """
-        Count what left in each run that began, and in the clearing after it.
+        Return the removals in each run, including those when the cache was cleared after it.
 
         Returns:
-            A number for each of `CAUSES`, for each run; what the end of all closed is in the last.
+            For each run, a count for each of `CAUSES`; closing the registry belongs to the
+            last run.
         """
         width = len(CAUSES)
         counts = self._run_removals
@@ -188,10 +182,10 @@ class Recorder:
 
     def class_tallies(self) -> list[ClassTally]:
         """
-        Sum up each class.
+        Return the counts and times of each class.
 
         Returns:
-            One for each class name, in the order in which they were given.
+            A tally for each class name, in the order given to the constructor.
         """
         width = len(CAUSES)
         return [
@@ -208,15 +202,15 @@ class Recorder:
 
     def spans(self, most: int, *, only: Container[int]) -> tuple[list[Span], float]:
         """
-        Tell which class was warm when.
+        Return the periods during which classes were warm.
 
         Args:
-            most: How many spans at most, if that is no fewer than there are classes.
-            only: The indices of the classes that are asked for.
+            most: The most spans to return; must not be smaller than the number of classes.
+            only: The indices of the requested classes.
 
         Returns:
-            Spans by class and time that do not overlap, and the longest gap in seconds that was
-            closed to have no more of them.
+            Spans that do not overlap, sorted by class and time, and the longest gap in seconds
+            between two spans that were joined to stay within the limit.
         """
         if not self._spans:
             return [], 0.0
@@ -236,12 +230,12 @@ def join_spans(spans: list[Span], most: int, closed_gap: float) -> tuple[list[Sp
     Join the spans of one class that overlap, and then those that are close together.
 
     Args:
-        spans: In any order.
-        most: How many may be left, if that is no fewer than there are classes.
-        closed_gap: The longest gap in seconds that was closed before.
+        spans: The spans in any order.
+        most: The most spans to return; must not be smaller than the number of classes.
+        closed_gap: The longest gap in seconds that earlier calls have closed.
 
     Returns:
-        The spans by class and time, and the longest gap in seconds that has been closed.
+        The spans sorted by class and time, and the longest gap in seconds that has been closed.
     """
     joined = _join(sorted(spans), 0.0)
     if len(joined) <= most:

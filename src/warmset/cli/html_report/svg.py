@@ -1,8 +1,8 @@
 """
-Figures of matplotlib as SVG that lives inside a page: its colours, its font, its headings.
+Converts figures of matplotlib to SVG elements that use the colours and the font of the page.
 
-A figure is drawn in stand-in colours, which become variables of the page's style sheet, so that one
-drawing serves light, dark and print.
+A figure is drawn in placeholder colours, which are replaced by variables of the page's style sheet,
+so that one drawing works in light and dark mode and in print.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["COLOURS", "embedded_svg"]
 
 _ROLES = ("ink", "muted", "grid", "paper", "rss", "peak", "bound", "hits", "build", "warm")
 _CAUSES = tuple(f"cause-{at}" for at in range(10))
-# What a colour is for -> its stand-in; no other colour may be drawn.
+# Role of a colour -> its placeholder; figures must not use other colours.
 COLOURS = {role: f"#0101{at:02x}" for at, role in enumerate(_ROLES + _CAUSES, 1)}
-_VARIABLES = {stand_in: f"var(--{role})" for role, stand_in in COLOURS.items()}
+_VARIABLES = {placeholder: f"var(--{role})" for role, placeholder in COLOURS.items()}
 
-_STAND_IN = re.compile("|".join(_VARIABLES))
+_PLACEHOLDER = re.compile("|".join(_VARIABLES))
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{2,}")
 _FONT = re.compile(r"font:[^;]*?([\d.]+px)[^;]*")
 _FAMILY = re.compile(r"font-family:[^;]*;?\s*")
@@ -32,22 +32,23 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 def embedded_svg(figure: Figure, plot: str, width: str, title: str, description: str) -> str:
     """
-    Give a figure as an ``<svg>`` element.
+    Convert a figure to an ``<svg>`` element.
 
     Args:
         figure: The figure, drawn in `COLOURS`.
-        plot: What it shows; goes before the ids in it.
-        width: Likewise, and is its class: the two together are unique in the page.
-        title: Its accessible name.
-        description: What is to be seen, in words.
+        plot: The name of the plot. Together with `width`, it is the prefix of all ids in the
+            element, and must be unique in the page.
+        width: "wide" or "narrow"; also the class of the element.
+        title: The accessible name.
+        description: The accessible description.
 
     Returns:
-        The element, without declarations, styles of its own, or a reference to anything outside it.
+        The element, without declarations, style sheets, or references to anything outside it.
     """
     name = f"{plot}-{width}"
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    # Its own entities and declarations only: it is matplotlib that wrote it.
+    # The input is trusted, because matplotlib wrote it.
     root = ElementTree.fromstring(buffer.getvalue())
     for parent in list(root.iter()):
         for child in list(parent):
@@ -99,9 +100,9 @@ def _attribute(key: str, value: str, name: str, referenced: set[str]) -> tuple[s
         return key, value.replace("url(#", f"url(#{name}-")
     if key == "style":
         value = _FAMILY.sub("", _FONT.sub(r"font-size: \1", value))
-        return key, _STAND_IN.sub(lambda match: _VARIABLES[match[0]], value)
+        return key, _PLACEHOLDER.sub(lambda match: _VARIABLES[match[0]], value)
     if key == "transform" and value.startswith("rotate(-0 "):
         return key, ""
-    # A hundredth of a pixel is not to be seen.
+    # Hundredths of a pixel are not visible.
     value = _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.1f}", value)
     return key, " ".join(value.split())

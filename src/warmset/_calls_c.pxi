@@ -1,0 +1,910 @@
+# The compiled calls: leases, handles, and `execute`. Twin of `_calls_py`.
+#
+# Each looks an instance up and holds it in one step, runs a method, and releases the hold.
+
+
+# -- leases --------------------------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc_clear  # a weak-reference callback may meet it amid a collection: it stays whole
+cdef class Lease:
+    """
+    Holds an instance for the time of a ``with`` block; made by `RegistryCore.use`.
+
+    It may be entered again after its exit, but not while it is held. A lease that is dropped
+    while it is held releases its instance.
+    """
+
+    cdef RegistryCore _core
+    cdef readonly str class_name
+    cdef readonly object instance
+    cdef Entry _entry
+    cdef Hold* _hold
+    cdef int _state
+
+    def __cinit__(self, RegistryCore core not None, class_name):
+        self._core = core
+        self.class_name = class_name
+
+    @property
+    def entry(self):
+        """The entry that is held; None while there is none."""
+        return self._entry
+
+    def __enter__(self):
+        cdef RegistryCore core = self._core
+        cdef PyObject* held = NULL
+        cdef PyObject* instance
+        cdef double now
+        # From here on nobody else can enter it, however long a build takes.
+        if not warmset_swap_state(&self._state, FREE, ENTERING):
+            raise RuntimeError(f"this lease already holds {self.class_name!r}")
+        try:
+            now = _now(core)
+            instance = _get_held(core, self.class_name, now, &held)
+            if instance != NULL:
+                self.instance = _owned(instance)
+                self._entry = _owned(held)
+            else:
+                self.instance, self._entry = core.build(self.class_name)
+        except BaseException:
+            self._state = FREE
+            raise
+        _entered(self, now)
+        return self.instance
+
+    def enter_warm(self, *, bint count=True):
+        """Hold the instance if it is warm, and tell whether it is; else, at most, count a miss."""
+        cdef RegistryCore core = self._core
+        cdef double now = _now(core)
+        cdef PyObject* held = NULL
+        cdef PyObject* instance
+        cdef Slot slot = _item(<PyObject*>core._slots, <PyObject*>self.class_name)
+        if slot is None:
+            warmset_add_number(&core.misses, count)
+            return False
+        instance = _warm(core, slot, now, &held, count)
+        if instance == NULL:
+            return False
+        self.instance = _owned(instance)
+        self._entry = _owned(held)
+        _entered(self, now)
+        return True
+
+    def enter_built(self):
+        """Go on after a miss: hold what this thread, or another one, builds."""
+        self.instance, self._entry = self._core.build(self.class_name)
+        _entered(self, _now(self._core))
+
+    def again(self):
+        """Return another lease on the same instance; it is no look-up."""
+        cdef Lease lease = Lease(self._core, self.class_name)
+        if self._entry is not None and self._core.hold(self._entry):
+            lease._entry = self._entry
+        lease.instance = self.instance
+        _entered(lease, self._hold.since if self._hold != NULL else 0.0)
+        return lease
+
+    def share(self):
+        """Note that somebody else has the instance, too, without a lease."""
+        if self._entry is not None:
+            warmset_store_byte(&self._entry._shared, True)
+
+    def __dealloc__(self):
+        if self._hold != NULL:
+            warmset_return_hold(self._hold)
+
+    def __exit__(self, *exception):
+        _end(self)
+
+    def __del__(self):
+        _end(self)
+
+    def __reduce__(self):
+        raise TypeError("a lease holds an instance of this process: it cannot be pickled or copied")
+
+    def __repr__(self):
+        state = "held" if self._state == ENTERED else "not held"
+        return f"<warmset lease of {self.class_name!r}, {state}>"
+
+
+cdef int _entered(Lease lease, double since) except -1:
+    """Record the hold that a lease has by now."""
+    # A lease may be released by another thread than the one that entered it.
+    warmset_share_reference(<PyObject*>lease.instance)
+    lease._state = ENTERED
+    if lease._entry is not None:
+        lease._hold = warmset_take_hold(
+            lease._core._table, <PyObject*>lease._entry, PyThread_get_thread_ident(), since
+        )
+        if lease._hold == NULL:
+            _end(lease)
+            raise MemoryError
+    return 0
+
+
+cdef int _end(Lease lease) except -1:
+    """Release what a lease holds, if it holds anything."""
+    cdef Entry entry
+    cdef Hold* hold
+    if warmset_swap_state(&lease._state, ENTERED, FREE):
+        entry, hold = lease._entry, lease._hold
+        lease._hold = NULL
+        if hold != NULL:
+            warmset_return_hold(hold)
+        lease.instance = lease._entry = None
+        if entry is not None:
+            _release(lease._core, entry)
+    return 0
+
+
+cdef Lease _adopt(RegistryCore core, object class_name, Entry entry, Hold* hold):
+    """A lease that takes over the hold of a call."""
+    cdef Lease lease = Lease(core, class_name)
+    lease._entry = entry
+    lease._hold = hold
+    lease._state = ENTERED
+    return lease
+
+
+# -- handles -------------------------------------------------------------------------------------
+
+@cython.final
+@cython.no_gc_clear
+cdef class Handle:
+    """
+    Calls one method of one class's instance, building it when it is not warm.
+
+    Made by `RegistryCore.bind`. Each call looks the instance up and holds it until the method
+    returns, or until the generator or coroutine that it returned has ended; the arguments go to the
+    method as they are. A handle is pickled by its names, with its registry.
+    """
+
+    cdef void* _vectorcall
+    cdef RegistryCore _core
+    cdef Slot _slot  # of the name; valid while it is alive
+    cdef readonly str class_name
+    cdef readonly str method_name
+
+    def __cinit__(self, RegistryCore core not None, class_name, method_name):
+        self._vectorcall = <void*>_call_handle
+        self._core = core
+        self.class_name = class_name
+        self.method_name = method_name
+
+    def __call__(self, /, *args, **kwargs):
+        return PyVectorcall_Call(self, args, kwargs)
+
+    def __reduce__(self):
+        from operator import methodcaller
+
+        return methodcaller("bind", self.class_name, self.method_name), (self._core,)
+
+    def __repr__(self):
+        return f"<warmset handle of {self.class_name}.{self.method_name}>"
+
+
+cdef object _call_handle(PyObject* self, PyObject* const* args, size_t nargsf, PyObject* kwnames):
+    # The caller holds the handle, and the handle its core: neither is counted, here or below.
+    cdef PyObject* core = <PyObject*>(<Handle>self)._core
+    return _call_with(<Handle>self, <RegistryCore>core, args, nargsf, kwnames)
+
+
+cdef inline object _call_with(
+    Handle handle, RegistryCore core, PyObject* const* args, size_t nargsf, PyObject* kwnames
+):
+    cdef Entry entry = None
+    cdef PyObject* instance
+    cdef PyObject* held = NULL
+    cdef PyObject* result
+    cdef Hold* hold = NULL
+    cdef double now
+    if _is_unresolved(handle, core):
+        injected = _resolve_handle(handle, core)
+        if injected is not None:
+            method = (<Injected>injected).method
+            result = _call(<PyObject*>method, args, nargsf, kwnames)
+            if result == NULL:
+                _propagate()
+            return _owned(result)
+    now = _now(core)
+    instance = _look_up_by_handle(handle, core, now, &held)
+    if instance != NULL:
+        warm = _owned(instance)
+        entry = _owned(held)
+    else:
+        warm, entry = core.build(handle.class_name)
+    try:
+        hold = _record(core, entry, now)
+        result = _call_method(
+            <PyObject*>warm,
+            handle.class_name,
+            handle.method_name,
+            args,
+            nargsf,
+            kwnames,
+        )
+        if not _needs_instance(result):
+            return _owned(result)
+        outcome = _owned(result)
+        lease = _adopt(core, handle.class_name, entry, hold)
+        hold = NULL
+        entry = None
+        return core.hold_while_running(lease, outcome)
+    finally:
+        if hold != NULL:
+            warmset_return_hold(hold)
+        warm = None  # at the last release, other references to it are counted
+        if entry is not None:
+            _release(core, entry)
+
+
+cdef inline bint _needs_instance(PyObject* result) noexcept:
+    """Whether the result of a method still needs its instance."""
+    return PyGen_CheckExact(result) or PyCoro_CheckExact(result) or PyAsyncGen_CheckExact(result)
+
+
+cdef inline bint _is_unresolved(Handle handle, RegistryCore core):
+    """Whether a handle has to look at its names before it looks at its slot."""
+    cdef PyObject* slot = <PyObject*>handle._slot
+    if FREE_THREADED:
+        # Another thread may replace its slot: only a reader may look into that.
+        return slot == <PyObject*>None or len(core._injected) > 0
+    return slot == <PyObject*>None or (<Slot>slot).injected or not (<Slot>slot)._alive
+
+
+cdef object _resolve_handle(Handle handle, RegistryCore core):
+    """The method that was injected under the names of a handle, if any; its slot is remembered."""
+    cdef Slot slot
+    injected = _find_injected(core, handle.class_name, handle.method_name)
+    slot = _item(<PyObject*>core._slots, <PyObject*>handle.class_name)
+    with cython.critical_section(handle):
+        if slot is not handle._slot:
+            before = handle._slot  # dropped when no reader has it any more
+            handle._slot = slot
+            if FREE_THREADED:
+                warmset_wait(core._table)
+            del before
+    return injected
+
+
+cdef inline PyObject* _look_up_by_handle(
+    Handle handle, RegistryCore core, double now, PyObject** held
+) except? NULL:
+    """As `_get_held`, by the slot that a handle remembers, while it is the one of its name."""
+    cdef PyObject* slot
+    cdef PyObject* instance = NULL
+    cdef Stripe* stripe
+    if FREE_THREADED:
+        stripe = warmset_enter(core._table)
+        if stripe != NULL:
+            slot = <PyObject*>handle._slot
+            warmset_fence_after_load()
+            if slot != <PyObject*>None and (<Slot>slot)._alive:
+                instance = _read(core, stripe, <Slot>slot, now, held, True)
+            warmset_leave(stripe)
+            if instance != NULL:
+                return instance
+        _resolve_handle(handle, core)
+        return _get_held(core, handle.class_name, now, held)
+    slot = <PyObject*>handle._slot
+    if slot == <PyObject*>None:
+        return _get_held(core, handle.class_name, now, held)
+    return _warm(core, <Slot>slot, now, held, True)
+
+
+cdef inline PyObject* _call(
+    PyObject* callable, PyObject* const* args, size_t nargsf, PyObject* kwnames
+) noexcept:
+    """
+    Call foreign code; on an error NULL, with the error set.
+
+    A chain of calls that are all in C ends in a RecursionError.
+    """
+    cdef PyObject* result
+    if PyFunction_Check(callable):  # it counts its own frames
+        return PyObject_Vectorcall(callable, args, nargsf, kwnames)
+    if Py_EnterRecursiveCall(b" in a call of warmset"):
+        return NULL
+    result = PyObject_Vectorcall(callable, args, nargsf, kwnames)
+    Py_LeaveRecursiveCall()
+    return result
+
+
+cdef inline PyObject* _method_of(
+    object instance, object class_name, object method_name, bint* bound
+) except NULL:
+    """
+    A new reference to the method of a name.
+
+    It is bound; or else it is the plain function of the type, to be called with the instance before
+    the arguments, and no object was made to bind the two.
+    """
+    cdef PyObject* method = NULL
+    bound[0] = not _PyObject_GetMethod(
+        <PyObject*>instance, <PyObject*>method_name, &method
+    )
+    if method == NULL or not PyCallable_Check(method):
+        _not_found(instance, class_name, method_name, method)
+    return method
+
+
+cdef PyObject* _call_method(
+    PyObject* instance,
+    object class_name,
+    object method_name,
+    PyObject* const* args,
+    size_t nargsf,
+    PyObject* kwnames,
+) except NULL:
+    """Call the method of a name, with the instance before the arguments where it is not bound."""
+    cdef PyObject* small[STACK + 1]
+    cdef PyObject** stack
+    cdef PyObject* saved
+    cdef PyObject* method
+    cdef PyObject* result
+    cdef bint bound = False
+    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
+    cdef Py_ssize_t total = count, i
+    method = _method_of(<object>instance, class_name, method_name, &bound)
+    if bound:
+        result = _call(method, args, nargsf, kwnames)
+    elif nargsf & PY_VECTORCALL_ARGUMENTS_OFFSET:
+        # The caller lends the place before its arguments.
+        stack = <PyObject**>args - 1
+        saved = stack[0]
+        stack[0] = instance
+        result = _call(method, stack, <size_t>(count + 1), kwnames)
+        stack[0] = saved
+    else:
+        if kwnames != NULL:
+            total += PyTuple_GET_SIZE(kwnames)
+        stack = small
+        if total > STACK:
+            stack = <PyObject**>PyMem_Malloc((total + 1) * sizeof(PyObject*))
+        if stack == NULL:
+            result = PyErr_NoMemory()
+        else:
+            stack[0] = instance
+            for i in range(total):
+                stack[i + 1] = args[i]
+            result = _call(method, stack, <size_t>(count + 1), kwnames)
+            if stack != small:
+                PyMem_Free(stack)
+    _decref(method)
+    if result == NULL:
+        _propagate()
+    return result
+
+
+# -- execute -------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Parameter:
+    """One parameter of a route: whether it must be given, and which exact types are known good."""
+
+    cdef bint required
+    cdef tuple types
+
+    def __cinit__(self, bint required, types):
+        self.required = required
+        self.types = types
+
+
+@cython.final
+cdef class Route:
+    """
+    The part of a payload's check that needs no call into Python.
+
+    It only ever accepts; what it cannot decide goes to the plan, which decides and explains.
+    """
+
+    cdef object name  # of the method
+    cdef object token
+    cdef str label  # of a builtin method, whose type alone does not tell it
+    cdef object plan
+    cdef dict parameters
+    cdef Py_ssize_t required
+    # The names of a payload that fitted, and their parameters: the next one with the same names, by
+    # identity (those in a caller's code are interned), needs no look-up of them.
+    cdef tuple seen
+    cdef list positions
+    cdef unsigned int unseen  # payloads with other names since
+
+    def __cinit__(self, token, plan):
+        self.token = token
+        self.plan = plan
+        self.parameters = None
+        if plan.direct is not None:
+            self.parameters = {
+                name: Parameter(required, types) for name, required, types in plan.direct
+            }
+            self.required = sum([required for _, required, _ in plan.direct])
+
+
+@cython.no_gc_clear
+cdef class ExecutorCore:
+    """
+    The part of an executor that a call on a warm instance runs through.
+
+    Args:
+        registry: The registry that provides the instances.
+    """
+
+    cdef readonly RegistryCore _registry
+    cdef object _replaced  # registries before
+    cdef Table* _table  # of what the threads have routed
+    cdef long long routes
+    cdef readonly long long _refusals
+    cdef readonly long long _drops_prevented
+
+    def __cinit__(self, *args, **kwargs):
+        if FREE_THREADED:
+            self._table = warmset_new_table()
+            if self._table == NULL:
+                raise MemoryError
+
+    def __init__(self, RegistryCore registry not None):
+        # A call borrows the registry: one that is replaced lives as long as the executor.
+        self._replaced = self._registry, self._replaced
+        self._registry = registry
+
+    def __dealloc__(self):
+        if FREE_THREADED:
+            warmset_drop_table(self._table)
+
+    @property
+    def _routes(self):
+        return self.routes + (warmset_hits(self._table) if FREE_THREADED else 0)
+
+    def prepare(self, source, class_name, method_name, payload):
+        """Do what `execute` does up to the call: find the method, and route its arguments."""
+        cdef Route route
+        cdef Lease lease
+        cdef PyObject* found
+        if type(source) is Injected:
+            method = (<Injected>source).method
+            route = _route_of_injected(self, <Injected>source)
+        else:
+            lease = source
+            found = PyObject_GetAttr(<PyObject*>lease.instance, <PyObject*>method_name)
+            if found == NULL or not PyCallable_Check(found):
+                _not_found(lease.instance, class_name, method_name, found)
+            method = _owned(found)
+            route = _route_of(self, lease._entry, lease.instance, method_name, method)
+        _count_route(self)
+        args, keywords = self._route(route.plan, class_name, method_name, payload)
+        return method, args, keywords
+
+    # -- what the executor overrides -------------------------------------------------------------
+
+    def _compile(self, method):
+        """Return the plan by which the arguments of a method are routed."""
+        raise NotImplementedError
+
+    def _route(self, plan, class_name, method_name, arguments):
+        """Return positional and keyword arguments for a payload."""
+        raise NotImplementedError
+
+    def unavailable(self, class_name, method_name, error):
+        """Answer a call whose method is not available."""
+        raise error
+
+    def _count_refusal(self, long long drops):
+        """Count a refused payload, and the arguments in it that the method does not take."""
+        warmset_add_number(&self._refusals, 1)
+        warmset_add_number(&self._drops_prevented, drops)
+
+
+cdef object _execute(
+    PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* kwnames
+):
+    # The caller holds the executor, and that its registry: neither is counted, here or below.
+    cdef PyObject* core = <PyObject*>(<ExecutorCore>self)._registry
+    return _execute_with(<ExecutorCore>self, <RegistryCore>core, args, count, kwnames)
+
+
+cdef inline object _execute_with(
+    ExecutorCore executor,
+    RegistryCore core,
+    PyObject* const* args,
+    Py_ssize_t count,
+    PyObject* kwnames,
+):
+    cdef Entry entry = None
+    cdef Hold* hold = NULL
+    cdef PyObject* held = NULL
+    cdef PyObject* instance
+    cdef double now
+    if core is None:
+        raise AttributeError("this executor was not initialised")
+    if count != 2:
+        return _execute_named(executor, args, count, kwnames)
+    class_name = <object>args[0]
+    method_name = <object>args[1]
+    if type(class_name) is not str and class_name != "":
+        class_name = check_name(class_name)
+    if type(method_name) is not str and method_name != "":
+        method_name = check_name(method_name)
+    if not PyUnicode_GET_LENGTH(<PyObject*>class_name) or not PyUnicode_GET_LENGTH(
+        <PyObject*>method_name
+    ):
+        return _execute_named(executor, args, count, kwnames)
+    if core._injected:
+        injected = _find_injected(core, class_name, method_name)
+        if injected is not None:
+            return _execute_injected(
+                executor, <Injected>injected, class_name, method_name, args + 2, kwnames
+            )
+    now = _now(core)
+    instance = _get_held(core, class_name, now, &held)
+    if instance != NULL:
+        warm = _owned(instance)
+        entry = _owned(held)
+    else:
+        try:
+            warm, entry = core.build(class_name)
+        except MethodRegistryError as error:
+            return executor.unavailable(class_name, method_name, error)
+    try:
+        hold = _record(core, entry, now)
+        result = _run(executor, entry, warm, class_name, method_name, args + 2, kwnames)
+        if _needs_instance(<PyObject*>result):
+            lease = _adopt(core, class_name, entry, hold)
+            hold = NULL
+            entry = None
+            return core.hold_while_running(lease, result)
+        return result
+    finally:
+        if hold != NULL:
+            warmset_return_hold(hold)
+        warm = None  # at the last release, other references to it are counted
+        if entry is not None:
+            _release(core, entry)
+
+
+cdef object _run(
+    ExecutorCore executor,
+    Entry entry,
+    object instance,
+    object class_name,
+    object method_name,
+    PyObject* const* values,
+    PyObject* kwnames,
+):
+    cdef Route route
+    cdef PyObject* found
+    cdef Py_ssize_t count
+    cdef bint bound = False
+    try:
+        found = _method_of(instance, class_name, method_name, &bound)
+    except MethodNotFoundError as error:
+        return executor.unavailable(class_name, method_name, error)
+    method = _owned(found)
+    if not bound:
+        route = _known_route(entry, method_name) if FREE_THREADED else entry.recent
+        if (
+            route is not None
+            and <PyObject*>route.name == <PyObject*>method_name
+            and <PyObject*>route.token == found
+        ):
+            count = 0 if kwnames == NULL else PyTuple_GET_SIZE(kwnames)
+            if count <= STACK and _fits(route, values, kwnames, count):
+                _count_route(executor)
+                return _call_function(found, <PyObject*>instance, values, count, kwnames)
+        method = PyMethod_New(found, <PyObject*>instance)
+    route = _route_of(executor, entry, instance, method_name, method)
+    return _call_routed(executor, route, class_name, method_name, method, values, kwnames)
+
+
+cdef inline Route _known_route(Entry entry, object method_name):
+    """The route that an entry has for a method; who calls has a hold on the entry."""
+    # The dict is set once, and taken away only when the entry is closed.
+    cdef PyObject* routes = <PyObject*>entry.routes
+    warmset_fence_after_load()
+    return None if routes == <PyObject*>None else _item(routes, <PyObject*>method_name)
+
+
+cdef inline void _count_route(ExecutorCore executor) noexcept:
+    cdef Stripe* stripe
+    if not FREE_THREADED:
+        executor.routes += 1
+        return
+    stripe = warmset_own(executor._table)
+    if stripe == NULL:
+        stripe = _first_stripe(executor)
+    if stripe == NULL:
+        warmset_add_number(&executor.routes, 1)
+    else:
+        warmset_store_number(&stripe.hits, stripe.hits + 1)
+
+
+cdef Stripe* _first_stripe(ExecutorCore executor) noexcept:
+    """A stripe for a thread that calls for the first time, or NULL."""
+    _lock(executor._registry)
+    warmset_join(executor._table)
+    _unlock(executor._registry)
+    return warmset_own(executor._table)
+
+
+cdef Route _route_of(
+    ExecutorCore executor, Entry entry, object instance, object method_name, object method
+):
+    """
+    The compiled signature of a method, from its entry where that is still valid.
+
+    It is valid while the name finds the same function, so a method that is replaced on the class or
+    on the instance is compiled again. The routes go with the entry.
+    """
+    cdef PyObject* token
+    cdef Route route
+    cdef str label = None
+    if PyMethod_Check(<PyObject*>method):
+        token = PyMethod_GET_FUNCTION(<PyObject*>method)
+        if entry is not None and entry._weak:
+            own = getattr(type(instance), method_name, None)
+            if <PyObject*>own != token:
+                # An attribute of the instance, which it may refer to.
+                return Route(None, executor._compile(method))
+    elif type(method) is BuiltinMethodType and method.__self__ is instance:
+        token = <PyObject*>Py_TYPE(<PyObject*>instance)
+        label = method.__name__
+    elif entry is not None and not entry._weak:
+        token = <PyObject*>method  # of the instance, which the entry keeps alive anyhow
+    else:
+        return Route(None, executor._compile(method))
+    if entry is not None:
+        route = _known_route(entry, method_name)
+        if (
+            route is not None
+            and <PyObject*>route.token == token
+            and (label is None or route.label == label)
+        ):
+            if not FREE_THREADED:
+                entry.recent = route
+            return route
+    route = Route(<object>token, executor._compile(method))
+    route.name = method_name
+    route.label = label
+    if entry is not None:
+        fresh = {}
+        _lock(executor._registry)
+        try:
+            if entry._content is not None:
+                if entry.routes is None:
+                    warmset_fence()  # it is whole before anybody sees it
+                    entry.routes = fresh
+                _before = entry.routes.get(method_name)  # dropped after the change
+                entry.routes[method_name] = route
+        finally:
+            _unlock(executor._registry)
+    return route
+
+
+cdef object _call_routed(
+    ExecutorCore executor,
+    Route route,
+    object class_name,
+    object method_name,
+    object method,
+    PyObject* const* values,
+    PyObject* kwnames,
+):
+    cdef PyObject* result
+    cdef Py_ssize_t i, count = 0
+    if kwnames != NULL:
+        count = PyTuple_GET_SIZE(kwnames)
+    _count_route(executor)
+    if not _fits(route, values, kwnames, count):
+        payload = {
+            <object>PyTuple_GET_ITEM(kwnames, i): <object>values[i] for i in range(count)
+        }
+        args, keywords = executor._route(route.plan, class_name, method_name, payload)
+        return method(*args, **keywords)
+    if PyMethod_Check(<PyObject*>method) and count <= STACK:
+        return _call_function(
+            PyMethod_GET_FUNCTION(<PyObject*>method),
+            PyMethod_GET_SELF(<PyObject*>method),
+            values,
+            count,
+            kwnames,
+        )
+    result = _call(<PyObject*>method, values, 0, kwnames)
+    if result == NULL:
+        _propagate()
+    return _owned(result)
+
+
+cdef object _call_function(
+    PyObject* function,
+    PyObject* instance,
+    PyObject* const* values,
+    Py_ssize_t count,
+    PyObject* kwnames,
+):
+    """Call a function with its self before the values; no object is made to bind the two."""
+    cdef PyObject* stack[STACK + 2]
+    cdef PyObject* result
+    cdef Py_ssize_t i
+    stack[1] = instance
+    for i in range(count):
+        stack[i + 2] = values[i]
+    result = _call(function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames)
+    if result == NULL:
+        _propagate()
+    return _owned(result)
+
+
+cdef bint _fits(
+    Route route, PyObject* const* values, PyObject* kwnames, Py_ssize_t count
+) except -1:
+    """Whether a payload is valid: all that is required, nothing else, of exact types."""
+    cdef Py_ssize_t i, required = 0
+    cdef PyObject* found
+    cdef list positions
+    if route.parameters is None:
+        return False
+    if _has_seen(route, kwnames, count):
+        for i in range(count):
+            found = PyList_GET_ITEM(route.positions, i)
+            if not _is_of((<Parameter>found).types, values[i]):
+                return False
+        return True
+    for i in range(count):
+        found = PyDict_GetItemWithError(
+            route.parameters, <object>PyTuple_GET_ITEM(kwnames, i)
+        )
+        if found == NULL or not _is_of((<Parameter>found).types, values[i]):
+            return False
+        required += (<Parameter>found).required
+    if required != route.required:
+        return False
+    if FREE_THREADED:
+        if count and <PyObject*>route.seen == <PyObject*>None:
+            _see(route, kwnames, count)
+        return True
+    # Callers with different names take turns at being seen, not at each call.
+    if count and (route.seen is None or route.unseen >= 16):
+        positions = [
+            route.parameters[<object>PyTuple_GET_ITEM(kwnames, i)] for i in range(count)
+        ]
+        route.seen = None  # at no moment do the two not belong together
+        route.positions = positions
+        route.seen = <tuple>kwnames
+        route.unseen = 0
+    route.unseen += 1
+    return True
+
+
+cdef int _see(Route route, PyObject* kwnames, Py_ssize_t count) except -1:
+    """Remember the names of a payload, once: others may read them at any time."""
+    cdef Py_ssize_t i
+    cdef list positions = [
+        route.parameters[<object>PyTuple_GET_ITEM(kwnames, i)] for i in range(count)
+    ]
+    with cython.critical_section(route):
+        if route.seen is None:
+            route.positions = positions
+            warmset_fence()
+            route.seen = <tuple>kwnames
+    return 0
+
+
+cdef inline bint _has_seen(Route route, PyObject* kwnames, Py_ssize_t count) noexcept:
+    cdef PyObject* seen = <PyObject*>route.seen
+    cdef Py_ssize_t i
+    if seen == <PyObject*>None or PyTuple_GET_SIZE(seen) != count:
+        return False
+    warmset_fence_after_load()
+    if seen != kwnames:
+        for i in range(count):
+            if PyTuple_GET_ITEM(seen, i) != PyTuple_GET_ITEM(kwnames, i):
+                return False
+    return True
+
+
+cdef inline bint _is_of(tuple types, PyObject* value) noexcept:
+    """Whether a value is of one of some exact types; None takes any."""
+    cdef Py_ssize_t i
+    if <PyObject*>types == <PyObject*>None:
+        return True
+    for i in range(PyTuple_GET_SIZE(<PyObject*>types)):
+        if <PyObject*>Py_TYPE(value) == PyTuple_GET_ITEM(<PyObject*>types, i):
+            return True
+    return False
+
+
+cdef object _execute_injected(
+    ExecutorCore executor,
+    Injected injected,
+    object class_name,
+    object method_name,
+    PyObject* const* values,
+    PyObject* kwnames,
+):
+    return _call_routed(
+        executor,
+        _route_of_injected(executor, injected),
+        class_name,
+        method_name,
+        injected.method,
+        values,
+        kwnames,
+    )
+
+
+cdef Route _route_of_injected(ExecutorCore executor, Injected injected):
+    """The route of an injected method, compiled at its first call."""
+    if injected.plan is None:
+        plan = Route(None, executor._compile(injected.method))
+        with cython.critical_section(injected):
+            if injected.plan is None:  # once it is there it stays: it may be read at any time
+                injected.plan = plan
+    return injected.plan
+
+
+cdef object _execute_named(
+    ExecutorCore executor, PyObject* const* args, Py_ssize_t count, PyObject* kwnames
+):
+    """The two names, or one of them, are in the payload."""
+    cdef Py_ssize_t i
+    if count > 2:
+        raise TypeError(
+            f"execute() takes a class name and a method name, and all else by keyword; "
+            f"got {count} positional arguments"
+        )
+    payload = {}
+    if kwnames != NULL:
+        for i in range(PyTuple_GET_SIZE(kwnames)):
+            payload[<object>PyTuple_GET_ITEM(kwnames, i)] = <object>args[count + i]
+    class_name = <object>args[0] if count else ""
+    method_name = <object>args[1] if count > 1 else ""
+    if class_name == "":
+        class_name = payload.pop("class_name", "")
+    if method_name == "":
+        method_name = payload.pop("method_name", "")
+    if class_name == "" or method_name == "":
+        raise TypeError("execute() needs a class name and a method name")
+    # Ours, and not one that overrides it and has been passed already.
+    return ExecutorCore.execute(executor, class_name, method_name, **payload)
+
+
+cdef PyMethodDef _execute_def
+_execute_def.ml_name = b"execute"
+_execute_def.ml_meth = <void*>_execute
+_execute_def.ml_flags = METH_FASTCALL | METH_KEYWORDS
+_execute_def.ml_doc = b"""execute($self, class_name='', method_name='', /, **arguments)
+--
+
+Call a method by name, its arguments routed by name and checked before it runs.
+
+Args:
+    class_name: A registered name, or one that a method was injected for. The two names
+        may also be given by keyword, where the method has no parameters of these names.
+    method_name: The method.
+    arguments: The payload, by parameter name. The instance is held while the method runs.
+
+Returns:
+    What the method returned. If that is a generator or a coroutine, the instance is held
+    until it has ended.
+
+Raises:
+    ArgumentValidationError: Arguments are missing, unexpected or mistyped; the method did
+        not run.
+    AttributeError: The method is not available; the cause is chained. In degraded mode
+        None is returned and a warning is logged instead.
+
+Safe under threads; O(arguments) beyond the method's own cost on a hit.
+"""
+
+cdef Handle _handle = Handle(RegistryCore(), "", "")
+cdef TypeSlots* _type = <TypeSlots*><PyObject*>Handle
+_type.tp_vectorcall_offset = <char*>&_handle._vectorcall - <char*><PyObject*>_handle
+_type.tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
+
+_type = <TypeSlots*><PyObject*>ExecutorCore
+(<dict>_type.tp_dict)["execute"] = PyDescr_NewMethod(
+    <PyTypeObject*><PyObject*>ExecutorCore, &_execute_def
+)
+PyType_Modified(<PyTypeObject*><PyObject*>ExecutorCore)
+_handle = None

@@ -1,0 +1,323 @@
+# The compiled core's records: of a class name, and of a built instance. Twin of `_entry_py`.
+
+
+cdef struct Link:
+    Link* newer
+    Link* older
+
+
+cdef struct Addresses:
+    int shift  # of the product of an address, to a place
+    size_t mask
+    PyObject* places[1]  # one more than the mask
+
+
+@cython.final
+cdef class Slot:
+    """
+    The registration of one class name: its target, options and limits, and its current entry.
+
+    `generation` changes whenever a build that is in progress must not be published any more.
+    `key`, `family` and `loop` tell what a slot is for where a name alone does not.
+    """
+
+    cdef readonly str name
+    cdef object _target
+    cdef object _options
+    cdef Entry _entry
+    cdef public object key
+    cdef public object family
+    cdef public object loop
+    cdef PyObject** place  # in the address table, if it stands there
+    cdef Table* table  # of the stripes
+    cdef readonly double idle_limit  # seconds; inf: none
+    cdef readonly double age_limit
+    cdef readonly long long generation
+    cdef int guard
+    cdef unsigned char _alive  # whether it is the slot of its name
+    cdef unsigned char _pinned
+    cdef unsigned char injected  # whether a method may be injected under its name
+
+    def __cinit__(self, str name):
+        self.name = name
+        self.idle_limit = self.age_limit = INFINITY
+
+    @property
+    def target(self):
+        _guard(&self.guard)
+        target = self._target
+        _unguard(&self.guard)
+        return target
+
+    @property
+    def options(self):
+        _guard(&self.guard)
+        options = self._options
+        _unguard(&self.guard)
+        return options
+
+    @options.setter
+    def options(self, options):
+        before = self._options  # dropped after the change
+        _guard(&self.guard)
+        self._options = options
+        _unguard(&self.guard)
+
+    @property
+    def entry(self):
+        _guard(&self.guard)
+        entry = self._entry
+        _unguard(&self.guard)
+        return entry
+
+    @property
+    def alive(self):
+        return bool(self._alive)
+
+    @property
+    def pinned(self):
+        return bool(self._pinned)
+
+    @pinned.setter
+    def pinned(self, bint pinned):
+        self._pinned = pinned
+
+    @property
+    def path(self):
+        """The dotted path of the target; None if there is no target."""
+        target = self.target
+        if target is None or type(target) is str:
+            return target
+        named = target if hasattr(target, "__qualname__") else type(target)
+        return f"{named.__module__}.{named.__qualname__}"
+
+    def __dealloc__(self):
+        _hide(self)
+        if FREE_THREADED:
+            warmset_drop_table(self.table)
+
+    def __repr__(self):
+        return f"<slot {self.name!r}: {'empty' if self.entry is None else self.entry}>"
+
+
+@cython.final
+cdef class Entry:
+    """
+    The record of one built instance, from its constructor's return until it is closed or released.
+
+    It belongs to one slot, whose current entry it is while it is cached. Options, and so the
+    closer, are those that were in effect when it was built.
+    """
+
+    cdef readonly Slot slot
+    cdef readonly object options
+    cdef object _content  # the instance, or a weak reference to it
+    cdef dict routes
+    cdef Route recent  # of the routes, the one that was used last
+    cdef Link link
+    cdef readonly double built_at
+    cdef readonly double last_used
+    cdef readonly double deadline  # a look-up past it, or of a weak entry, takes the slow path
+    cdef readonly double build_seconds
+    cdef unsigned long long _uses
+    cdef number stamp  # orders uses at the same time
+    cdef readonly long long bytes  # -1: not known
+    cdef readonly unsigned int serial  # of the build
+    cdef readonly unsigned int eviction_serial  # of its removal
+    cdef readonly unsigned int holds
+    cdef int guard
+    cdef signed char _state
+    cdef signed char _cause  # of its removal
+    cdef unsigned char _weak
+    cdef unsigned char _shared  # returned without a lease
+    cdef unsigned char _held  # held when it was removed
+    cdef unsigned char touched  # used since the ring was sorted
+
+    def __cinit__(self, Slot slot not None):
+        self.slot = slot
+        self.options = slot.options
+        self.deadline = -INFINITY
+        self.bytes = -1
+        self._state = NEW
+        self._cause = NO_CAUSE
+
+    @property
+    def name(self):
+        """The class name."""
+        return self.slot.name
+
+    @property
+    def content(self):
+        _guard(&self.guard)
+        content = self._content
+        _unguard(&self.guard)
+        return content
+
+    @property
+    def instance(self):
+        """The instance; None where it was closed, or is kept weakly and was collected."""
+        content = self.content
+        return content() if self._weak and content is not None else content
+
+    @property
+    def in_cache(self):
+        """Whether look-ups find it."""
+        return self._state == CACHED or self._state == WEAK
+
+    @property
+    def state(self):
+        return self._state
+
+    @property
+    def cause(self):
+        return self._cause
+
+    @property
+    def weak(self):
+        return bool(self._weak)
+
+    @property
+    def shared(self):
+        return bool(self._shared)
+
+    @property
+    def held(self):
+        return bool(self._held)
+
+    @property
+    def uses(self):
+        return warmset_load_uses(&self._uses) + _late_uses(self)
+
+    def __dealloc__(self):
+        _unlink(&self.link)
+
+    def __repr__(self):
+        state = "new" if self._state == NEW else STATE_NAMES[self._state]
+        return f"<entry of {self.name!r}: {state}, {self.uses} uses, {self.holds} holds>"
+
+
+cdef Entry _probe = Entry(Slot(""))
+cdef Py_ssize_t LINK_OFFSET = <char*>&_probe.link - <char*><PyObject*>_probe
+_probe = None
+
+
+cdef inline PyObject* _entry_at(Link* link) noexcept:
+    return <PyObject*>(<char*>link - LINK_OFFSET)
+
+
+cdef inline void _guard(int* guard) noexcept:
+    """
+    Let nobody else copy or change the pointers of a record that Python code may read.
+
+    For the length of one assignment, which must not drop the last reference to what was there.
+    """
+    if FREE_THREADED:
+        warmset_lock(guard)
+
+
+cdef inline void _unguard(int* guard) noexcept:
+    if FREE_THREADED:
+        warmset_unlock(guard)
+
+
+cdef inline number _late_uses(Entry entry) noexcept:
+    """Uses that the threads that made them have not added to the entry yet."""
+    if not FREE_THREADED:
+        return 0
+    return warmset_late_uses(entry.slot.table, <PyObject*>entry, False)
+
+
+cdef inline bint _is_entry(PyObject* found) noexcept:
+    return found != <PyObject*>None
+
+
+cdef inline double _used_at(PyObject* entry) noexcept:
+    return warmset_load_time(&(<Entry>entry).last_used)
+
+
+cdef inline unsigned int _holds_of(PyObject* entry) noexcept:
+    return warmset_load_holds(&(<Entry>entry).holds)
+
+
+cdef inline void _unlink(Link* link) noexcept:
+    if link.newer != NULL:
+        link.newer.older = link.older
+        link.older.newer = link.newer
+        link.newer = link.older = NULL
+
+
+cdef inline void _link(Link* link, Link* newer) noexcept:
+    """Link at the older side of another one."""
+    link.newer = newer
+    link.older = newer.older
+    newer.older.newer = link
+    newer.older = link
+
+
+# -- the address table ---------------------------------------------------------------------------
+
+cdef inline PyObject** _place(Addresses* addresses, PyObject* name) noexcept:
+    # The multiplier spreads addresses, which are multiples of 16, over the high bits (Knuth 6.4).
+    return &addresses.places[(<size_t>name * MULTIPLIER) >> addresses.shift]
+
+
+cdef inline PyObject* _slot_at_address(Addresses* addresses, object class_name) noexcept:
+    """The slot whose name is this very object, borrowed; NULL if it does not stand in the table."""
+    cdef PyObject** place = _place(addresses, <PyObject*>class_name)
+    cdef PyObject* found = <PyObject*>warmset_load_pointer(place)
+    if found != NULL and <PyObject*>(<Slot>found).name == <PyObject*>class_name:
+        return found
+    # The place beside it, in the same line of the processor's cache.
+    place = &addresses.places[<size_t>(place - addresses.places) ^ 1]
+    found = <PyObject*>warmset_load_pointer(place)
+    if found != NULL and <PyObject*>(<Slot>found).name == <PyObject*>class_name:
+        return found
+    return NULL
+
+
+cdef Addresses* _new_addresses(size_t size) noexcept:
+    cdef Addresses* addresses = <Addresses*>PyMem_Calloc(
+        1, sizeof(Addresses) + (size - 1) * sizeof(PyObject*)
+    )
+    cdef int bits = 0
+    if addresses != NULL:
+        while (<size_t>1 << bits) < size:
+            bits += 1
+        addresses.mask = size - 1
+        addresses.shift = 8 * sizeof(size_t) - bits
+    return addresses
+
+
+cdef inline void _hide(Slot slot) noexcept:
+    """Take a slot out of the address table."""
+    if slot.place != NULL:
+        warmset_store_pointer(slot.place, NULL)
+        warmset_store_pointer(&slot.place, NULL)
+
+
+cdef void _empty_addresses(Addresses* addresses) noexcept:
+    cdef size_t i
+    for i in range(addresses.mask + 1):
+        if addresses.places[i] != NULL:
+            _hide(<Slot>addresses.places[i])
+
+
+cdef void _show(Addresses* addresses, Slot slot) noexcept:
+    """Let a slot be found by the address of its name, in the place of another one if need be."""
+    cdef PyObject** place = _place(addresses, <PyObject*>slot.name)
+    cdef PyObject** other = &addresses.places[<size_t>(place - addresses.places) ^ 1]
+    if slot.place != NULL:
+        return
+    if place[0] != NULL and other[0] == NULL:
+        place = other
+    if place[0] != NULL:
+        warmset_store_pointer(&(<Slot>place[0]).place, NULL)
+    warmset_store_pointer(place, <PyObject*>slot)
+    warmset_store_pointer(&slot.place, place)
+
+
+cdef inline PyObject* _load_entry(Slot slot) noexcept:
+    """The current entry of a slot, borrowed; for readers without a lock."""
+    cdef PyObject* entry = <PyObject*>slot._entry
+    warmset_fence_after_load()
+    return entry

@@ -1,0 +1,284 @@
+"""
+Builds that event loops wait for.
+
+One worker builds for all who wait for a class, on whatever loops. It uses the registry's builder,
+so it shares its build with threads that ask for the class, too. Each waiter has a future of its
+own, which lives no longer than the wait: cancelling it does not affect the others. When a build
+completes, the lease of each waiter is taken before any of them runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import copy_context
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..builder import serving_worker
+from ..codes import WAITS
+from ..errors import AsyncRuleError, BuildTimeoutError, MethodRegistryError
+from .workers import AsyncHold, Job, LoopEndedError, put_aside
+
+if TYPE_CHECKING:
+    from .._core import Lease, Slot
+    from ..registry import BaseRegistry
+    from .workers import Loop, Outcome, Workers
+
+__all__ = ["Builds"]
+
+
+class _Asked(NamedTuple):
+    """The slot that a look-up found, and its token at that time."""
+
+    slot: Slot | None
+    token: int
+
+
+class _Waiter(NamedTuple):
+    loop: Loop
+    future: asyncio.Future[Outcome]
+    asked: _Asked
+
+
+class _Build:
+    """A build that loops wait for."""
+
+    __slots__ = ("asked", "began", "waiters")
+
+    def __init__(self, asked: _Asked) -> None:
+        self.asked = asked  # when it began
+        self.began = perf_counter()
+        self.waiters: list[_Waiter] = []
+
+    def fits(self, waiter: _Waiter) -> bool:
+        """Whether nothing was cleared between the begin of this build and a waiter's look-up."""
+        return waiter.asked.slot is self.asked.slot and waiter.asked.token <= self.asked.token
+
+
+class Builds:
+    """
+    Looks instances up for loops, and has one worker build for all that wait for the same class.
+
+    Args:
+        registry: The registry that provides the instances.
+        workers: They build.
+
+    Safe under threads, and under any number of loops.
+    """
+
+    def __init__(self, registry: BaseRegistry, workers: Workers) -> None:
+        self._registry = registry
+        self._workers = workers
+        self._lock = threading.Lock()  # guards the builds and their waiters
+        self._builds: dict[str, _Build] = {}
+
+    async def obtain(self, class_name: str) -> AsyncHold:
+        """
+        Hold an instance.
+
+        Args:
+            class_name: A name.
+
+        Returns:
+            The hold.
+
+        Raises:
+            MethodRegistryError: As `Registry.get_instance`.
+
+        A look-up is counted once, whatever it waits for. O(1) and without a thread on a hit.
+        """
+        loop = asyncio.get_running_loop()
+        lease = self._registry.use(class_name)
+        hold = AsyncHold(lease, self._workers, loop)
+        asked: _Asked | None = None
+        while True:
+            warm, removed = put_aside(partial(lease.enter_warm, count=asked is None))
+            if removed:
+                try:
+                    await self._workers.close(removed)
+                except BaseException:
+                    hold.__exit__()
+                    raise
+            if warm:
+                return hold
+            now = self._ask(class_name)
+            if asked is None or asked.slot is not now.slot:
+                asked = now
+            failure = self._registry.builder.failures.get(class_name)
+            if failure is not None and not _is_caused_by(failure, AsyncRuleError):
+                raise failure.fresh_copy() from failure.__cause__
+            if serving_worker.get() is not None and await self._request(lease, hold):
+                return hold
+            built = await self._wait(class_name, loop, asked, now)
+            if built is not None:
+                return built
+
+    def _ask(self, class_name: str) -> _Asked:
+        slot = self._registry.slots.get(class_name)
+        return _Asked(slot, 0 if slot is None else self._registry.token(slot))
+
+    async def _request(self, lease: Lease, hold: AsyncHold) -> bool:
+        """Have the worker that serves the caller build or wait; False if none serves it."""
+        job = Job(partial(self._enter_built, lease), hold)
+        if not self._workers.request(job):
+            return False
+        try:
+            await job.outcome()
+        except BaseException:
+            if job.take_hold() is not None:
+                hold.__exit__()
+            raise
+        job.take_hold()
+        return True
+
+    async def _wait(
+        self, class_name: str, loop: Loop, asked: _Asked, now: _Asked
+    ) -> AsyncHold | None:
+        """Wait for a build, which is begun if there is none; None: look the name up again."""
+        waiter = _Waiter(loop, loop.create_future(), asked)
+        future = waiter.future
+        with self._lock:
+            build = self._builds.get(class_name)
+            is_first = build is None
+            if build is None:
+                build = self._builds[class_name] = _Build(now)
+            build.waiters.append(waiter)
+        try:
+            if is_first:
+                self._begin(class_name, build, loop)
+            else:
+                self._registry.count(WAITS)
+                await self._wait_in_time(class_name, build, future)
+            built, error = await future
+        except BaseException:
+            if future.done() and not future.cancelled():
+                built, _ = future.result()  # it arrived at the same moment
+                if built is not None:
+                    built.__exit__()
+            raise
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, future, waiter, build  # it refers to this frame, and so to them
+        return built  # type: ignore[no-any-return]
+
+    async def _wait_in_time(
+        self, class_name: str, build: _Build, future: asyncio.Future[Outcome]
+    ) -> None:
+        seconds = self._registry.settings.build_timeout_seconds
+        if seconds > 0.0:
+            try:
+                await asyncio.wait((future,), timeout=min(seconds, threading.TIMEOUT_MAX))
+            except asyncio.CancelledError:
+                future.cancel()
+                raise
+            if future.cancel():
+                slot = self._registry.slots.get(class_name)
+                raise BuildTimeoutError(
+                    class_name,
+                    None if slot is None else slot.path,
+                    builder=_worker_name(class_name),
+                    seconds=perf_counter() - build.began,
+                )
+
+    def _begin(self, class_name: str, build: _Build, loop: Loop) -> None:
+        context = copy_context()
+        context.run(serving_worker.set, None)
+        call = partial(context.run, self._build, class_name, build, loop)
+        try:
+            self._workers.start(loop, call, _worker_name(class_name))
+        except BaseException as error:  # no thread can be started
+            self._complete(class_name, build, loop, None, error)
+
+    def _build(self, class_name: str, build: _Build, loop: Loop) -> None:
+        lease = self._registry.use(class_name)
+        try:
+            self._enter_built(lease)
+        except BaseException as error:
+            if _is_caused_by(error, LoopEndedError):  # nothing is wrong with the class
+                self._forget(error)
+            self._complete(class_name, build, loop, None, error)
+        else:
+            self._complete(class_name, build, loop, lease, None)
+
+    def _complete(
+        self,
+        class_name: str,
+        build: _Build,
+        loop: Loop,
+        lease: Lease | None,
+        error: BaseException | None,
+    ) -> None:
+        """Give each waiter a lease of its own, or the error."""
+        with self._lock:
+            # A look-up from now on finds the instance, or begins another build.
+            if self._builds.get(class_name) is build:
+                del self._builds[class_name]
+        loop_ended = error is not None and _is_caused_by(error, LoopEndedError)
+        interrupted = False
+        outcomes: list[Outcome] = []
+        for waiter in build.waiters:
+            outcome: Outcome = None, None
+            # A look-up after a clear must not get what was begun before it, and the end of one
+            # loop does not affect another.
+            again = not build.fits(waiter) or (loop_ended and waiter.loop is not loop)
+            if again or interrupted or waiter.future.cancelled():
+                pass
+            elif lease is not None:
+                outcome = AsyncHold(lease.again(), self._workers, waiter.loop), None
+            elif isinstance(error, MethodRegistryError):
+                copy = error.fresh_copy()
+                copy.__cause__ = error.__cause__
+                outcome = None, copy
+            else:
+                # An interrupt is for one waiter; the others try again.
+                outcome = None, error
+                interrupted = not isinstance(error, Exception)
+            outcomes.append(outcome)
+        if lease is not None:
+            lease.__exit__()  # before a waiter runs, which may expect that nothing else holds it
+        error = None
+        for waiter, outcome in zip(build.waiters, outcomes, strict=True):
+            try:
+                waiter.loop.call_soon_threadsafe(_settle, waiter.future, outcome)
+            except RuntimeError:  # that loop is closed: nobody waits there
+                if outcome[0] is not None:
+                    outcome[0].__exit__()
+
+    def _enter_built(self, lease: Lease) -> None:
+        try:
+            lease.enter_built()
+        except MethodRegistryError as error:
+            if not _is_caused_by(error, AsyncRuleError):
+                raise
+            self._forget(error)
+        else:
+            return
+        # A synchronous caller was first, and had no loop for a rule. This one has.
+        lease.enter_built()
+
+    def _forget(self, error: BaseException | None) -> None:
+        while error is not None:
+            if isinstance(error, MethodRegistryError) and error.class_name is not None:
+                self._registry.builder.failures.forget(error.class_name)
+            error = error.__cause__
+
+
+def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)
+    elif outcome[0] is not None:
+        outcome[0].__exit__()
+
+
+def _worker_name(class_name: str) -> str:
+    return f"warmset build of {class_name!r}"
+
+
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__
+    return error is not None

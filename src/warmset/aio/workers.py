@@ -1,0 +1,452 @@
+"""
+Threads that work for event loops.
+
+A *worker* is a thread that builds, removes or closes for a loop. If a rule or a closer returns an
+awaitable to it, the loop awaits that. Meanwhile the worker serves the awaited code: it makes the
+calls which that code requests from this package, one after the other. So all that one build asks
+for is asked for by one thread, and the builder, which knows by threads who waits for whom, finds a
+cycle among asynchronous rules as it finds all others.
+
+No object here outlives the wait that it serves: it refers to futures and a loop, and is dropped
+when these are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from ..builder import serving_worker
+from ..closing import close_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .._core import Entry, Lease
+    from ..registry import BaseRegistry
+
+    Loop = asyncio.AbstractEventLoop
+    Outcome = tuple[Any, BaseException | None]
+
+__all__ = [
+    "AsyncHold",
+    "Job",
+    "LoopEndedError",
+    "PutAside",
+    "Workers",
+    "close_or_put_aside",
+    "put_aside",
+]
+
+POLL_SECONDS = 0.05  # how often a worker checks whether its loop still runs
+MAX_IDLE_POLLS = 20  # how often in a row the loop may be found stopped
+
+
+class LoopEndedError(RuntimeError):
+    """An awaitable was cancelled, or its loop ended before it."""
+
+
+class AwaitedCode:
+    """
+    An awaitable that a loop awaits for a worker, and the worker that serves it meanwhile.
+
+    Args:
+        awaitable: What is awaited.
+    """
+
+    def __init__(self, awaitable: Any) -> None:
+        self._awaitable = awaitable
+        self._lock = threading.Lock()
+        self._open = True
+        self._process = os.getpid()
+        # The requests and, at the end, the outcome, which is a tuple.
+        self._queue: SimpleQueue[Callable[[], None] | Outcome] = SimpleQueue()
+        self._task: asyncio.Task[None] | None = None
+        self.thread = threading.get_ident()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the worker still serves the code."""
+        # After a fork the worker is a thread of the parent.
+        return self._open and self._process == os.getpid()
+
+    def request(self, call: Callable[[], None]) -> bool:
+        """Have the worker make a call; False if it does not serve the code any more."""
+        if not self.is_open:
+            return False
+        with self._lock:
+            if self._open:
+                self._queue.put(call)
+            return self._open
+
+    def result(self, loop: Loop) -> Any:
+        """Return what the loop gets by awaiting; the worker calls it."""
+        ended = True
+        try:
+            result, error = self._serve(loop)
+            ended = isinstance(error, LoopEndedError)
+        finally:
+            self._close(loop, ended)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it refers to this frame
+        return result
+
+    def _serve(self, loop: Loop) -> Outcome:
+        idle_polls = 0
+        try:
+            loop.call_soon_threadsafe(self._start, loop, context=copy_context())
+        except RuntimeError:  # it is closed
+            idle_polls = MAX_IDLE_POLLS
+        while idle_polls < MAX_IDLE_POLLS and not loop.is_closed():
+            try:
+                request = self._queue.get(timeout=POLL_SECONDS)
+            except Empty:
+                idle_polls = 0 if loop.is_running() else idle_polls + 1
+                continue
+            idle_polls = 0
+            if isinstance(request, tuple):
+                return request
+            request()
+        return None, LoopEndedError("its event loop has ended or does not run")
+
+    def _close(self, loop: Loop, ended: bool) -> None:
+        with self._lock:
+            self._open = False
+        while not self._queue.empty():
+            request = self._queue.get()
+            if not isinstance(request, tuple):
+                # Of a task that the awaited code started, and that is not this worker's any more.
+                threading.Thread(target=request, name="warmset").start()
+        awaitable = self._take()
+        if hasattr(awaitable, "send"):
+            awaitable.close()  # a coroutine that nobody will await
+        task, self._task = self._task, None
+        if task is not None and ended:
+            with suppress(RuntimeError):  # in case that loop runs again
+                loop.call_soon_threadsafe(task.cancel)
+
+    def _take(self) -> Any:
+        with self._lock:
+            awaitable, self._awaitable = self._awaitable, None
+        return awaitable
+
+    def _start(self, loop: Loop) -> None:
+        awaitable = self._take()
+        if awaitable is not None:
+            self._task = loop.create_task(self._run(awaitable))
+
+    async def _run(self, awaitable: Any) -> None:
+        serving_worker.set(self)
+        outcome: Outcome = None, LoopEndedError("it was cancelled, or its event loop has ended")
+        try:
+            outcome = await awaitable, None
+        except Exception as error:
+            outcome = None, error
+        finally:
+            self._queue.put(outcome)
+            del outcome, awaitable
+
+
+def request_of_worker(call: Callable[[], None]) -> bool:
+    """Have the worker that serves the current code make a call; False if no worker serves it."""
+    code = serving_worker.get()
+    return isinstance(code, AwaitedCode) and code.request(call)
+
+
+@contextmanager
+def awaiting_in(registry: BaseRegistry, loop: Loop) -> Iterator[None]:
+    """Have a loop await what rules and closers of a registry return to this thread."""
+    awaiting, me = registry.classes.awaiting, threading.get_ident()
+    before = awaiting.get(me)
+    awaiting[me] = lambda awaitable: AwaitedCode(awaitable).result(loop)
+    try:
+        yield
+    finally:
+        if before is None:
+            awaiting.pop(me, None)
+        else:
+            awaiting[me] = before
+
+
+class Job:
+    """
+    A call that another thread makes for a coroutine, in the context of the coroutine.
+
+    Args:
+        call: What to call.
+        hold: What is held until the call has ended, also if nobody waits for it any more.
+        even_if_cancelled: Whether the call is made although the coroutine was cancelled before.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[], Any],
+        hold: AsyncHold | None = None,
+        *,
+        even_if_cancelled: bool = False,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        # The future only wakes the coroutine: the loop refers to it, and so to a result, longer.
+        self._future: asyncio.Future[None] = self.loop.create_future()
+        # Separate, and in no container that the worker makes: without an interpreter lock that
+        # would be dropped later than the coroutine goes on, with all that it refers to.
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._ended = False
+        self._call: Callable[[], Any] | None = call
+        self._hold = hold
+        self._even_if_cancelled = even_if_cancelled
+        self._context = copy_context()
+        # The thread that makes the call is busy with it, and serves nobody.
+        self._context.run(serving_worker.set, None)
+
+    def __call__(self) -> None:
+        call, self._call = self._call, None
+        if call is not None and (self._even_if_cancelled or not self._future.cancelled()):
+            # Never in a variable of this frame: an error refers to it, and the coroutine may go on,
+            # and have the references to an instance counted, before this returns.
+            try:
+                self._result = self._context.run(call)
+            except BaseException as error:
+                self._error = error
+        call = None
+        try:
+            if not self._future.cancelled():
+                self.loop.call_soon_threadsafe(self._deliver)
+                return
+        except RuntimeError:
+            pass  # the loop is closed
+        self._drop()
+
+    async def outcome(self) -> Any:
+        """Wait for what the call returns or raises."""
+        try:
+            await self._future
+        finally:
+            self._ended = self._future.done() and not self._future.cancelled()
+            result, self._result = self._result, None
+            error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it refers to this frame
+        return result
+
+    def take_hold(self) -> AsyncHold | None:
+        """Return what is held if the call has ended; else it stays with the call."""
+        if not self._ended:
+            return None
+        hold, self._hold = self._hold, None
+        return hold
+
+    def _deliver(self) -> None:
+        if self._future.cancelled():
+            self._drop()
+        else:
+            self._future.set_result(None)
+
+    def _drop(self) -> None:
+        self._result = self._error = None
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.__exit__()
+
+
+class AsyncHold:
+    """
+    A lease that is exited once, or dropped; a worker closes the entries that this removes.
+
+    Args:
+        lease: The lease.
+        workers: They close.
+        loop: The loop that holds.
+    """
+
+    __slots__ = ("_loop", "_workers", "lease")
+
+    def __init__(self, lease: Lease, workers: Workers, loop: Loop) -> None:
+        self.lease: Lease | None = lease
+        self._workers = workers
+        self._loop = loop
+
+    def release(self) -> PutAside:
+        """Exit the lease, and return the removed entries, which the caller has closed."""
+        lease, self.lease = self.lease, None
+        return PutAside() if lease is None else put_aside(lease.__exit__)[1]
+
+    def __exit__(self, *exception: object) -> None:
+        removed = self.release()
+        if not removed:
+            return
+        # Through the loop: a finaliser may run this, and must not start a thread.
+        with suppress(RuntimeError):  # the loop is closed
+            if self._loop.is_running():
+                self._loop.call_soon_threadsafe(self._workers.close_later, removed, self._loop)
+                return
+        removed.close()
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not _is_finalizing():  # then the names of this module may be gone
+            self.__exit__()
+
+
+class Workers:
+    """
+    Starts workers for one registry, and has the pool for synchronous methods.
+
+    Args:
+        registry: The registry.
+        max_threads: The size of the pool; None for that of the loop.
+    """
+
+    def __init__(self, registry: BaseRegistry, max_threads: int | None) -> None:
+        self._registry = registry
+        self._max_threads = max_threads
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def call(self, call: Callable[[], Any]) -> Any:
+        """Have a worker make a call: the one that serves the caller, or a new one."""
+        job = Job(call)
+        if not self.request(job):
+            self.start(job.loop, job)
+        return await job.outcome()
+
+    def call_in_pool(self, job: Job) -> None:
+        """Have a job done in the pool, or by the worker that serves the caller."""
+        if self.request(job):
+            return
+        pool = None
+        if self._max_threads is not None:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(self._max_threads, "warmset methods")
+                pool = self._pool
+        job.loop.run_in_executor(pool, job)
+
+    def request(self, job: Job) -> bool:
+        """Have the worker that serves the caller do a job; False if no worker serves it."""
+        return request_of_worker(partial(self._work, job.loop, job))
+
+    def start(self, loop: Loop, call: Callable[[], None], name: str = "warmset") -> None:
+        """Have a new worker make a call."""
+        threading.Thread(target=self._work, args=(loop, call), name=name).start()
+
+    def _work(self, loop: Loop, call: Callable[[], None]) -> None:
+        before = getattr(_here, "loop", None)
+        _here.loop = loop
+        try:
+            with awaiting_in(self._registry, loop):
+                call()
+        finally:
+            _here.loop = before
+
+    async def close(self, removed: PutAside) -> None:
+        """Have removed entries closed, also if the caller is cancelled meanwhile."""
+        loop = asyncio.get_running_loop()
+        job = Job(removed.close, even_if_cancelled=True)
+        if not self.request(job):
+            try:
+                self.start(loop, job)
+            except RuntimeError:  # no thread can be started
+                removed.close()
+                return
+        await job.outcome()
+
+    def close_later(self, removed: PutAside, loop: Loop) -> None:
+        """Have removed entries closed, and do not wait for it."""
+        with suppress(RuntimeError):  # no thread can be started: they are closed when dropped
+            self.start(loop, removed.close)
+
+    async def shut_down(self) -> None:
+        """Wait for the methods in the executor's own pool, and end its threads."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            await self.call(pool.shutdown)
+
+
+# -- closing -------------------------------------------------------------------------------------
+
+
+class PutAside:
+    """
+    Removed entries that still have to be closed, each by its own registry.
+
+    If it is dropped before `close` was called, they are closed then, and no loop awaits a closer.
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[BaseRegistry, Entry]] = []
+
+    def add(self, registry: BaseRegistry, entry: Entry) -> None:
+        """Add an entry."""
+        self._entries.append((registry, entry))
+
+    def close(self) -> None:
+        """Close the entries in their order; an interrupt is raised when the others are closed."""
+        self._entries.reverse()
+        try:
+            while self._entries:
+                close_or_put_aside(*self._entries.pop())
+        finally:
+            if self._entries:
+                self._entries.reverse()
+                self.close()
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._entries and not _is_finalizing():
+            self.close()
+
+
+# Of this thread: what is put aside, if it is; and the loop that it works for, if it is a worker.
+_here = threading.local()
+
+
+def close_or_put_aside(registry: BaseRegistry, entry: Entry) -> None:
+    """Close a removed entry; or put it aside, where its closer must not stop a loop."""
+    removed: PutAside | None = getattr(_here, "removed", None)
+    if removed is not None:
+        removed.add(registry, entry)
+        return
+    loop: Loop | None = getattr(_here, "loop", None)
+    if loop is None or threading.get_ident() in registry.classes.awaiting:
+        close_entry(registry, entry)
+        return
+    with awaiting_in(registry, loop):  # a worker of another registry, which removed something here
+        close_entry(registry, entry)
+
+
+def put_aside(call: Callable[[], Any]) -> tuple[Any, PutAside]:
+    """
+    Make a call in a loop's thread, and close none of the entries that it removes.
+
+    Args:
+        call: A look-up or a release.
+
+    Returns:
+        What it returned, and the entries, of whatever registry, in the order of their removal.
+    """
+    before = getattr(_here, "removed", None)
+    _here.removed = removed = PutAside()
+    try:
+        return call(), removed
+    finally:
+        _here.removed = before

@@ -1,0 +1,82 @@
+"""
+Assembly: which extensions the settings of a registry ask for.
+
+It is imported only where a setting, an option of a class or a method asks for a capability.
+"""
+
+from __future__ import annotations
+
+from .lifecycle.listening import build_listeners, removal_listeners
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .memory.manager import MemoryManager
+    from .registry import BaseRegistry
+    from .settings import RegistrySettings
+
+__all__ = [
+    "attach_extensions",
+    "build_listeners",
+    "memory_manager",
+    "removal_listeners",
+    "start_services",
+]
+
+
+def attach_extensions(registry: BaseRegistry, settings: RegistrySettings) -> None:
+    """
+    Attach what the settings ask for and classes may be registered with.
+
+    Args:
+        registry: The registry; no class is registered yet.
+        settings: Its settings.
+    """
+    if settings.block_when_full:
+        from .lifecycle.capacity import Capacity
+
+        registry.attach(Capacity(settings.block_timeout_seconds))
+    if settings.manages_memory:
+        memory_manager(registry)
+    if settings.store is not None:
+        from .share.sharing import Sharing
+
+        registry.attach(Sharing(settings.store))
+    if settings.host_budget:
+        from .share.host import member_of
+
+        registry.attach(member_of(settings.host_budget, registry))
+
+
+def start_services(registry: BaseRegistry, settings: RegistrySettings) -> None:
+    """
+    Start what runs in threads of its own.
+
+    Args:
+        registry: The registry, complete.
+        settings: Its settings.
+    """
+    interval = settings.sweep_interval_seconds
+    if settings.host_budget and not interval:
+        from .share.host import HostMember
+
+        member = registry.extension(HostMember)
+        interval = 0.0 if member is None else member.interval(registry)
+    if interval > 0.0:
+        from .lifecycle.sweeper import Sweeping
+
+        registry.attach(Sweeping(registry, interval))
+    if settings.observe_socket:
+        from .observe.serving import serve_by_setting
+
+        serve_by_setting(registry)
+
+
+def memory_manager(registry: BaseRegistry) -> MemoryManager:
+    """Return the memory manager of a registry, attached at the first call."""
+    from .memory.manager import MemoryManager
+
+    manager = registry.extension(MemoryManager)
+    if manager is None:
+        # First: what it measures is in the events of the listeners.
+        manager = registry.attach(MemoryManager(registry), first=True)
+    return manager

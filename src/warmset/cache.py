@@ -1,0 +1,230 @@
+"""
+The cache: what puts entries in and takes them out, composed of the core's atomic operations.
+
+It is written once, for both cores. Each operation below may be re-entered or overtaken between two
+atomic ones; each of these is conditional on the entry that was seen before it.
+"""
+
+from __future__ import annotations
+
+from ._core import Entry, RegistryCore, Slot
+from .codes import COLLECTED, FULL, PUBLISHED, REPLACED, SIZE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+    from weakref import ReferenceType
+
+__all__ = ["Cache"]
+
+
+class Cache(RegistryCore):
+    """The part of a registry that keeps entries within its bound."""
+
+    def add(self, entry: Entry, token: int, seconds: float) -> bool:
+        """
+        Publish a built entry, after evicting what has to be evicted for it.
+
+        Args:
+            entry: The entry; its builder has a hold on it.
+            token: What `token` returned when the build began.
+            seconds: What the build took.
+
+        Returns:
+            Whether it was cached. If not, it is closed when its last hold is released.
+
+        The bound is exceeded only where everything else is held or pinned.
+        """
+        most = None if self.by_policy else self.max_size
+        victims: list[Entry] = []
+        try:
+            while True:
+                result = self.publish(entry, token, seconds, most=most)
+                if result != FULL:
+                    return result == PUBLISHED
+                victim = self.oldest()
+                if victim is not None and self.remove(victim, SIZE, more_than=self.max_size - 1):
+                    victims.append(victim)
+        finally:
+            # Closed after the publication: others need not wait for their closers.
+            if victims:
+                self.handle_removed(victims)
+
+    def substitute(self, old: Entry, entry: Entry, token: int, seconds: float) -> bool:
+        """
+        Put a built entry into the place of a cached one, which is recycled.
+
+        Args:
+            old: The entry that is removed.
+            entry: The entry that takes its place and its last use.
+            token: What `token` returned when the build began.
+            seconds: What the build took.
+
+        Returns:
+            Whether it did; not if anything was removed from the slot meanwhile.
+        """
+        if self.publish(entry, token, seconds, replacing=old) != PUBLISHED:
+            return False
+        self.handle_removed([old])
+        if self.cached > self.max_size:  # others were cached while the old one was held
+            self.make_capacity(entry)
+        return True
+
+    def write(
+        self, slot: Slot, instance: Any, built_at: float, last_used: float, uses: int
+    ) -> Entry | None:
+        """
+        Cache an instance that was not built here, in place of what the slot has.
+
+        Args:
+            slot: The slot.
+            instance: The instance.
+            built_at: By the registry's clock.
+            last_used: By the registry's clock; it decides on the eviction order.
+            uses: How often it was used.
+
+        Returns:
+            Its entry; None if the slot was dropped, or the registry is closed.
+        """
+        return self._write(slot, instance, False, built_at, last_used, uses)
+
+    def write_weak(self, slot: Slot, reference: ReferenceType[Any]) -> Entry | None:
+        """Cache a weak reference in place of what the slot has; as `write`."""
+        now = self.now()
+        return self._write(slot, reference, True, now, now, 1)
+
+    def _write(
+        self, slot: Slot, content: Any, weak: bool, built_at: float, last_used: float, uses: int
+    ) -> Entry | None:
+        while True:
+            self.remove_from(slot, REPLACED)
+            entry = self.adopt(
+                slot, content, weak=weak, built_at=built_at, last_used=last_used, uses=uses
+            )
+            if entry is not None or not slot.alive or self.sealed:
+                return entry
+
+    def evict(
+        self, entry: Entry, cause: int, *, more_than: float = -1, even_held: bool = False
+    ) -> bool:
+        """
+        Remove an entry and close its instance, unless it is held; see `RegistryCore.remove`.
+
+        Returns:
+            Whether it was removed.
+        """
+        if not self.remove(entry, cause, more_than=more_than, even_held=even_held):
+            return False
+        self.handle_removed([entry])
+        return True
+
+    def remove_from(self, slot: Slot, cause: int) -> bool:
+        """
+        Remove what a slot has, and let no build of it that is in progress be cached.
+
+        Args:
+            slot: The slot.
+            cause: An explicit one.
+
+        Returns:
+            Whether it had anything.
+        """
+        self.invalidate(slot)
+        entry = slot.entry
+        return entry is not None and self.evict(entry, cause)
+
+    def forget_slot(self, slot: Slot, cause: int) -> bool:
+        """Drop a slot, and remove what it has; whether it was the slot of its name."""
+        if not self.drop_slot(slot):
+            return False
+        entry = slot.entry
+        if entry is not None:
+            self.evict(entry, cause)
+        return True
+
+    def set_pinned(self, slot: Slot, pinned: bool) -> None:
+        """
+        Keep what a slot has, whatever its last use and the bounds; or let it be evicted again.
+
+        Args:
+            slot: The slot.
+            pinned: Whether it is kept.
+
+        What exceeds the bound after this is evicted at the next build or sweep.
+        """
+        slot.pinned = pinned
+        if not pinned and self.watched:
+            self.capacity_freed()
+
+    def evict_expired(self) -> int:
+        """
+        Evict the instances that were idle for longer than their TTL, or are past their age.
+
+        Returns:
+            How many were evicted.
+
+        Thread-safe; O(evicted + used since the last eviction + held). O(cached) where a class has
+        limits of its own, or there is a maximum age.
+        """
+        now = self.now()
+        expired = [entry for entry in self.stale(now) if self.expire(entry, now)]
+        if expired:
+            count = len(expired)
+            self.handle_removed(expired)
+            return count
+        return 0
+
+    def make_capacity(self, spare: Entry | None = None) -> None:
+        """Evict down to the bound, sparing one entry; held and pinned ones stay."""
+        while self.cached > self.max_size:
+            victim = self.oldest(spare)
+            if victim is None:
+                return
+            self.evict(victim, SIZE, more_than=self.max_size)
+
+    def has_capacity(self) -> bool:
+        """Whether an instance can be added within the bound."""
+        return self.cached < self.max_size or self.oldest() is not None
+
+    def find_held(self, slot: Slot) -> tuple[Any, Entry] | None:
+        """
+        Find what is warm in a slot, and take a hold on it; this is no look-up.
+
+        Args:
+            slot: The slot.
+
+        Returns:
+            Instance and entry; None if there is none.
+        """
+        now = self.now()
+        entry = slot.entry
+        if entry is None:
+            return None
+        if self.expire(entry, now):
+            self.handle_removed([entry])
+        elif self.hold(entry):
+            instance = entry.instance
+            if entry.in_cache and instance is not None:
+                return instance, entry
+            self.release(entry, None)
+            if entry.weak:
+                self.evict(entry, COLLECTED)
+        return None
+
+    def weakly_alive(self) -> int:
+        """Return how many weakly kept instances are alive."""
+        if not self.weakly_kept:
+            return 0
+        entries = [slot.entry for slot in list(self.slots.values())]
+        return sum(
+            entry is not None and entry.weak and entry.instance is not None for entry in entries
+        )
+
+    def warm_entries(self) -> list[Entry]:
+        """Return the entries that are cached strongly, the most recently used first."""
+        return self.ring()
+
+    def instance_in(self, slot: Slot) -> Any:
+        """Return the instance that a slot has, which is no use of it; None if it has none."""
+        entry = slot.entry
+        return None if entry is None else entry.instance

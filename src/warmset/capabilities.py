@@ -1,0 +1,362 @@
+"""
+The methods of a registry that lead to capabilities.
+
+Each imports its capability when it is called; none of them runs on a hit.
+"""
+
+from __future__ import annotations
+
+from .registry import BaseRegistry
+from .resolver import check_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .events import BuildEvent, RemovalEvent
+    from .memory.explain import Explanation
+    from .memory.profiles import Profile
+    from .memory.recording import ProfileRecorder
+    from .memory.release import ReleaseReport
+    from .memory.sizing import Size
+    from .memory.warm_up import WarmUpEvent, WarmUpReport
+    from .observe.health import Finding, HealthThresholds
+    from .share.sharing import SnapshotStats
+    from .stats import HolderStats, RegistryStats
+
+__all__ = ["Capabilities"]
+
+
+class Capabilities(BaseRegistry):
+    """The part of a registry that listens, reports, measures, releases memory and warms up."""
+
+    # -- listeners -------------------------------------------------------------------------------
+
+    def add_listener(self, listener: Callable[[RemovalEvent], Any]) -> None:
+        """
+        Call a listener with a `RemovalEvent` for each instance that is removed from now on.
+
+        Args:
+            listener: A callable. What it raises is logged and counted, and changes nothing.
+
+        Raises:
+            TypeError: It is not callable.
+
+        It is called outside every lock, once for each removal and in the order of the removals; by
+        the thread that removed, or by one that is reporting another removal just then.
+        """
+        from .assembly import removal_listeners
+
+        _check_listener(listener)
+        removal_listeners(self).add(listener)
+
+    def remove_listener(self, listener: Callable[[RemovalEvent], Any]) -> bool:
+        """
+        Call a listener no more.
+
+        Args:
+            listener: The callable that was added.
+
+        Returns:
+            Whether it was there.
+        """
+        from .assembly import removal_listeners
+
+        return removal_listeners(self).remove(listener)
+
+    def add_build_listener(self, listener: Callable[[BuildEvent], Any]) -> None:
+        """
+        Call a listener with a `BuildEvent` for each build that completes from now on.
+
+        Args:
+            listener: A callable. What it raises is logged and counted, and changes nothing.
+
+        Raises:
+            TypeError: It is not callable.
+
+        It is called outside every lock, once for each build that succeeded or failed, by the thread
+        that built, just before that returns the result; the waiters do not wait for it.
+        """
+        from .assembly import build_listeners
+
+        _check_listener(listener)
+        build_listeners(self).add(listener)
+
+    def remove_build_listener(self, listener: Callable[[BuildEvent], Any]) -> bool:
+        """
+        Call a build listener no more.
+
+        Args:
+            listener: The callable that was added.
+
+        Returns:
+            Whether it was there.
+        """
+        from .assembly import build_listeners
+
+        return build_listeners(self).remove(listener)
+
+    # -- reports ---------------------------------------------------------------------------------
+
+    def stats(self) -> RegistryStats:
+        """
+        Return an immutable snapshot of the registry; reading it changes nothing.
+
+        Returns:
+            The snapshot. Its counters are of one moment.
+
+        O(cached), and O(names) in weak mode.
+        """
+        from .stats import snapshot
+
+        return snapshot(self)
+
+    def get_stats(self) -> dict[str, Any]:
+        """
+        Return the statistics as plain data, under the names that the pipeline uses.
+
+        Returns:
+            What `stats` returns, as a dict.
+        """
+        return self.stats().as_dict()
+
+    def holders(self) -> list[HolderStats]:
+        """
+        Tell who holds what, and since when.
+
+        Returns:
+            One for each lease, running call and unfinished generator or coroutine, the oldest
+            first; also of instances that have been removed and are closed at their release.
+
+        O(holds).
+        """
+        from .stats import holders
+
+        return holders(self)
+
+    def health(
+        self,
+        *,
+        window_seconds: float = 300.0,
+        thresholds: HealthThresholds | None = None,
+    ) -> tuple[Finding, ...]:
+        """
+        Tell what is wrong, judged by what happened within a window, not since the process began.
+
+        Args:
+            window_seconds: How far to look back. What happens between two calls that are further
+                apart than this is judged as a whole.
+            thresholds: `warmset.observe.health.HealthThresholds`; None takes the defaults, which
+                the README lists.
+
+        Returns:
+            The findings, the gravest first; empty if all is well. The first call begins the window:
+            it can judge levels and not rates. Call it regularly, as from a health check.
+
+        Raises:
+            TypeError: The window is not a number.
+            ValueError: The window is not above 0.
+
+        A finding that the last call did not have is logged as a WARNING. Thread-safe; O(cached),
+        and it takes no lock.
+        """
+        from .observe.health import monitor_of
+
+        return monitor_of(self).check(self, window_seconds=window_seconds, thresholds=thresholds)
+
+    def explain(self, class_name: str) -> Explanation:
+        """
+        Tell why an instance is cached, until when, and what it costs; or why it is not cached.
+
+        Args:
+            class_name: A name.
+
+        Returns:
+            The explanation; ``str()`` returns it as a text of some lines.
+
+        Reading it changes nothing. O(cached).
+        """
+        from .memory.explain import explain
+
+        return explain(self, check_name(class_name))
+
+    def snapshot_stats(self) -> SnapshotStats | None:
+        """
+        Return the counters of the snapshots of shareable classes.
+
+        Returns:
+            An immutable snapshot; None for a registry without a store.
+        """
+        if self.settings.store is None:
+            return None
+        from .share.sharing import Sharing
+
+        sharing = self.extension(Sharing)
+        return None if sharing is None else sharing.snapshot_stats()
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def measure(self, class_name: str) -> Size | None:
+        """
+        Tell how big a warm instance is now, by the sizer of its class.
+
+        Args:
+            class_name: A registered name.
+
+        Returns:
+            Bytes, the method, and the time of the measurement. By "measured" it is what the process
+            grew by when the instance was built, for that cannot be measured again. Where there is
+            no sizer, "deep" is taken. None if the instance is not warm, or its size is not known.
+
+        Raises:
+            UnknownClassError: The name is not registered.
+
+        It is no use of the instance. "deep" follows everything that the instance refers to, for at
+        most a second.
+        """
+        from .assembly import memory_manager
+
+        slot = self.registered_slot(class_name)
+        entry = slot.entry
+        return None if entry is None else memory_manager(self).sizing.measure(self, entry)
+
+    def measure_all(self) -> dict[str, Size]:
+        """
+        Tell how big all warm instances are now; what several share is counted once.
+
+        Returns:
+            Class name -> size, the most recently used instance first. What is shared is counted
+            with the first of those that share it, by the sizer "deep".
+
+        As `measure`, for each.
+        """
+        from .assembly import memory_manager
+
+        return memory_manager(self).sizing.measure_all(self)
+
+    def register_size_hook(self, kind: type | str, hook: Callable[[Any], int]) -> None:
+        """
+        Let a hook tell the size of instances of a type, for the sizer "declared".
+
+        Args:
+            kind: The type, or its module and qualified name with a dot between them; also for types
+                that are derived from it.
+            hook: Takes an instance and returns bytes.
+
+        Raises:
+            TypeError: The kind is no type and no name, or the hook is not callable.
+
+        There are hooks for the arrays of numpy, the tensors and modules of torch, and the
+        estimators of scikit-learn.
+        """
+        from .assembly import memory_manager
+
+        memory_manager(self).sizing.hooks.add(kind, hook)
+
+    def release_memory(self) -> ReleaseReport:
+        """
+        Return memory to the system, and report what was returned and what was not, and why.
+
+        Returns:
+            The process's memory before and after, what was collected, and each instance that was
+            removed since the first call of this and still exists: its holders, or what refers to
+            it, by name where there is one. ``str()`` returns it as a text.
+
+        Warm instances stay; expired ones are evicted. It runs the garbage collector, twice, and
+        glibc's `malloc_trim`, and where something survives it searches for its referrers, for at
+        most ten seconds: call it between runs, not while they are served.
+        `clear_cache(release=True)` does the same after removing everything. Thread-safe; what other
+        threads build and drop meanwhile is in the figures.
+        """
+        from .memory.release import release
+
+        return release(self, self.evict_expired)
+
+    # -- warming up ------------------------------------------------------------------------------
+
+    def record_profile(self) -> ProfileRecorder:
+        """
+        Record from now on how classes are used and what they cost; a hit pays nothing for it.
+
+        Returns:
+            The recorder; the same one while it is not stopped.
+
+        Thread-safe.
+        """
+        from .memory.recording import record
+
+        return record(self)
+
+    def profile(self) -> Profile:
+        """
+        Return what was recorded so far.
+
+        Returns:
+            The profile; `Profile.save` writes it to a file, for `warm_up` in another process.
+
+        Raises:
+            RuntimeError: Nothing is recorded: see `record_profile`.
+
+        O(classes seen + cached).
+        """
+        from .memory.recording import recorder_of
+
+        recorder = recorder_of(self)
+        if recorder is None:
+            raise RuntimeError("no profile is recorded; expected a call of record_profile() before")
+        return recorder.profile()
+
+    def warm_up(
+        self,
+        profile_or_names: Profile | Iterable[str],
+        *,
+        deadline: float | None = None,
+        max_bytes: int | None = None,
+        workers: int | None = None,
+        progress: Callable[[WarmUpEvent], Any] | None = None,
+    ) -> WarmUpReport:
+        """
+        Build ahead what will be used: the most valuable first, dependencies before dependents.
+
+        Args:
+            profile_or_names: A profile, or class names in the order of their value.
+            deadline: Seconds from now after which nothing more is begun, nor before it what, by the
+                profile, would not end in time. A build in progress is not interrupted. None: no
+                deadline.
+            max_bytes: How many bytes are built at most, by the sizes in the profile; what has no
+                known size is left out then. None: no bound.
+            workers: How many threads build; they end with this call. None: one for each processor,
+                at most 4.
+            progress: Called with a `WarmUpEvent` as each class begins and ends, by this thread and
+                outside every lock. What it raises is logged and counted, and changes nothing.
+
+        Returns:
+            What was built, what was warm, what failed, and what was left out and why. A class that
+            fails stops no other.
+
+        Raises:
+            TypeError: An argument is of the wrong type.
+            ValueError: An argument is out of range.
+            ClosedError: The registry is closed.
+            MethodRegistryError: It was called in the course of a build, for which it might wait.
+
+        Warm instances stay warm: no more is built than the bounds allow. Each build is a look-up
+        that misses; a warm instance is not looked up. Thread-safe. An interrupt is raised when the
+        builds in progress have ended.
+        """
+        from .memory.warm_up import warm_up
+
+        return warm_up(
+            self,
+            profile_or_names,
+            deadline=deadline,
+            max_bytes=max_bytes,
+            workers=workers,
+            progress=progress,
+        )
+
+
+def _check_listener(listener: object) -> None:
+    if not callable(listener):
+        raise TypeError(f"a listener must be callable, got {listener!r}")

@@ -1,0 +1,27 @@
+"""The error that ends a command: one line on stderr, and an exit status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from .exit_codes import BAD_INPUT
+
+
+class CommandError(click.ClickException):
+    """
+    Ends a command with a one-line message, without click's prefix "Error:".
+
+    Args:
+        message: The message.
+        exit_code: The exit status.
+    """
+
+    def __init__(self, message: str, exit_code: int = BAD_INPUT) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # a class variable in click
+
+    def show(self, file: Any = None) -> None:
+        """Print the message, to stderr by default."""
+        click.echo(f"warmset: {self.format_message()}", file=file, err=file is None)

@@ -1,0 +1,287 @@
+"""
+Explanations of the state of one class: whether it is cached, until when, and at what cost.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..codes import HELD
+from ..stats import holder_threads
+from .manager import MemoryManager
+
+if TYPE_CHECKING:
+    from .._core import Entry, Slot
+    from ..registry import BaseRegistry
+
+__all__ = ["Explanation", "explain"]
+
+
+class Explanation(NamedTuple):
+    """
+    The state of one class at one moment.
+
+    Seconds are relative to that moment. Values that are unknown or do not apply are None.
+    """
+
+    class_name: str
+    state: str
+    """"warm", "weak" (weakly referenced), "building", "failed", "cold" or "unknown"."""
+    age_seconds: float | None
+    """The time since the build."""
+    idle_seconds: float | None
+    """The time since the last use."""
+    uses: int
+    holders: int
+    """The number of leases, running calls, and unfinished generators and coroutines."""
+    build_seconds: float | None
+    """The duration of the build, which is incurred again after an eviction."""
+    bytes: int | None
+    expires_in_seconds: float | None
+    """The time until the idle limit or maximum age is reached, if it is not used before."""
+    idle_limit_seconds: float | None
+    age_limit_seconds: float | None
+    priority: int
+    pinned: bool
+    eviction_rank: int | None
+    """Its position in the eviction order, from 1; None if it cannot be evicted for capacity."""
+    reasons: tuple[str, ...]
+    """The explanation in sentences."""
+
+    def __str__(self) -> str:
+        return "\n".join((f"{self.class_name}: {self.state}", *("  " + s for s in self.reasons)))
+
+
+def explain(registry: BaseRegistry, class_name: str) -> Explanation:
+    """
+    Explain one class.
+
+    Args:
+        registry: The registry.
+        class_name: A class name, which need not be registered.
+
+    Returns:
+        The explanation. O(cached), because of the position in the eviction order.
+    """
+    slot = registry.slots.get(class_name)
+    entry = None if slot is None else slot.entry
+    if slot is None or entry is None:
+        return _absent(registry, class_name, slot)
+    now = registry.now()
+    options = slot.options
+    priority = 0 if options is None else options.priority
+    age, idle = max(0.0, now - entry.built_at), max(0.0, now - entry.last_used)
+    size = None if entry.bytes < 0 else entry.bytes
+    reasons = [
+        f"built {_span(age)} ago in {_span(entry.build_seconds)},"
+        f" {_size_text(registry, entry, size)}",
+        f"used {_times(entry.uses)}, last {_span(idle)} ago",
+    ]
+    reasons += _holders_text(registry, entry)
+    if entry.weak:
+        reasons.append("weakly referenced: it lives as long as other references to it exist")
+        return _explanation(entry, "weak", now, size, priority, None, None, reasons)
+    expires_in = _expiry(registry, entry, age, idle, reasons)
+    rank = _rank(registry, entry, reasons)
+    if slot.pinned:
+        reasons.append("pinned: not evicted for idle time, capacity or memory")
+    if priority:
+        reasons.append(f"priority {priority}: classes with a lower priority are evicted first")
+    if options is not None and options.recycles:
+        reasons.append(_recycling_text(registry, entry))
+    return _explanation(entry, "warm", now, size, priority, expires_in, rank, reasons)
+
+
+def _explanation(
+    entry: Entry,
+    state: str,
+    now: float,
+    size: int | None,
+    priority: int,
+    expires_in: float | None,
+    rank: int | None,
+    reasons: list[str],
+) -> Explanation:
+    slot = entry.slot
+    return Explanation(
+        class_name=entry.name,
+        state=state,
+        age_seconds=max(0.0, now - entry.built_at),
+        idle_seconds=max(0.0, now - entry.last_used),
+        uses=entry.uses,
+        holders=entry.holds,
+        build_seconds=entry.build_seconds,
+        bytes=size,
+        expires_in_seconds=expires_in,
+        idle_limit_seconds=None if math.isinf(slot.idle_limit) else slot.idle_limit,
+        age_limit_seconds=None if math.isinf(slot.age_limit) else slot.age_limit,
+        priority=priority,
+        pinned=slot.pinned,
+        eviction_rank=rank,
+        reasons=tuple(reasons),
+    )
+
+
+def _size_text(registry: BaseRegistry, entry: Entry, size: int | None) -> str:
+    """Return the size, the method by which it was determined, and when."""
+    if size is None:
+        return "of unknown size"
+    memory = registry.extension(MemoryManager)
+    last = None if memory is None else memory.sizing.last(entry)
+    if last is None:
+        return _bytes(size)
+    ago = max(0.0, registry.now() - last.measured_at)
+    qualifier = "at least " if last.at_least else "about " if last.estimate else ""
+    return f"{qualifier}{_bytes(size)} ({last.method}, {_span(ago)} ago)"
+
+
+def _holders_text(registry: BaseRegistry, entry: Entry) -> list[str]:
+    holds = entry.holds
+    if not holds:
+        return []
+    threads = holder_threads(registry).get(entry.serial)
+    by = f" by {', '.join(sorted(set(threads)))}" if threads else ""
+    return [f"held {_times(holds)}{by}: its idle clock is stopped, and it is not closed"]
+
+
+def _expiry(
+    registry: BaseRegistry, entry: Entry, age: float, idle: float, reasons: list[str]
+) -> float | None:
+    """Explain the idle limit and maximum age, and return the seconds until the earlier expiry."""
+    slot = entry.slot
+    options = slot.options
+    own_idle = options is not None and options.cache_ttl_seconds is not None
+    own_age = options is not None and options.max_age_seconds is not None
+    expires_in = math.inf
+    if math.isinf(slot.idle_limit):
+        reasons.append("no idle TTL")
+    else:
+        memory = registry.extension(MemoryManager)
+        whose = "its own" if own_idle else "the registry's"
+        adaptive = ""
+        if not own_idle and memory is not None and memory.adaptive is not None:
+            whose, adaptive = "adaptive", f": {memory.adaptive.limit(slot.name).reason}"
+        reasons.append(f"idle TTL {_span(slot.idle_limit)} ({whose}){adaptive}")
+        if not entry.holds and not slot.pinned:
+            expires_in = slot.idle_limit - idle
+    if not math.isinf(slot.age_limit):
+        whose = "its own" if own_age else "the registry's"
+        reasons.append(f"maximum age {_span(slot.age_limit)} ({whose})")
+        expires_in = min(expires_in, slot.age_limit - age)
+    if math.isinf(expires_in):
+        return None
+    expires_in = max(0.0, expires_in)
+    reasons.append(f"expires in {_span(expires_in)} if it is not used" if expires_in else "expired")
+    return expires_in
+
+
+def _rank(registry: BaseRegistry, entry: Entry, reasons: list[str]) -> int | None:
+    """Explain and return the position in the eviction order, from 1."""
+    if entry.holds or entry.slot.pinned:
+        return None
+    memory = registry.extension(MemoryManager)
+    if memory is not None and memory.chooser is not None:
+        order = [name for name, _ in memory.chooser.order(registry, registry.now())]
+        by = "the policy"
+    else:
+        oldest_first = reversed(registry.warm_entries())
+        order = [e.name for e in oldest_first if not e.holds and not e.slot.pinned]
+        by = "last use"
+    if entry.name not in order:  # used or removed meanwhile
+        return None
+    rank = order.index(entry.name) + 1
+    reasons.append(
+        f"{_ordinal(rank)} of {len(order)} in the eviction order, by {by}; "
+        f"{registry.cached} of at most {registry.max_size} cached"
+    )
+    return rank
+
+
+def _recycling_text(registry: BaseRegistry, entry: Entry) -> str:
+    memory = registry.extension(MemoryManager)
+    options = entry.slot.options
+    if memory is None or memory.recycling is None or options is None:
+        return "is recycled"
+    reason = memory.recycling.reason(registry, entry)
+    if reason is not None:
+        return f"due to be recycled: {reason}"
+    bounds = []
+    if options.recycle_after_uses:
+        bounds.append(f"{options.recycle_after_uses} uses")
+    if options.recycle_after_seconds:
+        bounds.append(_span(options.recycle_after_seconds))
+    if options.recycle_after_growth_bytes:
+        bounds.append(f"growth by {_bytes(options.recycle_after_growth_bytes)}")
+    return f"recycled after {' or '.join(bounds)}"
+
+
+def _absent(registry: BaseRegistry, class_name: str, slot: Slot | None) -> Explanation:
+    builds = {
+        name: (seconds, waiting) for name, _, seconds, waiting in registry.builder.in_progress()
+    }
+    options = None if slot is None else slot.options
+    reasons = []
+    if class_name in builds:
+        seconds, waiting = builds[class_name]
+        state = "building"
+        reasons.append(
+            f"build in progress for {_span(seconds)}; {_times(waiting, 'thread')} waiting"
+        )
+    elif slot is None or slot.path is None:
+        state = "unknown"
+        reasons.append("no class of that name is registered")
+    else:
+        state = "cold"
+        reasons.append("not built, or removed: the next look-up builds it")
+        for name, error, left in registry.builder.failures.rows():
+            if name == class_name:
+                state = "failed"
+                retry = "not retried" if math.isinf(left) else f"retried in {_span(left)}"
+                reasons[:] = [f"its build failed: {error}", retry]
+    reasons += _removed_text(registry, class_name)
+    return Explanation(
+        class_name, state, None, None, 0, 0, None, None, None, None, None,
+        0 if options is None else options.priority,
+        slot is not None and slot.pinned, None, tuple(reasons),
+    )  # fmt: skip
+
+
+def _removed_text(registry: BaseRegistry, class_name: str) -> list[str]:
+    """Explain that removed instances of a class are still held."""
+    removed = {
+        entry.serial
+        for entry, _, _ in registry.holds()
+        if entry.state == HELD and entry.name == class_name
+    }
+    threads = [name for serial, names in holder_threads(registry).items() if serial in removed
+               for name in names]  # fmt: skip
+    if not threads:
+        return []
+    by = ", ".join(sorted(set(threads)))
+    return [f"a removed instance is still held {_times(len(threads))} by {by}"]
+
+
+def _times(count: int, of: str = "") -> str:
+    if of:
+        return f"{count} {of}{'' if count == 1 else 's'}"
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _ordinal(rank: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(rank % 10, "th")
+    return f"{rank}{'th' if rank % 100 in (11, 12, 13) else ending}"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 1.0:
+        return f"{seconds * 1000.0:.3g} ms"
+    if seconds < 120.0:
+        return f"{seconds:.1f} s"
+    if seconds < 7200.0:
+        return f"{seconds / 60.0:.1f} min"
+    return f"{seconds / 3600.0:.1f} h"
+
+
+def _bytes(size: int) -> str:
+    return f"{size} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"
