@@ -1,8 +1,8 @@
 """
-Captures `warmset top` over a running `warmset demo`: python docs/captures/top.py
+Captures the screen of `warmset top` during a run of `warmset demo`: python docs/captures/top.py
 
-Both run for real, `top` in a pseudo-terminal of 80 columns; what is on its screen once all classes
-are warm and one is held is written beside this file, as text and as a picture.
+`top` runs in a pseudo-terminal of 80 columns. As soon as all classes are warm and one of them is
+held, the screen is written to this directory, as top.txt and top.svg.
 
 Needs the extras 'demo' and 'test'.
 """
@@ -28,7 +28,7 @@ from rich.style import Style
 from rich.text import Text
 from terminal import Terminal, warmset
 
-# Rich's own picture asks a server for its font; this one is drawn with what the reader has.
+# Rich's own template loads its font from a server; this one uses the reader's fonts.
 _PICTURE = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -53,8 +53,8 @@ _PICTURE = """\
 """
 
 
-def drawn(terminal: Terminal) -> str:
-    """The screen as an SVG."""
+def screen_as_svg(terminal: Terminal) -> str:
+    """Render the screen as SVG."""
     screen = terminal.screen
     console = Console(
         file=io.StringIO(), record=True, width=screen.columns, force_terminal=True,
@@ -71,7 +71,7 @@ def drawn(terminal: Terminal) -> str:
 
 
 def style_of(cell: Any) -> Style:
-    """How rich writes what an emulator knows of a character."""
+    """Convert the attributes of a character from the emulator to a style of rich."""
     return Style(
         color=colour(cell.fg, "#e0e0e0"),
         bgcolor=colour(cell.bg, "#121212"),
@@ -81,7 +81,7 @@ def style_of(cell: Any) -> Style:
 
 
 def colour(name: str, default: str) -> str:
-    """An emulator's colour as rich writes it."""
+    """Convert the name of a colour from the emulator to rich."""
     if name == "default":
         return default
     if len(name) == 6 and all(digit in "0123456789abcdefABCDEF" for digit in name):
@@ -90,15 +90,15 @@ def colour(name: str, default: str) -> str:
 
 
 def ready(screen: str) -> bool:
-    """All classes are warm and one of them is held; the keys are there."""
+    """Return whether all classes are warm, one of them is held, and the keys are shown."""
     states = re.findall(r"^\w+ +(warm|held) ", screen, re.MULTILINE)
     return len(states) == 8 and "held" in states and "q Quit" in screen
 
 
 def main() -> None:
-    """Run the two, and write what was seen."""
-    with tempfile.TemporaryDirectory(prefix="warmset-") as place:
-        variables = {**os.environ, "XDG_RUNTIME_DIR": place}
+    """Run both commands and write the captured screen."""
+    with tempfile.TemporaryDirectory(prefix="warmset-") as directory:
+        variables = {**os.environ, "XDG_RUNTIME_DIR": directory}
         demo = subprocess.Popen(
             warmset("demo", "--serve", "--allow-changes", "--runs", "1000"),
             env=variables,
@@ -109,13 +109,13 @@ def main() -> None:
         try:
             assert demo.stderr is not None
             while "served as" not in demo.stderr.readline():
-                assert demo.poll() is None, "the demo ended"
-            words = warmset("top", "demo", "--interval", "0.1")
-            with Terminal(words, columns=80, lines=18, variables=variables) as terminal:
+                assert demo.poll() is None, "the demo has ended"
+            command = warmset("top", "demo", "--interval", "0.1")
+            with Terminal(command, columns=80, lines=18, variables=variables) as terminal:
                 terminal.until(ready)
                 terminal.send(" ")
                 text = terminal.until(lambda screen: "paused" in screen and ready(screen))
-                picture = drawn(terminal)
+                picture = screen_as_svg(terminal)
                 terminal.send("q")
                 assert terminal.end() == 0
         finally:
