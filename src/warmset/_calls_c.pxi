@@ -79,10 +79,12 @@ cdef class Lease:
     def again(self):
         """Return another lease on the same instance; it is no look-up."""
         cdef Lease lease = Lease(self._core, self.class_name)
-        if self._entry is not None and self._core.hold(self._entry):
-            lease._entry = self._entry
-        lease.instance = self.instance
-        _entered(lease, self._hold.since if self._hold != NULL else 0.0)
+        cdef object instance = self.instance
+        cdef Entry entry = self._entry
+        if instance is not None and entry is not None and self._core.hold(entry):
+            lease._entry = entry
+            lease.instance = instance
+            _entered(lease, self._hold.since if self._hold != NULL else 0.0)
         return lease
 
     def share(self):

@@ -150,12 +150,12 @@ class Lease:
 
     def again(self) -> Lease:
         """Return another lease on the same instance; it is no look-up."""
-        core, entry = self._core, self._hold.entry
+        core, instance, entry = self._core, self.instance, self._hold.entry
         lease = Lease(core, self.class_name)
-        if entry is not None and core.hold(entry):
+        if instance is not None and entry is not None and core.hold(entry):
             core.take_over(entry, lease._hold, self._hold.since)
-        lease.instance = self.instance
-        lease._state = HELD
+            lease.instance = instance
+            lease._state = HELD
         return lease
 
     def adopt(self, hold: Hold) -> Lease:

@@ -84,15 +84,23 @@ class Changes(Ring):
                 slot = self._slots.setdefault(name, fresh)
                 before = slot.target, slot.options  # dropped after the change
                 alive = slot.alive
-                idle = slot.idle_limit if alive else self._idle_limit
-                age = slot.age_limit if alive else self._age_limit
-                if self._slots.get(name) is slot and slot.target is before[0]:
-                    if not alive or target is not None:
-                        slot.target, slot.options = target, options
-                        self.registered += (target is not None) - (before[0] is not None)
+                new = before if alive and target is None else (target, options)
+                limits = self._idle_limit, self._age_limit
+                if alive:
+                    limits = slot.idle_limit, slot.age_limit
+                more = (new[0] is not None) - (before[0] is not None)
+                # It may have been registered or dropped meanwhile.
+                if (
+                    name in self._slots
+                    and self._slots[name] is slot
+                    and slot.alive is alive
+                    and slot.target is before[0]
+                    and slot.options is before[1]
+                ):
                     slot.alive = True
-                    slot.idle_limit = idle
-                    slot.age_limit = age
+                    slot.idle_limit, slot.age_limit = limits
+                    slot.target, slot.options = new
+                    self.registered += more
                     return slot, before[0]
                 fresh = Slot(name)
 
@@ -290,14 +298,7 @@ class Changes(Ring):
         return False
 
     def adopt(
-        self,
-        slot: Slot,
-        content: Any,
-        *,
-        weak: bool,
-        built_at: float,
-        last_used: float,
-        uses: int,
+        self, slot: Slot, content: Any, *, weak: bool, built_at: float, last_used: float, uses: int
     ) -> Entry | None:
         """
         Cache an instance that was not built here, in an empty slot.
