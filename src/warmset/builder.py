@@ -16,7 +16,6 @@ from __future__ import annotations
 import sys
 from _contextvars import ContextVar
 from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
-from collections import deque
 from time import perf_counter
 
 from .codes import FAILED_BUILDS, WAITS
@@ -371,7 +370,7 @@ class Builder:
                 waiter.instance = build.instance
                 waiter.entry = entry
         # In C: no interrupt arrives between two of them.
-        deque(map(LockType.release, locks), maxlen=0)
+        list(map(LockType.release, locks))
 
     def _report(self, build: Build, constructor: Constructor) -> None:
         """Report a completed build; its entry is held for the caller meanwhile."""
