@@ -576,3 +576,11 @@ def test_a_waiter_gets_no_instance_that_was_closed(make: Any, samples: Any) -> N
     assert not one_closed
     assert not other_closed
     assert samples.closed == ["Alpha"]
+
+
+def test_the_repr_tells_that_a_registry_is_closed(make: Any) -> None:
+    """A closed registry does not look like one that is open and empty."""
+    registry = make()
+    assert repr(registry) == "<MethodRegistry: 4 classes, 0 of at most 100 instances warm>"
+    registry.close()
+    assert repr(registry) == "<MethodRegistry: 4 classes, closed>"

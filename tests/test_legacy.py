@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
+from threads import until
 
 from warmset.testing.structure import eviction_order
 
@@ -421,3 +422,65 @@ def test_unknown_names_make_no_slot_with_a_replaced_loader(ws: Any, make: Any) -
     assert list(registry.slots) == []
     assert registry.has_method("Known", "get")
     assert registry.get_instance("Known") == {}
+
+
+# -- limits that are assigned ----------------------------------------------------------------------
+
+
+def test_an_assigned_ttl_takes_effect(make: Any, timer: Any) -> None:
+    """For what is warm already, for classes that are registered later, and in the statistics."""
+    registry = make(cache_ttl_seconds=300.0)
+    registry.register("Beta", "samples.Beta", cache_ttl_seconds=1000.0)
+    registry.get_instance("Alpha")
+    registry.get_instance("Beta")
+    assert registry._cache_ttl_seconds == 300.0
+    registry._cache_ttl_seconds = 10
+    assert (registry._cache_ttl_seconds, registry.get_stats()["cache_ttl_seconds"]) == (10.0, 10.0)
+    registry.register("Late", "samples.Gamma")
+    registry.register("Aged", "samples.Delta", max_age_seconds=500.0)
+    registry.get_instance("Late")
+    registry.get_instance("Aged")
+    timer.advance(11.0)
+    assert registry.evict_expired() == 3
+    assert list(registry._cache) == ["Beta"]
+    registry._cache_ttl_seconds = 0
+    registry.get_instance("Late")
+    timer.advance(900.0)
+    assert registry.evict_expired() == 0
+    timer.advance(100.0)
+    assert registry.evict_expired() == 1
+    assert list(registry._cache) == ["Late"]
+    with pytest.raises(ValueError, match="cache_ttl_seconds must be a finite number of seconds"):
+        registry._cache_ttl_seconds = -1.0
+
+
+def test_an_assigned_size_takes_effect(make: Any) -> None:
+    """At once: no more than that are cached afterwards."""
+    registry = make()
+    for name in ("Alpha", "Beta", "Gamma"):
+        registry.get_instance(name)
+    registry._max_cache_size = 2
+    assert list(registry._cache) == ["Beta", "Gamma"]
+    assert (registry._max_cache_size, registry.get_stats()["max_cache_size"]) == (2, 2)
+    registry.get_instance("Delta")
+    assert list(registry._cache) == ["Gamma", "Delta"]
+    assert registry._evictions == 2
+    registry._max_cache_size = 3
+    registry.get_instance("Alpha")
+    assert len(registry._cache) == 3
+    with pytest.raises(ValueError, match="max_cache_size must be a whole number, 1 or more"):
+        registry._max_cache_size = 0
+
+
+def test_a_larger_size_lets_a_waiting_build_go_on(make: Any) -> None:
+    """With `block_when_full`, a build that waits for capacity gets it."""
+    registry = make(max_cache_size=1, block_when_full=True, timer=None)
+    found: list[Any] = []
+    with registry.use("Alpha"):
+        thread = threading.Thread(target=lambda: found.append(registry.get_instance("Beta")))
+        thread.start()
+        until(lambda: registry.waiting_threads() == 1)
+        registry._max_cache_size = 2
+        thread.join(10.0)
+        assert len(found) == 1
+        assert len(registry._cache) == 2

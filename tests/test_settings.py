@@ -137,6 +137,15 @@ def test_memory_is_given_in_bytes_or_as_a_part(ws: Any, value: float) -> None:
     assert (type(made.max_rss_bytes), made.max_rss_bytes) == (type(value), value)
 
 
+@pytest.mark.parametrize("setting", ["max_rss_bytes", "low_rss_bytes", "host_budget"])
+@pytest.mark.parametrize("value", [1, 80, 512, 999_999])
+def test_a_few_bytes_of_memory_are_refused(ws: Any, setting: str, value: int) -> None:
+    """80 is meant as megabytes or as a percentage, and 1 as 1.0."""
+    with pytest.raises(ValueError, match=r"1.0 is all of it, 1 would be one byte") as caught:
+        ws.settings.RegistrySettings(**{setting: value})
+    assert str(caught.value).startswith(f"{setting} must be a whole number of bytes, 1,000,000")
+
+
 @pytest.mark.parametrize("value", [-1, -0.5, 1.5, math.nan, math.inf])
 def test_memory_out_of_range_is_refused(ws: Any, value: float) -> None:
     with pytest.raises(ValueError, match="max_rss_bytes must be a whole number of bytes"):

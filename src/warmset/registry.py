@@ -339,10 +339,10 @@ class BaseRegistry(Cache):
         return True  # an empty registry is a registry: `registry or default` must not drop it
 
     def __repr__(self) -> str:
-        return (
-            f"<{type(self).__name__}: {self.registered} classes, {self.cached} of at most "
-            f"{self.settings.max_cache_size} instances warm>"
-        )
+        state = "closed"
+        if not self.closed:
+            state = f"{self.cached} of at most {self.settings.max_cache_size} instances warm"
+        return f"<{type(self).__name__}: {self.registered} classes, {state}>"
 
 
 def _wrapped(

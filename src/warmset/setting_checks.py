@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+LEAST_PROCESS_BYTES = 1_000_000
+
+
 class InvalidValueError(Exception):
     """
     A check refuses a value.
@@ -178,7 +181,11 @@ def _integer(value: Any) -> int:
 
 def _bytes_or_fraction(value: Any) -> int | float:
     if not isinstance(value, float):
-        return _whole(value, 0)
+        size = _whole(value, 0)
+        # No process is that small: 80 is meant as megabytes or as a percentage, 1 as 1.0.
+        if 0 < size < LEAST_PROCESS_BYTES:
+            raise InvalidValueError(ValueError)
+        return size
     # `not <=`, so that NaN is refused.
     if not 0.0 <= value <= 1.0:
         raise InvalidValueError(ValueError)
@@ -257,8 +264,8 @@ INTEGER = Rule(_integer, "int", "a whole number")
 MEMORY = Rule(
     _bytes_or_fraction,
     "int | float",
-    "a whole number of bytes, 0 or more, or a float up to 1.0, a fraction of the memory available "
-    "to the process",
+    "a whole number of bytes, 1,000,000 or more or 0, or a float up to 1.0, a fraction of the "
+    "memory available to the process (1.0 is all of it, 1 would be one byte)",
 )
 POLICY = Rule(_policy, "Any", "'lru', 'cost', or an object with a method worth(slot, now)")
 SIZER = Rule(
@@ -276,8 +283,8 @@ STORE = Rule(
 HOST_BUDGET = Rule(
     _host_budget,
     "Any",
-    "a whole number of bytes, 0 or more, a float up to 1.0, a fraction of the memory of the "
-    "machine, or a warmset.share.HostBudget",
+    "a whole number of bytes, 1,000,000 or more or 0, a float up to 1.0, a fraction of the memory "
+    "of the machine (1.0 is all of it, 1 would be one byte), or a warmset.share.HostBudget",
 )
 CLOSER = Rule(_closer, "Callable[[Any], Any] | str | None", "a callable, None or 'auto'")
 AFTER_FORK = Rule(_after_fork, "str", "'keep', 'drop' or 'rebuild'")

@@ -171,3 +171,18 @@ def test_a_live_view_that_cannot_be_served_is_an_error(
     assert "warmset: --serve: " in errors.getvalue()
     assert "--allow-changes needs --serve" in errors.getvalue()
     assert fakes == []
+
+
+@pytest.mark.parametrize("module", ["warmset", "warmset.cli"])
+def test_the_package_runs_as_a_module(module: str) -> None:
+    """`python -m warmset` is the command where its script is not on the path."""
+    source = Path(warmset.__file__).parent.parent
+    process = subprocess.run(
+        [sys.executable, "-m", module, "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(source)},
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith(f"warmset {warmset.__version__} (")

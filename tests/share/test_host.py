@@ -373,11 +373,19 @@ def test_the_setting(ws: Any, host: Any, share: Any, place: str) -> None:
         ("1G", TypeError, "host_budget must be"),
         ({"max_bytes": 0}, ValueError, "max_bytes must be more than 0"),
         ({"max_bytes": -5}, ValueError, "HostBudget: max_bytes"),
-        ({"max_bytes": 5, "name": "../x"}, ValueError, "letters, digits, hyphens"),
-        ({"max_bytes": 5, "name": 3}, TypeError, "name must be a str"),
-        ({"max_bytes": 5, "wait_seconds": -1.0}, ValueError, "wait_seconds must be 0 or more"),
-        ({"max_bytes": 5, "interval_seconds": 0}, ValueError, "interval_seconds must be 0.01"),
-        ({"max_bytes": 5, "heavy_bytes": "x"}, TypeError, "heavy_bytes must be a number"),
+        ({"max_bytes": 5_000_000, "name": "../x"}, ValueError, "letters, digits, hyphens"),
+        ({"max_bytes": 5_000_000, "name": 3}, TypeError, "name must be a str"),
+        (
+            {"max_bytes": 5_000_000, "wait_seconds": -1.0},
+            ValueError,
+            "wait_seconds must be 0 or more",
+        ),
+        (
+            {"max_bytes": 5_000_000, "interval_seconds": 0},
+            ValueError,
+            "interval_seconds must be 0.01",
+        ),
+        ({"max_bytes": 5_000_000, "heavy_bytes": "x"}, TypeError, "heavy_bytes must be a number"),
     ],
 )
 def test_invalid_budgets(
