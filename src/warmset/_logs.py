@@ -13,9 +13,13 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from logging import Logger, LogRecord
     from typing import Any
 
-__all__ = ["info", "info_wanted", "warning"]
+__all__ = ["info", "info_wanted", "logger", "warning"]
+
+# Fields of a record whose text comes from the program, or that are handled separately.
+_OWN_FIELDS = frozenset(("msg", "exc_text", "pathname", "filename", "module", "stack_info"))
 
 _INFO, _WARNING = 20, 30
 
@@ -59,6 +63,48 @@ def warning(
     _log(area, _WARNING, message, arguments, fields, error)
 
 
+def logger(area: str) -> Logger:
+    """
+    Get the logger of an area, whose records contain only printable text.
+
+    Args:
+        area: The last part of the logger's name, ``warmset.<area>``.
+
+    Returns:
+        The logger. A filter on it escapes names, paths and error texts, also in tracebacks, since
+        a handler may write them to a terminal or into a log with one record per line.
+    """
+    from logging import getLogger
+
+    found = getLogger("warmset." + area)
+    found.addFilter(_make_printable)  # has no effect if it was added before
+    return found
+
+
+def _make_printable(record: LogRecord) -> bool:
+    from ._text import printable
+
+    try:
+        message = record.getMessage()
+        # Ordinary records keep the template and its arguments, by which handlers group records.
+        if not message.isprintable():
+            record.msg, record.args = printable(message), None
+        for name, value in vars(record).items():
+            if name not in _OWN_FIELDS and isinstance(value, str) and not value.isprintable():
+                setattr(record, name, printable(value))
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+            from traceback import format_exception
+
+            text = "".join(format_exception(record.exc_info[1])).rstrip("\n")
+            escaped = printable(text, keep="\n\t")
+            if escaped != text:  # formatters use this text in place of the traceback
+                record.exc_text = escaped
+    except Exception:  # foreign code: the `__repr__` of an argument
+        _report_logging_error()
+        return False
+    return True
+
+
 def _wanted(area: str, level: int) -> bool:
     try:
         # The module may be only partly initialised while it is being imported.
@@ -76,11 +122,7 @@ def _log(
     error: BaseException | None,
 ) -> None:
     try:
-        from logging import getLogger
-
-        getLogger("warmset." + area).log(
-            level, message, *arguments, exc_info=error, extra=fields, stacklevel=3
-        )
+        logger(area).log(level, message, *arguments, exc_info=error, extra=fields, stacklevel=3)
     except Exception:
         _report_logging_error()
 

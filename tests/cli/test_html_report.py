@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from reports import MB, outcome, page, record, recorded
 
+from warmset._text import printable
 from warmset.cli import html_report
-from warmset.cli.html_report.formatting import clean, megabytes, seconds_text
+from warmset.cli.html_report.formatting import megabytes, seconds_text
 from warmset.cli.html_report.report_data import MAX_CLASS_ROWS, MAX_RUN_ROWS
 from warmset.cli.html_report.svg import COLOURS
 from warmset.cli.pipeline_run import Failure
@@ -207,9 +208,9 @@ def test_all_text_is_escaped(tmp_path: Path) -> None:
     assert "49" not in read.tables["Classes"][1]
     assert "{{ 7 * 7 }}.toml" in read.text()
     names = {row[0] for row in read.tables["Classes"]}
-    assert {clean(name) for name in NASTY} <= names
+    assert {printable(name) for name in NASTY} <= names
     assert [row[-1] for row in read.tables["Failed calls"][1:]] == [
-        f"ValueError: {clean(name)}" for name in NASTY
+        f"ValueError: {printable(name)}" for name in NASTY
     ]
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u202e]", text)
     assert len(text) < 300_000

@@ -276,3 +276,14 @@ def test_without_an_sdk_nothing_is_recorded(make: Any, otel: Any) -> None:
     )
     registry.get_instance("Alpha")
     assert registry.stats().listener_failures == 0
+
+
+def test_names_that_cannot_be_encoded(make: Any, samples: Any, telemetry: Any, otel: Any) -> None:
+    """An exporter encodes them in UTF-8, and would lose everything else with them."""
+    odd = "b\udcff\n"
+    registry = make({odd: "samples.Alpha"})
+    otel.instrument({odd: registry}, **telemetry.providers())
+    registry.get_instance(odd)
+    (span,) = telemetry.spans()
+    assert span.name == r"build b\udcff\n"
+    assert r"b\udcff\n" in span.attributes.values()

@@ -359,3 +359,19 @@ def test_a_forked_child_can_be_scraped(make: Any, collected: Any) -> None:
             os._exit(status)
     tally._adding.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_names_that_cannot_be_encoded(make: Any, samples: Any, collected: Any) -> None:
+    """They cost nothing but their own label: the other figures are exported, too."""
+    odd = "b\udcff\n"
+    registry = make({odd: "samples.Alpha", "Beta": "samples.Beta"})
+    other = make({odd: "samples.Alpha"})
+    _, scrape = collected({"default": registry, odd: other})
+    registry.get_instance(odd)
+    registry.get_instance("Beta")
+    scraped = scrape()
+    assert value(scraped, "class_instances", class_name=r"b\udcff\n") == 1
+    assert value(scraped, "class_builds_total", class_name=r"b\udcff\n", result="success") == 1
+    assert value(scraped, "class_instances", class_name="Beta") == 1
+    assert value(scraped, "registered_classes", registry=r"b\udcff\n") == len(other)
+    assert ("warmset_collection_errors_total", (("registry", "default"),)) not in scraped

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from warmset._text import printable
 from warmset.settings import SettingsError
 
 from .app_dir import app_dir_option, prepend_to_import_path
@@ -28,6 +29,7 @@ from .exit_codes import (
     PASSED,
     exit_status_help,
 )
+from .output import echo, echo_own
 from .report import version_text
 from .stats import stats
 from .top import top
@@ -82,10 +84,13 @@ def run_app(arguments: Sequence[str] | None) -> int:
         )
         sys.stdout.flush()
     except click.ClickException as error:
+        if not isinstance(error, CommandError):  # which escapes its own message
+            # In place, since each subclass formats it in its own way.
+            error.message = printable(error.message)  # type: ignore[misc]
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("warmset: interrupted", err=True)
+        echo("warmset: interrupted", err=True)
         return INTERRUPTED
     except (BrokenPipeError, _ClosedPipeError):
         # As in `warmset demo | head`. The rest of the buffer goes to the null device, because the
@@ -97,7 +102,7 @@ def run_app(arguments: Sequence[str] | None) -> int:
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        click.echo(f"warmset {version_text()}")
+        echo(f"warmset {version_text()}")
         context.exit()
 
 
@@ -262,7 +267,7 @@ def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
     from .pipeline_file import load_pipeline
 
     if show:
-        click.echo(PIPELINE_FILE.read_text(encoding="utf-8"), nl=False)
+        echo_own(PIPELINE_FILE.read_text(encoding="utf-8"))
         return PASSED
     check_packages()
     prepare_process()
@@ -336,7 +341,8 @@ def _execute(
         documents = load_documents(source, pipeline.file) if source is not None else ()
     if run_options.trim and run_options.workers > 1:
         share_one_heap()
-    click.echo(report.headline(pipeline, len(documents), run_options, selected.text))
+    for line in report.headline(pipeline, len(documents), run_options, selected.text).splitlines():
+        echo(line)
     start_serving = _live_view_starter(pipeline, allow_changes) if serve else None
     target = None
     if selected.name is not None:
@@ -345,19 +351,18 @@ def _execute(
         pipeline, documents, run_options, recorder, start_serving, profiles, target
     )
     if profiles.report is not None:
-        click.echo(f"warm-up: {profiles.report}")
+        for line in f"warm-up: {profiles.report}".splitlines():
+            echo(line)
     verdict = report.judge(outcome, max_growth_mb)
     if outcome.records:
         report.print_table(outcome.records, sys.stdout)
     if outcome.workers:
         report.print_workers(outcome.workers, sys.stdout)
     for line in (*report.failure_lines(outcome), *report.survivor_lines(outcome)):
-        click.echo(line)
+        echo(line)
     if outcome.ended == "interrupted":
-        click.echo(
-            f"interrupted in run {len(outcome.records) + 1}, which the table does not contain"
-        )
-    click.echo(verdict.text)
+        echo(f"interrupted in run {len(outcome.records) + 1}, which the table does not contain")
+    echo(verdict.text)
     if json_file is not None:
         data = report.as_data(pipeline, len(documents), run_options, outcome, verdict)
         data["engine"] = None if selected.name is None else selected._asdict()
@@ -416,7 +421,7 @@ def _live_view_starter(pipeline: Pipeline, allow_changes: bool) -> Callable[[Met
             serve(registry, name=name, allow_changes=allow_changes)
         except LiveViewError as error:
             raise CommandError(f"--serve: {error}") from error
-        click.echo(f"served as {name!r}: warmset top {os.getpid()}", err=True)
+        echo(f"served as {name!r}: warmset top {os.getpid()}", err=True)
 
     return start
 

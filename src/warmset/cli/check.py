@@ -26,6 +26,7 @@ from .app_dir import app_dir_option, prepend_to_import_path
 from .command_error import CommandError
 from .exit_codes import BAD_INPUT, PASSED, exit_status_help
 from .file_errors import file_error
+from .output import echo
 from .pipeline_file import Reference, read_pipeline
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ def check(pipeline_toml: Path, app_dir: Path) -> int:
     checker.run()
     lines = [*map(str, errors), *checker.errors]
     for line in lines:
-        click.echo(line)
+        echo(line)
     for line in checker.notes:
-        click.echo(f"note: {line}")
+        echo(f"note: {line}")
     if lines:
-        click.echo(f"{len(lines)} error{'' if len(lines) == 1 else 's'}")
+        echo(f"{len(lines)} error{'' if len(lines) == 1 else 's'}")
         return BAD_INPUT
-    click.echo(
+    echo(
         f"{pipeline.file}: {len(pipeline.class_paths)} classes and {len(pipeline.steps)} steps"
         " are valid"
     )

@@ -6,7 +6,10 @@ from typing import Any
 
 import click
 
+from warmset._text import printable
+
 from .exit_codes import BAD_INPUT
+from .output import echo
 
 
 class CommandError(click.ClickException):
@@ -24,4 +27,8 @@ class CommandError(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the message, to stderr by default."""
-        click.echo(f"warmset: {self.format_message()}", file=file, err=file is None)
+        line = f"warmset: {self.format_message()}"
+        if file is None:
+            echo(line, err=True)
+        else:
+            print(printable(line), file=file)

@@ -7,6 +7,7 @@ from click.shell_completion import get_completion_class
 
 from .command_error import CommandError
 from .exit_codes import PASSED
+from .output import echo_own
 
 _EPILOG = """
 \b
@@ -29,5 +30,6 @@ def completion(context: click.Context, shell: str) -> int:
     kind = get_completion_class(shell)
     if kind is None:
         raise CommandError(f"click has no completion for {shell}")
-    click.echo(kind(context.find_root().command, {}, "warmset", "_WARMSET_COMPLETE").source())
+    source = kind(context.find_root().command, {}, "warmset", "_WARMSET_COMPLETE").source()
+    echo_own(f"{source}\n")
     return PASSED

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Static
 
 from .command_error import CommandError
 from .host_view import HEADINGS, RIGHT_ALIGNED, read_host
+from .output import text_cell
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from .host_view import HostView
 
 
@@ -56,7 +58,8 @@ class HostApp(App[None]):
     def on_mount(self) -> None:
         table = self.query_one(DataTable)
         for heading in HEADINGS:
-            table.add_column(Text(heading, justify="right" if heading in RIGHT_ALIGNED else "left"))
+            justify: Literal["left", "right"] = "right" if heading in RIGHT_ALIGNED else "left"
+            table.add_column(text_cell(heading, justify=justify))
         self._show()
         self.set_interval(self._interval, self._update)
 
@@ -73,7 +76,7 @@ class HostApp(App[None]):
         except CommandError as error:
             summary = self.query_one("#summary", Static)
             summary.set_class(True, "error")
-            summary.update(Text(str(error)))
+            summary.update(text_cell(str(error)))
             return
         self._show()
 
@@ -81,7 +84,7 @@ class HostApp(App[None]):
         summary = self.query_one("#summary", Static)
         summary.set_class(False, "error")
         summary.set_class(self._view.relieving, "evicting")
-        summary.update(Text(self._view.text + ("   paused" if self._paused else "")))
+        summary.update(text_cell(self._view.text + ("   paused" if self._paused else "")))
         table = self.query_one(DataTable)
         row = table.cursor_row
         table.clear()
@@ -89,7 +92,7 @@ class HostApp(App[None]):
             cells = zip(HEADINGS, line, strict=True)
             table.add_row(
                 *(
-                    Text(cell, justify="right" if heading in RIGHT_ALIGNED else "left")
+                    text_cell(cell, justify="right" if heading in RIGHT_ALIGNED else "left")
                     for heading, cell in cells
                 )
             )

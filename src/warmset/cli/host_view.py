@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +13,7 @@ from warmset.resolver import near_names
 from .command_error import CommandError
 from .exit_codes import NOT_FOUND, PASSED
 from .formatting import format_bytes
+from .output import echo, echo_json, echo_own
 from .tables import new_table, render_table
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ def print_host(budget: str, *, as_json: bool) -> int:
     """
     view = read_host(budget)
     if as_json:
-        click.echo(json.dumps(view.as_data(), indent=2))
+        echo_json(view.as_data())
         return PASSED
-    click.echo(view.text)
+    echo(view.text)
     if not view.rows:
         return PASSED
     table = new_table(gap=1)
@@ -213,5 +213,5 @@ def print_host(budget: str, *, as_json: bool) -> int:
         )
     for line in view.lines():
         table.add_row(*line)
-    click.echo(render_table(table, sys.stdout), nl=False)
+    echo_own(render_table(table, sys.stdout))
     return PASSED

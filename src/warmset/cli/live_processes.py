@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from warmset._text import printable
 from warmset.observe.client import find, processes
 from warmset.resolver import near_names
 
 from .command_error import CommandError
 from .exit_codes import NOT_FOUND
+from .output import echo
 
 if TYPE_CHECKING:
     from warmset.observe.client import Process
@@ -38,7 +40,7 @@ def find_processes(pid_or_name: str | None) -> list[Process]:
     """
     known, errors = processes()
     for error in errors:
-        click.echo(f"warmset: skipped: {error}", err=True)
+        echo(f"warmset: skipped: {error}", err=True)
     found = find(pid_or_name, known)
     if found:
         return found
@@ -70,9 +72,9 @@ def _complete(
         for name in process.registries:
             items.setdefault(name, f"process {process.pid}")
     return [
-        CompletionItem(value, help=text)
+        CompletionItem(value, help=printable(text))
         for value, text in items.items()
-        if value.startswith(incomplete)
+        if value.startswith(incomplete) and value.isprintable()  # a shell would interpret others
     ]
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 import warmset
+from warmset._text import printable
 
 from .exit_codes import FAILED, GREW, INTERRUPTED, PASSED
 from .tables import new_table, render_table
@@ -141,8 +142,9 @@ def headline(
     threads = _count(options.workers, "worker")
     if engine is not None:
         threads = f"{engine}, {_count(options.workers, 'document')} at once"
+    file = printable(os.path.basename(pipeline.file))
     return (
-        f"{os.path.basename(pipeline.file)}: {_count(len(pipeline.class_paths), 'class', 'es')},"
+        f"{file}: {_count(len(pipeline.class_paths), 'class', 'es')},"
         f" {_count(len(pipeline.steps), 'step')}, {_count(documents, 'document')}"
         f"; warmset {version_text()}\n"
         f"{_count(options.runs, 'run')}, {threads}, {cache}{trim}{names},"

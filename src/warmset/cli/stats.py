@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from .command_error import CommandError
 from .exit_codes import BAD_INPUT, NOT_FOUND, PASSED, exit_status_help
 from .host_view import host_option, print_host, refuse_process_with_host
 from .live_processes import find_processes, process_argument, registry_name
+from .output import echo, echo_json, echo_own
 from .tables import new_table, render_table
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def stats(
                     "stats", registry=registry_name(pid_or_name), filter=matching or None
                 )
         except GoneError:
-            click.echo(f"warmset: process {process.pid} has just ended", err=True)
+            echo(f"warmset: process {process.pid} has just ended", err=True)
             continue
         except LiveViewError as error:
             raise CommandError(f"process {process.pid}: {error}", NOT_FOUND) from error
@@ -80,14 +80,14 @@ def stats(
     if not responses:
         raise CommandError("every process that served a registry has just ended", NOT_FOUND)
     if as_json:
-        click.echo(json.dumps({"processes": responses}, indent=2))
+        echo_json({"processes": responses})
         return PASSED
     for index, response in enumerate(responses):
         if index:
-            click.echo()
-        click.echo(process_line(response))
+            echo()
+        echo(process_line(response))
         for registry in response["registries"]:
-            click.echo(registry_line(registry))
+            echo(registry_line(registry))
             _print_classes(registry)
     return PASSED
 
@@ -99,6 +99,6 @@ def _print_classes(registry: dict[str, Any]) -> None:
         table.add_column(column.heading, justify=justify, no_wrap=True)
     for row in registry["classes"]:
         table.add_row(*(column.text(row).replace("\n", " ") for column in COLUMNS))
-    click.echo(render_table(table, sys.stdout), nl=False)
+    echo_own(render_table(table, sys.stdout))
     if registry["classes_left_out"]:
-        click.echo(f"and {registry['classes_left_out']} more classes")
+        echo(f"and {registry['classes_left_out']} more classes")

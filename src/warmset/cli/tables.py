@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
+
+from .output import text_cell
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class _Table(Table):
+    """A table that escapes the texts of its cells."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row; see `rich.table.Table`."""
+        super().add_row(
+            *(text_cell(cell) if isinstance(cell, str) else cell for cell in cells), **options
+        )
 
 
 def new_table(gap: int) -> Table:
@@ -16,9 +31,9 @@ def new_table(gap: int) -> Table:
         gap: Spaces between two columns.
 
     Returns:
-        The table.
+        The table, which escapes the texts of its cells.
     """
-    return Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    return _Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
 
 
 def render_table(table: Table, stream: TextIO) -> str:

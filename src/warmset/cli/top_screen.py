@@ -14,11 +14,13 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Footer, Input, Label, OptionList, Static
 from textual.widgets.option_list import Option
 
+from warmset._text import printable
 from warmset.observe.client import GoneError
 from warmset.observe.protocol import LiveViewError
 
 from .class_table import COLUMNS, SORTS, Column, process_line, registry_line, sort_rows
 from .live_connection import LiveConnection
+from .output import text_cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +57,7 @@ class _ProcessChoice(ModalScreen["Process | None"]):
         ]
         with Vertical(classes="box"):
             yield Label("Several processes serve a registry. Enter selects, q quits.")
-            yield OptionList(*(Option(Text(line, no_wrap=True)) for line in lines))
+            yield OptionList(*(Option(text_cell(line, no_wrap=True)) for line in lines))
 
     def on_option_list_option_selected(self, chosen: OptionList.OptionSelected) -> None:
         self.dismiss(self._processes[chosen.option_index])
@@ -90,7 +92,7 @@ class _Confirmation(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box"):
-            yield Label(Text(self._text))
+            yield Label(text_cell(self._text))
             yield Label("y  yes    n  no")
 
 
@@ -271,12 +273,14 @@ class TopApp(App[None]):
         summary.set_class(bool(self._error), "error")
         registry = self._current()
         if self._stats is None or registry is None:
-            summary.update(Text(self._error or self._notice or "no registry is served"))
+            summary.update(text_cell(self._error or self._notice or "no registry is served"))
             return
         position = self._registries().index(registry) + 1
         number = f"[{position}/{len(self._registries())}] " if len(self._registries()) > 1 else ""
         lines = [process_line(self._stats), number + registry_line(registry), self._state_line()]
-        summary.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"))
+        summary.update(
+            Text("\n", no_wrap=True, overflow="ellipsis").join(text_cell(line) for line in lines)
+        )
         selected = self._selected()
         rows = sort_rows(registry["classes"], self._sort, self._reversed)
         table.clear(columns=True)
@@ -288,7 +292,7 @@ class TopApp(App[None]):
         for row in rows:
             dim = "dim" if self._ended else ""
             cells = [
-                Text(
+                text_cell(
                     _fit(column, column.text(row), width),
                     style=_STYLES.get(row["state"], "") if column.key == "state" else dim,
                     no_wrap=True,
@@ -305,7 +309,7 @@ class TopApp(App[None]):
         fixed = sum(column.width + 1 for column in COLUMNS)
         scroll_bar = 2 if len(rows) > self.size.height - 5 else 0
         spare = max(24, self.size.width - fixed - scroll_bar)
-        longest = max((len(row["class_name"]) for row in rows), default=0)
+        longest = max((len(printable(row["class_name"])) for row in rows), default=0)
         name = max(8, min(longest, spare - 20))
         return [
             name if column.key == "class_name" else column.width or spare - name
@@ -419,7 +423,7 @@ class TopApp(App[None]):
 
 def _fit(column: Column, text: str, width: int, mark: str = " ") -> str:
     """Align a text in a cell, followed by a mark or a gap."""
-    text = text.replace("\n", " ")
+    text = printable(text.replace("\n", " "))
     if len(text) > width:
         text = f"{text[: width - 1]}…"
     if column.is_number:

@@ -6,7 +6,6 @@ Profiles on the command line: ``warmset warm-up``, and the profile options of `r
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from warmset._text import printable
 from warmset.memory.profiles import Profile, ProfileError
 from warmset.settings import SettingsError
 
 from .app_dir import app_dir_option, prepend_to_import_path
 from .command_error import CommandError
 from .exit_codes import BAD_INPUT, FAILED, INTERRUPTED, PASSED, exit_status_help
+from .output import echo, echo_json, echo_own
 from .tables import new_table, render_table
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def progress_bar(
             building[event.class_name] = None
         else:
             building.pop(event.class_name, None)
-        names = ", ".join(building)
+        names = printable(", ".join(building))
         progress.update(
             task, total=event.total, completed=event.done, description=f"warm-up {names}".strip()
         )
@@ -233,17 +234,17 @@ def warm_up(
         report = _warm_up_with_bar(registry, profile, workers, deadline, max_mb)
     if as_json:
         data = {"profile": str(profile_json), **report.as_dict()}
-        click.echo(json.dumps(data, indent=2))
+        echo_json(data)
     else:
         classes, recordings = len(profile.classes), profile.recordings
-        click.echo(
+        echo(
             f"{profile_json.name}: {classes} class{'' if classes == 1 else 'es'},"
             f" {recordings} recording{'' if recordings == 1 else 's'}"
         )
         _print_table(report)
         for note in report.notes:
-            click.echo(f"note: {note}")
-        click.echo(str(report).partition("\n")[0])
+            echo(f"note: {note}")
+        echo(str(report).partition("\n")[0])
     return FAILED if report.failed else PASSED
 
 
@@ -317,4 +318,4 @@ def _print_table(report: WarmUpReport) -> None:
     ]
     for row in rows:
         table.add_row(*(cell.replace("\n", " ") for cell in row))
-    click.echo(render_table(table, sys.stdout), nl=False)
+    echo_own(render_table(table, sys.stdout))

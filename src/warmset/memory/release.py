@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _process_memory
+from .._text import printable
 from ..events import RemovalCause
 from ..observe.leaks import track_leaks
 from ..stats import holder_threads
@@ -45,11 +46,11 @@ class Survivor(NamedTuple):
     """The paths by which it is referenced; empty if it is held or none was found."""
 
     def __str__(self) -> str:
-        text = f"{self.class_name} ({self.type_name}), {self.cause.name.lower()}"
+        text = printable(f"{self.class_name} ({self.type_name}), {self.cause.name.lower()}")
         if self.holders:
-            return f"{text}: held by {', '.join(self.holders)}"
+            return f"{text}: held by {printable(', '.join(self.holders))}"
         referrers = self.referrers or ("(no referrer found)",)
-        return "\n    ".join((f"{text}: referenced by", *referrers))
+        return "\n    ".join((f"{text}: referenced by", *map(printable, referrers)))
 
 
 class ReleaseReport(NamedTuple):

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _logs
+from .._text import printable
 from ..codes import LISTENER_FAILURES, MEMORY, SIZE
 from ..errors import ClosedError, MethodRegistryError
 from ..resolver import check_name, error_text, safe_repr
@@ -84,7 +85,8 @@ class WarmUpReport(NamedTuple):
         ]
         lines += [f"  failed {name}: {error}" for name, error in self.failed]
         lines += [f"  skipped {name}: {reason}" for name, reason in self.skipped]
-        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(map(printable, lines))
 
 
 def warm_up(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .. import _logs
 from .._core import implementation
 from .._version import __version__
 from ..codes import DISCARDED
@@ -123,9 +124,7 @@ class CommandHandler:
             return error_answer(str(error))
         except Exception as error:
             # Foreign code: an injected timer, a closer, a figure that is not a number.
-            from logging import getLogger
-
-            getLogger("warmset.observe").exception("the live view failed to answer a request")
+            _logs.logger("observe").exception("the live view failed to answer a request")
             return error_answer(f"the command failed: {type(error).__name__}")
 
     def _execute(self, request: dict[str, Any], process: int | None) -> dict[str, Any]:
@@ -211,9 +210,7 @@ def _program() -> str:
 
 
 def _log_change(command: str, registry: str, class_name: str | None, process: int | None) -> None:
-    from logging import getLogger
-
-    getLogger("warmset.observe").info(
+    _logs.logger("observe").info(
         "%s of %r in registry %r, requested by process %s through the live view",
         command,
         class_name or "all",

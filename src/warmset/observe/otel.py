@@ -17,6 +17,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from .. import _logs
+from .._text import printable
 from .._version import __version__
 from ..stats import snapshot
 from .builds import BUCKETS
@@ -190,7 +191,7 @@ class Instrumentation:
                     continue
                 self._failing.discard((name, instrument))
                 observations += [
-                    Observation(value, {REGISTRY: name, **attributes})
+                    Observation(value, {REGISTRY: printable(name), **attributes})
                     for attributes, value in readings
                 ]
             return observations
@@ -224,7 +225,7 @@ class _BuildListener:
     def __init__(
         self, name: str, labels: ClassLabels, durations: metrics.Histogram, tracer: trace.Tracer
     ) -> None:
-        self._name = name
+        self._name = printable(name)
         self.labels = labels
         self._durations = durations
         self._tracer = tracer
@@ -232,19 +233,20 @@ class _BuildListener:
     def __call__(self, event: BuildEvent) -> None:
         attributes = {REGISTRY: self._name, CLASS: self.labels.of(event.class_name)}
         if event.error_type is not None:
-            attributes["error.type"] = event.error_type
+            attributes["error.type"] = printable(event.error_type)
         self._durations.record(event.seconds, attributes)
         end = time_ns()
+        class_name = printable(event.class_name)
         span = self._tracer.start_span(
-            f"build {event.class_name}",
+            f"build {class_name}",
             kind=SpanKind.INTERNAL,
-            attributes={REGISTRY: self._name, CLASS: event.class_name},
+            attributes={REGISTRY: self._name, CLASS: class_name},
             start_time=end - int(event.seconds * 1e9),
         )
         if not event.succeeded:
-            span.set_attribute("error.type", event.error_type or "")
+            span.set_attribute("error.type", printable(event.error_type or ""))
             span.set_attribute("warmset.build.stage", event.stage or "")
-            span.set_status(Status(StatusCode.ERROR, event.error))
+            span.set_status(Status(StatusCode.ERROR, printable(event.error or "")))
         span.end(end)
 
 
@@ -368,8 +370,8 @@ class TracedExecutor:
 
     def _span(self, class_name: str, method_name: str, arguments: dict[str, Any]) -> Any:
         # Either name may be a keyword argument.
-        class_name = str(class_name or arguments.get("class_name", ""))
-        method_name = str(method_name or arguments.get("method_name", ""))
+        class_name = printable(class_name or arguments.get("class_name", ""))
+        method_name = printable(method_name or arguments.get("method_name", ""))
         return self._tracer.start_as_current_span(
             f"execute {class_name}.{method_name}",
             kind=SpanKind.INTERNAL,

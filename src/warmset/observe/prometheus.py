@@ -18,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from .. import _logs
+from .._text import printable
 from ..stats import snapshot
 from .builds import BUCKETS, BuildTally
 from .health import HealthThresholds
@@ -157,6 +158,7 @@ class WarmsetCollector(Collector):
         """
         families = self._families()
         for name, registry, tally in self._registries.alive():
+            name = printable(name)
             try:
                 # A registry is exported completely or not at all.
                 samples = list(_samples(registry, tally))
@@ -174,7 +176,7 @@ class WarmsetCollector(Collector):
         if rss is not None:
             families[_RSS].add_metric((), rss)  # type: ignore[attr-defined]
         for name, count in list(self._errors.items()):
-            families[_ERRORS].add_metric((name,), count)  # type: ignore[attr-defined]
+            families[_ERRORS].add_metric((printable(name),), count)  # type: ignore[attr-defined]
         yield from families.values()
 
     def _failed(self, name: str, error: Exception) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
+from .._text import printable
 from ..lifecycle.listening import build_listeners
 from ..registry import BaseRegistry
 from .leaks import track_leaks
@@ -135,7 +136,8 @@ class ClassLabels:
         limit: The most classes with a label of their own.
 
     An event is counted under the label that its class has at that moment, so counters never fall
-    when labels change.
+    when labels change. Labels are printable: an exporter could not encode a lone surrogate and
+    would lose all other figures with it.
     """
 
     def __init__(self, limit: int) -> None:
@@ -144,6 +146,7 @@ class ClassLabels:
 
     def of(self, class_name: str) -> str:
         """Get the label of a class; a new class gets its own while the limit allows."""
+        class_name = printable(class_name)
         own = self._own
         if class_name in own:
             return class_name
@@ -162,7 +165,10 @@ class ClassLabels:
         Returns:
             Label -> totals of the instances under it.
         """
-        uses = {entry.class_name: entry.uses for entry in entries}
+        uses: dict[str, int] = {}
+        for entry in entries:
+            label = printable(entry.class_name)
+            uses[label] = uses.get(label, 0) + entry.uses
         names = self._own | uses.keys()
         if len(names) > self._limit:
             order = heapq.nsmallest(self._limit, names, key=lambda n: (-uses.get(n, 0), n))
@@ -170,7 +176,8 @@ class ClassLabels:
         self._own = names
         sums: dict[str, ClassUse] = {}
         for entry in entries:
-            label = entry.class_name if entry.class_name in names else OTHER
+            label = printable(entry.class_name)
+            label = label if label in names else OTHER
             before = sums.get(label, ClassUse())
             sums[label] = ClassUse(
                 before.instances + 1, before.uses + entry.uses, before.holders + entry.holders

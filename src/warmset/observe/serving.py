@@ -21,7 +21,10 @@ from contextlib import suppress
 from itertools import count
 from weakref import ref
 
-from .. import _fork  # noqa: F401  # its fork hook runs before ours: registries are usable before the child serves
+from .. import (
+    _fork,  # noqa: F401  # its fork hook runs before ours: registries are usable before the child serves
+    _logs,
+)
 from ..extension import Extension
 from ..registry import BaseRegistry
 from . import protocol
@@ -399,9 +402,7 @@ def _unlink(path: str) -> None:
 
 
 def _log() -> Logger:
-    from logging import getLogger
-
-    return getLogger("warmset.observe")
+    return _logs.logger("observe")
 
 
 server = Server()

@@ -16,7 +16,9 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .formatting import MB, cause_name, clean, megabytes, seconds_text
+from warmset._text import printable
+
+from .formatting import MB, cause_name, megabytes, seconds_text
 from .svg import COLOURS, embedded_svg
 
 if TYPE_CHECKING:
@@ -313,7 +315,7 @@ def _class_axis(canvas: _Canvas, rows: Sequence[ClassRow]) -> None:
     axes = canvas.axes
     most = 13 if canvas.narrow else 28
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [_shortened(clean(row.name), most) for row in rows])
+    axes.set_yticks(range(len(rows)), [_shortened(printable(row.name), most) for row in rows])
     axes.tick_params(axis="y", labelcolor=COLOURS["ink"])
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")

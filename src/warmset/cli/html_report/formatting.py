@@ -7,7 +7,7 @@ from __future__ import annotations
 from ..report import MB
 from .recorder import CAUSES
 
-__all__ = ["MB", "cause_name", "clean", "megabytes", "percent", "seconds_text"]
+__all__ = ["MB", "cause_name", "megabytes", "percent", "seconds_text"]
 
 
 def cause_name(cause: int) -> str:
@@ -21,21 +21,6 @@ def cause_name(cause: int) -> str:
         The name of the constant in lower case.
     """
     return CAUSES[cause].name.lower().replace("_", " ")
-
-
-def clean(text: str) -> str:
-    """
-    Escape characters that XML does not allow or that a page cannot show.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The text; control characters, lone surrogates and similar characters are escaped.
-    """
-    return "".join(
-        character if character.isprintable() else repr(character)[1:-1] for character in text
-    )
 
 
 def megabytes(size: int, *, signed: bool = False) -> str:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from warmset._text import printable
 from warmset.events import RemovalCause
 
 from ..report import headline, version_text
 from .charts import draw_plots
-from .formatting import cause_name, clean, megabytes, percent, seconds_text
+from .formatting import cause_name, megabytes, percent, seconds_text
 from .recorder import CAUSES
 from .report_data import MAX_CLASS_ROWS, collect_report_data
 
@@ -99,7 +100,9 @@ def _environment() -> Environment:
     environment = Environment(
         autoescape=True,
         # Any text that is not Markup comes from the user.
-        finalize=lambda value: clean(value) if type(value) is str else value,
+        finalize=lambda value: (
+            printable(value) if isinstance(value, str) and type(value) is not Markup else value
+        ),
         loader=PackageLoader(__package__, "."),
         lstrip_blocks=True,
         trim_blocks=True,
