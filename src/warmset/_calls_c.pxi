@@ -241,9 +241,20 @@ cdef inline object _call_with(
             _release(core, entry)
 
 
-cdef inline bint _needs_instance(PyObject* result) noexcept:
-    """Whether the result of a method still needs its instance."""
-    return PyGen_CheckExact(result) or PyCoro_CheckExact(result) or PyAsyncGen_CheckExact(result)
+cdef extern from *:
+    """
+    /* Whether the result of a method still needs its instance: see `streams`. */
+    static inline int warmset_needs_instance(PyObject *result) {
+        PyTypeObject *kind = Py_TYPE(result);
+        PyAsyncMethods *methods = kind->tp_as_async;
+        if (kind->tp_iternext != NULL && PyIter_Check(result))
+            return 1;
+        return methods != NULL
+            && (methods->am_await != NULL || methods->am_anext != NULL
+                || methods->am_aiter != NULL);
+    }
+    """
+    bint _needs_instance "warmset_needs_instance"(PyObject*) noexcept
 
 
 cdef inline bint _is_unresolved(Handle handle, RegistryCore core):

@@ -7,17 +7,12 @@ Each looks an instance up and holds it in one step, runs a method, and releases 
 from __future__ import annotations
 
 import sys
-from types import (
-    AsyncGeneratorType,
-    BuiltinMethodType,
-    CoroutineType,
-    GeneratorType,
-    MethodType,
-)
+from types import BuiltinMethodType, MethodType
 
 from ._entry_py import Hold
 from .errors import MethodNotFoundError, MethodRegistryError
 from .resolver import check_name
+from .streams import PLAIN, is_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,9 +46,6 @@ if TYPE_CHECKING:
 
 
 FREE, ENTERING, HELD = 0, 1, 2  # states of a lease
-
-# Results that still need the instance after the method returned: it is held until they end.
-RUNNING = (GeneratorType, CoroutineType, AsyncGeneratorType)
 
 
 def method_of(instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
@@ -217,7 +209,7 @@ class Handle:
             instance = core.enter(self.class_name, hold)
             method = method_of(instance, self.class_name, self.method_name)
             result = method(*args, **kwargs)
-            if type(result) in RUNNING:
+            if type(result) not in PLAIN and is_running(result):
                 lease = Lease(core, self.class_name).adopt(hold)
                 hold = Hold()
                 return core.hold_while_running(lease, result)
@@ -307,7 +299,7 @@ class ExecutorCore:
             self._count_route()
             args, keywords = self._route(plan, class_name, method_name, arguments)
             result = method(*args, **keywords)
-            if type(result) in RUNNING and hold.entry is not None:
+            if type(result) not in PLAIN and hold.entry is not None and is_running(result):
                 lease = Lease(core, class_name).adopt(hold)
                 hold = Hold()
                 return core.hold_while_running(lease, result)

@@ -199,9 +199,6 @@ cdef extern from "Python.h":
     PyObject* PyObject_GetAttr(PyObject*, PyObject*)
     int PyCallable_Check(PyObject*)
     PyObject* PyErr_NoMemory() noexcept
-    int PyGen_CheckExact(PyObject*)
-    int PyCoro_CheckExact(PyObject*)
-    int PyAsyncGen_CheckExact(PyObject*)
     int PyMethod_Check(PyObject*)
     PyObject* PyMethod_GET_FUNCTION(PyObject*)
     PyObject* PyMethod_GET_SELF(PyObject*)

@@ -231,6 +231,11 @@ class BaseRegistry(Cache):
                 pass
 
     def hold_while_running(self, lease: Lease, result: Any) -> Any:
+        entry = lease.entry
+        if entry is not None and entry.instance is result:
+            lease.share()
+            lease.__exit__()
+            return result
         return hold_while_running(lease, result)
 
     # -- the registry as a whole -----------------------------------------------------------------

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from inspect import Parameter
     from typing import Any
 
-__all__ = ["Plan", "compile_plan"]
+__all__ = ["Plan", "compile_plan", "returned_type"]
 
 
 class _Expected:
@@ -161,6 +161,28 @@ def compile_plan(method: Callable[..., Any]) -> Plan:
             if parameter.kind is Parameter.POSITIONAL_ONLY:
                 positional.append(parameter.name)
     return Plan(by_name, tuple(positional), is_open)
+
+
+def returned_type(function: Any) -> type | None:
+    """
+    Return the class that a function says it returns.
+
+    Args:
+        function: A function, or anything with its attributes.
+
+    Returns:
+        The class of its annotation, or the origin of a generic one; None if there is none, or it
+        cannot be resolved.
+    """
+    try:
+        annotation = function.__annotations__["return"]
+    except Exception:  # from 3.14 on, annotations are evaluated here and can raise anything
+        return None
+    from typing import get_origin
+
+    annotation = _resolved(annotation, _namespace(function))
+    kind = get_origin(annotation) or annotation
+    return kind if issubclass(type(kind), type) else None
 
 
 def _signature(method: Callable[..., Any]) -> Any:

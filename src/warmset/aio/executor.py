@@ -19,15 +19,16 @@ Asynchronous rules and closers
 from __future__ import annotations
 
 import inspect
-from functools import partial
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from collections.abc import AsyncIterable, Awaitable
+from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any
 
 from .. import _fork
 from ..errors import MethodNotFoundError, MethodRegistryError
 from ..executor import MethodExecutor
 from ..resolver import check_name
-from ..streams import hold_while_running
+from ..routing import returned_type
+from ..streams import hold_while_running, is_awaitable, is_running
 from .builds import Builds
 from .workers import Job, Workers, close_or_put_aside
 
@@ -165,11 +166,11 @@ class AsyncMethodExecutor:
                     result = await job.outcome()
                 finally:
                     hold = job.take_hold()
-            if type(result) is CoroutineType:
+            if is_awaitable(result):
                 result = await result
-            if hold is not None and type(result) in (GeneratorType, AsyncGeneratorType):
+            if hold is not None and is_running(result):
                 kept, hold = hold, None
-                return hold_while_running(kept, result)
+                return _keep(kept, result)
             return result
         except GeneratorExit:  # nothing can be awaited any more
             if hold is not None:
@@ -360,14 +361,38 @@ class AsyncLease:
         return f"<warmset lease of {self._class_name!r}, {state}>"
 
 
+def _keep(hold: AsyncHold, result: Any) -> Any:
+    """Hold the instance until a result has ended; one that is the instance needs no hold."""
+    lease = hold.lease
+    if lease is not None and lease.instance is result:
+        lease.share()
+        hold.__exit__()
+        return result
+    return hold_while_running(hold, result)
+
+
 def _runs_in_loop(method: Any) -> bool:
-    """Whether calling a method only makes something that runs later: a coroutine, a generator."""
-    while isinstance(method, partial):
+    """
+    Whether calling a method only makes something that runs later, in the loop.
+
+    It is a coroutine function or a generator function, compiled or not; or its annotation says that
+    it returns an awaitable, as do clients whose plain methods start a request in the running loop.
+    """
+    while isinstance(method, (partial, partialmethod)):
         method = method.func
     if not inspect.isroutine(method):
         method = type(method).__call__
-    return (
-        inspect.iscoroutinefunction(method)
-        or inspect.isasyncgenfunction(method)
-        or inspect.isgeneratorfunction(method)
-    )
+    function = getattr(method, "__func__", method)
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    if flags & _MAKES_LATER or inspect.iscoroutinefunction(method):
+        return True
+    returned = returned_type(function)
+    return returned is not None and issubclass(returned, (Awaitable, AsyncIterable))
+
+
+_MAKES_LATER = (
+    inspect.CO_COROUTINE
+    | inspect.CO_ITERABLE_COROUTINE
+    | inspect.CO_GENERATOR
+    | inspect.CO_ASYNC_GENERATOR
+)
