@@ -95,6 +95,7 @@ def ws(twin: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         yield package
         for registry in list(made):
             check_structure(registry)
+            registry.closed = True  # else it is closed when it is collected, in a later test
     finally:
         take_out()
         sys.modules.update(before)

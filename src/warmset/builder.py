@@ -20,8 +20,7 @@ from time import perf_counter
 
 from .codes import FAILED_BUILDS, WAITS
 from .errors import BuildError, BuildTimeoutError, CapacityError, CycleError, MethodRegistryError
-from .failures import Failures
-from .resolver import error_text
+from .failures import Failures, failure_of, raised_in_build
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -272,10 +271,10 @@ class Builder:
         try:
             constructor.prepare_build(build)
             self._construct(build, constructor)
-        except MethodRegistryError as error:
-            constructor.count(FAILED_BUILDS)
-            build.error = error
-            if not isinstance(error, CapacityError):  # nothing is wrong with the class
+        except BaseException as raised:
+            error = self._count_failure(build, constructor, raised)
+            # Nothing is wrong with the class where it lacks capacity.
+            if error is not None and not isinstance(error, CapacityError):
                 self.failures.remember(slot.name, error, outer=outer)
             raise
 
@@ -316,10 +315,18 @@ class Builder:
         try:
             constructor.prepare_build(build)
             self._construct(build, constructor)
-        except MethodRegistryError as error:
-            constructor.count(FAILED_BUILDS)
-            build.error = error
+        except BaseException as raised:
+            self._count_failure(build, constructor, raised)
             raise
+
+    def _count_failure(
+        self, build: Build, constructor: Constructor, raised: BaseException
+    ) -> MethodRegistryError | None:
+        """Count a failed build, and return its error; None if it was interrupted."""
+        build.error = failure_of(build.slot, raised)
+        if build.error is not None:
+            constructor.count(FAILED_BUILDS)
+        return build.error
 
     def _construct(self, build: Build, constructor: Constructor) -> None:
         slot = build.slot
@@ -337,9 +344,9 @@ class Builder:
             # all classes in it.
             if error.stage == "cycle" or error.class_name == slot.name:
                 raise
-            raise _raised(slot, error) from error
+            raise raised_in_build(slot, error) from error
         except Exception as error:
-            raise _raised(slot, error) from error
+            raise raised_in_build(slot, error) from error
         finally:
             build.seconds = max(0.0, self.stopwatch() - began)
         build.entry, build.instance = entry, entry.content
@@ -488,11 +495,3 @@ def _thread_name(ident: int) -> str:
         if thread.ident == ident:
             return thread.name
     return f"thread {ident}"
-
-
-def _raised(slot: Slot, error: Exception) -> BuildError:
-    return BuildError(
-        f"building {slot.name!r} ({slot.path}) raised {error_text(error)}",
-        class_name=slot.name,
-        class_path=slot.path,
-    )

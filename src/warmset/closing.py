@@ -5,16 +5,33 @@ An instance that was only ever leased is closed when its last hold has ended. A 
 it without a lease may still use it; then it is closed only if nothing else refers to it, which the
 interpreter's reference count tells. Otherwise it is left to its own finaliser, and counted as left
 open.
+
+How an instance is closed
+    1. By the `closer` of its class, if it has one; None closes nothing.
+    2. By its `aclose()`, if an event loop waits for the removal.
+    3. By its `close()`: of its class, of the instance itself, or what a proxy answers with.
+    4. By its `__exit__`, if its class has both that and `__enter__`.
+
+    `close()` comes first because it has one meaning, while leaving a context has several: that of
+    a database connection commits. A proxy has the `__exit__` of what it wraps, so step 4 is reached
+    only after the proxy was asked for a `close()` and denied having one.
+
+Which of them an instance has
+    A *static* type is one that overrides neither `__getattribute__` nor `__getattr__`. It is
+    searched without running foreign code: class dicts in the method resolution order, then the dict
+    or the slot of the instance. The metaclass is not asked, and a property is data, not a method.
+    Instances of any other type are *dynamic*, as proxies are: each instance is asked, and whatever
+    it raises, except an AttributeError or a LookupError, is a failure to close it. One that answers
+    to a name that nobody uses answers to any name, as a remote procedure client does: its `close`
+    means nothing unless its class has it, and its `__exit__` is not called.
 """
 
 from __future__ import annotations
 
-import atexit
 from _thread import get_ident
-from weakref import WeakSet
 
-from . import _logs
 from .codes import CLOSE_FAILED, CLOSED, LEFT_OPEN, NOTHING_TO_CLOSE
+from .foreign import CLOSER, MISSING, contain, find_in_type, find_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +40,6 @@ if TYPE_CHECKING:
 
     from ._core import Entry
     from .classes import Classes
-    from .options import ClassOptions
 
     class Owner(Protocol):
         """What closing needs of a registry."""
@@ -39,11 +55,10 @@ if TYPE_CHECKING:
         def is_alone(self, box: list[Any]) -> bool:
             """Whether nothing else refers to what is in the box."""
 
-        def close(self) -> None:
-            """Close the registry."""
 
+__all__ = ["close_entry"]
 
-__all__ = ["close_entry", "watch_exit"]
+_UNUSED_NAME = "_warmset_has_no_such_attribute"
 
 
 def close_entry(registry: Owner, entry: Entry) -> None:
@@ -54,14 +69,16 @@ def close_entry(registry: Owner, entry: Entry) -> None:
         registry: The registry of the entry; it counts the outcome.
         entry: The entry. Its instance is taken out of it.
 
-    An exception of the closer is logged with its traceback and counted; an interrupt is raised.
+    What the closer raises is logged with its traceback and counted; an interrupt is raised.
     """
     box = registry.claim(entry)
     if not box:
         return
     state = CLOSE_FAILED  # also if an interrupt ends it
     try:
-        state = _close(registry, entry, box)
+        state = contain(
+            CLOSER, _close, registry, entry, box, failed=CLOSE_FAILED, class_name=entry.name
+        )
     finally:
         registry.settle(entry, state)
 
@@ -70,26 +87,21 @@ def _close(registry: Owner, entry: Entry, box: list[Any]) -> int:
     """Close what is in the box; the state that the entry has afterwards."""
     options = entry.options
     awaited = registry.classes.awaiting.get(get_ident())
-    close = _closer(options, box, awaited is not None)
-    if close is None:
-        # Only an event loop that waits for the removal can run an `aclose`.
-        return LEFT_OPEN if hasattr(type(box[0]), "aclose") else NOTHING_TO_CLOSE
+    if options is not None and options.closer != "auto":
+        close = options.closer
+        if close is None:
+            return NOTHING_TO_CLOSE
+    else:
+        close = _closer(box, awaited is not None)
+        if close is None:
+            # Only an event loop that waits for the removal can run an `aclose`.
+            return NOTHING_TO_CLOSE if _method(box, "aclose") is None else LEFT_OPEN
     regardless = options is not None and options.close_when_removed
     if entry.shared and not regardless and not registry.is_alone(box):
         return LEFT_OPEN
-    try:
-        result = close(box[0])
-        if hasattr(type(result), "__await__"):
-            _finish(result, awaited)
-    except Exception as error:
-        _logs.warning(
-            "removals",
-            "closing the removed instance of %r failed",
-            entry.name,
-            fields={"class_name": entry.name, "error_type": type(error).__qualname__},
-            error=error,
-        )
-        return CLOSE_FAILED
+    result = close(box[0])
+    if find_in_type(type(result), "__await__") is not MISSING:
+        _finish(result, awaited)
     return CLOSED
 
 
@@ -105,29 +117,72 @@ def _finish(closing: Any, awaited: Callable[[Any], Any] | None) -> None:
     )
 
 
-def _closer(
-    options: ClassOptions | None, box: list[Any], in_loop: bool
-) -> Callable[[Any], Any] | None:
-    """
-    Return the closer of the class; else the instance's own `close`; else its `__exit__`.
-
-    Before these, its `aclose`, where an event loop waits for the removal.
-    """
-    if options is not None and options.closer != "auto":
-        return options.closer  # type: ignore[return-value]
+def _closer(box: list[Any], in_loop: bool) -> Callable[[Any], Any] | None:
+    """Return what closes the instance; see the module."""
+    close = _method(box, "aclose") if in_loop else None
+    close = close or _method(box, "close")
+    if close is not None:
+        return close
     kind = type(box[0])
-    if in_loop and callable(getattr(kind, "aclose", None)):
-        return _call_aclose
-    if callable(getattr(kind, "close", None)) or callable(_own(box, "close")):
-        return _call_close
-    if hasattr(kind, "__exit__") and hasattr(kind, "__enter__"):
-        return _call_exit
-    return None
+    if not callable(find_in_type(kind, "__exit__")) or not callable(
+        find_in_type(kind, "__enter__")
+    ):
+        return None
+    if _answers_to_anything(box):
+        raise TypeError(
+            f"an instance of {kind.__qualname__} answers to any attribute name, so it cannot be "
+            f"told how to close it: register the class with closer=..., or with closer=None"
+        )
+    return _call_exit
 
 
-def _own(box: list[Any], name: str) -> Any:
-    # Of the instance itself, without running a `__getattr__` that answers to every name.
-    return getattr(box[0], "__dict__", {}).get(name)
+def _method(box: list[Any], name: str) -> Callable[[Any], Any] | None:
+    """Return what calls a method of the instance; None if it has none of that name."""
+    kind = type(box[0])
+    if issubclass(kind, type):
+        return None  # a class has the methods of its instances, not its own
+    in_type = find_in_type(kind, name)
+    if _is_dynamic(kind, in_type):
+        found = callable(_ask(box, name)) and (callable(in_type) or not _answers_to_anything(box))
+    elif in_type is MISSING or not callable(in_type):
+        found = callable(find_own(box[0], name))
+    else:
+        found = True
+    return _CALLS[name] if found else None
+
+
+def _is_dynamic(kind: type, in_type: Any) -> bool:
+    """Whether only an instance can tell what its attribute is, of which its class has this."""
+    if find_in_type(kind, "__getattribute__") is not _OBJECTS_OWN:
+        return True
+    if in_type is MISSING:
+        return find_in_type(kind, "__getattr__") is not MISSING
+    if callable(in_type):
+        return False
+    # A descriptor of the user's own, such as one that delegates; but a property is data.
+    descriptor = type(in_type)
+    return (
+        find_in_type(descriptor, "__get__") is not MISSING
+        and not issubclass(descriptor, property)
+        and descriptor.__name__ != "cached_property"  # there are several
+    )
+
+
+_OBJECTS_OWN = object.__dict__["__getattribute__"]
+
+
+def _ask(box: list[Any], name: str) -> Any:
+    try:
+        return getattr(box[0], name)
+    except (AttributeError, LookupError):  # the second from a `__getattr__` that looks into a dict
+        return MISSING
+
+
+def _answers_to_anything(box: list[Any]) -> bool:
+    try:
+        return hasattr(box[0], _UNUSED_NAME)
+    except Exception:
+        return False
 
 
 def _call_aclose(instance: Any) -> Any:
@@ -138,21 +193,12 @@ def _call_close(instance: Any) -> Any:
     return instance.close()
 
 
+_CALLS = {"aclose": _call_aclose, "close": _call_close}
+
+
 def _call_exit(instance: Any) -> None:
-    type(instance).__exit__(instance, None, None, None)
-
-
-_open: WeakSet[Owner] = WeakSet()
-
-
-def watch_exit(registry: Owner) -> None:
-    """Close a registry when the interpreter exits, if it still exists then."""
-    _open.add(registry)
-
-
-def _close_all() -> None:
-    for registry in list(_open):
-        registry.close()
-
-
-atexit.register(_close_all)
+    kind = type(instance)
+    leave = find_in_type(kind, "__exit__")
+    bind = find_in_type(type(leave), "__get__")
+    bound = leave if bind is MISSING else bind(leave, instance, kind)
+    bound(None, None, None)

@@ -6,13 +6,17 @@ from __future__ import annotations
 
 from time import monotonic
 
+from .errors import BuildError, MethodRegistryError
+from .foreign import is_interrupt
+from .resolver import error_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .errors import MethodRegistryError
+    from ._core import Slot
 
-__all__ = ["Failures"]
+__all__ = ["Failures", "failure_of", "raised_in_build"]
 
 
 class _Failure:
@@ -114,3 +118,33 @@ def _clear_locals(error: BaseException | None, outer: BaseException | None) -> N
                 return
             clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
+
+
+def failure_of(slot: Slot, raised: BaseException) -> MethodRegistryError | None:
+    """
+    Return the error of a failed build, which is remembered and raised to those who waited.
+
+    Args:
+        slot: The slot of the class.
+        raised: What the build raised. The caller of the build gets an exit as it is, since it is
+            addressed to the program; everybody else gets an error caused by it.
+
+    Returns:
+        The error; None for an interrupt, which is no failure.
+    """
+    if isinstance(raised, MethodRegistryError):
+        return raised
+    if is_interrupt(raised):
+        return None
+    error = raised_in_build(slot, raised)
+    error.__cause__ = raised
+    return error
+
+
+def raised_in_build(slot: Slot, raised: BaseException) -> BuildError:
+    """Return the error for what a constructor raised."""
+    return BuildError(
+        f"building {slot.name!r} ({slot.path}) raised {error_text(raised)}",
+        class_name=slot.name,
+        class_path=slot.path,
+    )

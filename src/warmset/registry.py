@@ -7,16 +7,18 @@ settings. `api.py` has the public class.
 
 from __future__ import annotations
 
+import sys
 from _thread import RLock
 
-from . import _logs
+from . import _logs, process_end
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
-from .closing import close_entry, watch_exit
+from .closing import close_entry
 from .codes import CLEARED, HELD, NO_LIMIT, SHUTDOWN
 from .errors import ClosedError, UnknownClassError
 from .extension import HOOKS, Extension
+from .foreign import Kind, contain
 from .resolver import check_name, near_names
 from .streams import hold_while_running
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     _Kind = TypeVar("_Kind", bound=Extension)
 
 __all__ = ["BaseRegistry"]
+
+_DROPPED = Kind("removals", "closing a dropped registry failed: %s", interrupts=False)
 
 
 class BaseRegistry(Cache):
@@ -72,7 +76,8 @@ class BaseRegistry(Cache):
         self.extensions: tuple[Extension, ...] = ()
         self._attaching = RLock()  # re-entrant: a finaliser may attach a listener
         self._hooks: dict[str, tuple[Any, ...]] = dict.fromkeys(HOOKS, ())
-        watch_exit(self)
+        self._inherited = 0  # up to this serial number, entries are those of the parent process
+        process_end.watch(self)
 
     # -- extensions ------------------------------------------------------------------------------
 
@@ -305,8 +310,26 @@ class BaseRegistry(Cache):
         for close in self._hooks["close"]:
             close(self)
 
+    def close_own(self) -> None:
+        """Close the registry, but leave what was built before a fork to the parent process."""
+        if self.closed:
+            return
+        if self._inherited:
+            for slot in list(self.slots.values()):
+                entry = slot.entry
+                if entry is not None and entry.serial <= self._inherited:
+                    self.abandon(entry)
+        self.close()
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # Closers are foreign code, which this must contain; and the names of this module may be
+        # gone when the interpreter exits, where all registries were closed before.
+        if not _is_finalizing() and "_inherited" in self.__dict__:
+            contain(_DROPPED, self.close_own)
+
     def reset_after_fork(self) -> None:
         super().reset_after_fork()
+        self._inherited = self.builds + self.adopted
         self._attaching = RLock()
         self.builder.reset_after_fork()
         self.classes.awaiting.clear()  # a thread of the child may have the number of one of these

@@ -23,7 +23,8 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
 def test_a_build_is_logged(make: Any, timer: Any, samples: Any, records: Any) -> None:
     """At INFO, with its seconds."""
     samples.script["Alpha"] = lambda instance: timer.advance(2.5)
-    make().get_instance("Alpha")
+    registry = make()
+    registry.get_instance("Alpha")
     (record,) = records.kept
     assert (record.name, record.levelname) == ("warmset.builds", "INFO")
     assert record.getMessage() == "built 'Alpha' in 2.500 s"
@@ -197,7 +198,8 @@ def test_as_json_through_structlog(make: Any, records: Any) -> None:
     )
     logging.getLogger("warmset").addHandler(handler)
     try:
-        make().get_instance("Alpha")
+        registry = make()
+        registry.get_instance("Alpha")
     finally:
         logging.getLogger("warmset").removeHandler(handler)
     (line,) = stream.getvalue().splitlines()

@@ -12,11 +12,9 @@ from __future__ import annotations
 from _thread import allocate_lock
 from collections import deque
 
-from .. import _logs
-from ..codes import LISTENER_FAILURES
 from ..event_logs import build_event, removal_event
-from ..events import BuildEvent, RemovalEvent
 from ..extension import Extension
+from ..foreign import BUILD_LISTENER, REMOVAL_LISTENER, call_each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from .._core import Entry
     from ..builder import Build
+    from ..events import BuildEvent, RemovalEvent
     from ..registry import BaseRegistry
 
 __all__ = ["BuildListeners", "RemovalListeners", "build_listeners", "removal_listeners"]
@@ -60,8 +59,13 @@ class RemovalListeners(Extension):
 
     def _report(self, registry: BaseRegistry, entry: Entry) -> None:
         event = removal_event(entry, registry.now())
-        for listener in self._listeners:
-            _call(registry, listener, event)
+        call_each(
+            REMOVAL_LISTENER,
+            self._listeners,
+            event,
+            class_name=event.class_name,
+            registry=registry,
+        )
 
 
 class BuildListeners(Extension):
@@ -84,8 +88,13 @@ class BuildListeners(Extension):
     def built(self, registry: BaseRegistry, build: Build) -> None:
         if self._listeners:
             event = build_event(build)
-            for listener in self._listeners:
-                _call(registry, listener, event)
+            call_each(
+                BUILD_LISTENER,
+                self._listeners,
+                event,
+                class_name=event.class_name,
+                registry=registry,
+            )
 
 
 def removal_listeners(registry: BaseRegistry) -> RemovalListeners:
@@ -98,19 +107,3 @@ def removal_listeners(registry: BaseRegistry) -> RemovalListeners:
 def build_listeners(registry: BaseRegistry) -> BuildListeners:
     """Return the build listeners of a registry, attached at the first call."""
     return registry.extension(BuildListeners) or registry.attach(BuildListeners())
-
-
-def _call(registry: BaseRegistry, listener: Callable[[Any], Any], event: Any) -> None:
-    try:
-        listener(event)
-    except Exception as error:
-        registry.count(LISTENER_FAILURES)
-        kind = "build" if isinstance(event, BuildEvent) else "removal"
-        _logs.warning(
-            "listeners",
-            "a %s listener failed: %r",
-            kind,
-            listener,
-            fields={"class_name": event.class_name, "error_type": type(error).__qualname__},
-            error=error,
-        )
