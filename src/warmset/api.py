@@ -147,11 +147,12 @@ class Registry(Capabilities):
 
             attach_extensions(self, settings)
         if class_paths is None:
-            from .sources import default_class_paths
+            from .sources import register_default_classes
 
-            class_paths = default_class_paths()
-        for class_name, target in class_paths.items():
-            self.register(class_name, target)
+            register_default_classes(self)
+        else:
+            for class_name, target in class_paths.items():
+                self.register(class_name, target)
         if settings.needs_assembly:
             start_services(self, settings)
 
@@ -162,7 +163,7 @@ class Registry(Capabilities):
 
         Args:
             path: A file with the tables ``[registry]`` and ``[classes]``, and for classes that
-                have options ``[options.NAME]``.
+                have options, `kwargs` or a `rule` ``[options.NAME]``.
             options: Override settings of the file, or add `timer`.
 
         Returns:
@@ -172,12 +173,12 @@ class Registry(Capabilities):
             SettingsError: The file cannot be read, or has an unknown key or a wrong value; file,
                 table, key, value and what was expected are named.
         """
+        from .file_classes import register_classes
         from .settings_file import load_settings_file
 
         loaded = load_settings_file(path)
-        registry = cls(loaded.class_paths, **{**loaded.settings.as_options(), **options})
-        for class_name, given in loaded.class_options.items():
-            registry.register(class_name, loaded.class_paths[class_name], **given)
+        registry = cls({}, **{**loaded.settings.as_options(), **options})
+        register_classes(registry, loaded.class_paths, loaded.class_options)
         return registry
 
     @classmethod

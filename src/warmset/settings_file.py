@@ -9,15 +9,18 @@ from __future__ import annotations
 from .frozen import Frozen, rebuild
 from .resolver import PATH_EXPECTED, check_name, check_path, error_text
 from .settings import BY_NAME, CLASS_DEFAULTS, RegistrySettings
-from .toml_tables import SettingsError, check_table, unknown_keys, value_error
+from .toml_tables import ErrorCollector, SettingsError, check_table, unknown_keys, value_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+# The tables of a settings file; a pipeline file has more.
+FILE_TABLES = ("registry", "classes", "options")
 
 
 class SettingsFile(Frozen):
@@ -28,7 +31,8 @@ class SettingsFile(Frozen):
         path: The file.
         settings: Its table ``[registry]``.
         class_paths: Its table ``[classes]``, class name -> class path; it is copied.
-        class_options: Its tables ``[options.NAME]``, class name -> options of `register`.
+        class_options: Its tables ``[options.NAME]``, class name -> options of `register`, with
+            `kwargs` and `rule`, the dotted path of a rule.
     """
 
     __slots__ = ("class_options", "class_paths", "path", "settings")
@@ -104,39 +108,124 @@ CLASS_OPTIONS = tuple(name for name in sorted(CLASS_DEFAULTS) if BY_NAME[name].i
 
 
 def check_class_options(
-    table: object, class_paths: Mapping[str, str], *, file: str, table_name: str = "options"
+    table: object,
+    class_names: Iterable[str],
+    *,
+    file: str,
+    errors: ErrorCollector,
+    table_name: str = "options",
 ) -> dict[str, dict[str, Any]]:
     """
-    Check the options of classes.
+    Check the options of classes, without importing anything.
 
     Args:
         table: The table, class name -> option -> value.
-        class_paths: The classes of the file.
-        file: The file; for the text of the error.
-        table_name: The name of the table; for the text of the error.
+        class_names: The classes of the file.
+        file: The file; for the text of the errors.
+        errors: Takes the errors: not a table, an unknown class or option, an invalid value.
+        table_name: The name of the table; for the text of the errors.
 
     Returns:
-        A new dict, class name -> options of `register`.
-
-    Raises:
-        SettingsError: It is not a table, or has an unknown class, an unknown option, or an invalid
-            value.
+        A new dict, class name -> valid options of `register`, `kwargs` and `rule` included.
     """
-    checked = {}
-    rows = check_table(table, file=file, table_name=table_name)
-    if rows:
-        unknown_keys(rows, class_paths, file=file, table_name=table_name)
+    checked: dict[str, dict[str, Any]] = {}
+    names = list(class_names)
+    rows: dict[str, Any] = {}
+    with errors:
+        rows = check_table(table, file=file, table_name=table_name)
     for name, given in rows.items():
         own = f"{table_name}.{name}"
-        options = check_table(given, file=file, table_name=own)
-        unknown_keys(options, CLASS_OPTIONS, file=file, table_name=own)
-        for key, value in options.items():
-            try:
-                BY_NAME[key].checked(value)
-            except (TypeError, ValueError) as error:
-                raise value_error(file, own, key, value, BY_NAME[key].expected) from error
-        checked[name] = dict(options)
+        with errors:
+            unknown_keys({name: given}, names, file=file, table_name=table_name)
+            checked[name] = {}
+            for key, value in check_table(given, file=file, table_name=own).items():
+                with errors:
+                    unknown_keys(
+                        {key: value}, ("kwargs", "rule", *CLASS_OPTIONS), file=file, table_name=own
+                    )
+                    checked[name][key] = _checked_option(key, value, file, own)
+            if "rule" in checked[name] and "kwargs" in checked[name]:
+                kwargs = checked[name].pop("kwargs")
+                raise value_error(file, own, "kwargs", kwargs, "kwargs or a rule, not both")
     return checked
+
+
+def _checked_option(key: str, value: Any, file: str, table_name: str) -> Any:
+    if key == "kwargs":
+        if not isinstance(value, dict):
+            raise value_error(file, table_name, key, value, "a table of keyword arguments")
+        return dict(value)
+    if key == "rule":
+        return check_dotted(value, file=file, table_name=table_name, key=key)
+    try:
+        BY_NAME[key].checked(value)
+    except (TypeError, ValueError) as error:
+        raise value_error(file, table_name, key, value, BY_NAME[key].expected) from error
+    return value
+
+
+def check_dotted(value: object, *, file: str, table_name: str, key: str) -> str:
+    """
+    Check the path of a callable, without importing anything.
+
+    Args:
+        value: The path: ``package.module.callable`` or ``package.module:callable``.
+        file: The file; for the text of the error.
+        table_name: The name of the table; for the text of the error.
+        key: The key; for the text of the error.
+
+    Returns:
+        The path, with dots only.
+
+    Raises:
+        SettingsError: It does not have the shape of one.
+    """
+    from keyword import iskeyword
+
+    if isinstance(value, str):
+        parts = value.replace(":", ".", 1).split(".")
+        if len(parts) > 1 and all(part.isidentifier() and not iskeyword(part) for part in parts):
+            return ".".join(parts)
+    raise value_error(file, table_name, key, value, "a dotted path 'package.module.callable'")
+
+
+def read_tables(content: Mapping[str, Any], *, file: str, errors: ErrorCollector) -> SettingsFile:
+    """
+    Check the tables that a settings file and a pipeline file have in common.
+
+    Args:
+        content: The contents of the file.
+        file: The file.
+        errors: Takes the errors.
+
+    Returns:
+        The valid parts of ``[registry]``, ``[classes]`` and ``[options.NAME]``.
+    """
+    given: dict[str, Any] = {}
+    settings = RegistrySettings()
+    with errors:
+        for key, value in check_table(
+            content.get("registry", {}), file=file, table_name="registry"
+        ).items():
+            with errors:
+                RegistrySettings.from_table({key: value}, file=file)
+                given[key] = value
+        settings = RegistrySettings.from_table(given, file=file)
+    class_paths: dict[str, str] = {}
+    names: dict[str, Any] = {}
+    with errors:
+        names = check_table(content.get("classes", {}), file=file, table_name="classes")
+    for name, class_path in names.items():
+        with errors:
+            class_paths.update(check_classes({name: class_path}, file=file))
+    options = check_class_options(content.get("options", {}), names, file=file, errors=errors)
+    return SettingsFile(
+        path=file,
+        settings=settings,
+        class_paths=class_paths,
+        # Also without those of a class whose path is invalid.
+        class_options={name: each for name, each in options.items() if name in class_paths},
+    )
 
 
 def load_toml(path: AnyPath) -> dict[str, Any]:
@@ -188,6 +277,30 @@ def load_toml(path: AnyPath) -> dict[str, Any]:
     return content
 
 
+def read_settings_file(path: AnyPath) -> tuple[SettingsFile, list[SettingsError]]:
+    """
+    Read a `warmset.toml` and find all errors in it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its valid parts, and the errors.
+
+    Raises:
+        TypeError: `path` is not the path of a file.
+        SettingsError: The file cannot be read, or is not TOML.
+    """
+    import os
+
+    file = os.fsdecode(path)
+    content = load_toml(file)
+    errors = ErrorCollector()
+    with errors:
+        unknown_keys(content, FILE_TABLES, file=file, table_name="")
+    return read_tables(content, file=file, errors=errors), errors.found
+
+
 def load_settings_file(path: AnyPath) -> SettingsFile:
     """
     Read a `warmset.toml`: the tables ``[registry]``, ``[classes]`` and ``[options.NAME]``.
@@ -202,15 +315,7 @@ def load_settings_file(path: AnyPath) -> SettingsFile:
         TypeError: `path` is not the path of a file.
         SettingsError: The file cannot be read, or a table, key or value in it is invalid.
     """
-    import os
-
-    file = os.fsdecode(path)
-    content = load_toml(file)
-    unknown_keys(content, ("registry", "classes", "options"), file=file, table_name="")
-    class_paths = check_classes(content.get("classes", {}), file=file)
-    return SettingsFile(
-        path=file,
-        settings=RegistrySettings.from_table(content.get("registry", {}), file=file),
-        class_paths=class_paths,
-        class_options=check_class_options(content.get("options", {}), class_paths, file=file),
-    )
+    loaded, errors = read_settings_file(path)
+    if errors:
+        raise errors[0]
+    return loaded

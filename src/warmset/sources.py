@@ -4,45 +4,89 @@ The default class table, used by a registry without ``class_paths``.
 
 from __future__ import annotations
 
+from . import _logs
+from .file_classes import register_classes
 from .resolver import PATH_EXPECTED, check_name, check_path, error_text, safe_repr
-from .settings import SettingsError
+from .settings import RegistrySettings, SettingsError
 from .settings_file import load_settings_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from importlib.metadata import Distribution, EntryPoint
-    from typing import Any
+    from typing import Any, Protocol
+
+    from .file_classes import Registry as _Registry
+    from .settings_file import SettingsFile
+
+    class Registry(_Registry, Protocol):
+        """What this module needs of a registry."""
+
+        settings: RegistrySettings
+
 
 CONFIG_VARIABLE = "WARMSET_CONFIG"
 ENTRY_POINT_GROUP = "warmset.classes"
 
 
-def default_class_paths() -> dict[str, str]:
+def register_default_classes(registry: Registry) -> None:
     """
-    Collect the class paths from the environment without importing the classes.
+    Register the classes from the environment without importing them.
 
-    The sources are the table ``[classes]`` of the file named by the environment variable
-    WARMSET_CONFIG, if it is set and not empty, and the entry points of the group
-    ``warmset.classes``. The file takes precedence over the entry points. A file in the working
-    directory is never read.
+    The sources are the tables ``[classes]`` and ``[options.NAME]`` of the file named by the
+    environment variable WARMSET_CONFIG, if it is set and not empty, and the entry points of the
+    group ``warmset.classes``. The file takes precedence over the entry points. A file in the
+    working directory is never read. The settings in ``[registry]`` belong to `from_file`; where
+    they differ from those of the registry, this is logged.
 
-    Returns:
-        A new dict, class name -> class path; the names from the file come first, in its order.
+    Args:
+        registry: The registry.
 
     Raises:
         SettingsError: The file cannot be read or is invalid, an entry point is not a class path,
             two entry points give one name different paths, or the entry points cannot be read.
 
-    Thread-safe. Reads the file and the entry points of every installed distribution, which takes
-    milliseconds to tens of milliseconds.
+    Reads the file and the entry points of every installed distribution, which takes milliseconds to
+    tens of milliseconds.
     """
+    loaded = _default_file()
+    paths = _with_entry_points(loaded)
+    options = {} if loaded is None else loaded.class_options
+    if loaded is not None and loaded.settings not in (RegistrySettings(), registry.settings):
+        _logs.warning(
+            "registry",
+            "%s: the settings in [registry] are not those of the registry; "
+            "MethodRegistry.from_file takes them",
+            loaded.path,
+            fields={"file": loaded.path},
+        )
+    register_classes(registry, paths, options)
+
+
+def default_class_paths() -> dict[str, str]:
+    """
+    Collect the class paths of the default table: see `register_default_classes`.
+
+    Returns:
+        A new dict, class name -> class path; the names from the file come first, in its order.
+
+    Raises:
+        SettingsError: As for `register_default_classes`.
+
+    Thread-safe.
+    """
+    return _with_entry_points(_default_file())
+
+
+def _default_file() -> SettingsFile | None:
     import os
 
-    paths: dict[str, str] = {}
     file = os.environ.get(CONFIG_VARIABLE)
-    if file:
-        paths.update(load_settings_file(file).class_paths)
+    return load_settings_file(file) if file else None
+
+
+def _with_entry_points(loaded: SettingsFile | None) -> dict[str, str]:
+    paths = {} if loaded is None else dict(loaded.class_paths)
     for name, path in entry_point_paths(decided=paths).items():
         paths.setdefault(name, path)
     return paths

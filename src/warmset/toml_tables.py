@@ -12,9 +12,17 @@ from .resolver import near_names, safe_repr
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from types import TracebackType
     from typing import Any
 
-__all__ = ["SettingsError", "check_table", "table_error", "unknown_keys", "value_error"]
+__all__ = [
+    "ErrorCollector",
+    "SettingsError",
+    "check_table",
+    "table_error",
+    "unknown_keys",
+    "value_error",
+]
 
 
 class SettingsError(ValueError):
@@ -47,6 +55,32 @@ class SettingsError(ValueError):
         return restore_error, (type(self), self.args, self.__dict__)
 
 
+class ErrorCollector:
+    """
+    Collects errors: ``with errors:`` suppresses a `SettingsError` of its block and stores it.
+
+    Attributes:
+        found: The errors in the order in which they were raised.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[SettingsError] = []
+
+    def __enter__(self) -> ErrorCollector:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, SettingsError):
+            self.found.append(error)
+            return True
+        return False
+
+
 def table_error(file: str, table_name: str, text: str, *, key: str | None = None) -> SettingsError:
     """
     Make the error about a table of a file.
@@ -65,7 +99,14 @@ def table_error(file: str, table_name: str, text: str, *, key: str | None = None
 
 
 def value_error(
-    file: str, table_name: str, key: object, value: object, expected: str
+    file: str,
+    table_name: str,
+    key: object,
+    value: object,
+    expected: str,
+    *,
+    near: Iterable[str] = (),
+    misspelt: str | None = None,
 ) -> SettingsError:
     """
     Make the error about one value in a table of a file.
@@ -76,14 +117,19 @@ def value_error(
         key: The key.
         value: Its value.
         expected: Which values are valid.
+        near: Valid names, of which the message suggests the nearest ones.
+        misspelt: The name to compare with `near`; None for the value.
 
     Returns:
         The error; its text names file, table, key, value, and what was expected.
     """
+    name = value if misspelt is None else misspelt
+    found = near_names(name, near) if isinstance(name, str) else []
+    hint = f" (nearest: {', '.join(map(repr, found))})" if found else ""
     return table_error(
         file,
         table_name,
-        f"{_spelled(key)} = {safe_repr(value)}; expected {expected}",
+        f"{_spelled(key)} = {safe_repr(value)}{hint}; expected {expected}",
         key=key if type(key) is str else safe_repr(key),
     )
 

@@ -47,12 +47,28 @@ class Tagger:
         raise AssertionError("called")
 
 
+class Needy:
+    def __init__(self, model):
+        raise AssertionError("called")
+
+    def any(self):
+        raise AssertionError("called")
+
+
 class Anything:
     def __getattr__(self, name):
         raise AssertionError("called")
 
 
 def rule(cls):
+    raise AssertionError("called")
+
+
+def odd_rule(cls, registry, model):
+    raise AssertionError("called")
+
+
+def rule_of_documents(cls, documents):
     raise AssertionError("called")
 
 
@@ -103,8 +119,9 @@ CLASSES = '[classes]\nTagger = "checked.Tagger"\n'
 def test_a_valid_file(check: Callable[[str], tuple[int, list[str]]]) -> None:
     """Exit status 0 and one line."""
     text = (
-        f'{CLASSES}Ruled = "checked.Tagger"\n[build]\nTagger = {{ model = "large", fast = true }}\n'
-        '[rules]\nRuled = "checked.rule"\n[documents]\nsource = "checked.texts"\n'
+        f'{CLASSES}Ruled = "checked.Tagger"\n'
+        '[options]\nTagger.kwargs = { model = "large", fast = true }\n'
+        'Ruled.rule = "checked.rule"\n[documents]\nsource = "checked.texts"\n'
         + step("tag", 'text = "$documents.texts"')
         + step("free", "a = 1")
         + step("kind", "b = 1")
@@ -114,14 +131,18 @@ def test_a_valid_file(check: Callable[[str], tuple[int, list[str]]]) -> None:
     assert check(text) == (0, ["2 classes and 5 steps are valid"])
 
 
-def test_all_errors_are_listed_at_once(check: Callable[[str], tuple[int, list[str]]]) -> None:
+def test_all_errors_are_listed_at_once(
+    check: Callable[[str], tuple[int, list[str]]], tmp_path: Path
+) -> None:
     """Errors in the file, classes, methods and arguments, with the nearest names."""
     status, lines = check(
         "[registry]\nmax_cache_size = 0\ncache_ttl_secs = 3\n"
         f'{CLASSES}Taggr = "checked.Taggr"\nNowhere = "chekced.Tagger"\nBad = "nodots"\n'
         'Left = "exiting.X"\nBroken = "broken.X"\n'
-        '[build]\nTagger = { modle = "large" }\nNobody = {}\n'
-        '[rules]\nTaggr = "checked.ruel"\nNowhere = "checked.number"\n'
+        'Ruled = "checked.Tagger"\nCounted = "checked.Tagger"\nOdd = "checked.Tagger"\n'
+        '[options]\nTagger.kwargs = { modle = "large" }\nNobody = {}\nTagger.pni = true\n'
+        'Ruled.rule = "checked.ruel"\nCounted.rule = "checked.number"\n'
+        'Odd.rule = "checked.odd_rule"\n'
         '[documents]\nfiles = ["nothing/*.txt"]\nlimit = 0\n'
         + step("tga", 'text = "a"')
         + step("tag", 'txt = "a", text = "$documents.txets"')
@@ -138,11 +159,14 @@ def test_all_errors_are_listed_at_once(check: Callable[[str], tuple[int, list[st
         "[classes]: class 'Nowhere' (chekced.Tagger): importing module 'chekced' failed",
         "[classes]: Left = 'exiting.X'",
         "[classes]: class 'Broken' (broken.X): importing module 'broken' failed",
-        "[build.Tagger]: the constructor takes no argument 'modle' (nearest: 'model')",
-        "[build]: Nobody = {}",
-        "[rules]: Taggr = 'checked.ruel'",
+        "[options.Tagger]: the constructor takes no argument 'modle' (nearest: 'model')",
+        "[options.Tagger]: unknown pni = True (nearest: 'pin'",
+        "[options]: unknown Nobody = {}",
+        "[options.Ruled]: rule = 'checked.ruel'",
         "(nearest: 'rule')",
-        "[rules]: Nowhere = 'checked.number'; expected a callable, not int",
+        "[options.Counted]: rule = 'checked.number'; expected a callable, not int",
+        "[options.Odd]: rule = 'checked.odd_rule'; expected a callable that takes the class, and"
+        " possibly 'registry' and 'documents': missing a required argument: 'model'",
         "[documents]: files = 'nothing/*.txt'; expected a glob that matches a file",
         "[documents]: limit = 0",
         "[steps.tga]: method = 'tga' (nearest: 'tag'); expected a method of checked.Tagger",
@@ -153,7 +177,12 @@ def test_all_errors_are_listed_at_once(check: Callable[[str], tuple[int, list[st
         "[steps[5]]: no 'method'",
     ):
         assert sum(part in line for line in lines) == 1, f"{part}\n" + "\n".join(lines)
-    assert lines[-1] == f"{len(lines) - 1} errors"
+    hints = [line for line in lines if line.startswith("hint: ")]
+    assert hints == [
+        f"hint: module 'chekced' cannot be found: neither installed nor in {tmp_path / 'app'}, the"
+        " directory given by --app-dir"
+    ]
+    assert lines[-1] == f"{len(lines) - 2} errors"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +212,10 @@ def test_arguments_are_compared_with_the_signature(
     [
         (CLASSES + step("late"), "its constructor sets it"),
         (CLASSES + step("extra"), "it is annotated without a value"),
-        (CLASSES + '[rules]\nTagger = "checked.rule"\n' + step("other"), "its rule may return"),
+        (
+            CLASSES + '[options]\nTagger.rule = "checked.rule"\n' + step("other"),
+            "its rule may return",
+        ),
         (
             '[classes]\nTagger = "checked.Anything"\n' + step("other"),
             "the class defines __getattr__",
@@ -221,3 +253,89 @@ def test_the_demo_is_valid() -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "8 classes and 10 steps are valid" in result.stdout
+
+
+# -- a settings file -------------------------------------------------------------------------------
+
+
+def test_a_settings_file_is_checked_likewise(
+    check: Callable[[str], tuple[int, list[str]]],
+) -> None:
+    """The tables that both kinds of file have mean the same."""
+    options = '[options]\nTagger.kwargs = { model = "large" }\nRuled.rule = "checked.rule"\n'
+    tables = f'[registry]\nmax_cache_size = 3\n{CLASSES}Ruled = "checked.Tagger"\n{options}'
+    assert check(tables) == (0, ["2 classes are valid"])
+    assert check(CLASSES) == (0, ["1 class is valid"])
+    wrong = tables.replace("model", "modle").replace("checked.rule", "checked.rule_of_documents")
+    status, lines = check(wrong)
+    assert status == 2
+    assert lines[0].startswith("[options.Tagger]: the constructor takes no argument 'modle'")
+    assert "missing a required argument: 'documents'" in lines[1]
+    assert lines[2:] == ["2 errors"]
+    # In a pipeline, the same rule gets its documents.
+    pipeline = wrong.replace("modle", "model") + '[documents]\nsource = "checked.texts"\n'
+    assert check(pipeline + step("any", "", "Tagger"))[0] == 0
+
+
+def test_a_constructor_that_needs_arguments(check: Callable[[str], tuple[int, list[str]]]) -> None:
+    """A pipeline file has to give them; beside a settings file, code may register a rule."""
+    text = '[classes]\nNeedy = "checked.Needy"\n'
+    assert check(text)[0] == 0
+    status, lines = check(text + step("any", "", "Needy"))
+    assert status == 2
+    assert lines[0] == "[options.Needy]: kwargs = {}; expected also 'model', for the constructor"
+
+
+# -- hints -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "hint"),
+    [
+        ("", "module 'beside' can be imported with --app-dir project/conf"),
+        ("..", "module 'beside' can be imported with --app-dir project"),
+        ("../src", "module 'beside' can be imported with --app-dir project/src"),
+        (
+            None,
+            "module 'beside' cannot be found: neither installed nor in ., the directory given by",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run", "warm-up"])
+def test_a_module_in_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None, hint: str, command: str
+) -> None:
+    """The hint names the directory to give as --app-dir."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "project" / "conf" / "pipeline.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        '[classes]\nWords = "beside.sub.Words"\n'
+        '[[steps]]\nclass = "Words"\nmethod = "count"\neach = "run"\n'
+    )
+    profile = tmp_path / "profile.json"
+    profile.write_text(
+        '{"format": "warmset-profile", "format_version": 1,'
+        ' "classes": {"Words": {"uses": 1, "builds": 1, "failures": 0}}}'
+    )
+    if place is not None:
+        package = file.parent / place / "beside"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "sub.py").write_text("class Words:\n    def count(self): return 1\n")
+    words = [command, str(file)]
+    if command == "warm-up":
+        words = [command, str(profile), "--pipeline", str(file)]
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        status = main(words)
+    assert status == (2 if command == "check" else 3)
+    (line,) = [each for each in output.getvalue().splitlines() if each.startswith("hint: ")]
+    assert line.startswith(f"hint: {hint}")
+    if place is not None:
+        directory = line.rpartition(" ")[2]
+        with redirect_stdout(output), redirect_stderr(output):
+            assert main([*words, "--app-dir", directory]) == 0
+        for name in ("beside", "beside.sub"):
+            sys.modules.pop(name, None)

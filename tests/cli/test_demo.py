@@ -27,7 +27,9 @@ def test_the_file_is_valid_and_its_documents_load() -> None:
     assert len(pipeline.class_paths) >= 6
     assert {step.class_name for step in pipeline.steps} == set(pipeline.class_paths)
     assert not any(path.startswith("warmset.") for path in pipeline.class_paths.values())
-    assert all(hasattr(demo, path.rpartition(".")[2]) for path in pipeline.rules.values())
+    rules = [options["rule"] for options in pipeline.class_options.values() if "rule" in options]
+    assert len(rules) == 6
+    assert all(hasattr(demo, path.rpartition(".")[2]) for path in rules)
     assert pipeline.documents is not None
     documents = load_documents(pipeline.documents, pipeline.file)
     assert len(documents) > 50

@@ -77,10 +77,9 @@ Model = "engine_classes.Model"
 Other = "engine_classes.Model"
 Ruled = "engine_classes.Ruled"
 Killer = "engine_classes.Killer"
-[build.Model]
-factor = 3
-[rules]
-Ruled = "engine_classes.make"
+[options]
+Model.kwargs = { factor = 3 }
+Ruled.rule = "engine_classes.make"
 [documents]
 files = ["*.txt"]
 [[steps]]

@@ -31,10 +31,12 @@ def test_a_file_with_all_tables_and_keys(write: Write) -> None:
         [classes]
         Counter = "fakes.Counter"
         Sink = "fakes.Sink"
-        [build]
-        Counter = { factor = 2 }
-        [rules]
-        Sink = "fakes.plain_rule"
+        [options.Counter]
+        kwargs = { factor = 2 }
+        pin = true
+        [options.Sink]
+        rule = "fakes:plain_rule"
+        max_age_seconds = 3
         [documents]
         source = "fakes.source"
         limit = 2
@@ -65,8 +67,10 @@ def test_a_file_with_all_tables_and_keys(write: Write) -> None:
     assert pipeline.file == str(path)
     assert pipeline.settings.max_cache_size == 7
     assert pipeline.class_paths == {"Counter": "fakes.Counter", "Sink": "fakes.Sink"}
-    assert pipeline.build == {"Counter": {"factor": 2}}
-    assert pipeline.rules == {"Sink": "fakes.plain_rule"}
+    assert pipeline.class_options == {
+        "Counter": {"kwargs": {"factor": 2}, "pin": True},
+        "Sink": {"rule": "fakes.plain_rule", "max_age_seconds": 3},
+    }
     assert pipeline.documents == DocumentSource(
         base=path.parent, source="fakes.source", limit=2, max_characters=100, encoding="latin-1"
     )
@@ -100,16 +104,19 @@ DOCUMENTS = '[documents]\nfiles = ["*.txt"]\n'
         ("", ["[classes]", "at least one class"]),
         ("[classes]\nA = 'nodots'\n", ["[classes]", "A = 'nodots'", "package.module.Class"]),
         (CLASSES, ["[[steps]]", "one or more tables"]),
-        (f"{CLASSES}[build]\nCountr = {{}}\n", ["[build]", "Countr = {}", "'Counter'"]),
-        (f"{CLASSES}[build]\nCounter = 3\n", ["[build]", "Counter = 3", "keyword arguments"]),
-        (f"build = 3\n{CLASSES}", ["[build]", "3", "a table"]),
-        (f"{CLASSES}[rules]\nX = 'm.f'\n", ["[rules]", "X = 'm.f'", "from [classes]"]),
-        (f"{CLASSES}[rules]\nSink = 'm f.g'\n", ["[rules]", "Sink = 'm f.g'", "dotted path"]),
-        (f"{CLASSES}[rules]\nSink = 4\n", ["[rules]", "Sink = 4", "dotted path"]),
+        (f"{CLASSES}[options.Countr]\n", ["[options]", "Countr = {}", "'Counter'"]),
+        (f"{CLASSES}[options]\nCounter = 3\n", ["[options.Counter]", "3", "a table"]),
+        (f"{CLASSES}[options.Sink]\nkwargs = 3\n", ["kwargs = 3", "keyword arguments"]),
+        (f"{CLASSES}[options.Sink]\npni = true\n", ["pni = True", "'pin'"]),
+        (f"{CLASSES}[options.Sink]\npin = 3\n", ["pin = 3", "a bool"]),
+        (f"{CLASSES}[options.Sink]\nrule = 'm f.g'\n", ["rule = 'm f.g'", "dotted path"]),
+        (f"{CLASSES}[options.Sink]\nrule = 4\n", ["[options.Sink]", "rule = 4", "dotted path"]),
         (
-            f"{CLASSES}[build]\nSink = {{}}\n[rules]\nSink = 'm.f'\n",
-            ["[rules]", "Sink = 'm.f'", "not both"],
+            f"{CLASSES}[options.Sink]\nkwargs = {{}}\nrule = 'm.f'\n",
+            ["[options.Sink]", "kwargs = {}", "not both"],
         ),
+        (f"{CLASSES}[build]\nSink = {{}}\n", ["[build]", "[options.NAME]", "kwargs"]),
+        (f"{CLASSES}[rules]\nSink = 'm.f'\n", ["[rules]", "[options.NAME]", "rule"]),
         (f"{CLASSES}[documents]\nlimit = 3\n", ["[documents]", "neither", "exactly one"]),
         (f"{CLASSES}{DOCUMENTS}source = 'm.f'\n", ["[documents]", "both", "exactly one"]),
         (f"{CLASSES}[documents]\nfiles = 'a'\n", ["[documents]", "files = 'a'", "list"]),

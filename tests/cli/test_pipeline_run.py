@@ -100,12 +100,12 @@ def test_classes_per_run_accumulate_unless_cleared_or_limited(run: Run) -> None:
 def test_build_arguments_are_copied_for_each_instance(run: Run, fakes: list[Any]) -> None:
     tags = '[[steps]]\nname = "tags"\nclass = "Counter"\nmethod = "build_tags"\neach = "run"\n'
     steps = tags + sink("take", '{ tags = "$steps.tags" }', each="run")
-    run(steps, extra='[build]\nCounter = { tags = ["new"] }')
+    run(steps, extra='[options.Counter]\nkwargs = { tags = ["new"] }')
     assert fakes == [("take", {"tags": ["new", "used"]})] * 2
 
 
 def test_rules_may_take_registry_and_documents(run: Run, fakes: list[Any]) -> None:
-    extra = '[rules]\nCounter = "fakes.plain_rule"\nSink = "fakes.rule_with_parameters"'
+    extra = '[options]\nCounter.rule = "fakes.plain_rule"\nSink.rule = "fakes.rule_with_parameters"'
     for per_run in (False, True):
         fakes.clear()
         outcome = run(sink("take", "{ a = 1 }", each="run"), extra=extra, per_run=per_run)
@@ -116,7 +116,7 @@ def test_rules_may_take_registry_and_documents(run: Run, fakes: list[Any]) -> No
 
 
 def test_a_missing_rule_is_a_failure(run: Run) -> None:
-    outcome = run(COUNT, extra='[rules]\nCounter = "fakes.plain_rul"', runs=1)
+    outcome = run(COUNT, extra='[options]\nCounter.rule = "fakes.plain_rul"', runs=1)
     assert outcome.failed == 2
     assert "no 'plain_rul'" in outcome.failures[0].error
 

@@ -30,7 +30,7 @@ arguments = { text = "$document.text" }
 class = "Sink"
 method = "take"
 """
-RULES = '[rules]\nSink = "fakes.rule_with_parameters"\n'
+RULES = '[options]\nSink.rule = "fakes.rule_with_parameters"\n'
 
 
 def invoke(*words: str) -> tuple[int, str]:
@@ -108,14 +108,15 @@ def test_the_result_as_json(recorded: tuple[str, str]) -> None:
     pipeline, profile = recorded
     status, output = invoke("warm-up", profile, "--pipeline", pipeline, "--deadline", "0", "--json")
     data = json.loads(output)
-    assert (status, data["profile"], data["built"]) == (0, profile, [])
+    # A warm-up that skips everything is not a success.
+    assert (status, data["profile"], data["built"]) == (3, profile, [])
     assert {each["reason"] for each in data["skipped"]} == {"the deadline has passed"}
 
 
 def test_the_total_size_can_be_limited(recorded: tuple[str, str]) -> None:
     pipeline, profile = recorded
     status, output = invoke("warm-up", profile, "--pipeline", pipeline, "--max-mb", "1")
-    assert status == 0
+    assert status == 3
     assert "its size is unknown" in output
 
 
@@ -142,6 +143,19 @@ def test_the_default_table_is_taken_without_a_file(
     status, output = invoke("warm-up", recorded[1])
     assert status == 0
     assert "built 1 in " in output
+
+
+def test_without_the_classes_of_the_profile_it_is_not_a_success(
+    recorded: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint says how to name the file that has the classes."""
+    monkeypatch.delenv("WARMSET_CONFIG", raising=False)
+    status, output = invoke("warm-up", recorded[1])
+    assert status == 3
+    assert output.splitlines()[-1] == (
+        "hint: no class of the profile is registered: the default table (WARMSET_CONFIG, entry"
+        " points) has 0 classes; name the file that has them with --pipeline or --config"
+    )
 
 
 def test_a_class_that_fails_is_exit_status_3(file: Callable[..., str], tmp_path: Path) -> None:

@@ -8,18 +8,18 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from warmset._text import printable
 from warmset.settings import SettingsError
 
-from .app_dir import app_dir_option, prepend_to_import_path
+from .app_dir import app_dir_option, missing_module_hints, prepend_to_import_path
 from .check import check
 from .command_error import CommandError
 from .completion import completion
-from .engine import check_engine, default_workers, engine_options, start_workers
+from .engine import check_engine, default_workers, start_workers
 from .exit_codes import (
     BAD_INPUT,
     CLOSED_PIPE,
@@ -31,9 +31,10 @@ from .exit_codes import (
 )
 from .output import echo, echo_own
 from .report import version_text
+from .run_arguments import run_arguments
 from .stats import stats
 from .top import top
-from .warm_up import ProfileSession, profile_options, warm_up
+from .warm_up import ProfileSession, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from .pipeline_run import Outcome
     from .run_options import RunOptions
     from .targets import Target
-
-_Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 _EPILOG = f"""
 {exit_status_help(PASSED, GREW, BAD_INPUT, FAILED, INTERRUPTED, CLOSED_PIPE)}
@@ -147,104 +146,25 @@ def cli() -> None:
     """
 
 
-def _run_options(command: _Command) -> _Command:
-    options = [
-        click.option(
-            "--runs",
-            type=click.IntRange(min=1),
-            default=10,
-            show_default=True,
-            help="Number of runs of the whole pipeline.",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            help="Number of threads that process documents; the steps of one document stay in"
-            " order. The default is 1, and with --engine two for each worker process.",
-        ),
-        click.option(
-            "--clear/--no-clear",
-            default=True,
-            show_default=True,
-            help="Clear the cache after each run.",
-        ),
-        click.option(
-            "--per-run",
-            is_flag=True,
-            help="Register the classes under new names for each run, such as Name@2 in run 2, like"
-            " a pipeline that keys its instances by run or by tenant.",
-        ),
-        click.option(
-            "--trim/--no-trim",
-            default=True,
-            show_default=True,
-            help="Return free memory of the C library to the system before RSS is measured; for"
-            " this, all threads share one heap (glibc only).",
-        ),
-        click.option(
-            "--max-growth-mb",
-            type=click.FloatRange(min=0),
-            help="The largest growth since run 1 that passes. The default is 20, and with --engine"
-            " 50 for each worker process, whose heap needs one more run to settle.",
-        ),
-        click.option(
-            "--max-cache-size", type=int, help="Overrides the value in the file's [registry]."
-        ),
-        click.option(
-            "--cache-ttl-seconds",
-            type=float,
-            help="Overrides the value in the file's [registry]; 0 disables expiry.",
-        ),
-        click.option("--strict", is_flag=True, help="Stop at the first step that fails."),
-        click.option(
-            "--json",
-            "json_file",
-            type=click.Path(dir_okay=False, writable=True, path_type=Path),
-            metavar="FILE",
-            help="Also write the report as JSON.",
-        ),
-        click.option(
-            "--report",
-            "report_file",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE.html",
-            help="Also write the report as an HTML page with plots; needs the 'report' extra.",
-        ),
-        click.option(
-            "--serve",
-            is_flag=True,
-            help="Serve a live view for `warmset top` and `warmset stats` during the runs.",
-        ),
-        click.option(
-            "--allow-changes",
-            is_flag=True,
-            help="With --serve: let `warmset top` evict, clear, pin and unpin.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return engine_options(profile_options(command))
-
-
 @cli.command(
     epilog=_EPILOG, short_help="Run a pipeline several times and check the growth of memory."
 )
 @click.argument("pipeline_toml", metavar="PIPELINE.toml", type=click.Path(path_type=Path))
 @app_dir_option
-@_run_options
+@run_arguments
 def run(pipeline_toml: Path, app_dir: Path, **options: Any) -> int:
     """
     Run the pipeline in a file several times and check the growth of memory.
 
-    The file has the tables [registry], [classes], [build] or [rules], [documents] and [[steps]];
-    the demo's file (see `warmset demo --show`) is a commented example.
+    The file has the tables [registry], [classes] and [options.NAME] of a warmset.toml, and also
+    [documents] and [[steps]]; the demo's file (see `warmset demo --show`) is a commented example.
     """
     from .pipeline_file import load_pipeline
 
     with _settings_errors():
         pipeline = load_pipeline(pipeline_toml)
     prepend_to_import_path(app_dir)
-    return _execute(pipeline, **options)
+    return _execute(pipeline, app_dir=app_dir, **options)
 
 
 @cli.command(epilog=_EPILOG, short_help="Run the built-in demo pipeline.")
@@ -255,7 +175,7 @@ def run(pipeline_toml: Path, app_dir: Path, **options: Any) -> int:
     help="Text files to use instead of the built-in documents; may be given more than once.",
 )
 @click.option("--show", is_flag=True, help="Print the demo's pipeline file without running it.")
-@_run_options
+@run_arguments
 def demo(documents: tuple[str, ...], show: bool, **options: Any) -> int:
     """
     Run the built-in demo pipeline: classes of third-party packages over Python's help topics.
@@ -291,6 +211,7 @@ def _settings_errors() -> Iterator[None]:
 def _execute(
     pipeline: Pipeline,
     *,
+    app_dir: Path | None = None,
     max_growth_mb: float | None,
     max_cache_size: int | None,
     cache_ttl_seconds: float | None,
@@ -336,9 +257,12 @@ def _execute(
         raise click.UsageError("--allow-changes needs --serve")
     profiles = ProfileSession(record_profile, warm_up, per_run=run_options.per_run)
     recorder = None if report_file is None else _make_recorder(report_file, pipeline, run_options)
-    with _settings_errors():
-        source = pipeline.documents
+    source = pipeline.documents
+    try:
         documents = load_documents(source, pipeline.file) if source is not None else ()
+    except SettingsError as error:
+        paths = [source.source] if source is not None and source.source is not None else []
+        raise CommandError(str(error), hints=_hints(paths, pipeline, app_dir)) from error
     if run_options.trim and run_options.workers > 1:
         share_one_heap()
     for line in report.headline(pipeline, len(documents), run_options, selected.text).splitlines():
@@ -360,6 +284,9 @@ def _execute(
         report.print_workers(outcome.workers, sys.stdout)
     for line in (*report.failure_lines(outcome), *report.survivor_lines(outcome)):
         echo(line)
+    if outcome.failed:
+        for hint in _hints(pipeline.dotted_paths, pipeline, app_dir):
+            echo(f"hint: {hint}")
     if outcome.ended == "interrupted":
         echo(f"interrupted in run {len(outcome.records) + 1}, which the table does not contain")
     echo(verdict.text)
@@ -382,6 +309,11 @@ def _execute(
             write_report(report_file, *arguments)
     profiles.save()
     return report.exit_status(outcome, verdict)
+
+
+def _hints(paths: list[str], pipeline: Pipeline, app_dir: Path | None) -> Iterator[str]:
+    if app_dir is not None:
+        yield from missing_module_hints(paths, Path(pipeline.file), app_dir)
 
 
 def _make_recorder(target: Path, pipeline: Pipeline, options: RunOptions) -> Recorder:

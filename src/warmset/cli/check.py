@@ -1,5 +1,5 @@
 """
-``warmset check``: finds all errors in a pipeline file without building an instance.
+``warmset check``: finds all errors in a file without building an instance.
 
 Classes, rules and the source of the documents are imported. No constructor, rule or method is
 called. A method that may exist only on the instance, because a rule returns another class or a
@@ -22,12 +22,12 @@ from warmset.resolver import error_text, import_dotted, near_names, resolve
 from warmset.routing import compile_plan
 from warmset.settings import SettingsError
 
-from .app_dir import app_dir_option, prepend_to_import_path
+from .app_dir import app_dir_option, missing_module_hints, prepend_to_import_path
 from .command_error import CommandError
 from .exit_codes import BAD_INPUT, PASSED, exit_status_help
 from .file_errors import file_error
 from .output import echo
-from .pipeline_file import Reference, read_pipeline
+from .pipeline_file import Reference, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,18 +42,18 @@ rules that return an unexpected object, use `warmset run --runs 1`.
 """
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("pipeline_toml", metavar="PIPELINE.toml", type=click.Path(path_type=Path))
+@click.command(epilog=_EPILOG, short_help="List the errors in a file, without running anything.")
+@click.argument("file", metavar="FILE.toml", type=click.Path(path_type=Path))
 @app_dir_option
-def check(pipeline_toml: Path, app_dir: Path) -> int:
+def check(file: Path, app_dir: Path) -> int:
     """
-    List the errors in a pipeline file, without running it.
+    List the errors in a pipeline file or a warmset.toml, without running anything.
 
-    Imports every class, rule and document source that the file names, and checks the methods and
-    the arguments of the steps.
+    Imports every class, rule and document source that the file names, and checks the arguments of
+    constructors, and the methods and the arguments of the steps.
     """
     try:
-        pipeline, errors = read_pipeline(pipeline_toml)
+        pipeline, errors = read_file(file)
     except SettingsError as error:
         raise CommandError(str(error)) from error
     prepend_to_import_path(app_dir)
@@ -64,13 +64,16 @@ def check(pipeline_toml: Path, app_dir: Path) -> int:
         echo(line)
     for line in checker.notes:
         echo(f"note: {line}")
+    for line in missing_module_hints(pipeline.dotted_paths, file, app_dir):
+        echo(f"hint: {line}")
     if lines:
         echo(f"{len(lines)} error{'' if len(lines) == 1 else 's'}")
         return BAD_INPUT
-    echo(
-        f"{pipeline.file}: {len(pipeline.class_paths)} classes and {len(pipeline.steps)} steps"
-        " are valid"
-    )
+    classes, steps = len(pipeline.class_paths), len(pipeline.steps)
+    text = f"{classes} class{'' if classes == 1 else 'es'}"
+    if steps:
+        text += f" and {steps} step{'' if steps == 1 else 's'}"
+    echo(f"{pipeline.file}: {text} {'is' if classes == 1 and not steps else 'are'} valid")
     return PASSED
 
 
@@ -84,17 +87,21 @@ class _Checker:
     def run(self) -> None:
         for name, path in self.pipeline.class_paths.items():
             self._import_class(name, path)
-        for name, path in self.pipeline.rules.items():
-            self._import_callable("rules", name, path)
-        for name, arguments in self.pipeline.build.items():
-            cls = self._classes.get(name)
-            if cls is not None:
-                self._match(f"build.{name}", name, "the constructor", cls, arguments)
+        for name, cls in self._classes.items():
+            options = self.pipeline.class_options.get(name, {})
+            if "rule" in options:
+                self._check_rule(f"options.{name}", options["rule"])
+            # Beside a settings file, code may register a rule that passes the arguments.
+            elif "kwargs" in options or self.pipeline.steps:
+                arguments = options.get("kwargs", {})
+                self._match(
+                    f"options.{name}", name, "the constructor", cls, arguments, key="kwargs"
+                )
         self._check_documents()
         for step in self.pipeline.steps:
-            cls = self._classes.get(step.class_name)
-            if cls is not None:
-                self._check_step(step, cls)
+            of_step = self._classes.get(step.class_name)
+            if of_step is not None:
+                self._check_step(step, of_step)
 
     def _error(
         self, table: str, key: str, value: object, expected: str, near: Iterable[str] = ()
@@ -112,14 +119,39 @@ class _Checker:
                 "classes", name, path, f"a module that can be imported ({error_text(error)})"
             )
 
-    def _import_callable(self, table: str, key: str, path: str) -> None:
+    def _import_callable(self, table: str, key: str, path: str) -> Any:
         try:
             found = import_dotted(path)
         except (ImportError, SystemExit) as error:
             self._error(table, key, path, f"a callable that can be imported: {error_text(error)}")
-            return
+            return None
         if not callable(found):
             self._error(table, key, path, f"a callable, not {type(found).__name__}")
+            return None
+        return found
+
+    def _check_rule(self, table: str, path: str) -> None:
+        rule = self._import_callable(table, "rule", path)
+        if rule is None:
+            return
+        try:
+            signature = inspect.signature(rule)
+        except Exception:
+            return  # as with many built-in functions; any argument is accepted
+        available = {"registry": None}
+        if self.pipeline.documents is not None:
+            available["documents"] = None
+        given = {name: None for name in available if name in signature.parameters}
+        try:
+            signature.bind(object, **given)
+        except TypeError as error:
+            names = " and ".join(f"{name!r}" for name in available)
+            self._error(
+                table,
+                "rule",
+                path,
+                f"a callable that takes the class, and possibly {names}: {error}",
+            )
 
     def _check_documents(self) -> None:
         source = self.pipeline.documents
@@ -163,7 +195,7 @@ class _Checker:
 
     def _why_undecided(self, step: Step, cls: type) -> str:
         """Why an instance may have a method that its class lacks; empty if it cannot."""
-        if step.class_name in self.pipeline.rules:
+        if "rule" in self.pipeline.class_options.get(step.class_name, {}):
             return "its rule may return an instance of another class"
         if hasattr(cls, "__getattr__"):
             return "the class defines __getattr__"
@@ -186,6 +218,8 @@ class _Checker:
         what: str,
         target: Callable[..., Any] | None,
         arguments: Any,
+        *,
+        key: str = "arguments",
     ) -> None:
         """Compare the names and literal values of the arguments with the signature."""
         if target is None:
@@ -196,7 +230,7 @@ class _Checker:
         except ArgumentValidationError as error:
             parameters = _parameters(target)
             for name in error.missing:
-                self._error(table, "arguments", dict(arguments), f"also {name!r}, for {what}")
+                self._error(table, key, dict(arguments), f"also {name!r}, for {what}")
             for name in error.unexpected:
                 near = near_names(name, parameters)
                 hint = f" (nearest: {', '.join(map(repr, near))})" if near else ""
@@ -207,7 +241,7 @@ class _Checker:
             for name, text in error.mistyped.items():
                 if not _is_filled_in(arguments[name]):
                     expected = text.removeprefix("expected ")
-                    self._error(table, f"arguments.{name}", arguments[name], expected)
+                    self._error(table, f"{key}.{name}", arguments[name], expected)
 
 
 class _Bound:

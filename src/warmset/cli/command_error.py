@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from warmset._text import printable
 
 from .exit_codes import BAD_INPUT
 from .output import echo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class CommandError(click.ClickException):
@@ -19,16 +22,23 @@ class CommandError(click.ClickException):
     Args:
         message: The message.
         exit_code: The exit status.
+        hints: Further lines.
     """
 
-    def __init__(self, message: str, exit_code: int = BAD_INPUT) -> None:
+    def __init__(
+        self, message: str, exit_code: int = BAD_INPUT, *, hints: Iterable[str] = ()
+    ) -> None:
         super().__init__(message)
+        self.hints = list(hints)
         self.exit_code = exit_code  # type: ignore[misc]  # a class variable in click
 
     def show(self, file: Any = None) -> None:
         """Print the message, to stderr by default."""
-        line = f"warmset: {self.format_message()}"
-        if file is None:
-            echo(line, err=True)
-        else:
-            print(printable(line), file=file)
+        for line in (
+            f"warmset: {self.format_message()}",
+            *(f"hint: {hint}" for hint in self.hints),
+        ):
+            if file is None:
+                echo(line, err=True)
+            else:
+                print(printable(line), file=file)

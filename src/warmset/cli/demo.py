@@ -14,8 +14,9 @@ from .command_error import CommandError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from warmset import MethodRegistry
+
     from .documents import Document
-    from .pipeline_classes import RunRegistry
 
 PIPELINE_FILE = Path(__file__).with_name("demo.toml")
 
@@ -111,7 +112,7 @@ def build_tfidf(cls: Any, documents: Sequence[Document]) -> Any:
     return cls(ngram_range=(1, 2)).fit([document.text for document in documents])
 
 
-def build_lsa(cls: Any, registry: RunRegistry, documents: Sequence[Document]) -> Any:
+def build_lsa(cls: Any, registry: MethodRegistry, documents: Sequence[Document]) -> Any:
     """
     Build latent semantic analysis, fitted on the vectors of all documents.
 
@@ -128,7 +129,7 @@ def build_lsa(cls: Any, registry: RunRegistry, documents: Sequence[Document]) ->
     return cls(n_components=min(_DIMENSIONS, vectors.shape[1]), random_state=0).fit(vectors)
 
 
-def build_topics(cls: Any, registry: RunRegistry, documents: Sequence[Document]) -> Any:
+def build_topics(cls: Any, registry: MethodRegistry, documents: Sequence[Document]) -> Any:
     """
     Build a classifier that predicts which document a text comes from.
 
@@ -144,7 +145,7 @@ def build_topics(cls: Any, registry: RunRegistry, documents: Sequence[Document])
     return cls().fit(_vectors(registry, documents), names)
 
 
-def build_neighbours(cls: Any, registry: RunRegistry, documents: Sequence[Document]) -> Any:
+def build_neighbours(cls: Any, registry: MethodRegistry, documents: Sequence[Document]) -> Any:
     """
     Build a nearest-neighbour index of the reduced documents.
 
@@ -179,5 +180,5 @@ def build_embedder(cls: Any) -> Any:
     return embedder
 
 
-def _vectors(registry: RunRegistry, documents: Sequence[Document]) -> Any:
+def _vectors(registry: MethodRegistry, documents: Sequence[Document]) -> Any:
     return registry.get_instance("Tfidf").transform([document.text for document in documents])

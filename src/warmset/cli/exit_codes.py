@@ -14,7 +14,7 @@ EXIT_CODES = {
     PASSED: "success: the growth stayed within its bound, or there was no second run to compare",
     GREW: "the growth exceeded --max-growth-mb (run, demo)",
     BAD_INPUT: "a file, an option or the installation is invalid, or check found errors",
-    FAILED: "--strict stopped at a failure, or every call failed (run, demo); a class failed"
+    FAILED: "--strict or every call failed (run, demo); a class failed or all were skipped"
     " (warm-up)",
     NOT_FOUND: "no running process serves the requested registry or budget (top, stats)",
     INTERRUPTED: "interrupted by Ctrl-C; the table contains the completed runs (run, demo)",

@@ -1,5 +1,5 @@
 """
-Errors in a pipeline file: their message, and a collector that reports all of them at once.
+The error for an invalid value in a pipeline file.
 
 This module does not need `click`, because worker processes that run a pipeline may lack it.
 """
@@ -13,33 +13,6 @@ from warmset.settings import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import TracebackType
-
-
-class ErrorCollector:
-    """
-    Collects errors: ``with errors:`` suppresses a `SettingsError` of its block and stores it.
-
-    Attributes:
-        found: The errors in the order in which they were raised.
-    """
-
-    def __init__(self) -> None:
-        self.found: list[SettingsError] = []
-
-    def __enter__(self) -> ErrorCollector:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        if isinstance(error, SettingsError):
-            self.found.append(error)
-            return True
-        return False
 
 
 def file_error(

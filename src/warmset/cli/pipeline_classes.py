@@ -1,15 +1,14 @@
-"""Registers a pipeline's classes: constructor arguments, rules, and the class names of each run."""
+"""Registers a pipeline's classes: their options, rules, and the class names of each run."""
 
 from __future__ import annotations
 
-import copy
-import inspect
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
-from warmset.resolver import import_dotted
+from warmset import file_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from warmset import MethodRegistry
 
@@ -25,7 +24,7 @@ def register_classes(
     run: int | None,
 ) -> Mapping[str, str]:
     """
-    Register the classes of a pipeline, with their rules.
+    Register the classes of a pipeline, with their options and rules.
 
     Args:
         registry: The registry.
@@ -37,16 +36,14 @@ def register_classes(
         Class name in the pipeline file -> class name in the registry.
     """
     names = {name: registered_name(name, run) for name in pipeline.class_paths}
-    view = RunRegistry(registry, names)
-    for name, path in pipeline.class_paths.items():
-        registry.register(names[name], path)
-        if name in pipeline.build:
-            rule = _constructor_rule(pipeline.build[name])
-        elif name in pipeline.rules:
-            rule = _dotted_rule(pipeline.rules[name], view, documents)
-        else:
-            continue
-        registry.register_instantiation_rule(names[name], rule)
+    file_classes.register_classes(
+        registry,
+        pipeline.class_paths,
+        pipeline.class_options,
+        names=names,
+        view=None if run is None else RunRegistry(registry, names),
+        documents=None if pipeline.documents is None else documents,
+    )
     return names
 
 
@@ -57,7 +54,9 @@ def registered_name(name: str, run: int | None) -> str:
 
 class RunRegistry:
     """
-    The registry as a rule sees it: with the class names of the pipeline file for its own run.
+    The registry as a rule sees it if each run has class names of its own (`--per-run`).
+
+    Look-ups take the class names of the pipeline file. Everything else is the registry's.
 
     Args:
         registry: The registry.
@@ -67,8 +66,11 @@ class RunRegistry:
     __slots__ = ("_names", "_registry")
 
     def __init__(self, registry: MethodRegistry, names: Mapping[str, str]) -> None:
-        self._registry = registry
+        self._registry = ref(registry)
         self._names = names
+
+    def _look_up(self, method: str, class_name: str, *more: Any) -> Any:
+        return getattr(self._registry(), method)(self._names.get(class_name, class_name), *more)
 
     def get_instance(self, class_name: str) -> Any:
         """
@@ -83,24 +85,25 @@ class RunRegistry:
         Raises:
             MethodRegistryError: The name is unknown, or the instance cannot be built.
         """
-        return self._registry.get_instance(self._names.get(class_name, class_name))
+        return self._look_up("get_instance", class_name)
 
+    def get_method(self, class_name: str, method_name: str) -> Any:
+        """As `get_instance`, for a bound method."""
+        return self._look_up("get_method", class_name, method_name)
 
-def _constructor_rule(arguments: Mapping[str, Any]) -> Callable[[type], Any]:
-    def build(cls: type) -> Any:
-        # Each instance receives a copy, because a constructor may keep and change its arguments.
-        return cls(**copy.deepcopy(dict(arguments)))
+    def has_method(self, class_name: str, method_name: str) -> Any:
+        """As `get_instance`, for whether a method can be expected."""
+        return self._look_up("has_method", class_name, method_name)
 
-    return build
+    def use(self, class_name: str) -> Any:
+        """As `get_instance`, for a lease."""
+        return self._look_up("use", class_name)
 
+    def bind(self, class_name: str, method_name: str) -> Any:
+        """As `get_instance`, for a handle."""
+        return self._look_up("bind", class_name, method_name)
 
-def _dotted_rule(
-    path: str, registry: RunRegistry, documents: Sequence[Document]
-) -> Callable[[type], Any]:
-    def build(cls: type) -> Any:
-        rule = import_dotted(path)
-        available = {"registry": registry, "documents": documents}
-        parameters = inspect.signature(rule).parameters
-        return rule(cls, **{name: available[name] for name in available if name in parameters})
-
-    return build
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._registry(), name)

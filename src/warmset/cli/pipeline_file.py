@@ -14,22 +14,36 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass, field
-from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmset.resolver import safe_repr
-from warmset.settings import RegistrySettings, SettingsError
-from warmset.settings_file import check_classes, load_toml
-from warmset.toml_tables import unknown_keys
+from warmset.settings import SettingsError
+from warmset.settings_file import (
+    FILE_TABLES,
+    check_dotted,
+    load_toml,
+    read_settings_file,
+    read_tables,
+)
+from warmset.toml_tables import ErrorCollector, check_table, unknown_keys
 
-from .file_errors import ErrorCollector, file_error
+from .file_errors import file_error
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-_DOTTED = "a dotted path 'package.module.callable'"
+    from warmset.settings import RegistrySettings
+    from warmset.settings_file import SettingsFile
+
+# Tables that a pipeline file has and a settings file has not.
+PIPELINE_TABLES = ("documents", "steps")
+# Tables of earlier files, and what replaces them.
+_REPLACED = {
+    "build": "[options.NAME] with kwargs = { ... } for each class",
+    "rules": "[options.NAME] with rule = 'package.module.callable' for each class",
+}
 _DOCUMENT_REFERENCES = ("$document.name", "$document.text")
 _CORPUS_REFERENCES = ("$documents.names", "$documents.texts")
 _STEP_PREFIX = "$steps."
@@ -102,8 +116,7 @@ class Pipeline:
         file: The path of the file, as it was given.
         settings: The table ``[registry]``.
         class_paths: The table ``[classes]``.
-        build: Class name -> keyword arguments of its constructor.
-        rules: Class name -> dotted path of its rule.
+        class_options: The tables ``[options.NAME]``, as in `SettingsFile`.
         documents: The table ``[documents]``; None if the file has none.
         steps: The steps in the order of the file.
     """
@@ -111,10 +124,16 @@ class Pipeline:
     file: str
     settings: RegistrySettings
     class_paths: Mapping[str, str]
-    build: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    rules: Mapping[str, str] = field(default_factory=dict)
+    class_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     documents: DocumentSource | None = None
     steps: tuple[Step, ...]
+
+    @property
+    def dotted_paths(self) -> list[str]:
+        """Everything that is imported: classes, rules, and the source of the documents."""
+        rules = [each["rule"] for each in self.class_options.values() if "rule" in each]
+        source = self.documents.source if self.documents is not None else None
+        return [*self.class_paths.values(), *rules, *([] if source is None else [source])]
 
 
 def load_pipeline(path: str | os.PathLike[str]) -> Pipeline:
@@ -151,27 +170,51 @@ def read_pipeline(path: str | os.PathLike[str]) -> tuple[Pipeline, list[Settings
         SettingsError: The file cannot be read or is not valid TOML.
     """
     file = str(path)
+    return _read(load_toml(file), file)
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[Pipeline, list[SettingsError]]:
+    """
+    Read a pipeline file or a settings file, which has neither documents nor steps.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The valid parts of the file, and the errors. A settings file gives a pipeline without steps.
+
+    Raises:
+        SettingsError: The file cannot be read or is not valid TOML.
+    """
+    file = str(path)
     content = load_toml(file)
+    if not any(table in content for table in (*PIPELINE_TABLES, *_REPLACED)):
+        loaded, errors = read_settings_file(file)
+        return _pipeline(loaded, None, ()), errors
+    return _read(content, file)
+
+
+def _read(content: dict[str, Any], file: str) -> tuple[Pipeline, list[SettingsError]]:
     errors = ErrorCollector()
-    with errors:
-        known = ("registry", "classes", "build", "rules", "documents", "steps")
-        unknown_keys(content, known, file=file, table_name="")
-    settings = _check_registry(content.get("registry", {}), file, errors)
-    class_paths: dict[str, str] = {}
-    names: Mapping[str, Any] = {}
-    with errors:
-        names = _table(content.get("classes", {}), file, "classes")
-        if not names:
-            raise SettingsError(f"{file}: [classes]: missing or empty; expected at least one class")
-    for name, class_path in names.items():
+    for table, instead in _REPLACED.items():
         with errors:
-            class_paths.update(check_classes({name: class_path}, file=file))
-    build: dict[str, Mapping[str, Any]] = {}
+            if table in content:
+                del content[table]
+                raise SettingsError(
+                    f"{file}: top level: the table [{table}] is not read; expected {instead}",
+                    file=file,
+                    table="",
+                    key=table,
+                )
     with errors:
-        build = _check_build(content.get("build", {}), names, file, errors)
-    rules: dict[str, str] = {}
+        unknown_keys(content, (*FILE_TABLES, *PIPELINE_TABLES), file=file, table_name="")
+    common = read_tables(content, file=file, errors=errors)
+    names = content.get("classes")
     with errors:
-        rules = _check_rules(content.get("rules", {}), names, build, file, errors)
+        if names is None or names == {}:
+            raise SettingsError(f"{file}: [classes]: missing or empty; expected at least one class")
+    if not isinstance(names, dict):
+        names = {}
     documents = None
     if "documents" in content:
         with errors:
@@ -179,85 +222,25 @@ def read_pipeline(path: str | os.PathLike[str]) -> tuple[Pipeline, list[Settings
     steps: tuple[Step, ...] = ()
     with errors:
         steps = _check_steps(content.get("steps", []), names, "documents" in content, file, errors)
-    pipeline = Pipeline(
-        file=file,
-        settings=settings,
-        class_paths=class_paths,
-        build=build,
-        rules=rules,
+    return _pipeline(common, documents, steps), errors.found
+
+
+def _pipeline(
+    common: SettingsFile, documents: DocumentSource | None, steps: tuple[Step, ...]
+) -> Pipeline:
+    return Pipeline(
+        file=common.path,
+        settings=common.settings,
+        class_paths=dict(common.class_paths),
+        # Plain dicts, which can be pickled: the pipeline is sent to the workers of an engine.
+        class_options={name: dict(options) for name, options in common.class_options.items()},
         documents=documents,
         steps=steps,
     )
-    return pipeline, errors.found
-
-
-def _check_registry(value: object, file: str, errors: ErrorCollector) -> RegistrySettings:
-    valid: dict[str, Any] = {}
-    with errors:
-        for key, setting in _table(value, file, "registry").items():
-            with errors:
-                RegistrySettings.from_table({key: setting}, file=file)
-                valid[key] = setting
-    return RegistrySettings.from_table(valid, file=file)
-
-
-def _table(value: object, file: str, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise SettingsError(f"{file}: [{name}]: {safe_repr(value)}; expected a table", file=file)
-    return value
-
-
-def _is_dotted(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    parts = value.split(".")
-    return len(parts) > 1 and all(part.isidentifier() and not iskeyword(part) for part in parts)
-
-
-def _known_class(
-    name: str, value: object, classes: Mapping[str, str], file: str, table: str
-) -> None:
-    if name not in classes:
-        expected = "a class name from [classes] on the left"
-        raise file_error(file, table, name, value, expected, near=classes, misspelt=name)
-
-
-def _check_build(
-    value: object, classes: Mapping[str, Any], file: str, errors: ErrorCollector
-) -> dict[str, Mapping[str, Any]]:
-    build: dict[str, Mapping[str, Any]] = {}
-    for name, arguments in _table(value, file, "build").items():
-        with errors:
-            _known_class(name, arguments, classes, file, "build")
-            if not isinstance(arguments, dict):
-                raise file_error(file, "build", name, arguments, "a table of keyword arguments")
-            build[name] = arguments
-    return build
-
-
-def _check_rules(
-    value: object,
-    classes: Mapping[str, Any],
-    build: Mapping[str, object],
-    file: str,
-    errors: ErrorCollector,
-) -> dict[str, str]:
-    rules: dict[str, str] = {}
-    for name, path in _table(value, file, "rules").items():
-        with errors:
-            _known_class(name, path, classes, file, "rules")
-            if not _is_dotted(path):
-                raise file_error(file, "rules", name, path, _DOTTED)
-            if name in build:
-                raise file_error(
-                    file, "rules", name, path, "[build] or [rules] for a class, not both"
-                )
-            rules[name] = path
-    return rules
 
 
 def _check_documents(value: object, file: str, errors: ErrorCollector) -> DocumentSource:
-    table = _table(value, file, "documents")
+    table = check_table(value, file=file, table_name="documents")
     with errors:
         known = ("files", "source", "limit", "max_characters", "encoding")
         unknown_keys(table, known, file=file, table_name="documents")
@@ -278,8 +261,8 @@ def _check_documents(value: object, file: str, errors: ErrorCollector) -> Docume
             raise file_error(file, "documents", "files", files, "a list of one or more globs")
     source = table.get("source")
     with errors:
-        if source is not None and not _is_dotted(source):
-            raise file_error(file, "documents", "source", source, _DOTTED)
+        if source is not None:
+            source = check_dotted(source, file=file, table_name="documents", key="source")
     for key in ("limit", "max_characters"):
         number = table.get(key, 1)
         with errors:
@@ -312,7 +295,9 @@ def _check_steps(
 ) -> tuple[Step, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
         raise SettingsError(
-            f"{file}: [[steps]]: {safe_repr(value)}; expected one or more tables", file=file
+            f"{file}: [[steps]]: {safe_repr(value)}; expected one or more tables (without steps it"
+            " is a settings file, for MethodRegistry.from_file)",
+            file=file,
         )
     rows: list[tuple[str, str, dict[str, Any]]] = []
     for number, row in enumerate(value, 1):

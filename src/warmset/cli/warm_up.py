@@ -17,7 +17,7 @@ from warmset._text import printable
 from warmset.memory.profiles import Profile, ProfileError
 from warmset.settings import SettingsError
 
-from .app_dir import app_dir_option, prepend_to_import_path
+from .app_dir import app_dir_option, missing_module_hints, prepend_to_import_path
 from .command_error import CommandError
 from .exit_codes import BAD_INPUT, FAILED, INTERRUPTED, PASSED, exit_status_help
 from .output import echo, echo_json, echo_own
@@ -232,6 +232,7 @@ def warm_up(
     prepend_to_import_path(app_dir)
     with _make_registry(pipeline, config, demo) as registry:
         report = _warm_up_with_bar(registry, profile, workers, deadline, max_mb)
+        hints = list(_hints(registry, profile, report, pipeline or config, app_dir))
     if as_json:
         data = {"profile": str(profile_json), **report.as_dict()}
         echo_json(data)
@@ -245,7 +246,30 @@ def warm_up(
         for note in report.notes:
             echo(f"note: {note}")
         echo(str(report).partition("\n")[0])
-    return FAILED if report.failed else PASSED
+    for line in hints:
+        echo(f"hint: {line}", err=as_json)
+    skipped_all = bool(report.skipped) and not report.built and not report.warm
+    return FAILED if report.failed or skipped_all else PASSED
+
+
+def _hints(
+    registry: MethodRegistry,
+    profile: Profile,
+    report: WarmUpReport,
+    file: Path | None,
+    app_dir: Path,
+) -> Iterator[str]:
+    if report.skipped and not any(name in registry for name in profile.classes):
+        origin = (
+            "the file" if file is not None else "the default table (WARMSET_CONFIG, entry points)"
+        )
+        yield (
+            f"no class of the profile is registered: {origin} has {len(registry)} classes; name the"
+            " file that has them with --pipeline or --config"
+        )
+    if report.failed:
+        paths = [slot.path for slot in registry.slots.values() if slot.path is not None]
+        yield from missing_module_hints(paths, file or Path("none"), app_dir)
 
 
 def _make_registry(pipeline: Path | None, config: Path | None, demo: bool) -> MethodRegistry:

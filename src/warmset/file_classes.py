@@ -1,0 +1,113 @@
+"""
+Registers the classes of a file: a `warmset.toml`, or a pipeline file.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from .resolver import import_dotted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Protocol
+
+    class Registry(Protocol):
+        """What registering needs of a registry."""
+
+        @property
+        def register(self) -> Callable[..., Any]: ...
+        @property
+        def register_instantiation_rule(self) -> Callable[..., Any]: ...
+
+
+__all__ = ["register_classes"]
+
+
+def register_classes(
+    registry: Registry,
+    class_paths: Mapping[str, str],
+    class_options: Mapping[str, Mapping[str, Any]],
+    *,
+    names: Mapping[str, str] | None = None,
+    view: Any = None,
+    documents: Sequence[Any] | None = None,
+) -> None:
+    """
+    Register classes with the options that a file gives them, without importing them.
+
+    Args:
+        registry: The registry.
+        class_paths: Class name -> class path.
+        class_options: Class name -> options, with `kwargs` and `rule`.
+        names: Class name -> the name to register it under; None: its own.
+        view: What a rule gets as the registry; None: the registry itself.
+        documents: What a rule gets as the documents; None if the file has none.
+    """
+    # Here and not at the first build: a finaliser or a signal handler that builds while a module is
+    # being imported would find half of it.
+    import inspect  # noqa: F401
+    from weakref import ref
+
+    for name, path in class_paths.items():
+        options = dict(class_options.get(name, {}))
+        class_name = name if names is None else names[name]
+        rule: Callable[[Any], Any] | None = None
+        version = None
+        kwargs = options.get("kwargs", {})
+        if any(isinstance(value, (dict, list)) for value in kwargs.values()):
+            del options["kwargs"]
+            rule, version = _Constructor(kwargs), repr(sorted(kwargs.items()))
+        if "rule" in options:
+            # Weak: what a registry keeps alive must not keep it alive.
+            found: Callable[[], Any] = ref(registry) if view is None else _Always(view)
+            rule = _FileRule(options.pop("rule"), found, documents)
+        registry.register(class_name, path, **options)
+        if rule is not None:
+            registry.register_instantiation_rule(class_name, rule, version=version)
+
+
+class _Constructor:
+    """Calls the class with copies of its arguments: a constructor may keep and change a list."""
+
+    def __init__(self, kwargs: Mapping[str, Any]) -> None:
+        self._kwargs = dict(kwargs)
+
+    def __call__(self, cls: Any) -> Any:
+        return cls(**deepcopy(self._kwargs))
+
+
+class _Always:
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __call__(self) -> Any:
+        return self._value
+
+
+class _FileRule:
+    """Imports a rule when it is first needed, and calls it with what it has parameters for."""
+
+    def __init__(
+        self, path: str, registry: Callable[[], Any], documents: Sequence[Any] | None
+    ) -> None:
+        self._path, self._registry, self._documents = path, registry, documents
+
+    def __call__(self, cls: Any) -> Any:
+        import inspect
+
+        rule = import_dotted(self._path)
+        parameters = inspect.signature(rule).parameters
+        given = {}
+        if "registry" in parameters:
+            given["registry"] = self._registry()
+        if "documents" in parameters:
+            if self._documents is not None:
+                given["documents"] = self._documents
+            elif parameters["documents"].default is inspect.Parameter.empty:
+                raise TypeError(
+                    f"the rule {self._path} takes the documents, which only a pipeline file with a"
+                    " table [documents] has"
+                )
+        return rule(cls, **given)
