@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SOURCES = sorted(Path(app.__file__).parent.glob("*.py"))
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
-COMMANDS = ["run", "demo", "warm-up", "check", "top", "stats", "completion"]
+COMMANDS = ["run", "demo", "warm-up", "plan", "check", "top", "stats", "completion"]
 
 
 def test_the_help_lists_every_command() -> None:

@@ -30,6 +30,7 @@ from .exit_codes import (
     exit_status_help,
 )
 from .output import echo, echo_own
+from .plan import plan
 from .report import version_text
 from .run_arguments import run_arguments
 from .stats import stats
@@ -384,7 +385,7 @@ def _with_progress(
         profiles.start(registry, display)
 
     display: Progress | None = None
-    callbacks: dict[str, Any] = {}
+    callbacks: dict[str, Any] = {"on_step": profiles.note_uses}
     if recorder is not None:
         callbacks["on_run"] = recorder.on_run
     console = Console(stderr=True)
@@ -408,8 +409,12 @@ def _with_progress(
             if recorder is not None:
                 recorder.on_run(number)
 
-        return run(on_run=on_run, on_step=lambda: progress.advance(task))
+        def on_step() -> None:
+            profiles.note_uses()
+            progress.advance(task)
+
+        return run(on_run=on_run, on_step=on_step)
 
 
-for _command in (warm_up, check, top, stats, completion):
+for _command in (warm_up, plan, check, top, stats, completion):
     cli.add_command(_command)

@@ -28,9 +28,12 @@ from .exit_codes import BAD_INPUT, PASSED, exit_status_help
 from .file_errors import file_error
 from .output import echo
 from .pipeline_file import Reference, read_file
+from .warm_up import read_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+    from warmset.memory.profiles import Profile
 
     from .pipeline_file import Pipeline, Step
 
@@ -38,20 +41,29 @@ _EPILOG = f"""
 {exit_status_help(PASSED, BAD_INPUT)}
 
 All errors are listed, one in each line. No instance is built: to find constructors that fail and
-rules that return an unexpected object, use `warmset run --runs 1`.
+rules that return an unexpected object, use `warmset run --runs 1`. A warning does not change the
+exit status.
 """
 
 
 @click.command(epilog=_EPILOG, short_help="List the errors in a file, without running anything.")
 @click.argument("file", metavar="FILE.toml", type=click.Path(path_type=Path))
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    metavar="PROFILE.json",
+    help="Compare the sizes of pinned classes in a recorded profile with max_cache_bytes.",
+)
 @app_dir_option
-def check(file: Path, app_dir: Path) -> int:
+def check(file: Path, profile: Path | None, app_dir: Path) -> int:
     """
     List the errors in a pipeline file or a warmset.toml, without running anything.
 
     Imports every class, rule and document source that the file names, and checks the arguments of
-    constructors, and the methods and the arguments of the steps.
+    constructors, and the methods and the arguments of the steps. Warns if the pinned
+    classes alone exceed a bound of the cache.
     """
+    recorded = None if profile is None else read_profile(profile)
     try:
         pipeline, errors = read_file(file)
     except SettingsError as error:
@@ -66,6 +78,8 @@ def check(file: Path, app_dir: Path) -> int:
         echo(f"note: {line}")
     for line in missing_module_hints(pipeline.dotted_paths, file, app_dir):
         echo(f"hint: {line}")
+    for line in _pinned_beyond_bounds(pipeline, recorded):
+        echo(f"warning: {line}")
     if lines:
         echo(f"{len(lines)} error{'' if len(lines) == 1 else 's'}")
         return BAD_INPUT
@@ -75,6 +89,30 @@ def check(file: Path, app_dir: Path) -> int:
         text += f" and {steps} step{'' if steps == 1 else 's'}"
     echo(f"{pipeline.file}: {text} {'is' if classes == 1 and not steps else 'are'} valid")
     return PASSED
+
+
+def _pinned_beyond_bounds(pipeline: Pipeline, profile: Profile | None) -> Iterator[str]:
+    """Describe the bounds that the pinned classes alone exceed."""
+    pinned = [name for name, options in pipeline.class_options.items() if options.get("pin")]
+    settings = pipeline.settings
+    if len(pinned) > settings.max_cache_size:
+        yield (
+            f"{pipeline.file}: [options]: {len(pinned)} pinned classes exceed"
+            f" max_cache_size={settings.max_cache_size} by {len(pinned) - settings.max_cache_size}:"
+            f" {', '.join(pinned)}; pinned instances are not evicted, and every other instance is"
+            " evicted by the next build"
+        )
+    if profile is None or not settings.max_cache_bytes:
+        return
+    sizes = {name: profile.classes[name].bytes or 0 for name in pinned if name in profile.classes}
+    total = sum(sizes.values())
+    if total > settings.max_cache_bytes:
+        shown = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items())
+        yield (
+            f"{pipeline.file}: [options]: the pinned classes have {total / 1e6:,.1f} MB and exceed"
+            f" max_cache_bytes={settings.max_cache_bytes} by"
+            f" {(total - settings.max_cache_bytes) / 1e6:,.1f} MB: {shown}"
+        )
 
 
 class _Checker:

@@ -104,6 +104,11 @@ class ProfileSession:
             with progress_bar(progress) as show:
                 self.report = registry.warm_up(self._profile, progress=show)
 
+    def note_uses(self) -> None:
+        """Record what was used since the last call; called after each step."""
+        if self._recorder is not None:
+            self._recorder.note_uses()
+
     def save(self) -> None:
         """
         Write the recorded profile, if one was recorded.

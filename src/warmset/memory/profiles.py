@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..frozen import Frozen, rebuild
+from ..planning.uses import UseSequence
 from ..resolver import check_name, error_text, safe_repr
 
 if TYPE_CHECKING:
@@ -95,34 +96,39 @@ class Profile(Frozen):
         classes: Class name -> record; copied.
         recordings: The number of merged recordings.
         skipped: One line for each part of a file that was not used, with the reason.
+        uses: The order of uses, bounded and thinned out; None if it was not recorded.
 
-    Immutable. Profiles are equal if their classes and recordings are equal.
+    Immutable. Profiles are equal if their classes, recordings and uses are equal.
     """
 
-    __slots__ = ("classes", "recordings", "skipped")
+    __slots__ = ("classes", "recordings", "skipped", "uses")
 
     classes: Mapping[str, ClassProfile]
     recordings: int
     skipped: tuple[str, ...]
+    uses: UseSequence | None
 
     def __init__(
         self,
         classes: Mapping[str, ClassProfile],
         recordings: int = 1,
         skipped: tuple[str, ...] = (),
+        uses: UseSequence | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "classes", MappingProxyType({name: classes[name] for name in sorted(classes)}))
         put(self, "recordings", recordings)
         put(self, "skipped", tuple(skipped))
+        put(self, "uses", uses)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Profile):
             return NotImplemented
-        return self.classes == other.classes and self.recordings == other.recordings
+        mine = self.classes, self.recordings, self.uses
+        return mine == (other.classes, other.recordings, other.uses)
 
     def __hash__(self) -> int:
-        return hash((self.recordings, frozenset(self.classes.items())))
+        return hash((self.recordings, frozenset(self.classes.items()), self.uses))
 
     def __repr__(self) -> str:
         return f"<Profile: {len(self.classes)} classes, {self.recordings} recordings>"
@@ -141,8 +147,9 @@ class Profile(Frozen):
             other: The later profile.
 
         Returns:
-            A new profile with the sums of counts and seconds, the larger sizes, and the unions of
-            dependencies: a recording contains only the dependencies that were not warm already.
+            A new profile with the sums of counts and seconds, the larger sizes, the uses one after
+            another, and the unions of dependencies: a recording contains only the dependencies
+            that were not warm already.
             If the path of a class has changed, only the later record is used.
 
         Raises:
@@ -154,7 +161,11 @@ class Profile(Frozen):
         for name, later in other.classes.items():
             earlier = classes.get(name)
             classes[name] = later if earlier is None else _merged(earlier, later)
-        return Profile(classes, self.recordings + other.recordings, self.skipped + other.skipped)
+        uses = self.uses or other.uses
+        if self.uses is not None and other.uses is not None:
+            uses = self.uses.merge(other.uses)
+        recordings = self.recordings + other.recordings
+        return Profile(classes, recordings, self.skipped + other.skipped, uses)
 
     def __or__(self, other: object) -> Profile:
         return self.merge(other) if isinstance(other, Profile) else NotImplemented
@@ -204,7 +215,7 @@ class Profile(Frozen):
     def _as_data(self) -> dict[str, Any]:
         from .._version import __version__
 
-        return {
+        data: dict[str, Any] = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "warmset": __version__,
@@ -214,6 +225,9 @@ class Profile(Frozen):
                 for name, entry in self.classes.items()
             },
         }
+        if self.uses is not None:
+            data["uses"] = self.uses.as_data()
+        return data
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
@@ -334,7 +348,7 @@ _EXPECTED_OF: dict[Callable[[object], bool], str] = {
     _is_seconds: "a finite number of seconds, 0 or more",
     _is_names: "a list of class names",
 }
-_TOP = ("format", "format_version", "warmset", "recordings", "classes")
+_TOP = ("format", "format_version", "warmset", "recordings", "classes", "uses")
 
 
 class _Reader:
@@ -372,7 +386,17 @@ class _Reader:
                 classes[name] = self._entry(where, entry)
             else:
                 self._skip(where, entry, "an object")
-        return Profile(classes, recordings, tuple(self.skipped))
+        uses = self._uses(data.get("uses"))
+        return Profile(classes, recordings, tuple(self.skipped), uses)
+
+    def _uses(self, data: object) -> UseSequence | None:
+        if data is None:  # an older file, or the order was not recorded
+            return None
+        try:
+            return UseSequence.from_data(data)
+        except ValueError as error:
+            self.skipped.append(f"uses: {error}; the order of uses is not known")
+            return None
 
     def _entry(self, where: str, entry: dict[str, Any]) -> ClassProfile:
         fields: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from .._event_accumulator import EventAccumulator
 from ..event_logs import build_event
 from ..events import BuildEvent
 from ..extension import Extension
+from ..planning.uses import UseLog, UseSequence
 from .profiles import ClassProfile, Profile
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from ..registry import BaseRegistry
 
 __all__ = ["ProfileRecorder", "record", "recorder_of"]
+
+
+_MOST_KNOWN = 1_000_000  # instances whose uses are followed
+_MANY_CACHED, _LEAST_SECONDS = 10_000, 1.0  # so many are not read more often than this
 
 
 class _Residence(NamedTuple):
@@ -40,7 +45,66 @@ class _Residence(NamedTuple):
         return cls(entry.name, uses, max(0, uses - 1), seconds, entry.build_seconds, size)
 
 
-class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str"]):
+class _Seen(NamedTuple):
+    """The uses of one instance until now, for the order of uses."""
+
+    last_used: float
+    built_at: float
+    serial: int
+    class_name: str
+    uses: int
+    removed: bool
+
+    @classmethod
+    def of(cls, entry: Entry, *, removed: bool = False) -> _Seen:
+        # The number before the time: a use between the two is counted the next time.
+        uses = entry.uses
+        return cls(entry.last_used, entry.built_at, entry.serial, entry.name, uses, removed)
+
+
+class _UseOrder:
+    """
+    Derives the order of uses from what entries tell at builds, removals and sweeps.
+
+    Args:
+        start: The time when the recording begins.
+        warm: What is warm then; its earlier uses are not recorded.
+    """
+
+    def __init__(self, start: float, warm: list[Entry]) -> None:
+        self._start = start
+        self._log = UseLog()
+        self._known = {entry.serial: entry.uses for entry in warm}  # uses that were recorded
+        self._warmed_up: dict[str, int] = {}  # builds of a warm-up that were not seen yet
+
+    def add(self, seen: _Seen) -> None:
+        """Record the uses of an instance that are not recorded yet."""
+        known = self._known.get(seen.serial)
+        if known is None:
+            known = 1
+            if self._warmed_up.get(seen.class_name):
+                self._warmed_up[seen.class_name] -= 1
+            else:
+                self._log.add(seen.built_at - self._start, seen.class_name, 1)
+        if seen.uses > known:
+            self._log.add(seen.last_used - self._start, seen.class_name, seen.uses - known)
+        if seen.removed:
+            self._known.pop(seen.serial, None)
+            return
+        self._known[seen.serial] = max(known, seen.uses)
+        if len(self._known) > _MOST_KNOWN:  # some were seen after the report of their removal
+            del self._known[next(iter(self._known))]
+
+    def warmed_up(self, class_name: str) -> None:
+        """Do not record the next build of a class."""
+        self._warmed_up[class_name] = self._warmed_up.get(class_name, 0) + 1
+
+    def sequence(self) -> UseSequence:
+        """Return what was recorded."""
+        return self._log.sequence()
+
+
+class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str | list[_Seen]"]):
     """
     Records how the classes of a registry are used and what they cost.
 
@@ -49,7 +113,10 @@ class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str"]):
 
     The uses of an instance are known at its removal, or when the profile is read: their number, and
     the time from its build to its last use. An instance that was warm before the recording began
-    counts with all its uses. Thread-safe, also in finalisers and after a fork; it never waits.
+    counts with all its uses. The order of uses is known from the last uses of all instances at
+    each build, removal and sweep, and at each call of `note_uses`: what one class was used in
+    between counts as uses in a row. Thread-safe, also in finalisers and after a fork; it never
+    waits.
     """
 
     def __init__(self, registry: BaseRegistry) -> None:
@@ -58,6 +125,8 @@ class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str"]):
         self._classes: dict[str, ClassProfile] = {}
         self._warmed: dict[str, int] = {}
         self._final: Profile | None = None
+        self._noted_at = registry.now()
+        self._order = _UseOrder(self._noted_at, registry.warm_entries())
 
     def profile(self) -> Profile:
         """
@@ -96,7 +165,32 @@ class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str"]):
         """
         self(class_name)
 
+    def note_uses(self) -> None:
+        """
+        Record the order of the uses since the last call.
+
+        Builds, removals and sweeps do the same. Calls between them, as after each request, make
+        the recorded order more precise. O(cached).
+        """
+        registry = self._registry()
+        if registry is None or self._final is not None:
+            return
+        now, before = registry.now(), self._noted_at
+        if registry.cached > _MANY_CACHED and now - before < _LEAST_SECONDS:
+            return
+        self._noted_at = now
+        seen = []
+        for entry in registry.warm_entries():  # the most recently used first
+            if entry.last_used < before:
+                break
+            seen.append(_Seen.of(entry))
+        if seen:
+            seen.sort()
+            self(seen)
+
     def _so_far(self) -> Profile:
+        self._noted_at -= _LEAST_SECONDS  # not skipped, however many are cached
+        self.note_uses()
         self._settle()
         classes = dict(self._classes)
         registry = self._registry()
@@ -107,7 +201,7 @@ class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str"]):
         for name, known in classes.items():
             uses = max(0, known.uses - self._warmed.get(name, 0))
             classes[name] = self._with_path(name, known._replace(uses=uses))
-        return Profile(classes)
+        return Profile(classes, uses=self._order.sequence())
 
     def _with_path(self, name: str, known: ClassProfile) -> ClassProfile:
         """Add the current path of the class, or keep the last one if it is not registered."""
@@ -116,9 +210,14 @@ class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str"]):
         path = None if slot is None else slot.path
         return known if path is None else known._replace(class_path=path)
 
-    def _add(self, event: BuildEvent | _Residence | str) -> None:
+    def _add(self, event: BuildEvent | _Residence | str | list[_Seen]) -> None:
         if isinstance(event, str):
             self._warmed[event] = self._warmed.get(event, 0) + 1
+            self._order.warmed_up(event)
+            return
+        if isinstance(event, list):
+            for seen in event:
+                self._order.add(seen)
             return
         name = event.class_name
         known = self._with_path(name, self._classes.get(name, ClassProfile()))
@@ -149,16 +248,27 @@ class _Recording(Extension):
             if self.recorder is recorder:
                 self.recorder = None
 
+    def before_build(self, registry: BaseRegistry, build: Build) -> None:
+        recorder = self.recorder
+        if recorder is not None:
+            recorder.note_uses()
+
     def built(self, registry: BaseRegistry, build: Build) -> None:
         recorder = self.recorder
         if recorder is not None:
             recorder(build_event(build))
+
+    def sweep(self, registry: BaseRegistry) -> None:
+        recorder = self.recorder
+        if recorder is not None:
+            recorder.note_uses()
 
     def removed(self, registry: BaseRegistry, entries: list[Entry]) -> None:
         recorder = self.recorder
         if recorder is not None:
             for entry in entries:
                 recorder(_Residence.of(entry))
+            recorder([_Seen.of(entry, removed=True) for entry in entries])
 
     def after_fork(self, registry: BaseRegistry) -> None:
         self._changing = RLock()

@@ -1,0 +1,1 @@
+"""Planning: what a bound costs, predicted from a recording or observed in a running registry."""
