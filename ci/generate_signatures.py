@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "src"))
 
-from warmset.settings import SETTINGS  # noqa: E402
+from warmset.setting_table import SETTINGS  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

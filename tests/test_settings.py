@@ -101,7 +101,7 @@ def raises(ws: Any, setting: str, value: object, kind: type[Exception]) -> str:
         lambda: make(**{setting: value}),
         lambda: make().replace(**{setting: value}),
         lambda: make.batch(**{setting: value}),
-        lambda: ws.settings.check_setting(setting, value),
+        lambda: ws.setting_table.check_setting(setting, value),
     ]
     for call in calls:
         with pytest.raises(kind) as caught:

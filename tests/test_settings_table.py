@@ -57,7 +57,7 @@ def test_every_use_of_the_table_has_a_region(ws: Any) -> None:
 
 def test_constructors_take_the_settings_of_the_table(ws: Any) -> None:
     """With its defaults, in its order; the first three also by position."""
-    defaults = ws.settings.REGISTRY_DEFAULTS
+    defaults = ws.setting_table.REGISTRY_DEFAULTS
     own = parameters(ws.RegistrySettings.__init__)
     assert list(own.items()) == list(defaults.items())
     others = {"class_paths": None, "timer": None}
@@ -81,7 +81,7 @@ def test_registration_takes_the_options_of_the_table(ws: Any) -> None:
     others = {"class_name", "target", "args", "kwargs"}
     options = parameters(ws.MethodRegistry.register).items()
     options = [(name, default) for name, default in options if name not in others]
-    assert options == list(ws.settings.CLASS_DEFAULTS.items())
+    assert options == list(ws.setting_table.CLASS_DEFAULTS.items())
 
 
 def test_each_parameter_is_documented_once(ws: Any) -> None:
@@ -94,7 +94,7 @@ def test_each_parameter_is_documented_once(ws: Any) -> None:
 
 def test_each_row_is_complete(ws: Any) -> None:
     """A name of its own, a scope, a default that is valid, and sentences."""
-    table = ws.settings.SETTINGS
+    table = ws.setting_table.SETTINGS
     assert len({row.name for row in table}) == len(table)
     for row in table:
         scopes = [scope for scope in (row.registry, row.option) if scope is not None]
@@ -108,7 +108,7 @@ def test_each_row_is_complete(ws: Any) -> None:
 
 @pytest.mark.parametrize("name", ["cache_ttl_seconds", "sizer", "pin", "after_fork", "closer"])
 def test_an_option_is_refused_with_class_and_value(ws: Any, name: str) -> None:
-    row = ws.settings.BY_NAME[name]
+    row = ws.setting_table.BY_NAME[name]
     with pytest.raises(TypeError) as caught:
         ws.MethodRegistry({}).register("Tagger", "pkg.Tagger", **{name: 1j})
     text = f"{name} of 'Tagger' must be {row.expected}, got complex 1j"
@@ -131,7 +131,11 @@ def test_the_cause_of_a_refusal_is_chained(ws: Any) -> None:
 
 def test_code_cannot_stand_in_a_file(ws: Any) -> None:
     """Closers, snapshots and restorers are options of `register` only."""
-    code = {name for name in ws.settings.CLASS_DEFAULTS if not ws.settings.BY_NAME[name].in_files}
+    code = {
+        name
+        for name in ws.setting_table.CLASS_DEFAULTS
+        if not ws.setting_table.BY_NAME[name].in_files
+    }
     assert code == {"closer", "snapshot", "restore"}
     assert code.isdisjoint(ws.settings_file.CLASS_OPTIONS)
 
@@ -170,12 +174,12 @@ def test_empty_regions_are_filled(ws: Any, generator: Any) -> None:
     exec("from __future__ import annotations\n" + text, names)
     made = names["Registry"](5.0, max_cache_size=7)
     assert made.given == {
-        **ws.settings.REGISTRY_DEFAULTS,
+        **ws.setting_table.REGISTRY_DEFAULTS,
         "cache_ttl_seconds": 5.0,
         "max_cache_size": 7,
     }
     docstring = names["Registry"].__init__.__doc__
-    assert documented(docstring) == ["self", *ws.settings.REGISTRY_DEFAULTS]
+    assert documented(docstring) == ["self", *ws.setting_table.REGISTRY_DEFAULTS]
     assert inspect.cleandoc(docstring).endswith("\n\nCosts nothing.")
     assert max(map(len, text.splitlines())) <= 100
 

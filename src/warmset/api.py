@@ -8,7 +8,8 @@ from .capabilities import Capabilities
 from .classes import check_target
 from .codes import DISCARDED
 from .resolver import check_name
-from .settings import CLASS_DEFAULTS, RegistrySettings
+from .setting_table import CLASS_DEFAULTS
+from .settings import RegistrySettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -464,25 +465,6 @@ class Registry(Capabilities):
             How many failures were remembered.
         """
         return self.builder.failures.forget()
-
-    def recycle(self, class_name: str) -> bool:
-        """
-        Build an instance anew now, in this thread, while the old one serves; then replace it.
-
-        Args:
-            class_name: A registered name.
-
-        Returns:
-            Whether it was replaced. Not if it was not warm, or was removed meanwhile, or another
-            thread is building it.
-
-        Raises:
-            MethodRegistryError: The build failed; the old instance stays.
-
-        The holders of the old one keep it; it is closed at its last release.
-        """
-        slot = self.slot_to_build(check_name(class_name))
-        return self.builder.renew(self, slot.name)
 
     def __enter__(self) -> Self:
         return self

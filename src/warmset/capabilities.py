@@ -273,6 +273,25 @@ class Capabilities(BaseRegistry):
 
         return release(self, self.evict_expired)
 
+    def recycle(self, class_name: str) -> bool:
+        """
+        Build an instance anew now, in this thread, while the old one serves; then replace it.
+
+        Args:
+            class_name: A registered name.
+
+        Returns:
+            Whether it was replaced. Not if it was not warm, or was removed meanwhile, or another
+            thread is building it.
+
+        Raises:
+            MethodRegistryError: The build failed; the old instance stays.
+
+        The holders of the old one keep it; it is closed at its last release.
+        """
+        slot = self.slot_to_build(check_name(class_name))
+        return self.builder.renew(self, slot.name)
+
     # -- warming up ------------------------------------------------------------------------------
 
     def record_profile(self) -> ProfileRecorder:

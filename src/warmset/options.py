@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .settings import BY_NAME, CLASS_DEFAULTS
+from .setting_table import BY_NAME, CLASS_DEFAULTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from .frozen import Frozen, rebuild
 from .resolver import PATH_EXPECTED, check_name, check_path, error_text
-from .settings import BY_NAME, CLASS_DEFAULTS, RegistrySettings
+from .setting_table import BY_NAME, CLASS_DEFAULTS
+from .settings import RegistrySettings
 from .toml_tables import ErrorCollector, SettingsError, check_table, unknown_keys, value_error
 
 TYPE_CHECKING = False

@@ -69,7 +69,7 @@ class HostBudget(NamedTuple):
             TypeError: A value has the wrong type.
             ValueError: A value is out of range.
         """
-        from ..settings import check_setting
+        from ..setting_table import check_setting
 
         for what in ("max_bytes", "low_bytes"):
             try:
