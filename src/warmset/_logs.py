@@ -23,6 +23,9 @@ _OWN_FIELDS = frozenset(("msg", "exc_text", "pathname", "filename", "module", "s
 
 _INFO, _WARNING = 20, 30
 
+# `logging.getLogger` takes a lock of the whole process, which an interrupt in it can leave locked.
+_loggers: dict[str, Logger] = {}
+
 
 def info_wanted(area: str) -> bool:
     """Whether the logger ``warmset.<area>`` would emit a record at INFO; takes about 1 us."""
@@ -74,10 +77,13 @@ def logger(area: str) -> Logger:
         The logger. A filter on it escapes names, paths and error texts, also in tracebacks, since
         a handler may write them to a terminal or into a log with one record per line.
     """
-    from logging import getLogger
+    found = _loggers.get(area)
+    if found is None:
+        from logging import getLogger
 
-    found = getLogger("warmset." + area)
-    found.addFilter(_make_printable)  # has no effect if it was added before
+        found = getLogger("warmset." + area)
+        found.addFilter(_make_printable)
+        _loggers[area] = found
     return found
 
 
@@ -106,11 +112,12 @@ def _make_printable(record: LogRecord) -> bool:
 
 
 def _wanted(area: str, level: int) -> bool:
-    try:
-        # The module may be only partly initialised while it is being imported.
-        return bool(sys.modules["logging"].getLogger("warmset." + area).isEnabledFor(level))
-    except (KeyError, AttributeError):
+    if area not in _loggers and "logging" not in sys.modules:
         return False
+    try:
+        return logger(area).isEnabledFor(level)
+    except (ImportError, AttributeError):
+        return False  # the module is being imported and only partly initialised
 
 
 def _log(
