@@ -19,6 +19,7 @@ from warmset.cli.pipeline_file import load_pipeline
 from warmset.cli.pipeline_run import Outcome, run_on
 from warmset.cli.run_options import RunOptions
 from warmset.cli.targets import EngineTarget, PreparePipeline, WorkerRecord
+from warmset.cli.verdict import judge
 from warmset.engines.settings import WorkerSettings
 from warmset.engines.worker import Worker, sum_stats
 
@@ -248,10 +249,10 @@ def test_growth_is_judged_for_each_worker(project: Path) -> None:
         return on_run
 
     outcome, _ = run(project, on_run=grow)
-    verdict = report.judge(outcome, 1.5)
+    verdict = judge(outcome, 1.5)
     assert (verdict.status, verdict.max_growth_bytes, verdict.max_growth_run) == ("fail", 2 * MB, 3)
-    assert "at worst +2.0 MB, at run 3, w0 (bound 1.5 MB for each)" in verdict.text
-    assert report.judge(outcome, 2.0).status == "pass"
+    assert "at worst +2.0 MB from run 1, at run 3, w0 (bound 1.5 MB for each)" in verdict.text
+    assert judge(outcome, 2.0).status == "pass"
 
 
 def test_a_replaced_worker_is_not_counted_as_growth(project: Path) -> None:
@@ -267,7 +268,7 @@ def test_a_replaced_worker_is_not_counted_as_growth(project: Path) -> None:
     assert [row.new for row in outcome.workers] == [False, False, False, True, False, False]
     assert [record.growth_bytes for record in outcome.records] == [0, 0, 0]
     assert all(row.hits >= 0 for row in outcome.workers)
-    assert report.judge(outcome, 1.0).status == "pass"
+    assert judge(outcome, 1.0).status == "pass"
     text = io.StringIO()
     report.print_workers(outcome.workers, text)
     lines = text.getvalue().splitlines()

@@ -16,7 +16,7 @@ from warmset.cli import html_report
 from warmset.cli.html_report.formatting import megabytes, seconds_text
 from warmset.cli.html_report.report_data import MAX_CLASS_ROWS, MAX_RUN_ROWS
 from warmset.cli.html_report.svg import COLOURS
-from warmset.cli.pipeline_run import Failure
+from warmset.cli.pipeline_run import Failure, FailureGroup
 from warmset.events import RemovalCause
 
 if TYPE_CHECKING:
@@ -109,10 +109,15 @@ def test_plots_and_tables_have_the_same_numbers(tmp_path: Path) -> None:
     assert table[1][:2] == ["Scorer", "4"]
     assert table[1][2].startswith("0.80 to 2.00; 3.30 to 4.50; ")
     text = read.text()
-    for part in ("PASS", "RSS grew by 3.0 MB from run 1 to run 4", "+3.0 MB", "120 look-ups"):
+    for part in (
+        "PASS",
+        "RSS grew by 2.0 MB from the median of runs 1 to 2",
+        "+2.0 MB",
+        "120 look-ups",
+    ):
         assert part.replace("120", "40") in text
-    assert "bound: run 1 + 20.0 MB" in text
-    assert "The bound is 121.0 MB" in text
+    assert "bound: level + 20.0 MB" in text
+    assert "The bound is 122.0 MB: the level of 102.0 MB" in text
     # Each plot appears twice and refers to its own title and description.
     svgs = [given for tag, given in read.tags if tag == "svg"]
     assert [given["class"] for given in svgs] == ["wide", "narrow"] * 5
@@ -273,13 +278,42 @@ def test_a_stopped_run_is_marked(tmp_path: Path) -> None:
     read = Page(page(tmp_path, NAMES, result, recorded(NAMES, 3), strict=True))
     assert "run 3 is not complete and does not count for the verdict" in read.text()
     assert read.tables["Runs and resident memory"][3][0] == "3 (not complete)"
-    assert "1 of 30 calls failed, and 2 steps were skipped because of them." in read.text()
-    assert read.tables["Failed calls"][1] == ["3", "s", "Tagger.tag", "-", "ValueError: no"]
+    assert "1 of 30 calls failed, and 2 steps were skipped because of them" in read.text()
+    assert read.tables["Failed calls"][1] == ["s", "Tagger.tag", "1", "run 3", "ValueError: no"]
+
+
+@pytest.mark.usefixtures("words_only")
+def test_failures_and_survivors_follow_the_charts(tmp_path: Path) -> None:
+    """Failures in groups; survivors with what refers to them."""
+    first = Failure(1, "s", "Tagger", "tag", "b.txt", "ValueError: no b")
+    result = outcome(
+        runs(2),
+        [first],
+        failed=25,
+        failure_groups=(FailureGroup(first, 25),),
+        survivors=(
+            "Tagger (pkg.Tagger), cleared: referenced by\n    pkg.kept[0]\n    <b>[1]",
+            "Scorer (pkg.Scorer), cleared: referenced by",
+        ),
+    )
+    text = page(tmp_path, NAMES, result, recorded(NAMES, 2))
+    read = Page(text)
+    table = read.tables["Failed calls"]
+    assert table[1:] == [["s", "Tagger.tag", "25", "run 1, b.txt", "ValueError: no b"]]
+    assert read.tables["Removed instances that are still referenced"][1:] == [
+        ["Tagger (pkg.Tagger), cleared", "pkg.kept[0]; <b>[1]"],
+        ["Scorer (pkg.Scorer), cleared", "-"],
+    ]
+    assert "&lt;b&gt;[1]" in text
+    places = [text.index(f"<h2>{name}</h2>") for name in ("Failures", "Survivors")]
+    assert text.index("Warm instances over time</h2>") < places[0] < places[1]
+    assert "FAIL" in read.text()
+    assert "2 removed instances are still referenced after the last run" in read.text()
 
 
 @pytest.mark.usefixtures("words_only")
 def test_growth_beyond_the_bound_is_highlighted(tmp_path: Path) -> None:
-    text = page(tmp_path, NAMES, outcome(runs(4)), recorded(NAMES, 4), bound_mb=2.0)
+    text = page(tmp_path, NAMES, outcome(runs(4)), recorded(NAMES, 4), bound_mb=1.5)
     read = Page(text)
     assert "FAIL" in read.text()
     assert [given.get("class") for tag, given in read.tags if tag == "tr"].count("over") == 1

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from warmset.cli.html_report import Recorder
 from warmset.cli.html_report.page import make_page
 from warmset.cli.pipeline_file import load_pipeline
-from warmset.cli.pipeline_run import Failure, Outcome, RunRecord
-from warmset.cli.report import judge
+from warmset.cli.pipeline_run import Failure, FailureGroup, Outcome, RunRecord
 from warmset.cli.run_options import RunOptions
+from warmset.cli.verdict import judge
 from warmset.events import RemovalCause, RemovalEvent
 from warmset.testing import FakeTimer
 
@@ -93,6 +93,7 @@ def outcome(records: Sequence[RunRecord], failures: Sequence[Failure] = (), **ch
     values: dict[str, Any] = {
         "records": tuple(records),
         "failures": tuple(failures),
+        "failure_groups": tuple(FailureGroup(failure, 1) for failure in failures),
         "failed": len(failures),
         "skipped": 0,
         "calls": 10 * len(records),

@@ -24,8 +24,8 @@ from .exit_codes import (
     BAD_INPUT,
     CLOSED_PIPE,
     FAILED,
-    GREW,
     INTERRUPTED,
+    NOT_PASSED,
     PASSED,
     exit_status_help,
 )
@@ -51,17 +51,23 @@ if TYPE_CHECKING:
     from .targets import Target
 
 _EPILOG = f"""
-{exit_status_help(PASSED, GREW, BAD_INPUT, FAILED, INTERRUPTED, CLOSED_PIPE)}
+{exit_status_help(PASSED, NOT_PASSED, BAD_INPUT, FAILED, INTERRUPTED, CLOSED_PIPE)}
+
+The verdict is PASS if
+
+\b
+  calls      at most --max-failures of them failed;
+  survivors  at most --max-survivors removed instances are still referenced;
+  growth     no run exceeds the median RSS of the first half of the runs by more than the bound;
+  slope      in the second half, RSS rises by at most a quarter of the bound (from five runs on).
 
 RSS is the resident set size of the process, measured after each run: the cache has been cleared
 (unless --no-clear), the garbage collected, and free memory of malloc returned to the system (unless
---no-trim: glibc's reserve varies by tens of MB between runs). Growth is the difference to the RSS
-after run 1, so memory that is loaded once and kept (modules, models at module level) does not
-count. The verdict is on the largest growth of any run, not on that of the last one, because a
-memory limit applies to the largest size of a process. MB is 10^6 bytes.
+--no-trim: glibc's reserve varies by tens of MB between runs). The table shows the growth since run
+1, which may not have settled; the verdict does not depend on it alone. MB is 10^6 bytes.
 
 A step that fails is reported and counted. The steps of the same document that need its result are
-skipped, all others run, and only the growth decides the exit status.
+skipped, and all others run.
 """
 
 
@@ -214,6 +220,8 @@ def _execute(
     *,
     app_dir: Path | None = None,
     max_growth_mb: float | None,
+    max_failures: float,
+    max_survivors: int,
     max_cache_size: int | None,
     cache_ttl_seconds: float | None,
     json_file: Path | None,
@@ -233,6 +241,7 @@ def _execute(
     from . import report
     from .documents import load_documents
     from .run_options import RunOptions
+    from .verdict import judge
 
     local_options = {
         "serve": serve,
@@ -278,7 +287,13 @@ def _execute(
     if profiles.report is not None:
         for line in f"warm-up: {profiles.report}".splitlines():
             echo(line)
-    verdict = report.judge(outcome, max_growth_mb)
+    verdict = judge(
+        outcome,
+        max_growth_mb,
+        max_failures=max_failures,
+        max_survivors=max_survivors,
+        searched=run_options.trim,
+    )
     if outcome.records:
         report.print_table(outcome.records, sys.stdout)
     if outcome.workers:

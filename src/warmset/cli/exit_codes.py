@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 PASSED = 0
-GREW = 1
+NOT_PASSED = 1
 BAD_INPUT = 2
 FAILED = 3
 NOT_FOUND = 4
@@ -11,8 +11,8 @@ INTERRUPTED = 130
 CLOSED_PIPE = 141
 
 EXIT_CODES = {
-    PASSED: "success: the growth stayed within its bound, or there was no second run to compare",
-    GREW: "the growth exceeded --max-growth-mb (run, demo)",
+    PASSED: "success: the verdict is PASS, or there was no second run to compare",
+    NOT_PASSED: "the verdict is FAIL: failed calls, survivors, or growth (run, demo)",
     BAD_INPUT: "a file, an option or the installation is invalid, or check found errors",
     FAILED: "--strict or every call failed (run, demo); a class failed or all were skipped"
     " (warm-up)",

@@ -107,6 +107,20 @@ class Failure:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """
+    The failures of one step with one type of error.
+
+    Args:
+        first: The first of them.
+        count: Their number.
+    """
+
+    first: Failure
+    count: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """
@@ -115,6 +129,7 @@ class Outcome:
     Args:
         records: One record for each run that ended, in order.
         failures: The first failures, at most `MAX_FAILURES_KEPT`.
+        failure_groups: All failures in groups, the largest group first.
         failed: The number of calls that failed.
         skipped: The number of steps that were skipped because of failures.
         calls: The number of calls.
@@ -131,6 +146,7 @@ class Outcome:
     ended: str
     survivors: tuple[str, ...] = ()
     workers: tuple[WorkerRecord, ...] = ()
+    failure_groups: tuple[FailureGroup, ...] = ()
 
 
 def run_pipeline(
@@ -215,12 +231,24 @@ class _Tally:
     failed: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
+    # Step and type of error -> the first such failure, and how many there are.
+    groups: dict[tuple[str, str], tuple[Failure, int]] = field(default_factory=dict)
+
+    def note(self, failure: Failure, kind: str) -> None:
+        self.failed += 1
+        if len(self.failures) < MAX_FAILURES_KEPT:
+            self.failures.append(failure)
+        first, count = self.groups.get((failure.step, kind), (failure, 0))
+        self.groups[failure.step, kind] = first, count + 1
 
     def add(self, other: _Tally) -> None:
         self.calls += other.calls
         self.failed += other.failed
         self.skipped += other.skipped
         self.failures += other.failures[: MAX_FAILURES_KEPT - len(self.failures)]
+        for key, (failure, more) in other.groups.items():
+            first, count = self.groups.get(key, (failure, 0))
+            self.groups[key] = first, count + more
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +323,10 @@ class _Runner:
             ended=ended,
             survivors=self._target.survivors,
             workers=tuple(self._target.workers),
+            failure_groups=tuple(
+                FailureGroup(first, count)
+                for first, count in sorted(self._tally.groups.values(), key=lambda each: -each[1])
+            ),
         )
 
     def _run(self, number: int, pool: ThreadPoolExecutor | None) -> None:
@@ -368,9 +400,7 @@ class _Runner:
             except (Exception, SystemExit) as error:
                 # SystemExit as well: a method that calls `sys.exit` must not stop the other steps.
                 unavailable.add(step.name)
-                tally.failed += 1
-                if len(tally.failures) < MAX_FAILURES_KEPT:
-                    tally.failures.append(_failure(run, step, document, error))
+                tally.note(_failure(run, step, document, error), type(error).__qualname__)
                 if self._options.strict:
                     self._stop.set()
             else:

@@ -8,98 +8,26 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 import warmset
 from warmset._text import printable
 
-from .exit_codes import FAILED, GREW, INTERRUPTED, PASSED
+from .exit_codes import FAILED, INTERRUPTED, NOT_PASSED, PASSED
 from .tables import new_table, render_table
+from .verdict import megabytes as _mb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .pipeline_file import Pipeline
-    from .pipeline_run import Failure, Outcome, RunRecord
+    from .pipeline_run import FailureGroup, Outcome, RunRecord
     from .run_options import RunOptions
     from .targets import WorkerRecord
+    from .verdict import Verdict
 
-MB = 1_000_000
 FAILURES_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """
-    The result of comparing the growth with its bound.
-
-    Args:
-        status: ``"pass"``, ``"fail"``, or ``"none"`` with fewer than two complete runs.
-        text: The verdict in one line.
-        bound_bytes: The largest growth that passes.
-        last_growth_bytes: Growth of the last complete run since run 1; None without a verdict.
-        max_growth_bytes: The largest growth of any complete run, which decides the verdict.
-        max_growth_run: The run with the largest growth.
-
-    The largest growth decides, because a memory limit applies to the largest size of a process, and
-    because further runs must never turn a FAIL into a PASS.
-    """
-
-    status: str
-    text: str
-    bound_bytes: int
-    last_growth_bytes: int | None = None
-    max_growth_bytes: int | None = None
-    max_growth_run: int | None = None
-
-
-def judge(outcome: Outcome, max_growth_mb: float) -> Verdict:
-    """
-    Compare the growth of the resident set since run 1 with its bound.
-
-    Args:
-        outcome: The result of the runs.
-        max_growth_mb: The bound in MB; growth that equals it passes.
-
-    Returns:
-        The verdict.
-    """
-    bound = round(max_growth_mb * MB)
-    records = [record for record in outcome.records if record.complete]
-    if len(records) < 2:
-        text = "NO VERDICT: growth since run 1 needs two complete runs"
-        return Verdict("none", text, bound)
-    if outcome.workers:
-        return _judge_workers(outcome, records, bound)
-    last = records[-1]
-    # The first run with the largest growth; not run 1, whose growth is 0 by definition.
-    worst = max(records[1:], key=lambda record: record.growth_bytes)
-    failed = worst.growth_bytes > bound
-    text = (
-        f"{'FAIL' if failed else 'PASS'}: RSS {_change(last.growth_bytes)} from run 1 to run"
-        f" {last.run}, at worst {_mb(worst.growth_bytes, '+')} MB at run {worst.run}"
-        f" (bound {_mb(bound)} MB)"
-    )
-    status = "fail" if failed else "pass"
-    return Verdict(status, text, bound, last.growth_bytes, worst.growth_bytes, worst.run)
-
-
-def _judge_workers(outcome: Outcome, records: list[RunRecord], bound: int) -> Verdict:
-    """Judge the worker with the largest growth: a memory limit applies to each process."""
-    last = records[-1]
-    rows = [row for row in outcome.workers if 1 < row.run <= last.run]
-    if not rows:
-        return Verdict("none", "NO VERDICT: no worker completed run 2", bound)
-    worst = max(rows, key=lambda row: row.growth_bytes)
-    failed = worst.growth_bytes > bound
-    text = (
-        f"{'FAIL' if failed else 'PASS'}: RSS of all workers {_change(last.growth_bytes)} from run"
-        f" 1 to run {last.run}; of one worker at worst {_mb(worst.growth_bytes, '+')} MB, at run"
-        f" {worst.run}, {worst.worker} (bound {_mb(bound)} MB for each)"
-    )
-    status = "fail" if failed else "pass"
-    return Verdict(status, text, bound, last.growth_bytes, worst.growth_bytes, worst.run)
 
 
 def exit_status(outcome: Outcome, verdict: Verdict) -> int:
@@ -111,14 +39,14 @@ def exit_status(outcome: Outcome, verdict: Verdict) -> int:
         verdict: The verdict.
 
     Returns:
-        130 after Ctrl-C; 3 if `strict` stopped the runs or every call failed; 1 if the growth
-        exceeded its bound; 0 otherwise.
+        130 after Ctrl-C; 3 if `strict` stopped the runs or every call failed; 1 if the verdict is
+        FAIL; 0 otherwise.
     """
     if outcome.ended == "interrupted":
         return INTERRUPTED
     if outcome.ended == "stopped" or (outcome.calls and outcome.failed == outcome.calls):
         return FAILED
-    return GREW if verdict.status == "fail" else PASSED
+    return NOT_PASSED if verdict.status == "fail" else PASSED
 
 
 def headline(
@@ -249,7 +177,7 @@ def print_workers(records: tuple[WorkerRecord, ...], stream: TextIO) -> None:
 
 def failure_lines(outcome: Outcome) -> Iterator[str]:
     """
-    Report the failures: the first few in full, the number of the others.
+    Report the failures, grouped by step and type of error, with the first of each group.
 
     Args:
         outcome: The result of the runs.
@@ -261,11 +189,13 @@ def failure_lines(outcome: Outcome) -> Iterator[str]:
         return
     skipped = f", {outcome.skipped} skipped because of them" if outcome.skipped else ""
     yield f"{outcome.failed} of {_count(outcome.calls, 'call')} failed{skipped}:"
-    shown = outcome.failures[:FAILURES_SHOWN]
-    for failure in shown:
-        yield f"  {_failure_text(failure)}"
-    if outcome.failed > len(shown):
-        yield f"  and {outcome.failed - len(shown)} more"
+    shown = outcome.failure_groups[:FAILURES_SHOWN]
+    for group in shown:
+        yield f"  {_group_text(group)}"
+    others = sum(group.count for group in outcome.failure_groups[FAILURES_SHOWN:])
+    if others:
+        kinds = len(outcome.failure_groups) - len(shown)
+        yield f"  and {others} more, of {_count(kinds, 'other kind')}"
 
 
 def survivor_lines(outcome: Outcome) -> Iterator[str]:
@@ -331,6 +261,7 @@ def as_data(
         "failed": outcome.failed,
         "skipped": outcome.skipped,
         "failures": [asdict(failure) for failure in outcome.failures],
+        "failure_groups": [asdict(group) for group in outcome.failure_groups],
         "survivors": list(outcome.survivors),
         "verdict": asdict(verdict),
         "exit_status": exit_status(outcome, verdict),
@@ -341,21 +272,14 @@ def _finite(value: Any) -> Any:
     return "inf" if value == float("inf") else value
 
 
-def _mb(size: int, sign: str = "") -> str:
-    text = f"{size / MB:{sign}.1f}"
-    # "-0.0" would look like a small decrease.
-    return text.replace("-", "+") if text == "-0.0" else text
-
-
-def _change(growth: int) -> str:
-    return f"{'shrank' if growth < 0 else 'grew'} by {_mb(abs(growth))} MB"
-
-
 def _count(number: int, word: str, plural: str = "s") -> str:
     return f"{number} {word}{'' if number == 1 else plural}"
 
 
-def _failure_text(failure: Failure) -> str:
-    location = "" if failure.document is None else f", document {failure.document!r}"
-    call = f"{failure.class_name}.{failure.method}"
-    return f"run {failure.run}, step {failure.step!r}, {call}{location}: {failure.error}"
+def _group_text(group: FailureGroup) -> str:
+    first = group.first
+    place = f"run {first.run}"
+    if first.document is not None:
+        place += f", document {first.document!r}"
+    call = f"{first.class_name}.{first.method}"
+    return f"{group.count} x step {first.step!r}, {call}: {first.error} (first in {place})"

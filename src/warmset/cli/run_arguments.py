@@ -54,8 +54,24 @@ def run_arguments(command: _Command) -> _Command:
         click.option(
             "--max-growth-mb",
             type=click.FloatRange(min=0),
-            help="The largest growth since run 1 that passes. The default is 20, and with --engine"
-            " 50 for each worker process, whose heap needs one more run to settle.",
+            help="The largest growth that passes, over the median RSS of the first half of the"
+            " runs; in the second half, by its slope, a quarter of it. The default is 20, and with"
+            " --engine 50 for each worker process.",
+        ),
+        click.option(
+            "--max-failures",
+            type=click.FloatRange(min=0, max=1),
+            default=0.0,
+            show_default=True,
+            help="The largest share of failed calls that passes, such as 0.01: one in a hundred.",
+        ),
+        click.option(
+            "--max-survivors",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="The largest number of removed instances that are still referenced after the last"
+            " run and passes.",
         ),
         click.option(
             "--max-cache-size", type=int, help="Overrides the value in the file's [registry]."

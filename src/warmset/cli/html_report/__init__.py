@@ -21,8 +21,8 @@ from .recorder import Recorder
 if TYPE_CHECKING:
     from ..pipeline_file import Pipeline
     from ..pipeline_run import Outcome
-    from ..report import Verdict
     from ..run_options import RunOptions
+    from ..verdict import Verdict
 
 __all__ = ["Recorder", "check_target", "missing_packages", "write_report"]
 

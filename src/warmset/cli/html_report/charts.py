@@ -167,13 +167,13 @@ def _draw_rss(canvas: _Canvas, data: ReportData) -> None:
               label="at the end of the run")  # fmt: skip
     axes.plot(across, after, color=COLOURS["rss"], marker=marker, ms=5,
               label="after clearing and collecting")  # fmt: skip
-    bound = (data.first_rss_bytes + data.bound_growth_bytes) / MB
+    bound = (data.level_bytes + data.bound_growth_bytes) / MB
     axes.axhline(
         bound,
         color=COLOURS["bound"],
         lw=1.5,
         ls=(0, (6, 3)),
-        label=f"bound: run 1 + {megabytes(data.bound_growth_bytes)} MB",
+        label=f"bound: level + {megabytes(data.bound_growth_bytes)} MB",
     )
     low, high = min(*before, *after, bound), max(*before, *after, bound)
     margin = max((high - low) * 0.08, 1.0)

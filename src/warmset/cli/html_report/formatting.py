@@ -4,7 +4,7 @@ Formats numbers and names for the page.
 
 from __future__ import annotations
 
-from ..report import MB
+from ..verdict import MB
 from .recorder import CAUSES
 
 __all__ = ["MB", "cause_name", "megabytes", "percent", "seconds_text"]

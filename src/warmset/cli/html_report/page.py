@@ -24,13 +24,15 @@ from .report_data import MAX_CLASS_ROWS, collect_report_data
 if TYPE_CHECKING:
     from ..pipeline_file import Pipeline
     from ..pipeline_run import Outcome
-    from ..report import Verdict
     from ..run_options import RunOptions
+    from ..verdict import Verdict
     from .recorder import Recorder
     from .report_data import ReportData
 
 __all__ = ["make_page"]
 
+MAX_GROUPS = 50
+MAX_SURVIVORS = 50
 _WORDS = {"pass": "PASS", "fail": "FAIL", "none": "NO VERDICT"}
 
 
@@ -87,8 +89,13 @@ def make_page(
         ended=outcome.ended,
         runs=data.runs,
         facts=_facts(options, outcome, verdict, data),
-        failures=outcome.failures,
+        failure_groups=outcome.failure_groups[:MAX_GROUPS],
         failure_summary=_failure_summary(outcome),
+        survivors=[
+            survivor.replace(": referenced by", "", 1).splitlines()
+            for survivor in outcome.survivors[:MAX_SURVIVORS]
+        ],
+        survivor_summary=_survivor_summary(outcome),
         data=data,
         descriptions=descriptions,
         plots=plots,
@@ -122,7 +129,7 @@ def _facts(
     tallies = [row.tally for row in _all_rows(data)]
     removals = [sum(tally.removals[cause] for tally in tallies) for cause in CAUSES]
     evictions = sum(removals[cause] for cause in CAUSES if cause.evicted)
-    growth = verdict.max_growth_bytes
+    growth, slope = verdict.max_growth_bytes, verdict.slope_bytes
     failures = f"{outcome.skipped:,} skipped because of them" if outcome.skipped else ""
     return [
         _Fact("Runs", f"{data.runs:,}", f"of {options.runs:,}"),
@@ -130,6 +137,11 @@ def _facts(
             "Largest growth of RSS",
             "-" if growth is None else f"{megabytes(growth, signed=True)} MB",
             f"bound {megabytes(verdict.bound_bytes)} MB",
+        ),
+        _Fact(
+            "Growth by the slope",
+            "-" if slope is None else f"{megabytes(slope, signed=True)} MB",
+            f"bound {megabytes(verdict.slope_bound_bytes)} MB",
         ),
         _Fact("Hit rate", percent(hits / lookups if lookups else None), f"{lookups:,} look-ups"),
         _Fact(
@@ -139,6 +151,11 @@ def _facts(
         ),
         _Fact("Evictions", f"{evictions:,}", f"of {sum(removals):,} removals"),
         _Fact("Failed calls", f"{outcome.failed:,}", failures or f"of {outcome.calls:,}"),
+        _Fact(
+            "Survivors",
+            "-" if verdict.survivors is None else f"{verdict.survivors:,}",
+            "not searched for" if verdict.survivors is None else "removed, still referenced",
+        ),
     ]
 
 
@@ -146,8 +163,18 @@ def _failure_summary(outcome: Outcome) -> str:
     text = f"{outcome.failed:,} of {outcome.calls:,} calls failed"
     if outcome.skipped:
         text += f", and {outcome.skipped:,} steps were skipped because of them"
-    if outcome.failed > len(outcome.failures):
-        text += f"; the first {len(outcome.failures)} are listed"
+    text += ", grouped by step and type of error"
+    if len(outcome.failure_groups) > MAX_GROUPS:
+        text += f"; the {MAX_GROUPS} largest groups are listed"
+    return f"{text}."
+
+
+def _survivor_summary(outcome: Outcome) -> str:
+    count = len(outcome.survivors)
+    text = f"{count:,} removed instance{' is' if count == 1 else 's are'} still referenced after"
+    text += " the last run; each is listed with what refers to it"
+    if count > MAX_SURVIVORS:
+        text += f". The first {MAX_SURVIVORS} are listed"
     return f"{text}."
 
 
@@ -170,10 +197,12 @@ def _rss_text(options: RunOptions, data: ReportData) -> str:
     if not data.run_rows:
         return ""
     sizes = [row.rss_bytes for row in data.run_rows]
+    level = megabytes(data.level_bytes)
     text = (
         f"RSS after each run was between {megabytes(min(sizes))} and {megabytes(max(sizes))} MB."
-        f" The bound is {megabytes(data.first_rss_bytes + data.bound_growth_bytes)} MB: the"
-        f" RSS after run 1 plus {megabytes(data.bound_growth_bytes)} MB."
+        f" The bound is {megabytes(data.level_bytes + data.bound_growth_bytes)} MB: the level of"
+        f" {level} MB, which is the median of the first half of the runs, plus"
+        f" {megabytes(data.bound_growth_bytes)} MB."
     )
     if not options.clear:
         text += " The cache was not cleared between runs."

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..pipeline_file import Pipeline
     from ..pipeline_run import Outcome, RunRecord
-    from ..report import Verdict
+    from ..verdict import Verdict
     from .recorder import Recorder, Span
 
 MAX_RUN_ROWS = 100
@@ -102,8 +102,8 @@ class ReportData:
         run_begins: The starts of the runs that the timeline marks, in seconds since the first.
         run_numbers: The numbers of these runs.
         seconds: The length of the timeline.
-        first_rss_bytes: Resident set size after run 1; 0 if no run ended.
-        bound_growth_bytes: The largest growth since run 1 that passes.
+        level_bytes: The level that growth is counted from: see `verdict`; 0 if no run ended.
+        bound_growth_bytes: The largest growth from that level that passes.
     """
 
     run_rows: tuple[RunRow, ...]
@@ -117,7 +117,7 @@ class ReportData:
     run_begins: tuple[float, ...]
     run_numbers: tuple[int, ...]
     seconds: float
-    first_rss_bytes: int
+    level_bytes: int
     bound_growth_bytes: int
 
     @property
@@ -172,9 +172,15 @@ def collect_report_data(
         run_begins=tuple(begins[::stride]),
         run_numbers=tuple(range(1, len(begins) + 1, stride)),
         seconds=recorder.seconds(),
-        first_rss_bytes=records[0].rss_bytes if records else 0,
+        level_bytes=_level(records, verdict),
         bound_growth_bytes=verdict.bound_bytes,
     )
+
+
+def _level(records: Sequence[RunRecord], verdict: Verdict) -> int:
+    if verdict.level_bytes is not None:
+        return verdict.level_bytes
+    return records[0].rss_bytes if records else 0
 
 
 def _run_row(records: Sequence[RunRecord], removals: Sequence[tuple[int, ...]]) -> RunRow:
