@@ -31,6 +31,7 @@ from functools import partial
 
 from . import _logs
 from .codes import LISTENER_FAILURES
+from .resolver import error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Kind:
 
     Args:
         area: The last part of the logger's name; "": nothing is logged.
-        message: A %-format string, which takes what the call is about.
+        message: A %-format string, which takes what the call is about; the error is appended.
         counter: What `codes` names; None: nothing, or the caller counts what it is given.
         interrupts: Whether interrupts are raised.
     """
@@ -89,9 +90,9 @@ class Kind:
 CLOSER = Kind("removals", "closing the removed instance of %r failed")
 REMOVAL_LISTENER = Kind("listeners", "a removal listener failed: %r", counter=LISTENER_FAILURES)
 BUILD_LISTENER = Kind("listeners", "a build listener failed: %r", counter=LISTENER_FAILURES)
-POLICY = Kind("memory", "the policy failed: %r")
+POLICY = Kind("memory", "the policy %r failed: where it does, only the last use counts")
 SIZER = Kind("memory", "cannot determine the size of %r")
-PROBE = Kind("memory", "the memory of the process cannot be measured: %s")
+PROBE = Kind("memory", "the memory of the process cannot be measured, so %s")
 ATTRIBUTE = Kind("", "")
 SERVICE = Kind("services", "a step of a service thread failed: %s", interrupts=False)
 
@@ -165,8 +166,9 @@ def contain(
                 fields["class_name"] = class_name
             _logs.warning(
                 kind.area,
-                kind.message,
+                f"{kind.message}: %s",
                 class_name if about is None else about,
+                error_text(error),
                 fields=fields,
                 error=error,
             )

@@ -30,7 +30,9 @@ def safe_repr(value: object, limit: int = 200) -> str:
     """
     try:
         text = str.__str__(repr(value))
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # foreign code may raise anything
         # Also raised for an int with more digits than the interpreter converts.
         text = f"<unprintable {type(value).__name__}>"
     if "://" in text:
@@ -63,7 +65,9 @@ def error_text(error: BaseException, limit: int = 500) -> str:
     kind = type(error).__name__
     try:
         text = str.__str__(str(error))
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # foreign code may raise anything
         text = "<unprintable>"
     text = f"{kind}: {text}" if text else kind
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

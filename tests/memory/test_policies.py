@@ -241,7 +241,7 @@ def test_the_last_use_counts_if_a_policy_fails(make: Any, caplog: Any, worth: An
         registry.get_instance(name)
     assert len(eviction_order(registry)) == 2
     (message,) = [r.getMessage() for r in caplog.records if r.name == "warmset.memory"]
-    assert "Failing' cannot determine the worth of 'Alpha', whose last use counts" in message
+    assert "Failing' failed: where it does, only the last use counts" in message
 
 
 def test_a_policy_may_use_the_registry(make: Any) -> None:

@@ -233,7 +233,9 @@ def test_a_constructor_that_exits_does_not_stop_the_others(
     samples.script["Alpha"] = leave
     swept(registry)
     assert recycled(registry) == 1
-    assert "recycling 'Alpha' was interrupted: SystemExit: enough" in caplog.text
+    assert "recycling 'Alpha' failed" in caplog.text
+    assert "SystemExit: enough" in caplog.text
+    assert registry.stats().failed_builds == 1
     del samples.script["Alpha"]
     registry.get_instance("Beta")
     swept(registry)

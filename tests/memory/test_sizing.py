@@ -398,7 +398,10 @@ def test_a_failing_sizer_does_not_fail_the_build(make: Any, caplog: Any) -> None
         registry.discard("Alpha")
     logged = [r.getMessage() for r in caplog.records if r.name == "warmset.memory"]
     assert len(logged) == 2
-    assert "cannot determine the size of 'Alpha': the sizer 'sizer' returned None" in logged[0]
+    assert (
+        "cannot determine the size of 'Alpha': ValueError: the sizer 'sizer' returned None"
+        in logged[0]
+    )
 
 
 def test_a_sizer_may_use_and_remove_the_instance(make: Any) -> None:

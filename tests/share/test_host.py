@@ -345,22 +345,22 @@ def test_the_memory_of_a_process(host: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_setting(ws: Any, host: Any, share: Any, place: str) -> None:
-    intervals = importlib.import_module("warmset.lifecycle.sweeper").sweeper._intervals
+    swept = importlib.import_module("warmset.lifecycle.sweeper").sweeper._swept
     registry = ws.MethodRegistry({}, host_budget=0.5)
     budget = registry.extension(host.HostMember).budget
     assert (budget.max_bytes, budget.name) == (0.5, "default")
     high, low = budget.marks()
     assert 0 < low < high
-    assert intervals[registry] == 1.0
+    assert swept[id(registry)].interval == 1.0
     other = ws.MethodRegistry(
         {}, host_budget=share.HostBudget(10**9, name="workers", interval_seconds=5)
     )
-    assert intervals[other] == 5
+    assert swept[id(other)].interval == 5
     assert pickle.loads(pickle.dumps(other.settings)).host_budget == other.settings.host_budget
     own = ws.MethodRegistry({}, host_budget=10**9, sweep_interval_seconds=30.0)
-    assert intervals[own] == 30.0
+    assert swept[id(own)].interval == 30.0
     none = ws.MethodRegistry({})
-    assert (none.extension(host.HostMember), none in intervals) == (None, False)
+    assert (none.extension(host.HostMember), id(none) in swept) == (None, False)
     for each in (registry, other, own, none):
         each.close()
 

@@ -9,36 +9,49 @@ decided by each registry's own timer.
 from __future__ import annotations
 
 import atexit
-import threading
 import time
-from weakref import WeakKeyDictionary
+from weakref import ref
 
-from .. import _fork, _logs
+from .. import _fork
 from ..extension import Extension
+from ..foreign import Kind, contain
+from .services import Service, count_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ..registry import BaseRegistry
 
 __all__ = ["Sweeper", "Sweeping", "sweeper"]
+
+_SWEEP = Kind("sweeper", "sweeping %r failed", interrupts=False)
+_FAILED = object()
+
+
+class _Swept:
+    """A registry that is swept, its interval, and when it is due."""
+
+    __slots__ = ("due", "interval", "registry")
+
+    def __init__(self, registry: ref[BaseRegistry], interval: float, due: float) -> None:
+        self.registry = registry
+        self.interval = interval
+        self.due = due
 
 
 class Sweeper:
     """Calls `sweep` of registries, each at its interval."""
 
     def __init__(self) -> None:
-        self._intervals: WeakKeyDictionary[BaseRegistry, float] = WeakKeyDictionary()
-        self._due: WeakKeyDictionary[BaseRegistry, float] = WeakKeyDictionary()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._swept: dict[int, _Swept] = {}  # by the id of the registry
+        self.service = Service("warmset-sweeper", self._step)
         _fork.watch(self)
 
     def reset_after_fork(self) -> None:
-        self._changed = threading.Condition()
-        self._thread = None
-        if len(self._due):
-            self._start()
+        self.service.reset_after_fork()
+        if self._swept:
+            self.service.wake()
 
     def add(self, registry: BaseRegistry, interval: float, *, now: float | None = None) -> None:
         """
@@ -49,26 +62,21 @@ class Sweeper:
             interval: Seconds between two sweeps.
             now: Monotonic seconds, for tests.
         """
+        key, known = id(registry), self._swept
+
+        def forget(reference: Any) -> None:
+            swept = known.get(key)
+            if swept is not None and swept.registry is reference:
+                known.pop(key, None)
+
         now = time.monotonic() if now is None else now
-        with self._changed:
-            self._intervals[registry] = interval
-            self._due[registry] = now + interval
-            self._start()
-            self._changed.notify()
+        known[key] = _Swept(ref(registry, forget), interval, now + interval)
+        self.service.wake()
 
     def remove(self, registry: BaseRegistry) -> None:
         """Sweep a registry no more."""
-        with self._changed:
-            self._due.pop(registry, None)
-            self._changed.notify()
-
-    def stop(self) -> None:
-        """End the thread; for the end of the process."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join(5.0)
+        if self._swept.pop(id(registry), None) is not None and not self._swept:
+            self.service.wake()
 
     def sweep(self, now: float) -> float | None:
         """
@@ -80,45 +88,19 @@ class Sweeper:
         Returns:
             Seconds until the next one is due; None if there is none.
         """
-        with self._changed:
-            due = [registry for registry, when in self._due.items() if when <= now]
-        while due:
-            registry = due.pop()
-            _sweep_one(registry)
-            with self._changed:
-                if registry in self._due:
-                    self._due[registry] = now + self._intervals[registry]
-            del registry  # not kept while the thread waits
-        with self._changed:
-            return min((when - now for when in self._due.values()), default=None)
+        for swept in list(self._swept.values()):
+            if swept.due <= now:
+                swept.due = now + swept.interval
+                registry = swept.registry()
+                if registry is None:
+                    continue
+                if contain(_SWEEP, registry.sweep, failed=_FAILED, about=registry) is _FAILED:
+                    count_failure(self.service.name)
+                del registry  # not kept while the thread waits
+        return min((swept.due - now for swept in list(self._swept.values())), default=None)
 
-    def _start(self) -> None:
-        if self._thread is None and not self._stopping:
-            self._thread = threading.Thread(target=self._run, name="warmset-sweeper", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            wait = self.sweep(time.monotonic())
-            with self._changed:
-                if self._stopping or not len(self._due):
-                    self._thread = None
-                    return
-                if wait is not None and wait > 0.0:
-                    self._changed.wait(wait)
-
-
-def _sweep_one(registry: BaseRegistry) -> None:
-    try:
-        registry.sweep()
-    except Exception as error:
-        _logs.warning(
-            "sweeper",
-            "sweeping %r failed",
-            registry,
-            fields={"error_type": type(error).__qualname__},
-            error=error,
-        )
+    def _step(self) -> float | None:
+        return self.sweep(time.monotonic())
 
 
 class Sweeping(Extension):
@@ -138,4 +120,4 @@ class Sweeping(Extension):
 
 
 sweeper = Sweeper()
-atexit.register(sweeper.stop)
+atexit.register(sweeper.service.stop)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from .. import _logs
 from .._process_memory import give_back_free_memory, resident_bytes
 from ..codes import MEMORY
+from ..foreign import PROBE, contain
 from .limits import in_bytes, memory_limit
 
 if TYPE_CHECKING:
@@ -139,6 +140,12 @@ class Budgets:
         """
         if not self._high:
             return None
+        about = "max_rss_bytes is not enforced"
+        return contain(  # type: ignore[no-any-return]
+            PROBE, self._read_marks, about=about, logged=self._logged
+        )
+
+    def _read_marks(self) -> tuple[int, int]:
         high = in_bytes(self._high, self._limit)
         low = in_bytes(self._low, self._limit) if self._low else int(_LOW_PART * high)
         return high, min(low, high)
@@ -287,16 +294,9 @@ class Budgets:
             _logs.warning("memory", message, *arguments, fields=fields)
 
     def _measured(self) -> int | None:
-        try:
-            return self._probe()
-        except Exception as error:
-            self._log_once(
-                "probe",
-                "the memory of the process cannot be measured, max_rss_bytes is not enforced: %s",
-                error,
-                fields={"error_type": type(error).__qualname__},
-            )
-            return None
+        about = "max_rss_bytes is not enforced"
+        measured = contain(PROBE, self._probe, about=about, logged=self._logged)
+        return None if measured is None else int(measured)
 
 
 def collect_and_give_back() -> None:

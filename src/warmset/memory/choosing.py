@@ -17,10 +17,13 @@ from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import _logs
 from ..codes import CACHED
+from ..foreign import POLICY, Kind, contain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from .._core import Entry
     from ..registry import BaseRegistry
     from .policies import Policy
@@ -87,13 +90,7 @@ class Chooser:
         """
         with self._lock:
             self._judged.pop(entry.serial, None)
-        left = getattr(self._policy, "left", None)
-        if left is None:
-            return
-        try:
-            left(entry.name, entry.uses, entry.built_at, entry.last_used)
-        except Exception as error:
-            self._log_failure(entry.name, error)
+        self._ask(entry, _left, self._policy, entry)
 
     def victim(
         self, registry: BaseRegistry, now: float, spare: Entry | None = None
@@ -172,38 +169,26 @@ class Chooser:
         return _Candidate(priority, worth, last_used, entry.serial, entry, uses)
 
     def _worth(self, entry: Entry, now: float) -> float:
-        try:
-            worth = float(self._policy.worth(entry, now))
-            if math.isfinite(worth):
-                return worth
-            problem: object = f"it returned {worth!r}, expected a finite number"
-        except Exception as error:
-            problem = error
-        self._log_failure(entry.name, problem)
-        return -math.inf
+        return float(self._ask(entry, _worth, self._policy, entry, now, failed=-math.inf))
 
     def _dispensable(self, entry: Entry, now: float) -> bool:
         """Return whether the policy allows not to admit an entry that was just built."""
-        passes = getattr(self._policy, "passes", None)
-        try:
-            return passes is not None and bool(passes(entry, now))
-        except Exception as error:
-            self._log_failure(entry.name, error)
-        return False
+        return bool(self._ask(entry, _passes, self._policy, entry, now, failed=False))
 
-    def _log_failure(self, class_name: str, problem: object) -> None:
+    def _ask(
+        self, entry: Entry, ask: Callable[..., Any], *arguments: Any, failed: Any = None
+    ) -> Any:
+        """Have the policy asked; what it raises is logged once."""
         if self._failed:
-            return
-        self._failed = True
-        _logs.warning(
-            "memory",
-            "the policy %r cannot determine the worth of %r, whose last use counts instead: %s",
-            type(self._policy).__qualname__,
-            class_name,
-            problem,
-            fields={"class_name": class_name},
-            error=problem if isinstance(problem, Exception) else None,
+            return contain(_POLICY_AGAIN, ask, *arguments, failed=failed)
+        about = type(self._policy).__qualname__
+        answer = contain(
+            POLICY, ask, *arguments, failed=_FAILED, about=about, class_name=entry.name
         )
+        if answer is not _FAILED:
+            return answer
+        self._failed = True
+        return failed
 
     def _judge(
         self, entry: Entry, now: float, *, to_heap: bool, instead_of: _Candidate | None = None
@@ -300,6 +285,28 @@ class Chooser:
                 self.note(entry, now)
                 found = True
         return found
+
+
+_FAILED = object()
+_POLICY_AGAIN = Kind("", "")  # it was logged that the policy fails
+
+
+def _worth(policy: Policy, entry: Entry, now: float) -> float:
+    worth = float(policy.worth(entry, now))
+    if not math.isfinite(worth):
+        raise ValueError(f"it returned {worth!r}, expected a finite number")
+    return worth
+
+
+def _passes(policy: Policy, entry: Entry, now: float) -> bool:
+    passes = getattr(policy, "passes", None)
+    return passes is not None and bool(passes(entry, now))
+
+
+def _left(policy: Policy, entry: Entry) -> None:
+    left = getattr(policy, "left", None)
+    if left is not None:
+        left(entry.name, entry.uses, entry.built_at, entry.last_used)
 
 
 def _evictable(entry: Entry, spare: Entry | None = None, dispensable: bool = False) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from weakref import ReferenceType
 
 from .._core import ExecutorCore, RegistryCore
+from ..foreign import is_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +110,9 @@ def _size_and_parts(item: Any, kind: type, seen: dict[int, Any]) -> tuple[int, l
 def _shallow_size(item: Any, kind: type) -> int:
     try:
         return sys.getsizeof(item)
-    except Exception:  # raised by a custom `__sizeof__`
+    except BaseException as error:  # raised by a custom `__sizeof__`
+        if is_interrupt(error):
+            raise
         return kind.__basicsize__
 
 

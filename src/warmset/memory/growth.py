@@ -13,8 +13,8 @@ import tracemalloc
 from _thread import RLock, get_ident
 from typing import TYPE_CHECKING
 
-from .. import _logs
 from .._process_memory import resident_bytes
+from ..foreign import PROBE, contain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ class Growth:
         self._lock = RLock()  # re-entrant, because a finaliser may start a build
         self._stacks: dict[int, list[Mark]] = {}  # thread -> its builds, the innermost last
         self._level = 0
-        self._failed = False
+        self._failed: set[str] = set()
 
     def reset_after_fork(self) -> None:
         """Replace the lock, and drop the builds of threads that do not exist in the child."""
@@ -98,20 +98,13 @@ class Growth:
         self._level = level
 
     def _measured(self) -> int | None:
-        try:
-            if self._probe is not None:
-                return int(self._probe())
-            if tracemalloc.is_tracing():
-                return tracemalloc.get_traced_memory()[0]
-            return resident_bytes()
-        except Exception as error:
-            if not self._failed:
-                self._failed = True
-                _logs.warning(
-                    "memory",
-                    "cannot measure the memory of the process: %s",
-                    error,
-                    fields={"error_type": type(error).__qualname__},
-                    error=error,
-                )
-            return None
+        about = "the sizes of instances are unknown"
+        measured = contain(PROBE, self._ask, about=about, logged=self._failed)
+        return None if measured is None else int(measured)
+
+    def _ask(self) -> int:
+        if self._probe is not None:
+            return int(self._probe())
+        if tracemalloc.is_tracing():
+            return tracemalloc.get_traced_memory()[0]
+        return resident_bytes()

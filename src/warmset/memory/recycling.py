@@ -8,12 +8,11 @@ hit, so "after 1,000 uses" means at the first sweep after them.
 
 from __future__ import annotations
 
-import threading
-
 from .. import _logs
 from ..codes import CACHED
 from ..errors import MethodRegistryError
-from ..resolver import error_text
+from ..foreign import Kind, contain
+from ..lifecycle.services import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from .sizing import Size
 
 __all__ = ["Recycling"]
+
+_RECYCLE = Kind("builds", "recycling %r failed", interrupts=False)
 
 
 class Recycling:
@@ -42,11 +43,14 @@ class Recycling:
         self._not_before: dict[str, float] = {}
         # Class name -> the serial number of an entry, and its bytes when it was measured first.
         self._sizes: dict[str, tuple[int, int]] = {}
-        self._worker: threading.Thread | None = None
+        # Class name -> registry, serial number of the entry that is due, and the reason.
+        self._due: dict[str, tuple[BaseRegistry, int, str]] = {}
+        self._service = Service("warmset-recycler", self._replace_next)
 
     def reset_after_fork(self) -> None:
-        """Forget the thread, which does not exist in the child."""
-        self._worker = None
+        """Forget the thread, which does not exist in the child, and what it had to do."""
+        self._due.clear()
+        self._service.reset_after_fork()
 
     def reason(self, registry: BaseRegistry, entry: Entry) -> str | None:
         """
@@ -96,6 +100,9 @@ class Recycling:
         Returns:
             Class name and reason of each.
         """
+        return [(class_name, reason) for class_name, _, reason in self._find_due(registry)]
+
+    def _find_due(self, registry: BaseRegistry) -> list[tuple[str, int, str]]:
         now = registry.now()
         self._forget_removed(registry, now)
         due = []
@@ -107,7 +114,7 @@ class Recycling:
                 continue
             reason = self.reason(registry, entry)
             if reason is not None:
-                due.append((slot.name, reason))
+                due.append((slot.name, entry.serial, reason))
         return due
 
     def _forget_removed(self, registry: BaseRegistry, now: float) -> None:
@@ -123,19 +130,17 @@ class Recycling:
 
     def sweep(self, registry: BaseRegistry) -> None:
         """
-        Start a thread that replaces the instances that are due, unless one is running.
+        Have the thread replace the instances that are due.
 
         Args:
             registry: The registry.
         """
-        if self._worker is not None and self._worker.is_alive():
+        if self._service.is_running:
             return
-        due = self.due(registry)
-        if due:
-            self._worker = threading.Thread(
-                target=self._work, args=(registry, due), name="warmset-recycler", daemon=True
-            )
-            self._worker.start()
+        for class_name, serial, reason in self._find_due(registry):
+            self._due.setdefault(class_name, (registry, serial, reason))
+        if self._due:
+            self._service.wake()
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """
@@ -147,31 +152,30 @@ class Recycling:
         Returns:
             Whether it has ended.
         """
-        worker = self._worker
-        if worker is None:
-            return True
-        worker.join(timeout_seconds)
-        return not worker.is_alive()
+        return self._service.join(timeout_seconds)
 
-    def _work(self, registry: BaseRegistry, due: list[tuple[str, str]]) -> None:
-        for class_name, reason in due:
-            if registry.closed:
-                return
-            try:
-                self._replace(registry, class_name, reason)
-            except MethodRegistryError:
-                pass  # it was logged as a failed build
-            except BaseException as error:  # such as a SystemExit: the other instances are due, too
-                _logs.warning(
-                    "builds",
-                    "recycling %r was interrupted: %s",
-                    class_name,
-                    error_text(error),
-                    fields={"class_name": class_name, "error_type": type(error).__qualname__},
-                    error=error,
+    def _replace_next(self) -> float | None:
+        """Replace one instance; a step of the thread."""
+        try:
+            class_name = next(iter(self._due))
+            registry, serial, reason = self._due.pop(class_name)
+        except (StopIteration, KeyError, RuntimeError):  # another thread changed the dict
+            return 0.0 if self._due else None
+        slot = registry.slots.get(class_name)
+        entry = None if slot is None else slot.entry
+        # Of two sweeps at once, the later one may have found what was replaced meanwhile.
+        if not registry.closed and entry is not None and entry.serial == serial:
+            replaced = contain(
+                _RECYCLE, self._replace, registry, class_name, reason, class_name=class_name
+            )
+            if replaced is None:
+                self._not_before[class_name] = (
+                    registry.now() + registry.settings.retry_after_seconds
                 )
+        return 0.0
 
-    def _replace(self, registry: BaseRegistry, class_name: str, reason: str) -> None:
+    def _replace(self, registry: BaseRegistry, class_name: str, reason: str) -> bool | None:
+        """Replace an instance; None if its build failed."""
         _logs.info(
             "builds",
             "recycling %r: %s",
@@ -180,7 +184,6 @@ class Recycling:
             fields={"class_name": class_name, "reason": reason},
         )
         try:
-            registry.builder.renew(registry, class_name)
-        except BaseException:
-            self._not_before[class_name] = registry.now() + registry.settings.retry_after_seconds
-            raise
+            return registry.builder.renew(registry, class_name)
+        except MethodRegistryError:
+            return None  # it was logged as a failed build

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import _logs
+from ..foreign import MISSING, SIZER, contain, find_in_type, find_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +124,8 @@ def declared_size(instance: Any, hooks: SizeHooks) -> int:
     hook = hooks.find(type(instance))
     if hook is not None:
         return _bytes(hook(instance), f"the size hook {hook!r}")
-    if hasattr(type(instance), "nbytes") or "nbytes" in getattr(instance, "__dict__", ()):
+    kind = type(instance)
+    if find_in_type(kind, "nbytes") is not MISSING or find_own(instance, "nbytes") is not MISSING:
         return _bytes(instance.nbytes, "nbytes")
     import sys
 
@@ -292,24 +293,27 @@ class Sizing:
         instance = entry.instance
         if instance is None:  # kept weakly, and collected
             return None
-        at_least = False
-        try:
-            if sizer == "deep":
-                from .deep_size import deep_size
-
-                size, at_least = deep_size(instance, seen=seen)
-                method = "deep"
-            elif sizer == "declared":
-                size, method = declared_size(instance, self.hooks), "declared"
-            else:
-                result = sizer.size(instance) if hasattr(sizer, "size") else sizer(instance)
-                method = getattr(sizer, "__name__", type(sizer).__name__)
-                size = _bytes(result, f"the sizer {method!r}")
-        except Exception as error:
-            self._log_failure(entry.name, error)
+        sized = contain(
+            SIZER, self._ask, instance, sizer, seen, class_name=entry.name, logged=self._failed
+        )
+        if sized is None:
             return None
         self._failed.discard(entry.name)
+        size, method, at_least = sized
         return Size(size, method, registry.now(), at_least=at_least)
+
+    def _ask(self, instance: Any, sizer: Any, seen: dict[int, Any] | None) -> tuple[int, str, bool]:
+        """Return bytes, the method, and whether they are a lower bound."""
+        if sizer == "deep":
+            from .deep_size import deep_size
+
+            size, at_least = deep_size(instance, seen=seen)
+            return size, "deep", at_least
+        if sizer == "declared":
+            return declared_size(instance, self.hooks), "declared", False
+        result = sizer.size(instance) if hasattr(sizer, "size") else sizer(instance)
+        method = str(getattr(sizer, "__name__", type(sizer).__name__))
+        return _bytes(result, f"the sizer {method!r}"), method, False
 
     def _record(self, registry: BaseRegistry, entry: Entry, size: Size | None) -> None:
         if size is None:
@@ -330,16 +334,3 @@ class Sizing:
                 if excess <= 0:
                     break
         self._most_known = max(_MOST_NAMES, 2 * len(self._known))
-
-    def _log_failure(self, class_name: str, error: Exception) -> None:
-        if class_name in self._failed:
-            return
-        self._failed.add(class_name)
-        _logs.warning(
-            "memory",
-            "cannot determine the size of %r: %s",
-            class_name,
-            error,
-            fields={"class_name": class_name, "error_type": type(error).__qualname__},
-            error=error,
-        )

@@ -1,0 +1,158 @@
+"""
+Service threads: daemon threads that survive what they run, and are started again if they die.
+
+A thread does one step at a time, and waits in between. What a step raises is logged and counted; an
+error that reaches the thread itself, as one that was sent to it, ends it, and the next one takes
+over. `health()` reports both.
+
+There is no lock that a thread would wait for: a finaliser or a signal handler may wake a service
+while its own thread does so.
+"""
+
+from __future__ import annotations
+
+import threading
+from _thread import allocate_lock
+from queue import Empty, SimpleQueue
+from time import monotonic
+
+from .. import _logs
+from ..foreign import SERVICE, contain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _thread import LockType
+    from collections.abc import Callable
+
+__all__ = ["Service", "count_failure", "failures"]
+
+_LONGEST_WAIT = 3600.0  # seconds; a lock cannot wait for as long as an interval may be
+_PAUSE = 1.0  # seconds after a step that failed
+_FAILED = object()
+
+_failures: dict[str, int] = {}
+
+
+def count_failure(service: str) -> None:
+    """
+    Count a failure, which `health()` reports.
+
+    Args:
+        service: The name of the thread, of which a step failed, or which died.
+
+    Of two failures in the same instant one may be lost: what matters is that there are any.
+    """
+    _failures[service] = _failures.get(service, 0) + 1
+
+
+def failures() -> dict[str, int]:
+    """Return the failures of the service threads of this process, by the name of the thread."""
+    return _failures.copy()
+
+
+class Service:
+    """
+    A thread that is started when there is work, and ends when there is none.
+
+    Args:
+        name: The name of the thread.
+        step: Does what is due; returns the seconds until it is to be called again, or None if there
+            is nothing left to do. It is called in one thread at a time.
+    """
+
+    def __init__(self, name: str, step: Callable[[], float | None]) -> None:
+        self.name = name
+        self._step = step
+        self._stopping = False
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Forget the thread, which does not exist in the child."""
+        self._running = allocate_lock()  # held by the thread
+        self._signals: SimpleQueue[None] = SimpleQueue()
+        self.thread: threading.Thread | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a thread."""
+        return self._running.locked()
+
+    def wake(self) -> None:
+        """Have the next step done now, in a new thread if there is none."""
+        self._signals.put(None)
+        self._start()
+
+    def _start(self) -> None:
+        # The lock is taken for the thread, which releases it: so no two are started.
+        if self._stopping or not self._running.acquire(False):
+            return
+        running = self._running
+        thread = threading.Thread(target=self._run, args=(running,), name=self.name, daemon=True)
+        self.thread = thread
+        try:
+            thread.start()
+        except BaseException as error:
+            if thread.ident is not None:  # it runs: an interrupt ended the wait for its begin
+                raise
+            self.thread = None  # so that it ends at once if it begins after all
+            running.release()
+            if not isinstance(error, RuntimeError):
+                raise
+            count_failure(self.name)  # there are too many threads, or the interpreter exits
+            _logs.warning(
+                SERVICE.area,
+                "the thread %r cannot be started: %s",
+                self.name,
+                error,
+                fields={"service": self.name},
+            )
+
+    def _run(self, running: LockType) -> None:
+        if self.thread is not threading.current_thread():
+            return
+        ended = False
+        try:
+            while not self._stopping:
+                while not self._signals.empty():
+                    self._signals.get_nowait()
+                wait = contain(SERVICE, self._step, failed=_FAILED, about=self.name)
+                if wait is _FAILED:
+                    count_failure(self.name)
+                    wait = _PAUSE
+                if wait is None:
+                    break
+                try:
+                    self._signals.get(timeout=min(max(0.0, wait), _LONGEST_WAIT))
+                except Empty:
+                    continue
+            ended = True
+        except BaseException as error:  # it was sent to the thread
+            count_failure(self.name)
+            _logs.warning(
+                SERVICE.area,
+                "the thread %r died, and another one takes over",
+                self.name,
+                fields={"service": self.name, "error_type": type(error).__qualname__},
+                error=error,
+            )
+        finally:
+            self.thread = None
+            running.release()
+            # After the release: who woke it before has counted on this thread.
+            if not ended or not self._signals.empty():
+                self._start()
+
+    def join(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until there is no thread; return whether there is none."""
+        until = None if timeout_seconds is None else monotonic() + timeout_seconds
+        while (thread := self.thread) is not None and thread is not threading.current_thread():
+            thread.join(None if until is None else max(0.0, until - monotonic()))
+            if thread.is_alive():
+                return False
+        return self.thread is None
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """End the thread after its current step, for good; for the end of the process."""
+        self._stopping = True
+        self._signals.put(None)
+        self.join(timeout_seconds)
