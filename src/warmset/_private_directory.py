@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import stat
 
+from ._paths import ReplaceableLinkError, open_path
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +58,7 @@ def check_directory(path: str, error_type: type[Exception]) -> None:
     Args:
         path: The directory.
         error_type: The error to raise if the path is a symbolic link or not a directory, belongs to
-            another user, grants access to others, or has a parent in which others can replace it.
+            another user, grants access to others, or if others can replace it or a parent of it.
 
     Raises:
         FileNotFoundError: The directory does not exist.
@@ -70,7 +72,14 @@ def check_directory(path: str, error_type: type[Exception]) -> None:
     if stat.S_IMODE(found.st_mode) & 0o077:
         mode = stat.S_IMODE(found.st_mode)
         raise error_type(f"{path!r} is open to other users: mode {mode:04o}; expected 0700")
-    parent = os.stat(os.path.dirname(path))
-    replaceable = parent.st_mode & 0o022 and not parent.st_mode & stat.S_ISVTX
-    if replaceable or parent.st_uid not in (0, os.geteuid()):
-        raise error_type(f"other users can replace {path!r} with another directory")
+    try:
+        opened = open_path(os.path.abspath(path))
+    except ReplaceableLinkError as error:
+        raise error_type(f"cannot use {path!r}: {error.strerror}") from error
+    os.close(opened.file)
+    if opened.reason is not None:
+        raise error_type(
+            f"other users can replace {path!r} with another directory: {opened.reason}"
+        )
+    if not os.path.samestat(found, opened.status):
+        raise error_type(f"{path!r} was replaced while it was checked")

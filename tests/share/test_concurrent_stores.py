@@ -142,8 +142,9 @@ def test_killed_processes(
     for process in processes[3:]:
         output, errors = process.communicate(timeout=110)
         assert (process.returncode, output) == (0, "done\n"), errors
-    share.DirectoryStore(directory).trim()
-    assert all(name.endswith(".snapshot") for name in os.listdir(directory))
+    store = share.DirectoryStore(directory)
+    store.trim()
+    assert all(name.endswith(".snapshot") for name in os.listdir(store.own_path))
 
 
 def test_a_finaliser_may_look_up_a_class(

@@ -384,7 +384,7 @@ def test_a_cycle_is_found(ws: Any, sharing: Any) -> None:
 
 
 def snapshots(tmp_path: Path) -> list[Path]:
-    return sorted((tmp_path / "store").glob("*.snapshot"))
+    return sorted((tmp_path / "store").glob("*/*.snapshot"))
 
 
 @pytest.mark.parametrize("keyed", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import struct
 import sys
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ def snapshot_key(
     rule: Callable[..., Any] | None,
     rule_version: str | None,
     secret: Secret | None,
+    store_version: str = "",
 ) -> str:
     """
     Compute the key of a class's snapshot.
@@ -42,6 +44,7 @@ def snapshot_key(
         rule: The rule that builds instances; None for the constructor.
         rule_version: The version of the rule.
         secret: The signing key; stores with different signing keys have different snapshots.
+        store_version: The version of the store; those of different versions differ, too.
 
     Returns:
         The class path and 32 hexadecimal digits.
@@ -61,6 +64,8 @@ def snapshot_key(
         "machine": platform.machine(),
         "signed": None if secret is None else secret.fingerprint,
     }
+    if store_version:
+        parts["version"] = store_version
     if rule is None and (options.args or options.kwargs):
         arguments = [options.args, sorted(options.kwargs.items())]
         if not _is_plain(arguments):
@@ -77,8 +82,8 @@ def snapshot_key(
         if code is not None:
             parts[what] = _versioned(what, code)
     text = json.dumps(parts, sort_keys=True)
-    # ASCII only and short: the key is used as a file name.
-    readable = "".join(letter if letter.isascii() else "_" for letter in class_path[-120:])
+    # Short, and without characters with a meaning elsewhere: the key is used as a file name.
+    readable = re.sub(r"[^A-Za-z0-9_.]", "_", class_path[-120:]).lstrip(".")
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 

@@ -13,15 +13,27 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+from .._paths import Opened, open_path
 from .errors import StoreRefusedError
 
 if TYPE_CHECKING:
-    AnyPath = str | os.PathLike[str]
+    from collections.abc import Sequence
+    from typing import TypeAlias
 
-__all__ = ["KEY_VARIABLE", "Secret", "secret_from"]
+    AnyPath: TypeAlias = "str | os.PathLike[str]"
+    AnyKey: TypeAlias = "bytes | str | Secret"
 
-KEY_VARIABLE = "WARMSET_STORE_KEY"
-_LEAST_BYTES = 16
+__all__ = [
+    "KEY_VARIABLE",
+    "OLD_KEY_VARIABLE",
+    "Secret",
+    "read_private",
+    "secret_from",
+    "secrets_from",
+]
+
+KEY_VARIABLE, OLD_KEY_VARIABLE = "WARMSET_STORE_KEY", "WARMSET_STORE_OLD_KEY"
+_LEAST_BYTES, _MOST_BYTES = 16, 1 << 16
 
 
 class Secret:
@@ -75,7 +87,7 @@ class Secret:
                 f"variable {KEY_VARIABLE} on each machine"
             )
         kind, where = self._origin
-        return (secret_from, (None, where)) if kind == "file" else (secret_from, ())
+        return (_from_file if kind == "file" else _from_environment, (where,))
 
     def __copy__(self) -> Secret:
         return self
@@ -88,59 +100,119 @@ def _from(origin: tuple[str, str] | None) -> str:
     return "" if origin is None else f" from {origin[0]} {origin[1]}"
 
 
-def secret_from(
-    key: bytes | str | Secret | None = None, key_file: AnyPath | None = None
-) -> Secret | None:
+def secret_from(key: AnyKey | None = None, key_file: AnyPath | None = None) -> Secret | None:
+    """Find the key to use; the first one of `secrets_from`, or None."""
+    found = secrets_from(key, key_file)
+    return found[0] if found else None
+
+
+def secrets_from(
+    key: AnyKey | None = None,
+    key_file: AnyPath | None = None,
+    keys: Sequence[AnyKey] | None = None,
+) -> tuple[Secret, ...]:
     """
-    Find the key to use.
+    Find the keys to use.
 
     Args:
         key: The key itself.
-        key_file: A file that contains the key and that other users cannot read. White space around
-            the key is ignored.
+        key_file: A file that contains the key, that other users cannot read or replace, and that
+            belongs to this user or to root. White space around the key is ignored.
+        keys: Several keys: the first signs, all are accepted.
 
     Returns:
-        The key. Without arguments, that of the environment variable ``WARMSET_STORE_KEY``, or None
-        if the variable is not set.
+        The keys. Without arguments, those of the environment variables ``WARMSET_STORE_KEY`` and
+        ``WARMSET_STORE_OLD_KEY``, as far as they are set.
 
     Raises:
-        TypeError: An argument has the wrong type, or both are given.
-        ValueError: The key is too short.
-        StoreRefusedError: The file cannot be read, or other users can read or write it.
+        TypeError: An argument has the wrong type, or several are given.
+        ValueError: A key is too short, or there is only an old one.
+        StoreRefusedError: The file cannot be read, or other users can read, write or replace it.
     """
-    if key is not None and key_file is not None:
-        raise TypeError("key and key_file are both given; expected at most one")
-    if isinstance(key, Secret):
-        return key
+    if sum(given is not None for given in (key, key_file, keys)) > 1:
+        raise TypeError("key, keys and key_file are both given; expected at most one")
     if key is not None:
-        if isinstance(key, str):
-            key = key.encode()
-        if not isinstance(key, (bytes, bytearray)):
-            raise TypeError(f"the key of a store must be bytes, got {type(key).__name__}")
-        return Secret(bytes(key))
+        return (_secret(key),)
+    if keys is not None:
+        if isinstance(keys, (str, bytes, bytearray)):
+            raise TypeError(f"keys must be a sequence of keys, got {type(keys).__name__}")
+        return tuple(map(_secret, keys))
     if key_file is not None:
         path = os.path.abspath(os.fspath(key_file))
-        return Secret(_read(path), ("file", path))
-    found = os.environ.get(KEY_VARIABLE)
-    if not found:
-        return None
-    return Secret(found.strip().encode(), ("environment variable", KEY_VARIABLE))
+        return (_from_file(path),)
+    found = tuple(
+        _from_environment(name) for name in (KEY_VARIABLE, OLD_KEY_VARIABLE) if name in os.environ
+    )
+    if found and KEY_VARIABLE not in os.environ:
+        raise ValueError(f"{OLD_KEY_VARIABLE} is set, but {KEY_VARIABLE} is not")
+    return found
 
 
-def _read(path: str) -> bytes:
+def _secret(key: AnyKey) -> Secret:
+    if isinstance(key, Secret):
+        return key
+    if isinstance(key, str):
+        key = key.encode()
+    if not isinstance(key, (bytes, bytearray)):
+        raise TypeError(f"the key of a store must be bytes, got {type(key).__name__}")
+    return Secret(bytes(key))
+
+
+def _from_environment(name: str) -> Secret:
+    return Secret(os.environ[name].strip().encode(), ("environment variable", name))
+
+
+def _from_file(path: str) -> Secret:
+    return Secret(read_private(path, "key"), ("file", path))
+
+
+def read_private(path: str, what: str) -> bytes:
+    """
+    Read a small file that other users can neither read nor replace.
+
+    Args:
+        path: Its absolute path.
+        what: What it contains, for the text of errors.
+
+    Returns:
+        Its content, without white space around it.
+
+    Raises:
+        StoreRefusedError: It cannot be read, or others have access to it.
+    """
     try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if os.name == "posix" and stat.S_IMODE(mode) & 0o027:
-                raise StoreRefusedError(
-                    f"the key file {path!r} is open to other users: mode {stat.S_IMODE(mode):04o}; "
-                    f"expected 0600 or 0640: chmod 600 {path}"
-                )
-            return file.read(1 << 16).strip()
+        if os.name != "posix":
+            with open(path, "rb") as stream:
+                return stream.read(_MOST_BYTES).strip()
+        opened = open_path(path, os.O_RDONLY)
     except OSError as error:
         raise StoreRefusedError(
-            f"the key file {path!r} cannot be read: {error.strerror}"
+            f"the {what} file {path!r} cannot be read: {error.strerror}"
         ) from error
+    try:
+        reason = _why_refused(opened)
+        if reason is not None:
+            raise StoreRefusedError(f"the {what} file {path!r} {reason}")
+        with open(opened.file, "rb", closefd=False) as stream:
+            return stream.read(_MOST_BYTES).strip()
+    finally:
+        os.close(opened.file)
+
+
+def _why_refused(opened: Opened) -> str | None:
+    status, me = opened.status, os.geteuid()
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a file"
+    if status.st_uid not in (0, me):
+        return f"belongs to user {status.st_uid}; expected user {me} or root"
+    if mode & 0o027:
+        return f"is open to other users: mode {mode:04o}; expected 0600 or 0640: chmod 600"
+    if status.st_size > _MOST_BYTES:
+        return f"has {status.st_size} bytes; expected at most {_MOST_BYTES}"
+    if opened.reason is not None:
+        return f"can be replaced by other users: {opened.reason}"
+    return None
 
 
 def digest(secret: Secret | None) -> Any:

@@ -6,13 +6,15 @@ others wait and open the stored snapshot. If the store maps snapshots, the build
 stored copy, so that all processes share one physical copy; the built instance is closed.
 
 An unusable store, a damaged snapshot or an instance that cannot be stored costs a build and a log
-line; the look-up never raises because of it.
+line; the look-up never raises because of it. After a failure that the build did not repair, the
+class is built without the store for a minute. So it is if snapshots are damaged again and again.
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
+from math import inf
 from threading import RLock, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +22,7 @@ from .. import _logs
 from ..errors import MethodRegistryError
 from ..extension import Extension
 from ..resolver import error_text
-from .envelope import pack, unpack
+from .envelope import Facts, pack, unpack
 from .errors import DamagedError, StoreBusyError, StoreError
 from .keys import NotShareableError, found_by_name, requirements, snapshot_key, unmet
 from .pickling import dump, load
@@ -38,6 +40,8 @@ __all__ = ["Sharing", "SnapshotStats"]
 
 _NOTHING: Any = object()
 _WRITABLE = "copy_on_write"
+_MOST_ATTEMPTS = 10  # to get a claim, each after another process had it
+_RETRY_SECONDS = 60.0  # of the registry's clock
 
 
 class SnapshotStats(NamedTuple):
@@ -81,10 +85,16 @@ class Sharing(Extension):
 
             store = open_store(store)
         self._store: Store = store
+        first = store.secret
+        self._secrets = tuple(getattr(store, "secrets", () if first is None else (first,)))
+        self._version: str = getattr(store, "version", "")
+        self._max_age: float = getattr(store, "max_age_seconds", 0.0)
         self._lock = RLock()  # re-entrant: a finaliser may run while it is held
         self._counts = {what: 0 for what in SnapshotStats._fields if what != "opened_seconds"}
         self._seconds = 0.0
         self._unshareable: dict[str, Any] = {}  # class name -> the options at that time
+        self._damaged_at: dict[str, float] = {}  # class name -> when that was last logged
+        self._retry_at: dict[str, float] = {}  # class name -> when the store is used again
         self._logged: set[str] = set()
 
     def after_fork(self, registry: BaseRegistry) -> None:
@@ -118,11 +128,12 @@ class Sharing(Extension):
         options = slot.options
         if options is None or not options.shareable:
             return make(slot)
-        key = self._key(registry, slot, options)
-        if key is None:
+        keys = self._keys(registry, slot, options)
+        if not keys or registry.now() < self._retry_at.get(slot.name, 0.0):
             self._count("unused")
             return make(slot)
-        instance, claim = self._open_or_claim(registry, slot.name, options, key)
+        key = keys[0]
+        instance, claim = self._open_or_claim(registry, slot.name, options, keys)
         if instance is not _NOTHING:
             build.opened = True
             return instance
@@ -161,51 +172,58 @@ class Sharing(Extension):
         registry.close_unused(slot, instance)
         return opened
 
-    def _key(self, registry: BaseRegistry, slot: Slot, options: ClassOptions) -> str | None:
-        """The key of a class; None if it cannot be shared."""
+    def _keys(self, registry: BaseRegistry, slot: Slot, options: ClassOptions) -> list[str]:
+        """The key of a class for each signing key, the one to store under first; or none."""
         class_name = slot.name
         if self._unshareable.get(class_name) is options:
-            return None
+            return []
         try:
             cls = registry.classes.resolve(registry, class_name)
         except MethodRegistryError:
-            return None  # the build raises the same error
+            return []  # the build raises the same error
         if not isinstance(slot.target, str) and not found_by_name(cls):
             self._not_shareable(
                 class_name, options, f"{cls!r} is not found by its name in its module"
             )
-            return None
+            return []
         rule = registry.classes.rules.get(class_name)
         versioned_rule, version = registry.classes.rule_versions.get(class_name, (None, None))
         try:
-            return snapshot_key(
-                str(slot.path),
-                cls,
-                options,
-                rule,
-                version if versioned_rule is rule else None,
-                self._store.secret,
-            )
+            return [
+                snapshot_key(
+                    str(slot.path),
+                    cls,
+                    options,
+                    rule,
+                    version if versioned_rule is rule else None,
+                    secret,
+                    self._version,
+                )
+                for secret in self._secrets or (None,)
+            ]
         except NotShareableError as error:
             self._not_shareable(class_name, options, str(error))
-            return None
+            return []
 
     def _open_or_claim(
-        self, registry: BaseRegistry, class_name: str, options: ClassOptions, key: str
+        self, registry: BaseRegistry, class_name: str, options: ClassOptions, keys: list[str]
     ) -> tuple[Any, Claim | None]:
         """Open the instance, or claim the right to build it; neither if the store is unusable."""
         # A build under one claim does not wait for another claim. Two processes could otherwise
         # wait for each other while they build classes that request each other.
         wait = not getattr(_claims_held, "count", 0)
-        damaged = False
+        key, *older = keys
         try:
-            while True:
-                blob = None if damaged else self._store.fetch(key)
-                if blob is not None:
-                    instance = self._opened(registry, class_name, options, key, blob)
+            damaged = False
+            for attempt in range(_MOST_ATTEMPTS):
+                if not damaged:
+                    instance, damaged = self._fetched(registry, class_name, options, key)
                     if instance is not _NOTHING:
                         return instance, None
-                    damaged = True
+                for each in older if attempt == 0 else ():
+                    instance, _ = self._fetched(registry, class_name, options, each)
+                    if instance is not _NOTHING:
+                        return instance, None
                 claim = self._store.claim(key, wait=False)
                 if claim is None:
                     if not wait:
@@ -221,7 +239,7 @@ class Sharing(Extension):
                 # Another process may have stored it between the fetch and the claim. It is opened
                 # without the claim, so that all waiting processes can open it at once.
                 try:
-                    found = self._store.fetch(key)
+                    found = self._blob(registry, class_name, key)
                 except BaseException:
                     claim.__exit__(None, None, None)
                     raise
@@ -232,11 +250,39 @@ class Sharing(Extension):
                 if instance is not _NOTHING:
                     return instance, None
                 damaged = True
+            raise StoreBusyError(f"others got the claim of {key} {_MOST_ATTEMPTS} times")
         except StoreBusyError as error:
+            self._suspend(registry, class_name)
             self._log_once("busy", class_name, f"{error}: it is built in this process, too")
         except StoreError as error:
+            self._suspend(registry, class_name)
             self._log_once("store", class_name, f"the store cannot be used: {error}")
         return _NOTHING, None
+
+    def _fetched(
+        self, registry: BaseRegistry, class_name: str, options: ClassOptions, key: str
+    ) -> tuple[Any, bool]:
+        """Fetch and open a snapshot; and whether there is one that cannot be opened."""
+        try:
+            blob = self._store.fetch(key)
+        except DamagedError as error:
+            self._damaged(registry, class_name, key, str(error))
+            return _NOTHING, True
+        if blob is None:
+            return _NOTHING, False
+        instance = self._opened(registry, class_name, options, key, blob)
+        return instance, instance is _NOTHING
+
+    def _blob(self, registry: BaseRegistry, class_name: str, key: str) -> Blob | None:
+        """Fetch a snapshot, which is removed if it is damaged."""
+        try:
+            return self._store.fetch(key)
+        except DamagedError as error:
+            self._damaged(registry, class_name, key, str(error))
+            return None
+
+    def _suspend(self, registry: BaseRegistry, class_name: str) -> None:
+        self._retry_at[class_name] = registry.now() + _RETRY_SECONDS
 
     def _opened(
         self, registry: BaseRegistry, class_name: str, options: ClassOptions, key: str, blob: Blob
@@ -244,22 +290,29 @@ class Sharing(Extension):
         """Open a snapshot; return `_NOTHING` if it is damaged, outdated or cannot be opened."""
         began = time.perf_counter()
         try:
-            envelope = unpack(key, blob.view, self._store.secret)
-        except DamagedError as error:
-            self._damaged(class_name, key, str(error))
+            envelope = unpack(key, blob.view, self._secrets)
+        except (DamagedError, MemoryError) as error:
+            self._damaged(
+                registry, class_name, key, error_text(error) if not str(error) else str(error)
+            )
             return _NOTHING
-        difference = unmet(envelope.facts["requires"])
+        # The time in the snapshot is signed, unlike that of a file: the maximum age also rejects an
+        # older snapshot that was put back.
+        difference = None
+        if self._max_age and time.time() - envelope.facts.made > self._max_age:
+            difference = f"it is older than {self._max_age:.0f} s"
+        difference = difference or unmet(envelope.facts.requires)
         if difference is not None:
             self._count("outdated")
             _logs.info(
                 "share",
-                "the snapshot of %r has other versions, rebuilding: %s",
+                "the snapshot of %r is outdated, rebuilding: %s",
                 class_name,
                 difference,
                 fields={"class_name": class_name},
             )
             return _NOTHING
-        writable = set(envelope.facts["written"])
+        writable = set(envelope.facts.written)
         buffers = [
             _buffer(view, at in writable or options.shareable == _WRITABLE)
             for at, view in enumerate(envelope.buffers)
@@ -277,10 +330,10 @@ class Sharing(Extension):
             )
             return _NOTHING
         except Exception as error:
-            self._damaged(class_name, key, error_text(error))
+            self._damaged(registry, class_name, key, error_text(error))
             return _NOTHING
         if instance is None:
-            self._damaged(class_name, key, "it returned None, expected an instance")
+            self._damaged(registry, class_name, key, "it returned None, expected an instance")
             return _NOTHING
         seconds = time.perf_counter() - began
         with self._lock:
@@ -312,17 +365,19 @@ class Sharing(Extension):
         except Exception as error:
             self._not_shareable(class_name, options, f"it cannot be pickled: {error_text(error)}")
             return None
-        facts = {
-            "class_name": class_name,
-            "build_seconds": seconds,
-            "requires": requires,
-            "written": sorted(pickled.written),
-        }
+        facts = Facts(
+            class_name=class_name,
+            made=time.time(),
+            build_seconds=seconds,
+            requires=requires,
+            written=sorted(pickled.written),
+        )
         try:
             pieces = pack(key, facts, pickled.pickled, pickled.buffers, self._store.secret)
             claim.put(pieces)
             blob = self._store.fetch(key)
         except StoreError as error:
+            self._suspend(registry, class_name)
             self._log_once("store", class_name, f"it was not stored: {error}")
             return None
         with self._lock:
@@ -336,10 +391,16 @@ class Sharing(Extension):
         self._unshareable[class_name] = options
         self._log_once(f"unshareable {why}", class_name, f"it is not shared: {why}")
 
-    def _damaged(self, class_name: str, key: str, why: str) -> None:
+    def _damaged(self, registry: BaseRegistry, class_name: str, key: str, why: str) -> None:
         self._count("damaged")
         with suppress(StoreError):
             self._store.discard(key)
+        now = registry.now()
+        if now < self._damaged_at.get(class_name, -inf) + _RETRY_SECONDS:
+            # What replaced a damaged snapshot is damaged, too: somebody damages each.
+            self._suspend(registry, class_name)
+            return
+        self._damaged_at[class_name] = now
         _logs.warning(
             "share",
             "the snapshot of %r cannot be used, rebuilding: %s",

@@ -1,103 +1,49 @@
 """
 Snapshots on a Valkey (or Redis) server: built once for many machines.
 
-Below ``{PREFIX}:``, each key has a manifest that names its chunks, the chunks, and a lock during a
-build. Two more entries have the last use and the bytes of all keys. A builder uploads the chunks
-first; one atomic script then checks that the builder still has its lock and writes the manifest. A
-builder whose lease has expired therefore writes nothing, and the chunks of a dead builder expire.
+Below ``{PREFIX}:``, each key has a signed manifest that names its chunks, the chunks, and a signed
+lock during a build. Two more entries have the last use and the bytes of all keys; they serve only
+to choose what is evicted. A builder uploads the chunks first; one atomic script then checks that
+the builder still has its lock and writes the manifest. A builder whose lease has expired therefore
+writes nothing, and the chunks of a dead builder expire.
+
+Everything that is read from the server is bounded and authenticated before it is used, and no
+script reads what others may have written, so that each script does a constant amount of work.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from .errors import StoreBusyError, StoreError, StoreRefusedError
+from .checks import check_numbers, check_version
+from .errors import DamagedError, StoreBusyError, StoreError, StoreRefusedError
+from .files import check_key
 from .leases import LeasedClaim
+from .manifests import CHUNK_BYTES, MOST_BYTES, Manifest, is_lock, read_manifest, sign_lock
 from .protocol import Blob
-from .secret import KEY_VARIABLE, Secret, secret_from
+from .replies import as_bytes, as_key, as_number, milliseconds, split
+from .scripts import PUBLISH, RELEASE, RENEW, USE
+from .secret import KEY_VARIABLE, Secret, read_private, secrets_from
+from .server_url import ServerUrl, parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .directory import DirectoryStore
-    from .secret import AnyPath
+    from .secret import AnyKey, AnyPath
 
 __all__ = ["PASSWORD_VARIABLE", "ValkeyStore"]
 
 PASSWORD_VARIABLE = "WARMSET_STORE_PASSWORD"
-_CHUNK_BYTES = 8 << 20  # bounds one command of the server, which blocks other clients
 _UNFINISHED_MS = 3_600_000  # expiry of chunks without a manifest
 _CONNECT_SECONDS, _ANSWER_SECONDS = 5.0, 60.0
-
-# KEYS: lock, manifest, used, sizes. ARGV: token, new manifest, name prefix of its chunks, number of
-# chunks, bytes, key, maximum age in ms or 0, maximum bytes or 0, name prefix of manifests, name
-# prefix of chunks. The script is atomic.
-_PUBLISH = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-local function drop(manifest, spared)
-    local old = redis.call('GET', manifest)
-    if old then
-        local at = cjson.decode(old)
-        for i = 0, at.chunks - 1 do redis.call('UNLINK', ARGV[10] .. at.id .. ':' .. i) end
-        if not spared then redis.call('DEL', manifest) end
-    end
-end
-drop(KEYS[2], true)
-local age = tonumber(ARGV[7])
-for i = 0, tonumber(ARGV[4]) - 1 do
-    if age > 0 then redis.call('PEXPIRE', ARGV[3] .. i, age)
-    else redis.call('PERSIST', ARGV[3] .. i) end
-end
-redis.call('SET', KEYS[2], ARGV[2])
-if age > 0 then redis.call('PEXPIRE', KEYS[2], age) end
-local now = redis.call('TIME')
-redis.call('ZADD', KEYS[3], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[6])
-redis.call('HSET', KEYS[4], ARGV[6], ARGV[5])
-local most, total = tonumber(ARGV[8]), 0
-for _, key in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-    if redis.call('EXISTS', ARGV[9] .. key) == 1 then
-        total = total + (tonumber(redis.call('HGET', KEYS[4], key)) or 0)
-    else
-        redis.call('ZREM', KEYS[3], key)
-        redis.call('HDEL', KEYS[4], key)
-    end
-end
-if most > 0 then
-    for _, key in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-        if total <= most then break end
-        if key ~= ARGV[6] then
-            total = total - (tonumber(redis.call('HGET', KEYS[4], key)) or 0)
-            drop(ARGV[9] .. key, false)
-            redis.call('ZREM', KEYS[3], key)
-            redis.call('HDEL', KEYS[4], key)
-        end
-    end
-end
-return 1
-"""
-# KEYS: lock. ARGV: token, ms.
-_RENEW = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
-# KEYS: lock. ARGV: token, channel.
-_RELEASE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', ARGV[2], 'done')
-return 1
-"""
-# KEYS: used. ARGV: key.
-_USE = """
-local now = redis.call('TIME')
-redis.call('ZADD', KEYS[1], 'XX', now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
-return 1
-"""
+# More keys, or more bytes of keys, are not of this store: they are dropped, and not read.
+_MOST_KEYS, _MOST_KEY_BYTES = 10_000, 10_000_000
 
 
 class ValkeyStore:
@@ -105,16 +51,22 @@ class ValkeyStore:
     Keeps snapshots on a Valkey or Redis server.
 
     Args:
-        url: ``valkey://host:port/number``, ``valkeys://`` with TLS, or ``unix://path``; also
-            ``redis://`` and ``rediss://``.
-        key: The signing key of snapshots, at least 16 bytes. A key is required, here, by `key_file`
-            or by the environment variable ``WARMSET_STORE_KEY``, because all who can write to the
-            server could otherwise run code in this process.
+        url: ``valkey://host:port/number``, ``valkeys://`` with TLS, or ``unix:///path``; also
+            ``redis://`` and ``rediss://``. It contains nothing else: no user, password or option.
+        key: The signing key of snapshots, at least 16 bytes. A key is required, here, by `keys`, by
+            `key_file` or by the environment variable ``WARMSET_STORE_KEY``, because all who can
+            write to the server could otherwise run code in this process.
+        keys: Several keys, to replace one: the first signs, and all are accepted.
         key_file: A file that contains the key.
-        password: The password of the server; None selects the environment variable
-            ``WARMSET_STORE_PASSWORD``, if it is set.
+        username: The user of the server; None selects its default user.
+        password_file: A file that contains the password of the server; None selects the environment
+            variable ``WARMSET_STORE_PASSWORD``, if it is set.
+        tls_ca_file: The certificates of the authorities that TLS accepts; None selects those of
+            the system. The certificate of the server must be valid for the host of the URL.
         prefix: The prefix of the store's keys on the server.
+        version: As for `DirectoryStore`.
         max_bytes: The most bytes to keep, evicting the least recently used first; 0: unlimited.
+        max_snapshot_bytes: The size of the largest snapshot that is stored or fetched.
         max_age_seconds: The maximum age of a snapshot; 0: unlimited.
         lease_seconds: The time after which a builder loses its lock unless a thread of it renews
             the lease.
@@ -124,92 +76,114 @@ class ValkeyStore:
         client: A client of `valkey` or `redis`, instead of one made from the URL.
 
     Raises:
-        StoreRefusedError: There is no key.
+        StoreRefusedError: There is no key, or the key or password file is open to other users.
         StoreError: The package `valkey` is not installed, or the URL is invalid.
         TypeError: An argument has the wrong type.
-        ValueError: A number is out of range, the key is too short, or the URL contains a password.
+        ValueError: A number is out of range, the key is too short, or the URL contains more than an
+            address.
 
-    The store connects at first use. Safe under threads and after a fork; picklable with key and
-    password from files or the environment, and without `client`.
+    The store connects at first use. Safe under threads and after a fork; picklable with a key from
+    a file or the environment, and without `client`.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        key: bytes | str | Secret | None = None,
+        key: AnyKey | None = None,
+        keys: Sequence[AnyKey] | None = None,
         key_file: AnyPath | None = None,
-        password: str | None = None,
+        username: str | None = None,
+        password_file: AnyPath | None = None,
+        tls_ca_file: AnyPath | None = None,
         prefix: str = "warmset",
+        version: str = "",
         max_bytes: int = 10_000_000_000,
+        max_snapshot_bytes: int = 10_000_000_000,
         max_age_seconds: float = 30 * 86400.0,
         lease_seconds: float = 30.0,
         wait_seconds: float = 600.0,
         local: DirectoryStore | None = None,
         client: Any = None,
     ) -> None:
-        for name, value, least in (
-            ("max_bytes", max_bytes, 0.0),
-            ("max_age_seconds", max_age_seconds, 0.0),
-            ("lease_seconds", lease_seconds, 0.1),
-            ("wait_seconds", wait_seconds, 0.0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, got {value!r}")
-            if not value >= least:
-                raise ValueError(f"{name} must be {least:g} or more, got {value!r}")
-        self.url = _checked_url(url)
-        secret = secret_from(key, key_file)
-        if secret is None:
+        check_numbers(
+            max_bytes=(max_bytes, 0),
+            max_snapshot_bytes=(max_snapshot_bytes, 1),
+            max_age_seconds=(max_age_seconds, 0),
+            lease_seconds=(lease_seconds, 0.1),
+            wait_seconds=(wait_seconds, 0),
+        )
+        self._address: ServerUrl = parse_url(url)
+        self.url = str(self._address)
+        if not isinstance(prefix, str) or not re.fullmatch(r"[^{}\s]{1,200}", prefix):
+            raise ValueError(
+                f"prefix must have 1 to 200 characters without braces and spaces, got {prefix!r}"
+            )
+        self._secrets: tuple[Secret, ...] = secrets_from(key, key_file, keys)
+        if not self._secrets:
             raise StoreRefusedError(
                 f"{self.url!r} is not trusted without a key, because opening a snapshot runs code "
                 f"in it: use key=, key_file= or the environment variable {KEY_VARIABLE}"
             )
-        self._secret: Secret = secret
-        self._password = password
+        self.version = check_version(version)
+        self.max_age_seconds = max_age_seconds
+        self._username, self._tls_ca_file = username, _absolute(tls_ca_file)
+        self._password_file = _absolute(password_file)
+        if self._password_file is not None:
+            read_private(self._password_file, "password")  # refused now, not at the first build
         self._prefix = prefix
-        self._max_bytes, self._max_age = max_bytes, max_age_seconds
+        self._max_bytes, self._max_snapshot_bytes = max_bytes, max_snapshot_bytes
         self._lease, self._wait = lease_seconds, wait_seconds
         self._local = local
         self._given_client = client
         self._client: Any = client
-        error = _package().ValkeyError if client is None else _base_error(client)
-        self._errors: tuple[type[Exception], ...] = (error, OSError)
+        package = _package() if client is None else _package_of(client)
+        base: type[Exception] = (
+            getattr(package, "ValkeyError", None) or getattr(package, "RedisError", None) or OSError
+        )
+        self._reply_error: type[Exception] = getattr(package, "ResponseError", base)
 
     @property
     def secret(self) -> Secret:
         """The signing key of snapshots."""
-        return self._secret
+        return self._secrets[0]
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The signing key, and the other keys that are accepted."""
+        return self._secrets
 
     def __repr__(self) -> str:
         return f"<ValkeyStore {self.url!r}>"
 
     def __reduce__(self) -> Any:
-        if self._password is not None:
-            raise TypeError(
-                "a password that was given as a string cannot be pickled; use the environment "
-                f"variable {PASSWORD_VARIABLE} on each machine"
-            )
         if self._given_client is not None:
             raise TypeError("a store with a custom client cannot be pickled")
         options = {
+            "username": self._username,
+            "password_file": self._password_file,
+            "tls_ca_file": self._tls_ca_file,
             "prefix": self._prefix,
+            "version": self.version,
             "max_bytes": self._max_bytes,
-            "max_age_seconds": self._max_age,
+            "max_snapshot_bytes": self._max_snapshot_bytes,
+            "max_age_seconds": self.max_age_seconds,
             "lease_seconds": self._lease,
             "wait_seconds": self._wait,
             "local": self._local,
         }
-        return _unpickle, (self.url, self._secret, options)
+        return _unpickle, (self.url, self._secrets, options)
+
+    def _identity(self) -> tuple[object, ...]:
+        return self.url, self._username, self._prefix, self._secrets, self.version
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        mine = self.url, self._prefix, self._secret
-        return mine == (other.url, other._prefix, other._secret)
+        return self._identity() == other._identity()
 
     def __hash__(self) -> int:
-        return hash((self.url, self._prefix, self._secret))
+        return hash(self._identity())
 
     def close(self) -> None:
         """Close the connections; the next use connects again."""
@@ -221,10 +195,14 @@ class ValkeyStore:
 
     def _connect(self) -> Any:
         if self._client is None:
-            password = self._password or os.environ.get(PASSWORD_VARIABLE) or None
-            self._client = _package().Valkey.from_url(
-                self.url,
-                password=password,
+            if self._password_file is not None:
+                password = read_private(self._password_file, "password").decode()
+            else:
+                password = os.environ.get(PASSWORD_VARIABLE, "")
+            self._client = _package().Valkey(
+                **self._address.options(self._tls_ca_file),
+                username=self._username,
+                password=password or None,
                 socket_connect_timeout=_CONNECT_SECONDS,
                 socket_timeout=_ANSWER_SECONDS,
             )
@@ -233,8 +211,11 @@ class ValkeyStore:
     def _run(self, what: str, command: Callable[[Any], Any]) -> Any:
         try:
             return command(self._connect())
-        except self._errors as error:
-            # The texts of these errors contain host and port, but no password.
+        except (StoreError, MemoryError):
+            raise
+        except Exception as error:
+            # Whoever answers in place of the server can make a client raise anything. The texts of
+            # its errors contain host and port, but no password.
             raise StoreError(f"{what} on {self.url} failed: {error}") from error
 
     def _name(self, kind: str, rest: str = "") -> str:
@@ -249,6 +230,7 @@ class ValkeyStore:
 
         It takes as long as the download; with `local`, only the first time on a machine.
         """
+        check_key(key)
         if self._local is None:
             view = self._download(key)
             return None if view is None else Blob(view, shared=False)
@@ -266,32 +248,51 @@ class ValkeyStore:
                     claim.put([view])
         return self._local.fetch(key)
 
+    def _manifest(self, client: Any, key: str) -> Manifest | None:
+        """Read the manifest of a key; raise DamagedError unless it is signed."""
+        try:
+            # A range, as somebody may have put there half a gigabyte.
+            found = client.getrange(self._name("manifest", key), 0, MOST_BYTES)
+        except self._reply_error as error:
+            raise DamagedError(f"its manifest cannot be read: {error}") from error
+        if not found:
+            return None
+        return read_manifest(as_bytes(found), key, self._secrets, self._max_snapshot_bytes)
+
     def _download(self, key: str) -> memoryview | None:
         def download(client: Any) -> memoryview | None:
-            text = client.get(self._name("manifest", key))
-            if text is None:
+            manifest = self._manifest(client, key)
+            if manifest is None:
                 return None
-            manifest = json.loads(text)
-            found = bytearray(manifest["bytes"])
-            at = 0
-            for number in range(manifest["chunks"]):
-                chunk = client.get(self._name("chunk", f"{manifest['id']}:{number}"))
-                if chunk is None or at + len(chunk) > len(found):
-                    return None  # replaced during the download
-                found[at : at + len(chunk)] = chunk
-                at += len(chunk)
-            client.eval(_USE, 1, self._name("used"), key)
+            found = bytearray()
+            for name in self._chunks(manifest):
+                most = min(CHUNK_BYTES, manifest.size - len(found))
+                try:
+                    chunk = as_bytes(client.getrange(name, 0, most))
+                except self._reply_error as error:
+                    raise DamagedError(f"a chunk of it cannot be read: {error}") from error
+                if len(chunk) != most:
+                    return None  # replaced during the download, expired, or altered
+                found += chunk
+            with suppress(self._reply_error):  # serves only to choose what is evicted
+                client.eval(USE, 1, self._name("used"), key)
             return memoryview(found)
 
-        return self._run("reading a snapshot", download)  # type: ignore[no-any-return]
+        try:
+            return self._run("reading a snapshot", download)  # type: ignore[no-any-return]
+        except MemoryError as error:
+            raise StoreError("reading a snapshot failed: not enough memory") from error
+
+    def _chunks(self, manifest: Manifest) -> Iterator[str]:
+        return (self._name("chunk", f"{manifest.number}:{at}") for at in range(manifest.chunks))
 
     # -- building ----------------------------------------------------------------------------------
 
     def claim(self, key: str, *, wait: bool = True) -> LeasedClaim | None:
         """Claim the exclusive right to build for a key; see `protocol.Store`."""
-        lock, token = self._name("lock", key), uuid.uuid4().hex
-        ms = int(1000 * self._lease)
-        if self._run("locking", lambda client: client.set(lock, token, nx=True, px=ms)):
+        lock, token = self._name("lock", check_key(key)), uuid.uuid4().hex
+        content, ms = self._lock(key, token), milliseconds(self._lease)
+        if self._run("locking", lambda client: client.set(lock, content, nx=True, px=ms)):
             return LeasedClaim(
                 key,
                 lease_seconds=self._lease,
@@ -299,9 +300,25 @@ class ValkeyStore:
                 renew=lambda: self._renew(key, token),
                 release=lambda: self._release(key, token),
             )
+        self._run("locking", lambda client: self._remove_foreign_lock(client, key, lock))
         if wait:
             self._run("waiting", lambda client: self._await(client, key, lock))
         return None
+
+    def _lock(self, key: str, token: str) -> bytes:
+        return sign_lock(token, key, self._lease, time.time(), self.secret)
+
+    def _remove_foreign_lock(self, client: Any, key: str, lock: str) -> bool:
+        """Remove what is no lock of a builder, and would be waited for in vain."""
+        try:
+            found = as_bytes(client.getrange(lock, 0, MOST_BYTES))
+            if not found:
+                return True
+            if client.pttl(lock) >= 0 and is_lock(found, key, self._secrets, time.time()):
+                return False
+        except self._reply_error:  # it is not even a string
+            pass
+        return bool(client.unlink(lock))
 
     def _await(self, client: Any, key: str, lock: str) -> None:
         """Wait until a lock is released or its lease expires."""
@@ -312,42 +329,54 @@ class ValkeyStore:
                 # Checked after subscribing, so that no release is missed.
                 left = client.pttl(lock)
                 now = time.monotonic()
-                if left == -2:
+                if left == -2 or self._remove_foreign_lock(client, key, lock):
                     return
                 if now >= deadline:
                     raise StoreBusyError(
                         f"another process has been building {key} for {self._wait:.0f} s"
                     )
-                timeout = min(left / 1000 + 0.01, deadline - now)
+                timeout = min(max(left, 0) / 1000 + 0.01, deadline - now)
                 message = subscription.get_message(timeout=timeout)
                 if message is not None and message["type"] == "message":
                     return
 
     def _put(self, key: str, token: str, pieces: Sequence[memoryview | bytes]) -> None:
-        number = uuid.uuid4().hex
-        prefix = self._name("chunk", f"{number}:")
+        size = sum(memoryview(piece).nbytes for piece in pieces)
+        if not 0 < size <= self._max_snapshot_bytes:
+            raise StoreError(f"it has {size} bytes, more than max_snapshot_bytes")
+        manifest = Manifest(uuid.uuid4().hex, size)
+        names = list(self._chunks(manifest))
 
         def upload(client: Any) -> Any:
-            count = total = 0
-            for chunk in _chunks(pieces):
-                client.set(f"{prefix}{count}", chunk, px=_UNFINISHED_MS)
-                count += 1
-                total += len(chunk)
-            manifest = json.dumps({"id": number, "chunks": count, "bytes": total})
-            keys = (
-                self._name("lock", key),
-                self._name("manifest", key),
-                self._name("used"),
-                self._name("sizes"),
-            )
-            snapshot = (token, manifest, prefix, count, total, key, int(1000 * self._max_age))
-            limits = (int(self._max_bytes), self._name("manifest"), self._name("chunk"))
-            published = client.eval(_PUBLISH, len(keys), *keys, *snapshot, *limits)
-            if not published:
-                client.unlink(*(f"{prefix}{at}" for at in range(count)))
+            for name, chunk in zip(names, split(pieces), strict=True):
+                client.set(name, chunk, px=_UNFINISHED_MS)
+            replaced = None
+            with suppress(DamagedError):
+                replaced = self._manifest(client, key)
+            entries = [self._name(kind, key) for kind in ("lock", "manifest")]
+            entries += [self._name("used"), self._name("sizes")]
+            text = manifest.signed(key, self.secret)
+            age = milliseconds(self.max_age_seconds)
+            published = client.eval(PUBLISH, 4, *entries, token, text, age, key, size)
+            # A builder that dies between the two leaves chunks that expire: a miss.
+            for name in names if published else ():
+                if age:
+                    client.pexpire(name, age)
+                else:
+                    client.persist(name)
+            for name in self._chunks(replaced) if published and replaced else ():
+                client.unlink(name)
+            for name in () if published else names:
+                client.unlink(name)
+            if published:
+                self._trim(client, key)
             return published
 
-        if not self._run("storing a snapshot", upload):
+        try:
+            published = self._run("storing a snapshot", upload)
+        except DamagedError as error:
+            raise StoreError(str(error)) from error
+        if not published:
             raise StoreError(f"the claim of {key} was lost: its lease expired during the build")
         if self._local is not None:
             claim = self._local.claim(key, wait=False)
@@ -355,33 +384,77 @@ class ValkeyStore:
                 with claim:
                     claim.put(pieces)
 
+    def _trim(self, client: Any, spare: str) -> None:
+        """Evict the least recently used snapshots above the bound."""
+        used = self._used(client)
+        with client.pipeline(transaction=False) as commands:
+            for key, _ in used:
+                commands.exists(self._name("manifest", key))
+            existing = commands.execute()
+        known: dict[str, int] = {}
+        for (key, size), exists in zip(used, existing, strict=True):
+            if exists:
+                known[key] = size
+            else:  # expired
+                client.zrem(self._name("used"), key)
+                client.hdel(self._name("sizes"), key)
+        total = sum(known.values())
+        for key, size in known.items():
+            if not self._max_bytes or total <= self._max_bytes:
+                break
+            if key != spare:
+                total -= size
+                self._remove(client, key)
+
+    def _used(self, client: Any) -> list[tuple[str, int]]:
+        """The keys and their bytes, the least recently used first."""
+        used, sizes = self._name("used"), self._name("sizes")
+        try:
+            most = max(client.zcard(used), client.hlen(sizes))
+            size = sum(client.memory_usage(name, samples=0) or 0 for name in (used, sizes))
+            if most <= _MOST_KEYS and size <= _MOST_KEY_BYTES:
+                found = client.zrange(used, 0, _MOST_KEYS)
+                known = client.hmget(sizes, found) if found else []
+                if all(as_key(key) for key in found):
+                    pairs = zip(found, known, strict=True)
+                    return [(as_key(key) or "", as_number(value)) for key, value in pairs]
+        except self._reply_error:
+            pass
+        client.unlink(used, sizes)  # not what the store has written
+        return []
+
+    def _remove(self, client: Any, key: str) -> bool:
+        """Remove a snapshot; chunks that no signed manifest names expire by themselves."""
+        names: list[str] = []
+        with suppress(DamagedError):
+            manifest = self._manifest(client, key)
+            names = [] if manifest is None else list(self._chunks(manifest))
+        with suppress(self._reply_error):
+            client.hdel(self._name("sizes"), key)
+            client.zrem(self._name("used"), key)
+        removed = bool(client.unlink(self._name("manifest", key)))
+        for name in names:
+            client.unlink(name)
+        return removed
+
     def _renew(self, key: str, token: str) -> bool:
-        ms = int(1000 * self._lease)
-        lock = self._name("lock", key)
-        return bool(
-            self._run("renewing a lock", lambda client: client.eval(_RENEW, 1, lock, token, ms))
+        lock, content = self._name("lock", key), self._lock(key, token)
+        ms = milliseconds(self._lease)
+        renewed = self._run(
+            "renewing a lock", lambda client: client.eval(RENEW, 1, lock, token, content, ms)
         )
+        return bool(renewed)
 
     def _release(self, key: str, token: str) -> None:
         lock, channel = self._name("lock", key), self._name("done", key)
-        self._run("unlocking", lambda client: client.eval(_RELEASE, 1, lock, token, channel))
+        self._run("unlocking", lambda client: client.eval(RELEASE, 1, lock, token, channel))
 
     def discard(self, key: str) -> bool:
         """Remove the bytes stored under a key; see `protocol.Store`."""
-
-        def remove(client: Any) -> bool:
-            text = client.get(self._name("manifest", key))
-            if text is None:
-                return False
-            manifest = json.loads(text)
-            chunks = range(manifest["chunks"])
-            names = [self._name("chunk", f"{manifest['id']}:{at}") for at in chunks]
-            client.hdel(self._name("sizes"), key)
-            client.zrem(self._name("used"), key)
-            return bool(client.unlink(self._name("manifest", key), *names))
-
+        check_key(key)
         removed_locally = self._local is not None and self._local.discard(key)
-        return bool(self._run("removing a snapshot", remove)) or removed_locally
+        removed = self._run("removing a snapshot", lambda client: self._remove(client, key))
+        return bool(removed) or removed_locally
 
     def clear(self) -> int:
         """
@@ -393,46 +466,15 @@ class ValkeyStore:
         start = self._name("manifest")
 
         def list_keys(client: Any) -> list[str]:
-            pattern = start.replace("[", "\\[").replace("*", "\\*").replace("?", "\\?") + "*"
-            return [name.decode()[len(start) :] for name in client.scan_iter(pattern)]
+            pattern = re.sub(r"([][*?\\])", r"\\\1", start) + "*"
+            names = [as_bytes(name)[len(start.encode()) :] for name in client.scan_iter(pattern)]
+            return [key for name in names if (key := as_key(name)) is not None]
 
         return sum(self.discard(key) for key in self._run("listing snapshots", list_keys))
 
 
-def _chunks(pieces: Sequence[memoryview | bytes]) -> Any:
-    chunk = bytearray()
-    for piece in pieces:
-        rest = memoryview(piece).cast("B")
-        while rest.nbytes:
-            space = _CHUNK_BYTES - len(chunk)
-            chunk += rest[:space]
-            rest = rest[space:]
-            if len(chunk) == _CHUNK_BYTES:
-                yield bytes(chunk)
-                chunk.clear()
-    if chunk:
-        yield bytes(chunk)
-
-
-def _checked_url(url: object) -> str:
-    if not isinstance(url, str):
-        raise TypeError(f"the URL of a store must be a str, got {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError as error:
-        raise StoreError("the URL of a store is invalid") from error
-    if password is not None:
-        raise ValueError(
-            "the URL of a store contains a password, which errors and logs would show: use "
-            f"password= or the environment variable {PASSWORD_VARIABLE}"
-        )
-    if parts.scheme not in ("valkey", "valkeys", "redis", "rediss", "unix"):
-        raise StoreError(
-            f"the URL of a store must start with valkey://, valkeys://, redis://, rediss:// or "
-            f"unix://, got {url!r}"
-        )
-    return url
+def _absolute(path: AnyPath | None) -> str | None:
+    return None if path is None else os.path.abspath(os.fspath(path))
 
 
 def _package() -> Any:
@@ -445,14 +487,12 @@ def _package() -> Any:
     return valkey
 
 
-def _base_error(client: Any) -> type[Exception]:
-    """Get the base class of the errors of a client's package, which is `valkey` or `redis`."""
+def _package_of(client: Any) -> Any:
+    """Get the package of a client, which is `valkey` or `redis`."""
     import importlib
 
-    package = importlib.import_module(type(client).__module__.partition(".")[0])
-    found = getattr(package, "ValkeyError", None) or getattr(package, "RedisError", None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else OSError
+    return importlib.import_module(type(client).__module__.partition(".")[0])
 
 
-def _unpickle(url: str, secret: Secret, options: dict[str, Any]) -> ValkeyStore:
-    return ValkeyStore(url, key=secret, **options)
+def _unpickle(url: str, secrets: tuple[Secret, ...], options: dict[str, Any]) -> ValkeyStore:
+    return ValkeyStore(url, keys=secrets, **options)
