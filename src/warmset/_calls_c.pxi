@@ -404,6 +404,9 @@ cdef class Parameter:
         self.types = types
 
 
+cdef PyObject* _no_code = <PyObject*>None
+
+
 @cython.final
 cdef class Route:
     """
@@ -412,11 +415,16 @@ cdef class Route:
     It only ever accepts; what it cannot decide goes to the plan, which decides and explains.
     """
 
-    cdef object name  # of the method
     cdef object token
+    # Of the function that the token is; a reload exchanges them in place.
+    cdef object code
+    cdef tuple defaults
+    cdef PyObject** code_at
     cdef str label  # of a builtin method, whose type alone does not tell it
     cdef object plan
     cdef dict parameters
+    cdef Py_ssize_t total  # of them
+    cdef bint unchecked  # every payload is passed as it is
     cdef Py_ssize_t required
     # The names of a payload that fitted, and their parameters: the next one with the same names, by
     # identity (those in a caller's code are interned), needs no look-up of them.
@@ -426,13 +434,35 @@ cdef class Route:
 
     def __cinit__(self, token, plan):
         self.token = token
+        self.code_at = &_no_code
+        if PyFunction_Check(<PyObject*>token):
+            self.code = token.__code__
+            self.defaults = token.__defaults__, token.__kwdefaults__
+            self.code_at = &(<FunctionSlots*><PyObject*>token).func_code
         self.plan = plan
         self.parameters = None
+        self.unchecked = plan.unchecked
         if plan.direct is not None:
             self.parameters = {
                 name: Parameter(required, types) for name, required, types in plan.direct
             }
+            self.total = len(plan.direct)
             self.required = sum([required for _, required, _ in plan.direct])
+
+
+cdef inline bint _is_current(Route route) noexcept:
+    """Whether the function still has the code that the route was compiled from."""
+    return route.code_at[0] == <PyObject*>route.code
+
+
+cdef bint _has_defaults(Route route):
+    """Whether it still has the same defaults, which a payload with all arguments does not need."""
+    if route.defaults is None:
+        return True
+    function = route.token
+    return function.__defaults__ is route.defaults[0] and (
+        function.__kwdefaults__ is route.defaults[1]
+    )
 
 
 @cython.no_gc_clear
@@ -486,16 +516,16 @@ cdef class ExecutorCore:
             method = _owned(found)
             route = _route_of(self, lease._entry, lease.instance, method_name, method)
         _count_route(self)
-        args, keywords = self._route(route.plan, class_name, method_name, payload)
+        args, keywords = self._route(route.plan, method, class_name, method_name, payload)
         return method, args, keywords
 
     # -- what the executor overrides -------------------------------------------------------------
 
-    def _compile(self, method):
-        """Return the plan by which the arguments of a method are routed."""
+    def _compile(self, method, owner):
+        """Return the plan by which the arguments of a method of a type are routed."""
         raise NotImplementedError
 
-    def _route(self, plan, class_name, method_name, arguments):
+    def _route(self, plan, method, class_name, method_name, arguments):
         """Return positional and keyword arguments for a payload."""
         raise NotImplementedError
 
@@ -598,8 +628,8 @@ cdef object _run(
         route = _known_route(entry, method_name) if FREE_THREADED else entry.recent
         if (
             route is not None
-            and <PyObject*>route.name == <PyObject*>method_name
             and <PyObject*>route.token == found
+            and _is_current(route)
         ):
             count = 0 if kwnames == NULL else PyTuple_GET_SIZE(kwnames)
             if count <= STACK and _fits(route, values, kwnames, count):
@@ -658,26 +688,27 @@ cdef Route _route_of(
             own = getattr(type(instance), method_name, None)
             if <PyObject*>own != token:
                 # An attribute of the instance, which it may refer to.
-                return Route(None, executor._compile(method))
+                return Route(None, executor._compile(method, type(instance)))
     elif type(method) is BuiltinMethodType and method.__self__ is instance:
         token = <PyObject*>Py_TYPE(<PyObject*>instance)
         label = method.__name__
     elif entry is not None and not entry._weak:
         token = <PyObject*>method  # of the instance, which the entry keeps alive anyhow
     else:
-        return Route(None, executor._compile(method))
+        return Route(None, executor._compile(method, type(instance)))
     if entry is not None:
         route = _known_route(entry, method_name)
         if (
             route is not None
             and <PyObject*>route.token == token
+            and _is_current(route)
+            and _has_defaults(route)
             and (label is None or route.label == label)
         ):
             if not FREE_THREADED:
                 entry.recent = route
             return route
-    route = Route(<object>token, executor._compile(method))
-    route.name = method_name
+    route = Route(<object>token, executor._compile(method, type(instance)))
     route.label = label
     if entry is not None:
         fresh = {}
@@ -712,7 +743,7 @@ cdef object _call_routed(
         payload = {
             <object>PyTuple_GET_ITEM(kwnames, i): <object>values[i] for i in range(count)
         }
-        args, keywords = executor._route(route.plan, class_name, method_name, payload)
+        args, keywords = executor._route(route.plan, method, class_name, method_name, payload)
         return method(*args, **keywords)
     if PyMethod_Check(<PyObject*>method) and count <= STACK:
         return _call_function(
@@ -756,13 +787,13 @@ cdef bint _fits(
     cdef PyObject* found
     cdef list positions
     if route.parameters is None:
-        return False
+        return route.unchecked
     if _has_seen(route, kwnames, count):
         for i in range(count):
             found = PyList_GET_ITEM(route.positions, i)
             if not _is_of((<Parameter>found).types, values[i]):
                 return False
-        return True
+        return count == route.total or _has_defaults(route)
     for i in range(count):
         found = PyDict_GetItemWithError(
             route.parameters, <object>PyTuple_GET_ITEM(kwnames, i)
@@ -770,7 +801,7 @@ cdef bint _fits(
         if found == NULL or not _is_of((<Parameter>found).types, values[i]):
             return False
         required += (<Parameter>found).required
-    if required != route.required:
+    if required != route.required or (count != route.total and not _has_defaults(route)):
         return False
     if FREE_THREADED:
         if count and <PyObject*>route.seen == <PyObject*>None:
@@ -847,13 +878,18 @@ cdef object _execute_injected(
 
 
 cdef Route _route_of_injected(ExecutorCore executor, Injected injected):
-    """The route of an injected method, compiled at its first call."""
-    if injected.plan is None:
-        plan = Route(None, executor._compile(injected.method))
+    """The route of an injected method, compiled at its first call, and again after a reload."""
+    cdef Route route
+    with cython.critical_section(injected):
+        route = injected.plan
+    if route is None or not _is_current(route) or not _has_defaults(route):
+        method = injected.method
+        token = method.__func__ if PyMethod_Check(<PyObject*>method) else method
+        route = Route(token, executor._compile(method, None))
         with cython.critical_section(injected):
-            if injected.plan is None:  # once it is there it stays: it may be read at any time
-                injected.plan = plan
-    return injected.plan
+            before, injected.plan = injected.plan, route
+        del before  # outside of the section
+    return route
 
 
 cdef object _execute_named(

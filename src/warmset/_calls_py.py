@@ -7,7 +7,7 @@ Each looks an instance up and holds it in one step, runs a method, and releases 
 from __future__ import annotations
 
 import sys
-from types import BuiltinMethodType, MethodType
+from types import BuiltinMethodType, FunctionType, MethodType
 
 from ._entry_py import Hold
 from .errors import MethodNotFoundError, MethodRegistryError
@@ -227,6 +227,21 @@ class Handle:
         return f"<warmset handle of {self.class_name}.{self.method_name}>"
 
 
+def _state_of(method: Any) -> tuple[Any, Any, Any] | None:
+    """What a reload exchanges in a function; None for what is no function."""
+    function = method.__func__ if type(method) is MethodType else method
+    if type(function) is not FunctionType:
+        return None
+    return function.__code__, function.__defaults__, function.__kwdefaults__
+
+
+def _is_current(method: Any, state: tuple[Any, Any, Any] | None) -> bool:
+    now = _state_of(method)
+    if now is None or state is None:
+        return now is state
+    return now[0] is state[0] and now[1] is state[1] and now[2] is state[2]
+
+
 def _same_builtin(one: Any, other: Any) -> bool:
     """Whether two routes are those of the same method of a class written in C."""
     return type(one) is tuple and type(other) is tuple and one == other
@@ -297,7 +312,7 @@ class ExecutorCore:
                     return self.unavailable(class_name, method_name, error)
                 plan = self._plan_of(hold.entry, instance, method_name, method)
             self._count_route()
-            args, keywords = self._route(plan, class_name, method_name, arguments)
+            args, keywords = self._route(plan, method, class_name, method_name, arguments)
             result = method(*args, **keywords)
             if type(result) not in PLAIN and hold.entry is not None and is_running(result):
                 lease = Lease(core, class_name).adopt(hold)
@@ -319,45 +334,53 @@ class ExecutorCore:
             method = method_of(instance, class_name, method_name)
             plan = self._plan_of(source.entry, instance, method_name, method)
         self._count_route()
-        return (method, *self._route(plan, class_name, method_name, payload))
+        return (method, *self._route(plan, method, class_name, method_name, payload))
 
     def _count_route(self) -> None:
         with self._registry.lock:
             self._routes += 1
 
     def _plan_of_injected(self, injected: Injected) -> Any:
-        plan = injected.plan
-        if plan is None:
-            plan = injected.plan = self._compile(injected.method)
-        return plan
+        known = injected.plan
+        if known is None or not _is_current(injected.method, known[0]):
+            state = _state_of(injected.method)
+            known = injected.plan = state, self._compile(injected.method, None)
+        return known[1]
 
     def _plan_of(self, entry: Entry | None, instance: Any, method_name: str, method: Any) -> Any:
         """
         Return the compiled signature of a method, from its entry where that is still valid.
 
-        It is valid while the name finds the same function, so a method that is replaced on the
-        class or on the instance is compiled again. The routes go with the entry.
+        It is valid while the name finds the same function with the same code and defaults, so a
+        method that is replaced on the class or on the instance, or reloaded, is compiled again. The
+        routes go with the entry.
         """
         if type(method) is MethodType:
             token: Any = method.__func__
             weak = entry is not None and entry.weak
             if weak and getattr(type(instance), method_name, None) is not token:
-                return self._compile(method)  # an attribute of the instance, which it may refer to
+                # An attribute of the instance, which it may refer to.
+                return self._compile(method, type(instance))
         elif type(method) is BuiltinMethodType and method.__self__ is instance:
             token = (type(instance), method.__name__)
         elif entry is not None and not entry.weak:
             token = method  # of the instance, which the entry keeps alive anyhow
         else:
-            return self._compile(method)
+            return self._compile(method, type(instance))
         routes = None if entry is None else entry.routes
         if routes is not None:
             known = routes.get(method_name)
-            if known is not None and (known[0] is token or _same_builtin(known[0], token)):
-                return known[1]
-        plan = self._compile(method)
+            if (
+                known is not None
+                and (known[0] is token or _same_builtin(known[0], token))
+                and _is_current(token, known[1])
+            ):
+                return known[2]
+        state = _state_of(token)
+        plan = self._compile(method, type(instance))
         if entry is not None:
-            route = token, plan
-            fresh: dict[str, tuple[Any, Any]] = {}
+            route = token, state, plan
+            fresh: dict[str, tuple[Any, Any, Any]] = {}
             with self._registry.lock:
                 routes = fresh if entry.routes is None else entry.routes
                 known = routes.get(method_name)  # kept until the lock is released
@@ -368,12 +391,17 @@ class ExecutorCore:
 
     # -- what the executor overrides -------------------------------------------------------------
 
-    def _compile(self, method: Any) -> Any:
-        """Return the plan by which the arguments of a method are routed."""
+    def _compile(self, method: Any, owner: type | None) -> Any:
+        """Return the plan by which the arguments of a method of a type are routed."""
         raise NotImplementedError
 
     def _route(
-        self, plan: Any, class_name: str, method_name: str, arguments: dict[str, Any]
+        self,
+        plan: Any,
+        method: Any,
+        class_name: str,
+        method_name: str,
+        arguments: dict[str, Any],
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments for a payload."""
         raise NotImplementedError

@@ -179,6 +179,8 @@ cdef extern from "Python.h":
         void* ml_meth
         int ml_flags
         const char* ml_doc
+    ctypedef struct FunctionSlots "PyFunctionObject":
+        PyObject* func_code
     ctypedef struct TypeSlots "PyTypeObject":
         Py_ssize_t tp_vectorcall_offset
         unsigned long tp_flags

@@ -120,7 +120,7 @@ class Entry:
         self.touched = False  # used since the ring was sorted
         self.shared = False  # returned without a lease
         self.held = False  # held when it was removed
-        self.routes: dict[str, tuple[Any, Any]] | None = None
+        self.routes: dict[str, tuple[Any, Any, Any]] | None = None
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from . import _logs
 from ._core import ExecutorCore
 from .api import Registry
 from .errors import ArgumentValidationError, MethodNotFoundError, MethodRegistryError
-from .routing import compile_plan
+from .routing import check_arguments_setting, compile_plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class MethodExecutor(ExecutorCore):
     Args:
         method_registry: The registry. None makes one over the default table; a part of it that is
             not available puts the executor in degraded mode, with the reason, and raises nothing.
+        arguments: How payloads are checked before a method runs. "strict": names and types;
+            "names": names only; "off": not at all, so that the call itself raises.
 
     In degraded mode `execute` of a method that is not available returns None and logs a warning.
     Every method may be called from any thread.
@@ -84,7 +86,10 @@ class MethodExecutor(ExecutorCore):
 
     _registry_type: type[Registry] = Registry
 
-    def __init__(self, *, method_registry: Registry | None = None) -> None:
+    def __init__(
+        self, *, method_registry: Registry | None = None, arguments: str = "strict"
+    ) -> None:
+        self.arguments = check_arguments_setting(arguments)
         self.degraded_reasons: list[str] = []
         if method_registry is None:
             try:
@@ -203,14 +208,26 @@ class MethodExecutor(ExecutorCore):
 
     # -- what the core calls ---------------------------------------------------------------------
 
-    def _compile(self, method: Callable[..., Any]) -> Plan:
-        return compile_plan(method)
+    def _compile(self, method: Callable[..., Any], owner: type | None) -> Plan:
+        return compile_plan(method, owner)
 
     def _route(
-        self, plan: Plan, class_name: str, method_name: str, arguments: dict[str, Any]
+        self,
+        plan: Plan,
+        method: Callable[..., Any],
+        class_name: str,
+        method_name: str,
+        arguments: dict[str, Any],
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
-            return plan.route(class_name, method_name, arguments)
+            try:
+                return plan.route(class_name, method_name, arguments, self.arguments)
+            except ArgumentValidationError:
+                if plan.is_current:
+                    raise
+            # Something was changed in place that the code of the function does not tell.
+            plan.become(self._compile(method, plan.owner))
+            return plan.route(class_name, method_name, arguments, self.arguments)
         except ArgumentValidationError as error:
             self._count_refusal(len(error.unexpected))
             raise

@@ -489,9 +489,11 @@ class MethodExecutor(_MethodExecutor):
         dispatcher: Any = None,
         signal_registry: Any = None,
         method_registry: Registry | None = None,
+        *,
+        arguments: str = "strict",
     ) -> None:
         # The first two are the pipeline's own; they are kept for it and not used.
-        super().__init__(method_registry=method_registry)
+        super().__init__(method_registry=method_registry, arguments=arguments)
         self.signal_registry = signal_registry
 
     @property

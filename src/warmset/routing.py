@@ -4,60 +4,84 @@ Routing of a payload (parameter name -> value) to the arguments of a method.
 A signature is compiled once into a plan. The core of the executor handles the simple cases itself,
 using `Plan.direct`; all other cases, and all errors, are handled by `Plan.route`.
 
-Type checks
-    Annotations are checked as far as `isinstance` allows: classes, unions, the origin of a generic
-    (`list[str]` is checked as `list`), `Annotated` and `NewType`. An int is accepted for a float,
-    numpy's numbers for both, and None if the default is None. Annotations that cannot be resolved
-    or checked (a name that does not exist at run time, a protocol, a type variable) are ignored.
+How a payload becomes arguments
+    Parameters are passed by keyword where the method allows it, and by position where it does not:
+    positional-only parameters, those of a single-dispatch function, and those of a wrapper without
+    keywords. A list under the name of a ``*`` parameter is spread, unless the method has a ``**``
+    parameter, too, which then takes that name as any other.
+
+What is checked
+    Names: a required parameter is missing, or the method takes no such argument. Types: see
+    `annotations`. The annotations of a method are not checked where something may convert the
+    values before: a wrapper (`functools.wraps`), a dispatcher, a class that pydantic builds; nor
+    under `typing.no_type_check`. ``"names"`` checks no types anywhere, ``"off"`` nothing.
 
 For a decorated method, the signature is that of the wrapped function, as recorded by
-`functools.wraps`. A decorator that supplies arguments itself must set a `__signature__` without
-those parameters.
+`functools.wraps`, unless the wrapper names all of its parameters itself. A decorator that supplies
+arguments must set a ``__signature__`` without those parameters.
+
+A plan is valid while the functions that it was compiled from are as they were. A reload changes
+them in place.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
+from .annotations import Expected, converts, evaluate, scope_of, written_annotation
 from .errors import ArgumentValidationError
+from .streams import type_has
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from inspect import Parameter
+    from collections.abc import Callable, Mapping
+    from inspect import Parameter, Signature
     from typing import Any
 
-__all__ = ["Plan", "compile_plan", "returned_type"]
+__all__ = ["ARGUMENT_CHECKS", "Plan", "check_arguments_setting", "compile_plan", "returned_type"]
+
+ARGUMENT_CHECKS = ("strict", "names", "off")
 
 
-class _Expected:
-    """The requirements of one parameter."""
+def check_arguments_setting(value: object) -> str:
+    """
+    Check the setting `arguments`.
 
-    __slots__ = ("checked", "default", "exact", "required", "text")
+    Args:
+        value: The setting.
 
-    def __init__(self, parameter: Parameter, annotation: Any) -> None:
-        self.required = parameter.default is parameter.empty
-        self.default = None if self.required else parameter.default
-        classes = _classes(annotation)
-        if classes is not None and not self.required and self.default is None:
-            classes = (*classes, type(None))
-        # `exact`: types that are accepted by identity. `checked`: the classes for isinstance.
-        self.exact: tuple[type, ...] | None = None
-        self.checked: tuple[type, ...] | None = None
-        if classes is not None:
-            self.exact, self.checked = _widen(classes)
-        self.text = _describe(annotation) if classes is not None else ""
+    Returns:
+        It, as an exact str.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: There is no such way to check arguments.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"arguments must be one of {ARGUMENT_CHECKS}, got {value!r}")
+    if value not in ARGUMENT_CHECKS:
+        raise ValueError(f"arguments must be one of {ARGUMENT_CHECKS}, got {value!r}")
+    return str.__str__(value)
+
+
+class _Parameter:
+    """One parameter: whether it must be given, and what it accepts."""
+
+    __slots__ = ("default", "expected", "required")
+
+    def __init__(self, default: Any, expected: Expected | None, required: bool) -> None:
+        self.default = default  # `_MISSING` if there is none
+        self.expected = expected
+        self.required = required
 
     def mismatch(self, value: Any) -> str | None:
         """Describe why a value is not acceptable; None if it is."""
-        if not self.required and value is self.default:
+        if self.expected is None or value is self.default or self.expected.accepts(value):
             return None
-        if self.exact is None or self.checked is None or type(value) in self.exact:
-            return None
-        try:
-            if isinstance(value, self.checked):
-                return None
-        except Exception:  # raised by the `__instancecheck__` of the class
-            return None
-        return f"expected {self.text}, got {type(value).__qualname__}"
+        return f"expected {self.expected.text}, got {type(value).__qualname__}"
+
+
+_MISSING: Any = object()
 
 
 class Plan:
@@ -66,27 +90,73 @@ class Plan:
 
     `direct` lists (name, required, exact types or None) for each parameter if all of them can be
     passed by keyword and the method has no ``**`` parameter; otherwise it is None and `route` must
-    be called.
+    be called, except if the plan is `unchecked`: then every payload is passed as it is.
     """
 
-    __slots__ = ("_by_name", "_open", "_positional", "direct")
+    __slots__ = (
+        "_by_name",
+        "_functions",
+        "_open",
+        "_ordered",
+        "_positional",
+        "_rest",
+        "direct",
+        "owner",
+        "unchecked",
+    )
 
     def __init__(
-        self, by_name: dict[str, _Expected], positional: tuple[str, ...], is_open: bool
+        self,
+        by_name: dict[str, _Parameter],
+        *,
+        functions: tuple[Any, ...],
+        owner: type | None,
+        positional: tuple[str, ...] = (),
+        ordered: tuple[str, ...] = (),
+        rest: str | None = None,
+        is_open: bool = False,
+        unchecked: bool = False,
     ) -> None:
         self._by_name = by_name
-        self._positional = positional
+        self._positional = positional  # passed by position
+        self._ordered = ordered  # passed by position where the `*` parameter is given
+        self._rest = rest  # the `*` parameter
         self._open = is_open
+        self._functions = tuple((function, _state_of(function)) for function in functions)
+        self.owner = owner
+        self.unchecked = unchecked
         self.direct = (
             None
-            if positional or is_open
+            if positional or is_open or unchecked
             else tuple(
-                (name, expected.required, expected.exact) for name, expected in by_name.items()
+                (name, each.required, None if each.expected is None else each.expected.exact)
+                for name, each in by_name.items()
             )
         )
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the functions still have the signatures that it was compiled from."""
+        for function, before in self._functions:
+            state = _state_of(function)
+            if len(state) != len(before):
+                return False
+            for now, then in zip(state, before, strict=True):
+                if now is not then:
+                    return False
+        return True
+
+    def become(self, other: Plan) -> None:
+        """Take over everything from a plan that was compiled anew."""
+        for name in Plan.__slots__:
+            setattr(self, name, getattr(other, name))
+
     def route(
-        self, class_name: str, method_name: str, payload: dict[str, Any]
+        self,
+        class_name: str,
+        method_name: str,
+        payload: dict[str, Any],
+        arguments: str = "strict",
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """
         Check a payload and convert it to arguments.
@@ -95,6 +165,7 @@ class Plan:
             class_name: Used in messages.
             method_name: Used in messages.
             payload: Parameter name -> value; not modified.
+            arguments: What is checked: ``"strict"``, ``"names"`` or ``"off"``.
 
         Returns:
             The positional and keyword arguments for the method.
@@ -105,62 +176,267 @@ class Plan:
 
         Thread-safe; O(parameters + payload).
         """
+        if self.unchecked:
+            return (), payload
+        if arguments != "off":
+            self._check(class_name, method_name, payload, types=arguments == "strict")
+        if not self._positional and self._rest not in payload:
+            return (), payload
+        return self._by_position(payload)
+
+    def _check(
+        self, class_name: str, method_name: str, payload: dict[str, Any], *, types: bool
+    ) -> None:
         by_name = self._by_name
-        missing = [n for n, expected in by_name.items() if expected.required and n not in payload]
-        unexpected = [] if self._open else [name for name in payload if name not in by_name]
+        missing = [name for name, each in by_name.items() if each.required and name not in payload]
+        unexpected = []
         mistyped = {}
         for name, value in payload.items():
-            expected = by_name.get(name)
-            problem = None if expected is None else expected.mismatch(value)
-            if problem is not None:
-                mistyped[name] = problem
+            parameter = by_name.get(name)
+            if parameter is not None:
+                problem = parameter.mismatch(value) if types else None
+                if problem is not None:
+                    mistyped[name] = problem
+            elif name == self._rest:
+                if not isinstance(value, (list, tuple)):
+                    mistyped[name] = f"expected list or tuple, got {type(value).__qualname__}"
+            elif not self._open:
+                unexpected.append(name)
         if missing or unexpected or mistyped:
             raise ArgumentValidationError(
                 class_name, method_name, missing=missing, unexpected=unexpected, mistyped=mistyped
             )
-        if not self._positional:
-            return (), payload
+
+    def _by_position(self, payload: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         keywords = dict(payload)
+        spread = self._rest in payload
+        names = self._ordered if spread else self._positional
         # All parameters up to the last one in the payload; missing ones get their defaults.
-        given = [i for i, name in enumerate(self._positional) if name in payload]
-        head = self._positional[: given[-1] + 1] if given else ()
-        arguments = [
-            keywords.pop(name) if name in payload else by_name[name].default for name in head
-        ]
-        return tuple(arguments), keywords
+        given = [at for at, name in enumerate(names) if name in payload]
+        head = names if spread else names[: given[-1] + 1] if given else ()
+        values: list[Any] = []
+        for name in head:
+            value = keywords.pop(name) if name in payload else self._by_name[name].default
+            if value is _MISSING:  # nothing is checked: the call itself raises
+                return tuple(values), keywords
+            values.append(value)
+        if spread:
+            values += keywords.pop(self._rest)  # type: ignore[arg-type]
+        return tuple(values), keywords
 
 
-def compile_plan(method: Callable[..., Any]) -> Plan:
+# -- compilation ---------------------------------------------------------------------------------
+
+
+def compile_plan(method: Callable[..., Any], owner: type | None = None) -> Plan:
     """
     Compile the signature of a callable.
 
     Args:
         method: A bound method or other callable; without a signature, it accepts any payload.
+        owner: The type of the instance that it was found on, if it was.
 
     Returns:
-        The plan.
+        The plan. It does not refer to the instance.
 
     Thread-safe; takes tens of microseconds, and imports `inspect` the first time.
     """
     from inspect import Parameter
 
-    signature = _signature(method)
+    functions = _chain(method)
+    signature = _signature_of(method, functions, owner)
     if signature is None:
-        return Plan({}, (), True)
-    namespace = _namespace(method)
-    by_name: dict[str, _Expected] = {}
+        return Plan({}, functions=functions, owner=owner, unchecked=True)
+    by_position = dispatches = _dispatches(method)
+    if len(functions) > 1 and not by_position:
+        own = _kinds(_signature(functions[0], follow_wrapped=False))
+        by_position = Parameter.VAR_POSITIONAL in own and Parameter.VAR_KEYWORD not in own
+    expect = None
+    if not dispatches and _checks_types(method, functions):
+        expect = partial(_expected, functions[-1], owner, scope_of(functions[-1], owner))
+    by_name: dict[str, _Parameter] = {}
     positional: list[str] = []
-    is_open = False
+    ordered: list[str] = []
+    rest = None
     for parameter in signature.parameters.values():
-        if parameter.kind is Parameter.VAR_KEYWORD:
-            is_open = True
-        elif parameter.kind is not Parameter.VAR_POSITIONAL:
-            by_name[parameter.name] = _Expected(
-                parameter, _resolved(parameter.annotation, namespace)
-            )
-            if parameter.kind is Parameter.POSITIONAL_ONLY:
-                positional.append(parameter.name)
-    return Plan(by_name, tuple(positional), is_open)
+        name, kind, default = parameter.name, parameter.kind, parameter.default
+        if kind is Parameter.VAR_POSITIONAL:
+            rest = name
+        if kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+            continue
+        required = default is Parameter.empty
+        if dispatches and by_name:
+            required = False  # what it selects may take less than the function it is named after
+        by_name[name] = _Parameter(
+            _MISSING if default is Parameter.empty else default,
+            None if expect is None else expect(parameter),
+            required,
+        )
+        if kind is not Parameter.KEYWORD_ONLY:
+            ordered.append(name)
+            if by_position or kind is Parameter.POSITIONAL_ONLY:
+                positional.append(name)
+    has_keywords = Parameter.VAR_KEYWORD in _kinds(signature)
+    if has_keywords:
+        rest = None
+    return Plan(
+        by_name,
+        functions=functions,
+        owner=owner,
+        positional=tuple(positional),
+        ordered=tuple(ordered),
+        rest=rest,
+        is_open=has_keywords or dispatches,
+    )
+
+
+def _chain(method: Any) -> tuple[Any, ...]:
+    """The functions behind a callable, from the one that is called to the innermost wrapped one."""
+    while isinstance(method, partial):
+        method = method.func
+    method = getattr(method, "__func__", method)
+    if isinstance(method, type):
+        constructor = method.__init__  # type: ignore[misc]
+        if constructor is object.__init__:
+            constructor = method.__new__
+        method = getattr(constructor, "__func__", constructor)
+    elif not hasattr(method, "__code__") and not hasattr(method, "__wrapped__"):
+        method = getattr(type(method), "__call__", method)  # noqa: B004
+    functions = [method]
+    # Bounded: an object that answers to every name has a `__wrapped__` without end.
+    while len(functions) < 100 and hasattr(functions[-1], "__wrapped__"):
+        wrapped = functions[-1].__wrapped__
+        functions.append(getattr(wrapped, "__func__", wrapped))
+    return tuple(functions)
+
+
+def _state_of(function: Any) -> tuple[Any, ...]:
+    """What a signature depends on."""
+    own = getattr(function, "__dict__", None)
+    own = own if isinstance(own, dict) else {}
+    keywords = getattr(function, "__kwdefaults__", None)
+    keywords = keywords if isinstance(keywords, dict) else {}
+    return (
+        getattr(function, "__code__", None),
+        getattr(function, "__defaults__", None),
+        own.get("__signature__"),
+        own.get("__wrapped__"),
+        *keywords,
+        *keywords.values(),
+    )
+
+
+def _signature_of(
+    method: Callable[..., Any], functions: tuple[Any, ...], owner: type | None
+) -> Signature | None:
+    """The signature of a callable, without what it supplies itself."""
+    from inspect import Parameter
+
+    if len(functions) == 1:
+        return _signature(method)
+    if "__signature__" not in getattr(functions[0], "__dict__", ()):
+        own = _signature(method, follow_wrapped=False)
+        kinds = _kinds(own)
+        # One that names all of its parameters itself is called with these.
+        if kinds and not {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}.intersection(kinds):
+            return own
+    signature = _signature(method)
+    if signature is not None and _supplies_first(method, functions[-1], owner):
+        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return signature
+
+
+def _kinds(signature: Signature | None) -> tuple[Any, ...]:
+    return () if signature is None else tuple(p.kind for p in signature.parameters.values())
+
+
+def _signature(method: Callable[..., Any], *, follow_wrapped: bool = True) -> Signature | None:
+    import sys
+    from inspect import signature
+
+    try:
+        return signature(method, follow_wrapped=follow_wrapped)
+    except (TypeError, ValueError):
+        return None
+    except Exception:
+        # From 3.14 on, annotations are evaluated here and can raise any exception.
+        if sys.version_info < (3, 14):
+            return None
+    try:
+        from annotationlib import Format  # type: ignore[import-not-found, unused-ignore]
+
+        return signature(  # type: ignore[call-arg, unused-ignore]
+            method, follow_wrapped=follow_wrapped, annotation_format=Format.FORWARDREF
+        )
+    except Exception:
+        return None
+
+
+def _supplies_first(method: Any, function: Any, owner: type | None) -> bool:
+    """
+    Whether the first parameter of the wrapped function is not one of the method's.
+
+    A descriptor that binds by itself, such as `functools.singledispatchmethod`, returns a plain
+    function that wraps the unbound one, whose signature still has ``self``.
+    """
+    from types import MethodType
+
+    if owner is None or isinstance(method, (MethodType, partial)):
+        return False
+    outer, _, name = getattr(function, "__qualname__", "").rpartition(".")
+    for base in owner.__mro__:
+        found = vars(base).get(name)
+        if isinstance(found, staticmethod):
+            return False
+        if found is not None and (
+            base.__qualname__ == outer
+            or any(each is function for each in _held_by_descriptor(found))
+        ):
+            return True
+    return False
+
+
+def _held_by_descriptor(found: Any) -> list[Any]:
+    if not type_has(type(found), "__get__"):
+        return []
+    return [each for each in getattr(found, "__dict__", {}).values() if callable(each)]
+
+
+def _dispatches(method: Any) -> bool:
+    """Whether a callable selects, by its first argument, one of several functions to call."""
+    function = getattr(method, "__func__", method)
+    if isinstance(function, type):
+        return False
+    return callable(getattr(function, "register", None)) and (
+        callable(getattr(function, "dispatch", None)) or hasattr(function, "__wrapped__")
+    )
+
+
+def _checks_types(method: Any, functions: tuple[Any, ...]) -> bool:
+    """Whether the annotations tell which values the method takes."""
+    from functools import _lru_cache_wrapper
+
+    if any(getattr(each, "__no_type_check__", False) for each in functions):
+        return False
+    if isinstance(method, type) and converts(method):
+        return False
+    # A wrapper may convert; a cache calls the function with what it gets.
+    return all(isinstance(each, _lru_cache_wrapper) for each in functions[:-1])
+
+
+def _expected(
+    function: Any,
+    owner: type | None,
+    scope: tuple[dict[str, Any], Mapping[str, Any]],
+    parameter: Parameter,
+) -> Expected | None:
+    if parameter.annotation is parameter.empty:
+        return None
+    written = None
+    if not isinstance(parameter.annotation, str):
+        written = partial(written_annotation, function, parameter.name, owner)
+    annotation = evaluate(parameter.annotation, *scope)
+    return Expected(annotation, written=written, also_none=parameter.default is None)
 
 
 def returned_type(function: Any) -> type | None:
@@ -180,104 +456,6 @@ def returned_type(function: Any) -> type | None:
         return None
     from typing import get_origin
 
-    annotation = _resolved(annotation, _namespace(function))
+    annotation = evaluate(annotation, *scope_of(function))
     kind = get_origin(annotation) or annotation
     return kind if issubclass(type(kind), type) else None
-
-
-def _signature(method: Callable[..., Any]) -> Any:
-    import sys
-    from inspect import signature
-
-    try:
-        return signature(method)
-    except (TypeError, ValueError):
-        return None
-    except Exception:
-        # From 3.14 on, annotations are evaluated here and can raise any exception.
-        if sys.version_info < (3, 14):
-            return None
-    try:
-        from annotationlib import Format  # type: ignore[import-not-found, unused-ignore]
-
-        return signature(method, annotation_format=Format.FORWARDREF)
-    except Exception:
-        return None
-
-
-def _namespace(method: Callable[..., Any]) -> dict[str, Any]:
-    from inspect import unwrap
-
-    try:
-        function = unwrap(getattr(method, "__func__", method))
-    except ValueError:
-        return {}
-    found = getattr(function, "__globals__", None)
-    return found if isinstance(found, dict) else {}
-
-
-def _resolved(annotation: Any, namespace: dict[str, Any]) -> Any:
-    """Evaluate an annotation; a string that cannot be evaluated at run time becomes Any."""
-    if not isinstance(annotation, str):
-        return annotation
-    from typing import Any as Anything
-
-    try:
-        return eval(annotation, namespace)
-    except Exception:
-        return Anything
-
-
-def _classes(annotation: Any) -> tuple[type, ...] | None:
-    """The classes that an annotation accepts; None if it cannot be checked."""
-    from types import UnionType
-    from typing import IO, Annotated, BinaryIO, NewType, TextIO, Union, get_args, get_origin
-
-    if annotation is None:
-        return (type(None),)
-    origin = get_origin(annotation)
-    if origin is Union or origin is UnionType:
-        members = [_classes(member) for member in get_args(annotation)]
-        if any(member is None for member in members):
-            return None
-        return tuple(kind for member in members for kind in member)  # type: ignore[union-attr]
-    if origin is Annotated:
-        return _classes(get_args(annotation)[0])
-    if isinstance(annotation, NewType):
-        return _classes(annotation.__supertype__)
-    kind = annotation if origin is None else origin
-    if not isinstance(kind, type):
-        return None
-    from inspect import Parameter
-
-    if kind in (object, Parameter.empty, IO, TextIO, BinaryIO):
-        return None  # accept anything; file objects do not inherit from the classes in typing
-    try:
-        isinstance(None, kind)
-    except Exception:  # for example a protocol or a typed dict
-        return None
-    return (kind,)
-
-
-def _widen(classes: tuple[type, ...]) -> tuple[tuple[type, ...], tuple[type, ...]]:
-    """The exact types to accept and the classes for isinstance; an int is accepted for a float."""
-    from numbers import Complex, Integral, Real
-
-    tower: dict[type, tuple[tuple[type, ...], type]] = {
-        int: ((int, bool), Integral),
-        float: ((float, int, bool), Real),
-        complex: ((complex, float, int, bool), Complex),
-    }
-    exact: list[type] = []
-    checked: list[type] = []
-    for kind in classes:
-        alike, abstract = tower.get(kind, ((kind,), kind))
-        exact += alike
-        checked += (kind, abstract)
-    return tuple(dict.fromkeys(exact)), tuple(dict.fromkeys(checked))
-
-
-def _describe(annotation: Any) -> str:
-    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
-        return annotation.__qualname__
-    return str(annotation).replace("typing.", "")

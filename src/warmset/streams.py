@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         def __exit__(self, *exception: object) -> Any: ...
 
 
-__all__ = ["PLAIN", "hold_while_running", "is_awaitable", "is_running"]
+__all__ = ["PLAIN", "hold_while_running", "is_awaitable", "is_running", "type_has"]
 
 # Exact types without any of the methods below: the usual results, found without a search.
 PLAIN = frozenset(
@@ -78,7 +78,7 @@ def is_awaitable(result: Any) -> bool:
     kind = type(result)
     if kind is GeneratorType:
         return bool(result.gi_code.co_flags & _ITERABLE_COROUTINE)
-    return kind not in PLAIN and _has(kind, "__await__")
+    return kind not in PLAIN and type_has(kind, "__await__")
 
 
 def hold_while_running(lease: Holder, result: Any) -> Any:
@@ -104,7 +104,7 @@ def hold_while_running(lease: Holder, result: Any) -> Any:
     if _is_mock(kind):
         lease.__exit__()
         return result
-    if _has(kind, "__await__") and _has(kind, "add_done_callback"):
+    if type_has(kind, "__await__") and type_has(kind, "add_done_callback"):
         try:
             result.add_done_callback(lambda *_: lease.__exit__())
         except Exception:
@@ -114,7 +114,17 @@ def hold_while_running(lease: Holder, result: Any) -> Any:
     return _stand_in(lease, result)
 
 
-def _has(kind: type, name: str) -> bool:
+def type_has(kind: type, name: str) -> bool:
+    """
+    Tell whether a type has an attribute, without asking its metaclass.
+
+    Args:
+        kind: The type.
+        name: The attribute.
+
+    Returns:
+        Whether the type or one of its bases defines it. Runs no foreign code.
+    """
     return any(name in _names(base) for base in _mro(kind))
 
 
@@ -329,7 +339,7 @@ def _ends_at(name: str, at: tuple[type[BaseException], ...], *, always: bool = F
         ended = always if error is None else (always or isinstance(error, at))
         if not ended and error is not None:
             kind = type(self._warmset_result)
-            ended = _has(kind, "throw") or _has(kind, "athrow")
+            ended = type_has(kind, "throw") or type_has(kind, "athrow")
         if ended:
             self._warmset_lease.__exit__()
 

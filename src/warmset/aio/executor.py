@@ -52,24 +52,29 @@ class AsyncMethodExecutor:
             instances, builds, failures and counters. None: as for `MethodExecutor`.
         max_threads: How many threads of its own the executor has for synchronous methods; None
             runs them in the default pool of the loop.
+        arguments: How payloads are checked: "strict", "names" or "off"; as for `MethodExecutor`.
 
     Raises:
-        TypeError: `max_threads` is not an int.
-        ValueError: `max_threads` is below 1.
+        TypeError: `max_threads` is not an int, or `arguments` is not a str.
+        ValueError: `max_threads` is below 1, or there is no such way to check arguments.
 
     It belongs to no loop: any number of loops may use it, in turn and at once. Methods that are not
     coroutines may be called from any thread.
     """
 
     def __init__(
-        self, *, method_registry: Registry | None = None, max_threads: int | None = None
+        self,
+        *,
+        method_registry: Registry | None = None,
+        max_threads: int | None = None,
+        arguments: str = "strict",
     ) -> None:
         if max_threads is not None:
             if type(max_threads) is not int:
                 raise TypeError(f"max_threads must be an int or None, got {max_threads!r}")
             if max_threads < 1:
                 raise ValueError(f"max_threads must be at least 1, got {max_threads!r}")
-        self._executor = MethodExecutor(method_registry=method_registry)
+        self._executor = MethodExecutor(method_registry=method_registry, arguments=arguments)
         self._registry = self._executor.registry
         self._registry.close_entry = close_or_put_aside
         self._max_threads = max_threads
@@ -90,6 +95,11 @@ class AsyncMethodExecutor:
     def sync(self) -> MethodExecutor:
         """The executor for synchronous callers, with the same registry and metrics."""
         return self._executor
+
+    @property
+    def arguments(self) -> str:
+        """How payloads are checked before a method runs: "strict", "names" or "off"."""
+        return self._executor.arguments
 
     @property
     def degraded_mode(self) -> bool:

@@ -13,6 +13,7 @@ import glob
 import inspect
 import os
 from pathlib import Path
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -263,7 +264,7 @@ class _Checker:
         if target is None:
             return
         try:
-            plan = compile_plan(target)
+            plan = compile_plan(target, self._classes.get(class_name))
             plan.route(class_name, what, dict(arguments))
         except ArgumentValidationError as error:
             parameters = _parameters(target)
@@ -296,21 +297,8 @@ class _Bound:
             signature = inspect.signature(found)
         except Exception:
             return None  # as with many built-in methods; any argument is accepted
-        parameters = list(signature.parameters.values())
-        if not parameters:
-            return None
-        if parameters[0].kind in (
-            inspect.Parameter.POSITIONAL_ONLY,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        ):
-            del parameters[0]
-
-        def method(*arguments: Any, **named: Any) -> None:
-            raise AssertionError("check calls no method")
-
-        method.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        method.__wrapped__ = found  # type: ignore[attr-defined]  # its annotations are resolved there
-        return method
+        # Of an object that is never used: no instance is built.
+        return MethodType(found, self._cls) if signature.parameters else None
 
 
 def _parameters(target: Callable[..., Any]) -> list[str]:
