@@ -68,6 +68,8 @@ class Registry(Capabilities):
         adaptive_ttl_min_seconds: Lower bound of a derived idle TTL.
         adaptive_ttl_max_seconds: Upper bound of a derived idle TTL; also the TTL of a class about
             which nothing is known.
+        plan: Remember evicted instances from the beginning, so that `plan` and `health` can tell
+            which builds a larger bound would have avoided; else from their first call.
         store: Where snapshots of shareable classes are kept, so that other processes and later runs
             open them instead of building: the path of a directory, a URL, or a store, see
             `warmset.share`; None: nowhere.
@@ -110,6 +112,7 @@ class Registry(Capabilities):
         adaptive_ttl: bool = False,
         adaptive_ttl_min_seconds: float = 10.0,
         adaptive_ttl_max_seconds: float = 3600.0,
+        plan: bool = False,
         store: Any = None,
         host_budget: Any = 0,
         observe_socket: bool = False,
@@ -136,6 +139,7 @@ class Registry(Capabilities):
             adaptive_ttl=adaptive_ttl,
             adaptive_ttl_min_seconds=adaptive_ttl_min_seconds,
             adaptive_ttl_max_seconds=adaptive_ttl_max_seconds,
+            plan=plan,
             store=store,
             host_budget=host_budget,
             observe_socket=observe_socket,

@@ -37,6 +37,10 @@ def attach_extensions(registry: BaseRegistry, settings: RegistrySettings) -> Non
         registry.attach(Capacity(settings.block_timeout_seconds))
     if settings.manages_memory:
         memory_manager(registry)
+    if settings.plan:
+        from .planning.ghosts import ghosts_of
+
+        ghosts_of(registry)
     if settings.store is not None:
         from .share.sharing import Sharing
 

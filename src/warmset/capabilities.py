@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .memory.sizing import Size
     from .memory.warm_up import WarmUpEvent, WarmUpReport
     from .observe.health import Finding, HealthThresholds
+    from .planning.plan import Plan
     from .share.sharing import SnapshotStats
     from .stats import HolderStats, RegistryStats
 
@@ -164,6 +165,30 @@ class Capabilities(BaseRegistry):
         from .observe.health import monitor_of
 
         return monitor_of(self).check(self, window_seconds=window_seconds, thresholds=thresholds)
+
+    def plan(self, *, window_seconds: float = 3600.0) -> Plan:
+        """
+        Tell what other bounds would have changed: builds, build seconds, and bytes.
+
+        Args:
+            window_seconds: How far to look back, at most to the first call or, with the setting
+                `plan`, to the beginning; and at most over the latest 4,096 builds.
+
+        Returns:
+            The plan; ``repr()`` is a small table. What larger bounds would have avoided is counted
+            from the builds of evicted instances, what smaller ones would have cost is estimated.
+
+        Raises:
+            TypeError: The window is not a number.
+            ValueError: The window is not above 0.
+
+        From the first call on, evicted instances are remembered, at most 4,096 and 49 bytes each; a
+        hit pays nothing. Thread-safe; O(builds in the window + cached).
+        """
+        from .planning.curves import make_plan
+        from .planning.windows import check_window
+
+        return make_plan(self, check_window(window_seconds))
 
     def explain(self, class_name: str) -> Explanation:
         """

@@ -163,6 +163,13 @@ SETTINGS = (
         "Upper bound of a derived idle TTL; also the TTL of a class about which nothing is known.",
     ),
     _registry(
+        "plan",
+        rules.FLAG,
+        False,
+        "Remember evicted instances from the beginning, so that `plan` and `health` can tell which "
+        "builds a larger bound would have avoided; else from their first call.",
+    ),
+    _registry(
         "store",
         rules.STORE,
         None,

@@ -50,6 +50,7 @@ class RegistrySettings(Frozen):
     adaptive_ttl: bool
     adaptive_ttl_min_seconds: float
     adaptive_ttl_max_seconds: float
+    plan: bool
     store: Any
     host_budget: Any
     observe_socket: bool
@@ -77,6 +78,7 @@ class RegistrySettings(Frozen):
         adaptive_ttl: bool = False,
         adaptive_ttl_min_seconds: float = 10.0,
         adaptive_ttl_max_seconds: float = 3600.0,
+        plan: bool = False,
         store: Any = None,
         host_budget: Any = 0,
         observe_socket: bool = False,
@@ -102,6 +104,7 @@ class RegistrySettings(Frozen):
             "adaptive_ttl": adaptive_ttl,
             "adaptive_ttl_min_seconds": adaptive_ttl_min_seconds,
             "adaptive_ttl_max_seconds": adaptive_ttl_max_seconds,
+            "plan": plan,
             "store": store,
             "host_budget": host_budget,
             "observe_socket": observe_socket,
@@ -204,7 +207,7 @@ class RegistrySettings(Frozen):
     def needs_assembly(self) -> bool:
         """Whether a setting takes any capability."""
         started = self.sweep_interval_seconds or self.observe_socket or self.store is not None
-        return bool(self.manages_memory or self.block_when_full or started)
+        return bool(self.manages_memory or self.block_when_full or self.plan or started)
 
     def as_options(self) -> dict[str, Any]:
         """Return the keyword arguments for `MethodRegistry`, a new dict."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..registry import BaseRegistry
     from .adaptive import AdaptiveTtl
     from .choosing import Chooser
+    from .policies import Policy
     from .recycling import Recycling
 
 __all__ = ["MemoryManager"]
@@ -51,6 +52,7 @@ class MemoryManager(Extension):
         self.budgets = Budgets(*bounds, settings.low_rss_bytes) if any(bounds) else None
         self.adaptive: AdaptiveTtl | None = None
         self.chooser: Chooser | None = None
+        self.policy: Policy | None = None  # of the chooser
         self.recycling: Recycling | None = None
         self._last_used: dict[str, float] = {}  # of removed instances, by class name
         if settings.policy != "lru":
@@ -76,7 +78,8 @@ class MemoryManager(Extension):
         from .choosing import Chooser
         from .policies import policy_of
 
-        self.chooser = Chooser(policy_of(registry.settings.policy))
+        self.policy = policy_of(registry.settings.policy)
+        self.chooser = Chooser(self.policy)
         registry.by_policy = True
 
     # -- hooks -----------------------------------------------------------------------------------

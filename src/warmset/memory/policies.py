@@ -3,11 +3,13 @@ Eviction policies: the instance with the lowest worth is evicted first.
 
 A policy is an object with a method ``worth(entry, now) -> float``. It is called after a build and
 when the instance is a candidate for eviction, never on a hit. The worth may increase with uses and
-decrease with time. Two further methods are optional:
+decrease with time. Three further methods are optional:
 
 - ``left(name, uses, built_at, last_used)`` is called for each removed instance.
 - ``passes(entry, now) -> bool`` decides about admission: if it returns True and the new instance
   has the lowest worth itself, it is returned but not cached, and closed at its last release.
+- ``prospect(entry) -> tuple[float, float]`` is called before a removal: with it, `Registry.plan`
+  can tell which builds a larger bound would have avoided, see `CostPolicy.prospect`.
 
 The argument ``entry`` has the attributes ``name``, ``uses``, ``built_at``, ``last_used`` (seconds
 on the timer of the registry), ``build_seconds`` and ``bytes`` (-1 if unknown). A policy may call
@@ -141,6 +143,21 @@ class CostPolicy:
             self._typical_size += _SIZE_WEIGHT * (size - self._typical_size)
         cost = math.log2(max(entry.build_seconds, 1e-9))
         return cost - size - math.log2(expected + _MIN_GAP_SECONDS)
+
+    def prospect(self, entry: CachedInstance) -> tuple[float, float]:
+        """
+        Return what determines the worth of an instance at any later time, without uses.
+
+        Args:
+            entry: An instance that is being removed, before `left` is called for it.
+
+        Returns:
+            The build seconds per byte, and the mean gap between uses; below 0 if there was none,
+            so that only the idle time counts.
+        """
+        gaps, seconds = self._gaps(entry.name, entry.uses, entry.built_at, entry.last_used)
+        size = 2.0**self._typical_size if entry.bytes < 0 else max(entry.bytes, 1)
+        return max(entry.build_seconds, 1e-9) / size, seconds / gaps if gaps > 0.0 else -1.0
 
     def passes(self, entry: CachedInstance, now: float) -> bool:
         """

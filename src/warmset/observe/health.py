@@ -8,13 +8,13 @@ the window.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _logs
 from ..extension import Extension
+from ..planning.windows import check_window
 from ..stats import snapshot
 from .leaks import track_leaks
 from .process import resident_bytes
@@ -165,10 +165,7 @@ class HealthMonitor(Extension):
         Returns:
             The findings, the most severe first.
         """
-        if isinstance(window_seconds, bool) or not isinstance(window_seconds, (int, float)):
-            raise TypeError(f"window_seconds must be a number, got {window_seconds!r}")
-        if not 0 < window_seconds < math.inf:
-            raise ValueError(f"window_seconds must be above 0 and finite, got {window_seconds!r}")
+        window_seconds = check_window(window_seconds)
         if thresholds is None:
             thresholds = HealthThresholds()
         elif not isinstance(thresholds, HealthThresholds):

@@ -13,15 +13,16 @@ class PrefixSums:
 
     Args:
         size: The number of positions; all numbers are 0.
+        typecode: The type of the sums, see `array`.
 
     Each operation is O(log size). Not thread-safe.
     """
 
     __slots__ = ("_size", "_tree")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, typecode: str = "q") -> None:
         self._size = size
-        self._tree = array("q", bytes(8 * (size + 1)))
+        self._tree = array(typecode, [0]) * (size + 1)
 
     def add(self, position: int, amount: int) -> None:
         """

@@ -1,0 +1,332 @@
+"""
+Ghosts: a registry remembers what it evicted, and what would have avoided each later build.
+
+Under LRU the answer is exact: a build of an evicted instance would have been a hit with as many
+more places, or bytes, as those evicted after it take (see `stack_distances`). For a policy with a
+method ``prospect``, the table follows which ghosts would still be cached within certain multiples
+of the bound, by the worth that the policy gives them. A hit pays nothing: everything happens at
+builds and removals.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._event_accumulator import EventAccumulator
+from ..codes import AGED, CLEARED, IDLE, MEMORY, SIZE
+from ..extension import Extension
+from .ghost_table import Ghost, GhostTable
+from .miss_log import FIRST, LEVELS, Miss, MissLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .._core import Entry
+    from ..builder import Build
+    from ..registry import BaseRegistry
+
+__all__ = ["Ghosts", "ghosts_of", "level_bounds"]
+
+MOST_GHOSTS = 4096  # a power of two, see `_lowest`
+_REMEMBERED = (IDLE, SIZE, MEMORY, AGED)
+_SIZE_BITS = (1 << len(LEVELS)) - 1
+_BYTE_BITS = _SIZE_BITS << len(LEVELS)
+_TWICE = 1 << LEVELS.index(2.0)
+_IDLE_WEIGHT = 0.3  # as in `CostPolicy`
+_SEARCHED = 64  # ghosts that are compared to find one of the lowest worth
+
+
+class _Bounds(NamedTuple):
+    """The bounds of a registry and what is within them, at one moment."""
+
+    now: float
+    cached: int
+    known_bytes: int
+    max_size: int
+    max_bytes: int
+    used: list[tuple[float, int]] | None
+    """The last use and the bytes of each cached instance, if one may exceed the budget alone."""
+
+    @classmethod
+    def of(cls, registry: BaseRegistry, *, has_large: bool = False) -> _Bounds:
+        max_bytes = registry.settings.max_cache_bytes
+        known = registry.known_bytes
+        used = None
+        if has_large or 0 < max_bytes < known:
+            used = [(entry.last_used, max(0, entry.bytes)) for entry in registry.warm_entries()]
+        return cls(registry.now(), registry.cached, known, registry.max_size, max_bytes, used)
+
+
+class _Removed(NamedTuple):
+    ghosts: list[Ghost]
+    cleared: bool
+    bounds: _Bounds
+
+
+class _Looked:
+    """A miss: what was found when its build began."""
+
+    __slots__ = ("bounds", "ghost", "idle_limit", "miss", "name")
+
+    def __init__(self, name: str, idle_limit: float, bounds: _Bounds) -> None:
+        self.name = name
+        self.idle_limit = idle_limit
+        self.bounds = bounds
+        self.ghost: Ghost | None = None
+        self.miss: Miss | None = None
+
+
+class _Built(NamedTuple):
+    looked: _Looked
+    seconds: float | None
+    """None if the build failed."""
+
+
+class Ghosts(Extension):
+    """
+    Remembers the evicted instances of one registry and judges its builds.
+
+    Args:
+        registry: Its builds and removals are followed from now on.
+
+    Thread-safe, also in finalisers and after a fork; it never waits.
+    """
+
+    def __init__(self, registry: BaseRegistry) -> None:
+        self.began = registry.now()
+        self.memory = _Memory()
+
+    def removed(self, registry: BaseRegistry, entries: list[Entry]) -> None:
+        policy = _prospects(registry)
+        self.memory(
+            _Removed(
+                [_ghost(entry, policy) for entry in entries if entry.cause in _REMEMBERED],
+                any(entry.cause == CLEARED for entry in entries),
+                _Bounds.of(registry),
+            )
+        )
+
+    def before_build(self, registry: BaseRegistry, build: Build) -> None:
+        if build.replaces is not None:  # recycled, and warm
+            return
+        slot = build.slot
+        bounds = _Bounds.of(registry, has_large=self.memory.table.has_large)
+        looked = _Looked(slot.name, slot.idle_limit, bounds)
+        build.notes[self] = looked
+        self.memory(looked)
+
+    def built(self, registry: BaseRegistry, build: Build) -> None:
+        looked = build.notes.get(self)
+        if looked is not None:
+            own = max(0.0, build.seconds - build.elsewhere)
+            self.memory(_Built(looked, own if build.error is None else None))
+
+
+class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
+    """The table of ghosts and the log of builds; events are processed one after another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = GhostTable(MOST_GHOSTS)
+        self.log = MissLog()
+        self.totals: dict[int, tuple[int, float]] = {}  # cause -> builds and seconds, in all
+        self.avoidable = (0, 0.0)  # builds and seconds that twice the bound would have avoided
+        self.on_miss: Callable[[Miss], None] | None = None
+        self._random = 1
+
+    def settle(self) -> None:
+        """Process what another thread has queued, unless it is doing so."""
+        self._settle()
+
+    def _add(self, event: _Removed | _Looked | _Built) -> None:
+        if isinstance(event, _Removed):
+            if event.cleared:  # a cache of any bound would be empty now
+                self.table.clear()
+            for ghost in event.ghosts:
+                self._remember(ghost, event.bounds)
+        elif isinstance(event, _Looked):
+            self._look(event)
+        else:
+            self._record(event)
+
+    # -- evictions -------------------------------------------------------------------------------
+
+    def _remember(self, ghost: Ghost, bounds: _Bounds) -> None:
+        if not ghost.levels:
+            large = 0 < bounds.max_bytes < ghost.bytes
+            self.table.add(ghost, large=large)
+            return
+        levels = ghost.levels
+        if not bounds.max_bytes:
+            levels &= _SIZE_BITS
+        for level, bound in enumerate(level_bounds(bounds.max_bytes)):
+            if ghost.bytes > bound:  # it would never be kept
+                levels &= ~(1 << len(LEVELS) + level)
+        self.table.add(ghost._replace(levels=levels))
+        counts, sums = self.table.level_counts, self.table.level_bytes
+        if levels & _SIZE_BITS:
+            for level, bound in enumerate(level_bounds(bounds.max_size)):
+                while counts[level] > max(0, bound - bounds.cached):
+                    if not self._evict(level, bounds.now):
+                        break
+        if levels & _BYTE_BITS:
+            for level, bound in enumerate(level_bounds(bounds.max_bytes), len(LEVELS)):
+                while sums[level] > max(0, bound - bounds.known_bytes):
+                    if not self._evict(level, bounds.now):
+                        break
+
+    def _evict(self, level: int, now: float) -> bool:
+        """Take the level from a ghost of low worth."""
+        bit, table = 1 << level, self.table
+        capacity, found, lowest, least = table.capacity, 0, -1, 0.0
+        self._random = (self._random * 1_103_515_245 + 12_345) & 0x7FFFFFFF
+        start, stride = self._random >> 8, self._random >> 4 | 1  # odd: it reaches all positions
+        for step in range(capacity):
+            position = (start + step * stride) % capacity
+            if not table.has_level(position, bit):
+                continue
+            worth = table.worth(position, now, _IDLE_WEIGHT)
+            if lowest < 0 or worth < least:
+                lowest, least = position, worth
+            found += 1
+            if found == _SEARCHED:
+                break
+        if lowest < 0:
+            return False
+        table.drop_level(lowest, bit)
+        return True
+
+    # -- builds ----------------------------------------------------------------------------------
+
+    def _look(self, looked: _Looked) -> None:
+        table, bounds = self.table, looked.bounds
+        position = table.find(hash(looked.name))
+        if position < 0:
+            looked.miss = Miss(bounds.now, looked.name, FIRST, 0.0, 0, 0, 0.0, 0, 0)
+            return
+        ghost = looked.ghost = table.at(position)
+        need = self._need(position, bounds)
+        table.pop(ghost.name_hash)
+        gap = max(0.0, bounds.now - ghost.last_used)
+        looked.miss = Miss(bounds.now, looked.name, ghost.cause, 0.0, 0, 0, 0.0, 0, 0)
+        if ghost.cause == IDLE:
+            warm_otherwise = need.places <= bounds.max_size and need.fits(bounds.max_bytes)
+            if warm_otherwise and 0.0 < looked.idle_limit < inf:
+                looked.miss = looked.miss._replace(ttl_ratio=gap / looked.idle_limit)
+        elif gap > looked.idle_limit or ghost.cause == AGED:
+            return  # no bound would have kept it
+        elif ghost.value > 0.0:
+            looked.miss = looked.miss._replace(
+                size_levels=ghost.levels & _SIZE_BITS, byte_levels=ghost.levels >> len(LEVELS)
+            )
+        elif ghost.cause == SIZE and need.fits(bounds.max_bytes):
+            looked.miss = looked.miss._replace(
+                places=need.places,
+                size_levels=_bits(need.places <= each for each in level_bounds(bounds.max_size)),
+            )
+        elif ghost.cause == MEMORY and bounds.max_bytes and need.places <= bounds.max_size:
+            looked.miss = looked.miss._replace(
+                bytes=need.smallest_budget(),
+                byte_levels=_bits(need.fits(each) for each in level_bounds(bounds.max_bytes)),
+            )
+
+    def _need(self, position: int, bounds: _Bounds) -> _Need:
+        """Return what the instance at a position of the table needed in order to be warm."""
+        table = self.table
+        count, size = table.newer(position)
+        places, own = bounds.cached + count + 1, table.size(position)
+        used = bounds.used
+        if used is None:
+            return _Need(places, bounds.known_bytes + size + own, own, [])
+        if table.is_large(position):
+            # It was evicted before others that had been used less recently.
+            last_used = table.at(position).last_used
+            since = [each for at, each in used if at > last_used] + table.used_since(last_used)
+            return _Need(places, own, own, since)
+        large = [each for _, each in used if each > bounds.max_bytes]
+        base = bounds.known_bytes - sum(large) + size + own
+        return _Need(places, base, own, large + table.newer_large(position))
+
+    def _record(self, built: _Built) -> None:
+        looked, seconds = built
+        if looked.miss is None:
+            return
+        if seconds is None:  # it is not cached, so what would have avoided the next build is kept
+            if looked.ghost is not None:
+                self._remember(looked.ghost, looked.bounds)
+            return
+        miss = looked.miss._replace(seconds=seconds)
+        self.log.add(miss)
+        count, total = self.totals.get(miss.cause, (0, 0.0))
+        self.totals[miss.cause] = count + 1, total + seconds
+        if (miss.size_levels | miss.byte_levels) & _TWICE:
+            self.avoidable = self.avoidable[0] + 1, self.avoidable[1] + seconds
+        if self.on_miss is not None:
+            self.on_miss(miss)
+
+
+class _Need(NamedTuple):
+    """What an evicted instance needed in order to be warm, under LRU."""
+
+    places: int
+    base: int  # its bytes and those used since, without those that exceed the budget alone
+    own: int
+    large: list[int]
+
+    def fits(self, budget: int) -> bool:
+        """Whether it would be warm with a budget of bytes; 0: none."""
+        if not budget:
+            return True
+        kept = sum(size for size in self.large if size <= budget)
+        return self.own <= budget and self.base + kept <= budget
+
+    def smallest_budget(self) -> int:
+        """Return the smallest budget with which it would be warm."""
+        if self.fits(self.base):
+            return self.base
+        # What exceeds a budget alone is never kept, and takes nothing of it.
+        sums = (self.base + sum(sorted(self.large)[: n + 1]) for n in range(len(self.large)))
+        return next((each for each in sums if self.fits(each)), self.base + sum(self.large))
+
+
+def level_bounds(bound: int) -> list[int]:
+    """
+    Return the multiples of a bound that are followed.
+
+    Args:
+        bound: Instances or bytes.
+
+    Returns:
+        One larger bound for each of `LEVELS`.
+    """
+    return [max(bound + 1, int(bound * level)) for level in LEVELS]
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    return sum(1 << level for level, flag in enumerate(flags) if flag)
+
+
+def _ghost(entry: Entry, policy: Any) -> Ghost:
+    value = gap = 0.0
+    if policy is not None and entry.cause in (SIZE, MEMORY):
+        with suppress(Exception):  # as any policy may fail; the entry is judged by its last use
+            value, gap = policy.prospect(entry)
+    levels = 0 if value <= 0.0 else _SIZE_BITS if entry.cause == SIZE else _BYTE_BITS
+    return Ghost(hash(entry.name), entry.bytes, entry.last_used, entry.cause, value, gap, levels)
+
+
+def _prospects(registry: BaseRegistry) -> Any:
+    """Return the policy, if it determines the eviction order and can judge evicted instances."""
+    for extension in registry.extensions:
+        policy = getattr(extension, "policy", None)
+        if hasattr(policy, "prospect"):
+            return policy
+    return None
+
+
+def ghosts_of(registry: BaseRegistry) -> Ghosts:
+    """Return the ghosts of a registry, attached at the first call."""
+    # First: a policy forgets a removed instance when its own extension is told.
+    return registry.extension(Ghosts) or registry.attach(Ghosts(registry), first=True)
