@@ -81,8 +81,11 @@ def test_a_closed_registry_is_no_longer_swept(make: Any, sweeper: Any) -> None:
     again.close()
 
 
-def test_a_sweep_that_fails_is_logged(make: Any, sweeper: Any, timer: Any, caplog: Any) -> None:
+def test_a_sweep_that_fails_is_logged(
+    make: Any, sweeper: Any, timer: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other registries are swept."""
+    monkeypatch.setattr(sweeper.service, "_start", lambda: None)  # no thread sweeps in between
     broken = make(cache_ttl_seconds=1, sweep_interval_seconds=1000)
     broken.evict_expired = None  # not callable
     sound = make(cache_ttl_seconds=1, sweep_interval_seconds=1000)

@@ -105,7 +105,9 @@ def _make_printable(record: LogRecord) -> bool:
             escaped = printable(text, keep="\n\t")
             if escaped != text:  # formatters use this text in place of the traceback
                 record.exc_text = escaped
-    except Exception:  # foreign code: the `__repr__` of an argument
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # foreign code: the `__repr__` of an argument
         _report_logging_error()
         return False
     return True
@@ -129,8 +131,16 @@ def _log(
     error: BaseException | None,
 ) -> None:
     try:
-        logger(area).log(level, message, *arguments, exc_info=error, extra=fields, stacklevel=3)
-    except Exception:
+        try:
+            logger(area).log(level, message, *arguments, exc_info=error, extra=fields, stacklevel=3)
+        except KeyError:  # a record factory of the program has set one of the fields already
+            prefixed = {f"warmset_{name}": value for name, value in (fields or {}).items()}
+            logger(area).log(
+                level, message, *arguments, exc_info=error, extra=prefixed, stacklevel=3
+            )
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a filter, a factory, or the `__repr__` of an argument
         _report_logging_error()
 
 

@@ -9,6 +9,7 @@ so RSS varies by tens of MB even if the program's live memory is constant.
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any
 
 # From glibc's malloc.h.
@@ -21,10 +22,22 @@ def resident_bytes() -> int:
 
     Returns:
         The size in bytes.
-    """
-    import psutil
 
-    return int(psutil.Process().memory_info().rss)
+    Raises:
+        OSError: The system does not tell.
+    """
+    try:
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+    except Exception as error:  # it is not installed, or finds no /proc
+        try:
+            with open("/proc/self/statm", "rb") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, ValueError, IndexError, AttributeError):
+            raise OSError(
+                f"the memory of the process is unknown: {type(error).__name__}: {error}"
+            ) from error
 
 
 def unshared_bytes() -> int:

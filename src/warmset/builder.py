@@ -480,7 +480,7 @@ class Builder:
         waiting = list(self._waiting.values())
         return [
             (name, build.owner, max(0.0, now - build.began), waiting.count(build))
-            for name, build in list(self._builds.items())
+            for name, build in self._builds.copy().items()
         ]
 
     def waiting(self) -> int:

@@ -57,14 +57,14 @@ class Failures:
         if not self._failures:
             return []
         now = self._now()
-        return [name for name, failure in list(self._failures.items()) if now < failure.until]
+        return [name for name, failure in self._failures.copy().items() if now < failure.until]
 
     def rows(self) -> list[tuple[str, MethodRegistryError, float]]:
         """Return name, error, and seconds until the next try (or inf) of each failure."""
         now = self._now()
         return [
             (name, failure.error, failure.until - now)
-            for name, failure in list(self._failures.items())
+            for name, failure in self._failures.copy().items()
             if now < failure.until
         ]
 

@@ -23,7 +23,7 @@ def machine(tmp_path: Path) -> Any:
             path = tmp_path / name.replace("__", "/").replace("_DOT_", ".").replace("_S_", ".slice")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        return memory_limit(root=str(tmp_path), total=lambda: 64 * GB)
+        return memory_limit(root=str(tmp_path), total=lambda: 64 * GB, resources=list)
 
     return limit
 
@@ -44,6 +44,29 @@ def test_version_2_applies_the_lowest_limit_of_all_parent_groups(machine: Any) -
         f"{V2}memory_DOT_max": f"{16 * GB}\n",
     }
     assert machine(**files) == 8 * GB
+
+
+def test_the_limit_above_which_the_kernel_slows_a_group_down(machine: Any) -> None:
+    """It is lower than the one at which it ends the process."""
+    files = {
+        "proc__self__cgroup": "0::/app\n",
+        f"{V2}app__memory_DOT_max": f"{8 * GB}\n",
+        f"{V2}app__memory_DOT_high": f"{6 * GB}\n",
+    }
+    assert machine(**files) == 6 * GB
+
+
+@pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_the_resource_limits_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Allocations fail above them."""
+    resource = pytest.importorskip("resource")
+    limited = getattr(resource, name)
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    soft = (3 * GB, 4 * GB)
+    monkeypatch.setattr(resource, "getrlimit", lambda r: soft if r == limited else unlimited)
+    assert memory_limit(root=str(tmp_path), total=lambda: 64 * GB) == 3 * GB
 
 
 def test_version_2_in_a_container(machine: Any) -> None:

@@ -100,6 +100,7 @@ THRESHOLDS = {
     "instances_leaked": ("max_leaked", "above {}", "> {}"),
     "instances_left_open": ("max_left_open", "above {}", "> {}"),
     "closes_failing": ("max_close_failures", "above {}", "> {}"),
+    "services_failing": ("max_service_failures", "above {}", "> {}"),
     "builds_failing": ("max_failed_classes", "above {}", "> {}"),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import logging
 import math
 import threading
@@ -309,3 +311,58 @@ def test_checks_under_threads(make: Any, rss: Any, records: Any) -> None:
         thread.join(60)
     assert errors == []
     assert len(records.of("health")) == 1
+
+
+def test_failures_of_service_threads(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the process, by thread."""
+    sweeper = importlib.import_module("warmset.lifecycle.sweeper").sweeper
+    monkeypatch.setattr(sweeper.service, "_start", lambda: None)  # no thread sweeps in between
+    registry = make()
+    registry.health()
+    broken = make()
+    broken.evict_expired = None  # not callable
+    sweeper.add(broken, 1000.0, now=0.0)
+    sweeper.sweep(1000.0)
+    (finding,) = registry.health()
+    assert (finding.kind.value, finding.figure) == ("services_failing", 1)
+    assert "warmset-sweeper" in finding.advice
+    broken.close()
+    sweeper.remove(broken)
+
+
+def test_health_while_the_collector_runs_in_it(make: Any, samples: Any) -> None:
+    """At each allocation; finalisers fail to build, and remove, while that is being reported."""
+    registry = make(retry_after_seconds=1000.0)
+    for number in range(10):
+        registry.register(f"failed {number}", "samples.Broken")
+        with contextlib.suppress(Exception):
+            registry.get_instance(f"failed {number}")
+    registry.health()
+    runs: list[int] = []
+
+    class Finalised:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            runs.append(1)
+            gc.disable()  # what it does itself is not in question here
+            name = f"failed {len(runs) % 20}"
+            registry.register(name, "samples.Broken")
+            if not registry.builder.failures.forget(name):
+                with contextlib.suppress(Exception):
+                    registry.get_instance(name)
+            registry.get_instance("Alpha").itself = registry
+            registry.discard("Alpha")
+            if len(runs) < 300:
+                Finalised()
+            gc.enable()
+
+    threshold = gc.get_threshold()
+    Finalised()
+    gc.set_threshold(1)
+    try:
+        while len(runs) < 300:
+            registry.health()
+    finally:
+        gc.set_threshold(*threshold)

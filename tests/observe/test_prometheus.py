@@ -195,7 +195,7 @@ def test_closed_and_collected_registries_are_not_exported(make: Any, collected: 
     collector.close()
     assert labelled(scrape(), "cached_instances", "registry") == {}
     listeners = third.extensions
-    assert [each._listeners for each in listeners if hasattr(each, "_listeners")] == [()]
+    assert [each._listeners.all() for each in listeners if hasattr(each, "_listeners")] == [[]]
 
 
 def test_an_error_in_one_registry_does_not_affect_the_others(

@@ -562,3 +562,44 @@ def test_selecting_processes(client_module: Any) -> None:
     assert client_module.find("other", [one, two]) == [two]
     assert client_module.find("9", [one, two]) == []
     assert json.dumps(repr(two)) == '"<process 8, p: main, other>"'
+
+
+def test_the_live_view_begins_anew_if_its_thread_fails(
+    make: Any, serving: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The registries stay served, and health reports it."""
+    registry = make()
+    registry.health()
+    serving.serve(registry, name="main")
+    connect()
+    step, failed = serving.server._step, []
+
+    def fail_once() -> None:
+        if not failed:
+            failed.append(True)
+            raise SystemExit
+        step()
+
+    monkeypatch.setattr(serving.server, "_step", fail_once)
+    before = serving.server._thread
+    serving.server.wake()
+    until(lambda: serving.server._thread not in (None, before))
+    assert connect().ask("list")["ok"]
+    assert "begins anew" in caplog.text
+    (finding,) = [f for f in registry.health() if f.kind.value == "services_failing"]
+    assert "warmset-live-view" in finding.advice
+
+
+def test_the_live_view_ends_if_it_fails_time_and_again(
+    make: Any, serving: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """It does not spin."""
+
+    def fail() -> None:
+        raise ValueError
+
+    monkeypatch.setattr(serving.server, "_step", fail)
+    registry = make()
+    serving.serve(registry, name="main")
+    until(lambda: "the live view ends" in caplog.text)
+    assert serving.server._thread is None

@@ -161,4 +161,4 @@ def test_a_step_leaves_no_listener_behind(make: Any, step: Any) -> None:
     registry.discard("Alpha")
     assert len(events) == 1
     (listeners,) = registry.extensions
-    assert listeners._listeners == ()
+    assert listeners._listeners.all() == []

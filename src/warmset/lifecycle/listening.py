@@ -14,7 +14,7 @@ from collections import deque
 
 from ..event_logs import build_event, removal_event
 from ..extension import Extension
-from ..foreign import BUILD_LISTENER, REMOVAL_LISTENER, call_each
+from ..foreign import BUILD_LISTENER, REMOVAL_LISTENER, call_each, is_interrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,72 +29,98 @@ if TYPE_CHECKING:
 __all__ = ["BuildListeners", "RemovalListeners", "build_listeners", "removal_listeners"]
 
 
+class _Listeners:
+    """Some listeners, in the order in which they were added; each step is one operation."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        # By keys that are equal to nothing else: no lock is needed, and one may be added twice.
+        self._known: dict[object, Callable[[Any], Any]] = {}
+
+    def add(self, listener: Callable[[Any], Any]) -> None:
+        self._known[object()] = listener
+
+    def remove(self, listener: Callable[[Any], Any]) -> bool:
+        found = [key for key, known in self._known.copy().items() if known == listener]
+        removed = [self._known.pop(key, None) for key in found]
+        return any(listener is not None for listener in removed)
+
+    def all(self) -> list[Callable[[Any], Any]]:
+        return list(self._known.values())
+
+
 class RemovalListeners(Extension):
     """The removal listeners of one registry, and the removals that are still to be reported."""
 
     def __init__(self) -> None:
-        self._listeners: tuple[Callable[[RemovalEvent], Any], ...] = ()
+        self._listeners = _Listeners()
         self._reporting = allocate_lock()
+        self._parents: deque[Entry] | None = None
         self.queue: deque[Entry] = deque()
 
     def add(self, listener: Callable[[RemovalEvent], Any]) -> None:
         """Report removals to a listener from now on."""
-        self._listeners = (*self._listeners, listener)
+        self._listeners.add(listener)
 
     def remove(self, listener: Callable[[RemovalEvent], Any]) -> bool:
         """Report to a listener no more; whether it was there."""
-        kept = tuple(known for known in self._listeners if known != listener)
-        found = len(kept) < len(self._listeners)
-        self._listeners = kept
-        return found
+        return self._listeners.remove(listener)
 
     def removed(self, registry: BaseRegistry, entries: list[Entry]) -> None:
+        self._parents = None
+        reporting = self._reporting  # a listener may fork
         # Unless another thread, or this one further up, is reporting.
-        while self.queue and self._reporting.acquire(False):
+        while self.queue and reporting.acquire(False):
             try:
-                while self.queue:
-                    self._report(registry, self.queue.popleft())
+                self._report_queued(registry)
             finally:
-                self._reporting.release()
+                reporting.release()
 
-    def _report(self, registry: BaseRegistry, entry: Entry) -> None:
-        event = removal_event(entry, registry.now())
-        call_each(
-            REMOVAL_LISTENER,
-            self._listeners,
-            event,
-            class_name=event.class_name,
-            registry=registry,
-        )
+    def _report_queued(self, registry: BaseRegistry) -> None:
+        """Report what is queued; an interrupt is raised when all was reported."""
+        try:
+            while self.queue:
+                now = registry.now()  # first: an injected timer may raise
+                self._report(registry, self.queue.popleft(), now)
+        except BaseException as error:
+            if is_interrupt(error):
+                self._report_queued(registry)
+            raise
+
+    def _report(self, registry: BaseRegistry, entry: Entry, now: float) -> None:
+        event = removal_event(entry, now)
+        name, listeners = event.class_name, self._listeners.all()
+        call_each(REMOVAL_LISTENER, listeners, event, class_name=name, registry=registry)
+
+    def after_fork(self, registry: BaseRegistry) -> None:
+        self._reporting = allocate_lock()
+        # What is queued is reported by the parent. It is dropped later: it has instances, whose
+        # finalisers are foreign code.
+        self._parents = self.queue
+        registry.removal_queue = self.queue = deque()
 
 
 class BuildListeners(Extension):
     """The build listeners of one registry."""
 
     def __init__(self) -> None:
-        self._listeners: tuple[Callable[[BuildEvent], Any], ...] = ()
+        self._listeners = _Listeners()
 
     def add(self, listener: Callable[[BuildEvent], Any]) -> None:
         """Report builds to a listener from now on."""
-        self._listeners = (*self._listeners, listener)
+        self._listeners.add(listener)
 
     def remove(self, listener: Callable[[BuildEvent], Any]) -> bool:
         """Report to a listener no more; whether it was there."""
-        kept = tuple(known for known in self._listeners if known != listener)
-        found = len(kept) < len(self._listeners)
-        self._listeners = kept
-        return found
+        return self._listeners.remove(listener)
 
     def built(self, registry: BaseRegistry, build: Build) -> None:
-        if self._listeners:
+        listeners = self._listeners.all()
+        if listeners:
             event = build_event(build)
-            call_each(
-                BUILD_LISTENER,
-                self._listeners,
-                event,
-                class_name=event.class_name,
-                registry=registry,
-            )
+            name = event.class_name
+            call_each(BUILD_LISTENER, listeners, event, class_name=name, registry=registry)
 
 
 def removal_listeners(registry: BaseRegistry) -> RemovalListeners:

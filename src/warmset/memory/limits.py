@@ -1,9 +1,11 @@
 """
-The memory limit of this process: the lowest limit of its control groups, or that of the machine.
+The memory limit of this process: the lowest of those of its control groups, its resource limits,
+and the memory of the machine.
 
-On Linux, version 2 of cgroups (`memory.max`) and version 1 (`memory.limit_in_bytes`) are read, of
-the group of the process and of all its parents. Elsewhere, and if no limit is set, it is the memory
-of the machine.
+On Linux, version 2 of cgroups (`memory.max`, and `memory.high`, above which the kernel slows the
+process down to reclaim memory) and version 1 (`memory.limit_in_bytes`) are read, of the group of
+the process and of all its parents. A soft limit on the address space (`RLIMIT_AS`, `ulimit -v`) or
+on data (`RLIMIT_DATA`) makes allocations fail, and so limits the memory of the process, too.
 """
 
 from __future__ import annotations
@@ -12,21 +14,28 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["in_bytes", "memory_limit"]
 
+_RESOURCES = ("RLIMIT_AS", "RLIMIT_DATA")
 # In version 1, a number close to 2 ** 63 means that there is no limit.
 _NO_LIMIT = 2**60
 
 
-def memory_limit(*, root: str = "/", total: Callable[[], int] | None = None) -> int:
+def memory_limit(
+    *,
+    root: str = "/",
+    total: Callable[[], int] | None = None,
+    resources: Callable[[], Iterable[int]] | None = None,
+) -> int:
     """
     Return the memory limit of this process.
 
     Args:
         root: The root of the file system.
-        total: Returns the bytes of the machine; None takes psutil.
+        total: Returns the bytes of the machine; None asks the system.
+        resources: Returns the resource limits of the process in bytes; None asks the system.
 
     Returns:
         Bytes.
@@ -34,7 +43,8 @@ def memory_limit(*, root: str = "/", total: Callable[[], int] | None = None) -> 
     It is read anew at each call, because limits may change.
     """
     machine = (_total if total is None else total)()
-    return min([machine, *_limits(root)])
+    own = (_resource_limits if resources is None else resources)()
+    return min([machine, *own, *_limits(root)])
 
 
 def in_bytes(amount: int | float, limit: Callable[[], int] = memory_limit) -> int:
@@ -52,9 +62,21 @@ def in_bytes(amount: int | float, limit: Callable[[], int] = memory_limit) -> in
 
 
 def _total() -> int:
-    import psutil
+    try:
+        import psutil
 
-    return int(psutil.virtual_memory().total)
+        return int(psutil.virtual_memory().total)
+    except Exception:  # it is not installed, or finds no /proc
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _resource_limits() -> list[int]:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return []
+    limits = [resource.getrlimit(getattr(resource, name))[0] for name in _RESOURCES]
+    return [limit for limit in limits if 0 < limit < _NO_LIMIT and limit != resource.RLIM_INFINITY]
 
 
 def _limits(root: str) -> Iterator[int]:
@@ -64,9 +86,10 @@ def _limits(root: str) -> Iterator[int]:
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
-            yield from _upwards(groups, path, "memory.max")
-            # The mount point if both versions are mounted.
-            yield from _upwards(os.path.join(groups, "unified"), path, "memory.max")
+            # The second is the mount point if both versions are mounted.
+            for mount in (groups, os.path.join(groups, "unified")):
+                yield from _upwards(mount, path, "memory.max")
+                yield from _upwards(mount, path, "memory.high")
         elif "memory" in controllers.split(","):
             yield from _upwards(os.path.join(groups, "memory"), path, "memory.limit_in_bytes")
 

@@ -119,12 +119,12 @@ class Recycling:
 
     def _forget_removed(self, registry: BaseRegistry, now: float) -> None:
         """Forget the sizes of removed instances, and failures that are to be retried."""
-        for name, (serial, _) in list(self._sizes.items()):
+        for name, (serial, _) in self._sizes.copy().items():
             slot = registry.slots.get(name)
             entry = None if slot is None else slot.entry
             if entry is None or entry.serial != serial:
                 self._sizes.pop(name, None)
-        for name, until in list(self._not_before.items()):
+        for name, until in self._not_before.copy().items():
             if now >= until or name not in registry.slots:
                 self._not_before.pop(name, None)
 

@@ -74,7 +74,7 @@ class BuildTally(EventAccumulator[BuildEvent]):
         for bound, count in zip((*self.buckets, float("inf")), list(self.counts), strict=True):
             total += count
             cumulative.append((bound, total))
-        kept = {name: sums for name, sums in list(self.by_label.items()) if name in self.labels}
+        kept = {name: sums for name, sums in self.by_label.copy().items() if name in self.labels}
         for name in self.by_label.keys() - kept.keys():
             self.by_label.pop(name, None)  # its sums restart at zero if it gets its label back
         return cumulative, self.seconds, kept

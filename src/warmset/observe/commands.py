@@ -122,7 +122,7 @@ class CommandHandler:
             return encode({"ok": True, **self._execute(request, process)})
         except RequestError as error:
             return error_answer(str(error))
-        except Exception as error:
+        except BaseException as error:
             # Foreign code: an injected timer, a closer, a figure that is not a number.
             _logs.logger("observe").exception("the live view failed to answer a request")
             return error_answer(f"the command failed: {type(error).__name__}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _logs
 from ..extension import Extension
+from ..lifecycle.services import failures
 from ..planning.windows import check_window
 from ..stats import snapshot
 from .leaks import track_leaks
@@ -48,6 +49,7 @@ class FindingKind(Enum):
     INSTANCES_LEFT_OPEN = "instances_left_open"
     CLOSES_FAILING = "closes_failing"
     BUILDS_FAILING = "builds_failing"
+    SERVICES_FAILING = "services_failing"
 
 
 class Severity(IntEnum):
@@ -90,6 +92,8 @@ class HealthThresholds:
         max_left_open: Removed instances that were not closed within the window, because callers
             still referenced them.
         max_close_failures: Closers that raised within the window.
+        max_service_failures: Steps of service threads of the process (sweeper, recycling, closing,
+            live view) that failed within the window, and threads that died or could not be started.
         max_failed_classes: Classes whose failed build is remembered at present.
         min_lookups: The hit rate is checked from this many look-ups within the window on.
         min_builds: The eviction rate is checked from this many builds within the window on.
@@ -107,6 +111,7 @@ class HealthThresholds:
     max_leaked: float = 0
     max_left_open: float = 0
     max_close_failures: float = 0
+    max_service_failures: float = 0
     max_failed_classes: float = 0
     min_lookups: float = 100
     min_builds: float = 10
@@ -130,6 +135,7 @@ class _Observation(NamedTuple):
     close_failures: int
     left_open: int
     cached: int
+    service_failures: int
     rss: int | None
 
 
@@ -180,6 +186,7 @@ class HealthMonitor(Extension):
             close_failures=stats.close_failures,
             left_open=stats.left_open,
             cached=stats.cached,
+            service_failures=sum(failures().values()),
             rss=resident_bytes(),
         )
         before = self._since(now, window_seconds)
@@ -295,6 +302,19 @@ def _judge_rates(
             thresholds.max_close_failures,
             "closers raise and may not free their resources: see the log of warmset.removals",
         )
+    if now.service_failures - before.service_failures > thresholds.max_service_failures:
+        yield Finding(
+            FindingKind.SERVICES_FAILING,
+            Severity.CRITICAL,
+            now.service_failures - before.service_failures,
+            thresholds.max_service_failures,
+            "expiry, recycling, closing or the live view may be late: see the log of "
+            f"warmset.services; by thread since the start of the process: {_by_thread()}",
+        )
+
+
+def _by_thread() -> str:
+    return ", ".join(f"{name} {count}" for name, count in failures().items()) or "none"
 
 
 def _judge_levels(

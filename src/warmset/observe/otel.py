@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from .. import _logs
 from .._text import printable
 from .._version import __version__
+from ..foreign import is_interrupt
 from ..stats import snapshot
 from .builds import BUCKETS
 from .health import HealthThresholds
@@ -186,7 +187,9 @@ class Instrumentation:
                         if read is not None
                         else list(read_registry(registry, listener.labels))  # type: ignore[misc]
                     )
-                except Exception as error:
+                except BaseException as error:  # foreign code, as the timer, may raise anything
+                    if is_interrupt(error):
+                        raise
                     self._failed(name, instrument, error)
                     continue
                 self._failing.discard((name, instrument))
@@ -198,7 +201,7 @@ class Instrumentation:
 
         return observe
 
-    def _failed(self, name: str, instrument: str, error: Exception) -> None:
+    def _failed(self, name: str, instrument: str, error: BaseException) -> None:
         if (name, instrument) not in self._failing:  # logged once, not at every collection
             self._failing.add((name, instrument))
             _logs.warning(

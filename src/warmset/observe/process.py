@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from .. import _process_memory
+from ..foreign import PROBE, contain
+
 __all__ = ["resident_bytes"]
+
+_logged: set[str] = set()
 
 
 def resident_bytes() -> int | None:
@@ -10,13 +15,9 @@ def resident_bytes() -> int | None:
     Measure the resident set size of this process.
 
     Returns:
-        Bytes; None if the system does not report it.
+        Bytes; None if it cannot be measured, which is logged once.
     """
-    import psutil
-
-    from .. import _process_memory
-
-    try:
-        return _process_memory.resident_bytes()
-    except (psutil.Error, OSError):
-        return None
+    size: int | None = contain(
+        PROBE, _process_memory.resident_bytes, about="reports lack it", logged=_logged
+    )
+    return size

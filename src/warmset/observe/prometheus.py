@@ -19,6 +19,8 @@ from prometheus_client.registry import Collector
 
 from .. import _logs
 from .._text import printable
+from ..foreign import is_interrupt
+from ..lifecycle.services import failures
 from ..stats import snapshot
 from .builds import BUCKETS, BuildTally
 from .health import HealthThresholds
@@ -55,6 +57,11 @@ _FAMILIES: dict[str, tuple[type[Metric], str, tuple[str, ...]]] = {
     "leaked_instances": (
         GaugeMetricFamily,
         "Instances that stay alive without a holder some time after their removal.",
+        (),
+    ),
+    "service_failures": (
+        CounterMetricFamily,
+        "Failures of the service threads of the process.",
         (),
     ),
     "waiting_threads": (GaugeMetricFamily, "Threads that wait for a build or for capacity.", ()),
@@ -163,7 +170,9 @@ class WarmsetCollector(Collector):
                 # A registry is exported completely or not at all.
                 samples = list(_samples(registry, tally))
                 buckets, seconds, _ = tally.read()
-            except Exception as error:
+            except BaseException as error:  # foreign code, as the timer, may raise anything
+                if is_interrupt(error):
+                    raise
                 self._failed(name, error)
                 continue
             self._failing.discard(name)
@@ -175,11 +184,11 @@ class WarmsetCollector(Collector):
         rss = resident_bytes()
         if rss is not None:
             families[_RSS].add_metric((), rss)  # type: ignore[attr-defined]
-        for name, count in list(self._errors.items()):
+        for name, count in self._errors.copy().items():
             families[_ERRORS].add_metric((printable(name),), count)  # type: ignore[attr-defined]
         yield from families.values()
 
-    def _failed(self, name: str, error: Exception) -> None:
+    def _failed(self, name: str, error: BaseException) -> None:
         self._errors[name] = self._errors.get(name, 0) + 1
         if name not in self._failing:  # logged once, not at every scrape
             self._failing.add(name)
@@ -228,6 +237,7 @@ def _samples(registry: BaseRegistry, tally: BuildTally) -> Iterator[_Sample]:
         "close_failures": stats.close_failures,
         "left_open": stats.left_open,
         "listener_failures": stats.listener_failures,
+        "service_failures": sum(failures().values()),
         "cached_instances": stats.cached,
         "max_cached_instances": stats.max_cache_size,
         "weak_instances": stats.weakly_kept,

@@ -111,7 +111,7 @@ class Registries:
             Name, registry and listener of each.
         """
         alive = []
-        for name, (reference, listener) in list(self._known.items()):
+        for name, (reference, listener) in self._known.copy().items():
             registry = reference()
             if registry is None or registry.closed:
                 self.remove(name)

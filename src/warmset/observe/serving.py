@@ -26,6 +26,7 @@ from .. import (
     _logs,
 )
 from ..extension import Extension
+from ..lifecycle.services import count_failure
 from ..registry import BaseRegistry
 from . import protocol
 from .access import SUFFIX, check_peer, make_directory
@@ -42,6 +43,8 @@ __all__ = ["Served", "Server", "serve", "serve_by_setting", "server"]
 
 # How long no connection is accepted after the process ran out of file descriptors.
 _PAUSE_SECONDS = 1.0
+_THREAD = "warmset-live-view"
+_MOST_FAILURES = 5  # in a row; then the live view ends
 
 
 class Served:
@@ -157,6 +160,7 @@ class Server:
         self._numbers = count(1)
         self._handler = CommandHandler(lambda: self._served)
         self._stopping = False
+        self._failures = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -250,7 +254,7 @@ class Server:
         selector.register(wakeup[0], selectors.EVENT_READ)
         self._reset()
         self.path, self._listener, self._wakeup, self._selector = path, listener, wakeup, selector
-        self._thread = threading.Thread(target=self._run, name="warmset-live-view", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=_THREAD, daemon=True)
         try:
             self._thread.start()
         except BaseException:
@@ -289,11 +293,28 @@ class Server:
         try:
             while self._should_continue():
                 self._step()
-        except Exception:
-            _log().exception("the live view failed and ends")
-            with self._lock:
+                self._failures = 0
+        except BaseException as error:  # an error of foreign code, or one that was sent to it
+            count_failure(_THREAD)
+            _logs.warning(
+                "observe",
+                "the live view failed, and begins anew: clients have to connect again",
+                fields={"error_type": type(error).__qualname__},
+                error=error,
+            )
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        with self._lock:
+            self._close()
+            self._failures += 1
+            try:
+                if self._failures > _MOST_FAILURES:
+                    raise LiveViewError("it failed time and again")
+                self._open()
+            except Exception as error:
                 self._served = ()
-                self._close()
+                _log().warning("the live view ends: %s", error)
 
     def _should_continue(self) -> bool:
         with self._lock:

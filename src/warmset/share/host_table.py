@@ -287,11 +287,11 @@ def process_start(pid: int) -> float | None:
             return None
     except (OSError, ValueError, IndexError):
         return None
-    import psutil
-
     try:
+        import psutil
+
         return float(psutil.Process(pid).create_time())
-    except psutil.Error:
+    except Exception:  # there is no such process, or psutil cannot tell or is missing
         return None
 
 
