@@ -548,6 +548,66 @@ def test_invalid_answers(
         client_module.Process(path, connection.ask("list"))
 
 
+def test_malformed_parts_of_an_answer(client_module: Any, impostor: Any, observe: Any) -> None:
+    """They are skipped and counted; depth, sizes and types are bounded."""
+    answers = observe("answers")
+    process = {"pid": 1, "program": "p", "warmset": "0", "implementation": "pure", "rss_bytes": 5}
+    counts = ("cached", "max_cache_size", "weakly_kept", "held", "lookups", "builds", "evictions")
+    row = {"class_name": "A", "state": "warm", "holders": 0, "age_seconds": 1.5, "uses": 3}
+    registry = {
+        "name": "r",
+        "settings": {"a": 1},
+        "offers": ["pin"],
+        "hit_rate": 0.5,
+        "classes": [row],
+        "classes_left_out": 0,
+        **dict.fromkeys(counts, 1),
+    }
+    bad_rows = [
+        3,
+        {},
+        {**row, "class_name": 3},
+        {**row, "class_name": "x" * 20_000},
+        {**row, "state": "odd"},
+        {**row, "state": []},
+        {**row, "holders": 1 << 80},
+        {**row, "age_seconds": float("inf")},
+        {**row, "age_seconds": "x"},
+        {**row, "detail": {"a": 1}},
+    ]
+    bad_registries = [
+        None,
+        {},
+        {**registry, "name": None},
+        {**registry, "settings": {"deep": [[]]}},
+        {**registry, "offers": ["exec"]},
+        {**registry, "cached": "1"},
+        {**registry, "classes": {}},
+    ]
+    good = {**registry, "classes": [row, *bad_rows]}
+    found = answers.check_answer(
+        "stats", {"ok": True, **process, "registries": [good, *bad_registries]}
+    )
+    (only,) = found["registries"]
+    assert found["registries_malformed"] == len(bad_registries)
+    assert (only["classes"], only["classes_malformed"]) == ([row], len(bad_rows))
+    for odd in ({"ok": True, **process}, {"ok": 1}, [], None, {"ok": False, "error": ["x"]}):
+        with pytest.raises(client_module.LiveViewError, match="unexpected answer"):
+            answers.check_answer("stats", odd)
+    with pytest.raises(client_module.LiveViewError, match="unexpected answer"):
+        answers.check_answer("evict", {"ok": True, "removed": "all"})
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000 + b"\n", b'{"ok": NaN}\n', b"9" * 5000 + b"\n"])
+def test_answers_that_cannot_be_decoded(client_module: Any, impostor: Any, data: bytes) -> None:
+    path = impostor(data)
+    with (
+        client_module.Connection(path) as connection,
+        pytest.raises(client_module.LiveViewError, match=r"not JSON|unexpected answer"),
+    ):
+        connection.ask("list")
+
+
 def test_selecting_processes(client_module: Any) -> None:
     """By process ID, by registry name, or all."""
 

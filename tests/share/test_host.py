@@ -267,7 +267,11 @@ def test_cycles_are_collected_if_memory_does_not_fall(scene: Scene) -> None:
         b'{"format": 99}',
         b"\xff\xfe",
         b'{"format":1,"relieving":false}',
-        b'{"format":1,"relieving":0,"processes":[{"pid":"x","members":{}}]}',
+        b'{"format":1,"relieving":false,"processes":{}}',
+        b'{"format":1,"relieving":0,"processes":[]}',
+        b'{"format":NaN}',
+        b"[" * 100_000,
+        b"1" * 5_000_000,
     ],
 )
 def test_an_invalid_table_starts_empty(
@@ -278,6 +282,58 @@ def test_an_invalid_table_starts_empty(
     one.build("Alpha", 10)
     assert [row.pid for row in scene.rows()] == [1]
     assert "starts empty" in caplog.text
+
+
+BIG = 10**400
+ROWS: list[Any] = [
+    None,
+    [],
+    {},
+    {"pid": "x", "members": {}},
+    {"pid": True},
+    {"pid": 0},
+    {"pid": 1 << 40},
+    {"start": "x"},
+    {"start": float("nan")},
+    {"updated": float("inf")},
+    {"interval_seconds": -1},
+    {"bytes": -1},
+    {"bytes": BIG},
+    {"max_bytes": 1.5},
+    {"low_bytes": None},
+    {"program": 3},
+    {"program": "x" * 100_000},
+    {"members": []},
+    {"members": {"one": []}},
+    {"members": {"one": {}}},
+    {"more": 1},
+    *({"members": {"one": {name: value}}} for name, value in (
+        ("name", 3), ("cached", "x"), ("least", 3), ("least_bytes", BIG), ("least_bytes", -1),
+        ("build_seconds", float("inf")), ("idle_seconds", None), ("more", 1),
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("at", range(len(ROWS)))
+def test_malformed_rows_are_skipped(
+    scene: Scene, at: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And counted; the other rows remain, and no look-up raises."""
+    one, other = scene.process(1), scene.process(2)
+    other.build("Alpha", 10)
+    file = Path(scene.directory) / "host-test.json"
+    table = json.loads(file.read_text())
+    (row,) = table["processes"]
+    odd = ROWS[at]
+    if odd and "members" in odd and isinstance(odd["members"], dict) and odd["members"]:
+        (member,) = row["members"].values()
+        (given,) = odd["members"].values()
+        odd = {"members": {"one": {**member, **given} if given else given}}
+    table["processes"].append({**row, "pid": 7, **odd} if odd else odd)
+    file.write_text(json.dumps(table))
+    one.build("Alpha", 10)
+    assert [each.pid for each in scene.rows()] == [1, 2]
+    assert "has 1 malformed rows" in caplog.text
 
 
 def test_an_unusable_table_disables_only_the_budget(

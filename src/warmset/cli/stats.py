@@ -86,6 +86,8 @@ def stats(
         if index:
             echo()
         echo(process_line(response))
+        if response["registries_malformed"]:
+            echo(f"skipped {response['registries_malformed']} malformed registries")
         for registry in response["registries"]:
             echo(registry_line(registry))
             _print_classes(registry)
@@ -102,3 +104,5 @@ def _print_classes(registry: dict[str, Any]) -> None:
     echo_own(render_table(table, sys.stdout))
     if registry["classes_left_out"]:
         echo(f"and {registry['classes_left_out']} more classes")
+    if registry["classes_malformed"]:
+        echo(f"skipped {registry['classes_malformed']} malformed classes")

@@ -325,6 +325,8 @@ class TopApp(App[None]):
             parts.append(f"filter: {self._matching}")
         if registry is not None and registry["classes_left_out"]:
             parts.append(f"{registry['classes_left_out']} more classes: filter with /")
+        if registry is not None and registry["classes_malformed"]:
+            parts.append(f"{registry['classes_malformed']} malformed classes skipped")
         if self._paused:
             parts.append("paused")
         return "   ".join(parts)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import suppress
 
 from . import protocol
 from .access import SUFFIX, check_directory, check_peer, private_directories
+from .answers import check_answer
 from .protocol import LiveViewError, encode
 
 TYPE_CHECKING = False
@@ -50,6 +52,7 @@ class Connection:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(timeout_seconds)
+            self._timeout = timeout_seconds
             self._socket.connect(path)
             self.pid = check_peer(self._socket)
         except BaseException as error:
@@ -69,7 +72,7 @@ class Connection:
             arguments: The arguments of the command; those that are None are not sent.
 
         Returns:
-            The answer.
+            The answer; malformed parts are left out and counted, see `answers.check_answer`.
 
         Raises:
             GoneError: The process has ended.
@@ -78,16 +81,13 @@ class Connection:
         """
         given = {key: value for key, value in arguments.items() if value is not None}
         try:
+            self._socket.settimeout(self._timeout)
             self._socket.sendall(encode({"command": command, **given}))
         except (BrokenPipeError, ConnectionResetError):
             pass  # an answer with the reason may have arrived before the connection was closed
         except OSError as error:
             raise LiveViewError(f"the process does not answer: {error}") from error
-        answer = self._receive()
-        if not isinstance(answer, dict) or answer.get("ok") is not True:
-            text = answer.get("error") if isinstance(answer, dict) else None
-            raise LiveViewError(str(text or "the process sent an unexpected answer"))
-        return answer
+        return check_answer(command, self._receive())
 
     def close(self) -> None:
         """Close the connection."""
@@ -107,8 +107,11 @@ class Connection:
     def _receive(self) -> Any:
         parts = [self._unread]
         size = len(self._unread)
+        # For the whole answer, so that a process that sends byte by byte does not prolong the wait.
+        deadline = time.monotonic() + self._timeout
         try:
             while b"\n" not in parts[-1]:
+                self._socket.settimeout(max(0.001, deadline - time.monotonic()))
                 part = self._socket.recv(65_536)
                 if not part:
                     raise GoneError("the process has ended or has stopped serving")
@@ -122,7 +125,7 @@ class Connection:
             raise LiveViewError(f"the process does not answer: {error}") from error
         line, _, self._unread = b"".join(parts).partition(b"\n")
         try:
-            return json.loads(line)
+            return json.loads(line, parse_constant=_reject)
         except (ValueError, RecursionError) as error:
             raise LiveViewError("the process sent an answer that is not JSON") from error
 
@@ -130,6 +133,10 @@ class Connection:
 class Process:
     """
     A process that serves the live view.
+
+    Args:
+        path: The path of its socket.
+        answer: Its checked answer to the command ``list``.
 
     Attributes:
         path: The path of its socket.
@@ -142,12 +149,9 @@ class Process:
 
     def __init__(self, path: str, answer: dict[str, Any]) -> None:
         self.path = path
-        try:
-            self.pid = int(answer["pid"])
-            self.program = str(answer["program"])
-            self.registries = [str(registry["name"]) for registry in answer["registries"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise LiveViewError("the process sent an unexpected answer") from error
+        self.pid: int = answer["pid"]
+        self.program: str = answer["program"]
+        self.registries: list[str] = [registry["name"] for registry in answer["registries"]]
 
     def connect(self) -> Connection:
         """Connect to the process; see `Connection`."""
@@ -217,3 +221,7 @@ def _sockets(problems: list[str]) -> Iterator[str]:
         for name in names:
             if name.endswith(SUFFIX) and not name.startswith("."):
                 yield os.path.join(directory, name)
+
+
+def _reject(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

@@ -77,7 +77,7 @@ def decode(line: bytes) -> dict[str, Any]:
         RequestError: The line is not such a request.
     """
     try:
-        request = json.loads(line.decode())
+        request = json.loads(line.decode(), parse_constant=_reject)
     except (ValueError, RecursionError):
         raise RequestError("not a line of JSON in UTF-8") from None
     if type(request) is not dict:
@@ -122,6 +122,13 @@ def error_answer(text: str) -> bytes:
     return encode({"ok": False, "error": text})
 
 
+def _reject(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def _short(value: object) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "a deeply nested value"
     return text if len(text) <= 80 else f"{text[:77]}..."

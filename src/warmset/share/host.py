@@ -404,7 +404,7 @@ class _Token:
         import fcntl
 
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             file = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise HostError(f"cannot open {self._path!r}: {error.strerror}") from error

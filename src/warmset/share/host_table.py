@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _logs, _private_directory
+from ..resolver import error_text
 from .errors import StoreError
 
 try:
@@ -30,6 +32,8 @@ __all__ = ["HostError", "HostTable", "Member", "ProcessRow", "process_start", "t
 _FORMAT = 1
 _LOCK_SECONDS = 1.0  # longest wait for the lock; longer means a stopped process or a hung disk
 _PAUSE_SECONDS = 0.001
+_MOST_BYTES, _MOST_ROWS, _MOST_CHARACTERS = 4_000_000, 10_000, 10_000
+_MOST = 1 << 60
 _LEAST_BUILD_SECONDS, _LEAST_IDLE_SECONDS = 1e-6, 0.1
 
 
@@ -167,7 +171,7 @@ class HostTable:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             file = os.open(self._lock, flags, 0o600)
         except OSError as error:
             raise HostError(f"cannot open {self._lock!r}: {error.strerror}") from error
@@ -191,31 +195,50 @@ class HostTable:
             os.close(file)
 
     def _load(self) -> tuple[dict[tuple[int, float], ProcessRow], bool]:
-        try:
-            file = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with open(file, encoding="utf-8") as stream:
-                content = stream.read()
-        except FileNotFoundError:
+        content = self._read()
+        if content is None:
             return {}, False
+        try:
+            return self._rows(json.loads(content))
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            self._problem = f"is invalid and starts empty: {error_text(error, 200)}"
+            return {}, False
+
+    def _read(self) -> bytes | None:
+        """Read the file, if it is a file of this user and not too large; None without a file."""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            file = os.open(self.path, flags)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise HostError(f"cannot read {self.path!r}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            content = ""
-        try:
-            table = json.loads(content)
-            if table["format"] != _FORMAT:
-                raise ValueError(f"format {table['format']!r}, expected {_FORMAT}")
-            rows = [_row(each) for each in table["processes"]]
-            return {(row.pid, row.start): row for row in rows}, bool(table["relieving"])
-        except (ValueError, KeyError, TypeError) as error:
-            self._problem = str(error)
-            return {}, False
+        with open(file, "rb") as stream:
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                raise HostError(f"cannot read {self.path!r}: it is not a file of this user")
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            return b""  # it starts empty
+        return content
+
+    def _rows(self, table: Any) -> tuple[dict[tuple[int, float], ProcessRow], bool]:
+        if table["format"] != _FORMAT:
+            raise ValueError(f"format {table['format']!r}, expected {_FORMAT}")
+        found = table["processes"]
+        if type(found) is not list or type(table["relieving"]) is not bool:
+            raise TypeError("it has no rows")
+        rows = [row for row in map(_row, found[:_MOST_ROWS]) if row is not None]
+        malformed = len(found) - len(rows)
+        if malformed:
+            self._problem = f"has {malformed} malformed rows, which are skipped"
+        return {(row.pid, row.start): row for row in rows}, table["relieving"]
 
     def _log_problem(self) -> None:
         """Log a problem of the last access, after the lock is released."""
         problem, self._problem = self._problem, ""
         if problem:
-            _logs.warning("share", "%r is invalid and starts empty: %s", self.path, problem)
+            _logs.warning("share", "%r %s", self.path, problem)
 
     def _store(self, rows: dict[tuple[int, float], ProcessRow]) -> None:
         table = {
@@ -258,13 +281,49 @@ def tables() -> dict[str, str]:
     return found
 
 
-def _row(table: dict[str, Any]) -> ProcessRow:
-    members = {key: Member(**each) for key, each in table.pop("members").items()}
-    row = ProcessRow(members=members, **table)
-    numbers = (row.pid, row.start, row.bytes, row.max_bytes, row.updated, row.interval_seconds)
-    if not all(isinstance(number, (int, float)) for number in numbers):
-        raise ValueError(f"a row has figures that are not numbers: {row!r}")
+def _row(table: object) -> ProcessRow | None:
+    """Check a row; None if it is malformed."""
+    if type(table) is not dict or table.keys() != set(ProcessRow._fields):
+        return None
+    members = table["members"]
+    if type(members) is not dict or len(members) > _MOST_ROWS:
+        return None
+    checked = {key: _member(each) for key, each in members.items()}
+    row = ProcessRow(**{**table, "members": checked})
+    counts = row.bytes, row.max_bytes, row.low_bytes
+    seconds = row.start, row.updated, row.interval_seconds
+    if (
+        None in checked.values()
+        or not all(map(_is_text, (*members, row.program)))
+        or type(row.pid) is not int
+        or not 0 < row.pid < 1 << 31
+        or not all(type(number) is int and 0 <= number < _MOST for number in counts)
+        or not all(map(_is_seconds, seconds))
+    ):
+        return None
     return row
+
+
+def _member(table: object) -> Member | None:
+    if type(table) is not dict or table.keys() != set(Member._fields):
+        return None
+    member = Member(**table)
+    counts = member.cached, member.cached_bytes, member.least_bytes
+    valid = (
+        _is_text(member.name)
+        and (member.least is None or _is_text(member.least))
+        and all(type(number) is int and 0 <= number < _MOST for number in counts)
+        and all(map(_is_seconds, (member.build_seconds, member.idle_seconds)))
+    )
+    return member if valid else None
+
+
+def _is_text(value: object) -> bool:
+    return type(value) is str and len(value) <= _MOST_CHARACTERS
+
+
+def _is_seconds(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < _MOST  # type: ignore[operator]
 
 
 def process_start(pid: int) -> float | None:
