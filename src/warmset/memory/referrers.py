@@ -61,6 +61,7 @@ class ReferrerSearch:
         self._clock = clock
         self._until = clock() + time_limit_seconds
         self._own: set[int] = set()  # ids of the objects and frames of the search itself
+        self._running: set[int] = set()  # ids of the frames of functions that have not returned
 
     def paths_to(self, target: Any) -> tuple[str, ...]:
         """
@@ -73,7 +74,8 @@ class ReferrerSearch:
             At most five paths, those from a root first.
         """
         self._own = {id(self.__dict__)}
-        paths = self._running(target)
+        self._running = set()
+        paths = self._variables(target)
         # Breadth first, so that the shortest paths are found first.
         pending: list[tuple[Any, str, int]] = [(target, "", 0)]
         self._own.add(id(pending))
@@ -91,7 +93,7 @@ class ReferrerSearch:
                 if self._is_own(referrer, pending):
                     continue
                 foreign += 1
-                root, step = _step(referrer, item)
+                root, step = self._step(referrer, item)
                 if step is None:
                     continue
                 if type(item) is dict and _owns(referrer, item):
@@ -107,30 +109,44 @@ class ReferrerSearch:
                     paths.append(f"{_type_name(referrer)}{step}{path}")
             if not foreign and path:
                 # The referrer is not known to the collector: C code, or the stack of a thread.
-                paths.append(f"{_type_name(item)}{path}")
-            del found, item
+                variables = self._variables(item)
+                paths += [f"{variable}: {path}" for variable in variables] or [
+                    f"{_type_name(item)}{path}"
+                ]
+            # Not kept until the next search: they may refer to the frame of this one.
+            referrer = found = item = entry = None  # type: ignore[assignment]
         for item, path, _ in pending:
             if len(paths) < _MAX_PATHS and path:
                 paths.append(f"{_type_name(item)}{path}")
         return tuple(dict.fromkeys(paths))[:_MAX_PATHS]
 
-    def _running(self, target: Any) -> list[str]:
-        """Find the local variables of running functions that refer to the object."""
+    def _variables(self, target: Any) -> list[str]:
+        """Find the local variables of running functions that refer to an object."""
         paths = []
-        for ident, top in sys._current_frames().items():
-            frame: FrameType | None = top
+        tops = sys._current_frames()
+        frame: FrameType | None
+        for ident, frame in tops.items():
             while frame is not None:
+                self._running.add(id(frame))
                 if frame.f_globals.get("__name__", "").partition(".")[0] == "warmset":
                     self._own.add(id(frame))  # a frame of the search or of its caller
                 else:
-                    if frame.f_locals is not frame.f_globals:
-                        self._own.add(id(frame.f_locals))  # created by reading `f_locals`
-                    path = _of_a_frame(frame, target)[1]
+                    path = _of_a_frame(frame, target)
                     if not path.startswith(_UNNAMED_VALUE):
                         paths.append(f"{path} in {_thread_name(ident)}")
                         self._own.add(id(frame))
                 frame = frame.f_back
+        tops.clear()  # the frame of this function is among them, and a cycle would keep the target
         return paths
+
+    def _step(self, referrer: Any, target: Any) -> tuple[bool, str | None]:
+        """Return whether a referrer is a root, and the text of the step; None: not a path."""
+        if type(referrer) is FrameType:
+            text = _of_a_frame(referrer, target)
+            if id(referrer) in self._running:
+                return True, text
+            return False, f" -> {text}, which has ended"
+        return _step(referrer, target)
 
     def _is_own(self, referrer: Any, pending: list[Any]) -> bool:
         if id(referrer) in self._own or referrer is pending:
@@ -177,7 +193,7 @@ def _key(key: Any) -> str:
 
 
 def _step(referrer: Any, target: Any) -> tuple[bool, str | None]:
-    """Return whether a referrer is a root, and the text of the step; None means not a path."""
+    """As `ReferrerSearch._step`, for what is no frame."""
     kind = type(referrer)
     for kinds, describe in _STEPS_BY_TYPE:
         if kind is kinds or (type(kinds) is tuple and kind in kinds):
@@ -267,26 +283,50 @@ def _of_a_builtin_method(method: Any, target: Any) -> tuple[bool, str]:
     return False, f" -> the bound method {method.__name__}"
 
 
-def _of_a_frame(frame: Any, target: Any) -> tuple[bool, str]:
+def _of_a_frame(frame: FrameType, target: Any) -> str:
     code = frame.f_code
     place = f"{code.co_qualname if hasattr(code, 'co_qualname') else code.co_name}()"
     where = f"{code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
-    try:
-        names = [name for name, value in dict(frame.f_locals).items() if value is target]
-    except Exception:
-        names = []
+    names = _variables_of(frame, target)
     if not names:
-        return True, f"{_UNNAMED_VALUE}{place} ({where})"
-    return True, f"the local variable {names[0]} of {place} ({where})"
+        return f"{_UNNAMED_VALUE}{place} ({where})"
+    return f"the local variable {names[0]} of {place} ({where})"
+
+
+def _variables_of(frame: FrameType, target: Any) -> list[str]:
+    """Return the names of the local variables that refer to an object."""
+    values = frame.f_locals
+    try:
+        return [name for name, value in dict(values).items() if value is target]
+    except Exception:
+        return []
+    finally:
+        # Before 3.13 the frame of a function keeps this dict, and the dict the values, also of
+        # variables that are assigned or deleted after this. It is emptied unless somebody else has
+        # it: it is what `locals()` returned, too.
+        if (
+            type(values) is dict
+            and frame.f_code.co_flags & _OPTIMIZED
+            and sys.getrefcount(values) <= _references_of_locals
+        ):
+            values.clear()
+
+
+_OPTIMIZED = 1  # CO_OPTIMIZED: the locals of a function, and no namespace
+
+
+def _count_references_of_locals() -> int:
+    frame = sys._getframe()
+    values = frame.f_locals
+    return sys.getrefcount(values)
+
+
+_references_of_locals = _count_references_of_locals()
 
 
 def _of_a_running(running: Any, target: Any) -> tuple[bool, str | None]:
     frame = getattr(running, "gi_frame", None) or getattr(running, "cr_frame", None)
-    names: list[str] = []
-    if frame is not None:
-        if frame.f_locals is target:
-            return False, None  # the dict created by reading `f_locals`
-        names = [name for name, value in dict(frame.f_locals).items() if value is target]
+    names = [] if frame is None else _variables_of(frame, target)
     word = "generator" if type(running) is GeneratorType else "coroutine"
     name = running.__qualname__
     return False, f" -> the {word} {name}(), its variable {names[0] if names else '?'}"
@@ -325,7 +365,6 @@ _STEPS_BY_TYPE: tuple[tuple[Any, Callable[[Any, Any], tuple[bool, str | None]]],
     ((set, frozenset), _of_a_set),
     (MethodType, _of_a_method),
     (BuiltinMethodType, _of_a_builtin_method),
-    (FrameType, _of_a_frame),
     ((GeneratorType, CoroutineType), _of_a_running),
     (FunctionType, _of_a_function),
     (CellType, _of_a_cell),
