@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from threads import in_threads
@@ -429,3 +430,95 @@ def test_a_registry_is_initialised_once(make: Any) -> None:
 def test_has_method_ignores_methods_of_the_metaclass(make: Any) -> None:
     """They are methods of the class, not of its instances."""
     assert not make().has_method("Alpha", "mro")
+
+
+class Refusing(type):
+    """As stand-ins for classes whose backend is missing."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        if not name.startswith("_"):
+            raise ImportError("needs a backend")
+        return super().__getattribute__(name)
+
+
+class Lazy:
+    """Its attributes do more than one expects."""
+
+    __slots__ = ("__dict__", "kept", "label")
+    loaded: ClassVar[list[str]] = []
+
+    def __init__(self) -> None:
+        self.own = len
+        self.plain = len
+        self.kept = len
+        self.label = "text"
+
+    @functools.cached_property
+    def model(self) -> Any:
+        self.loaded.append("2 GB")
+        return len
+
+    @property
+    def remote(self) -> Any:
+        raise ConnectionError("no server")
+
+    @staticmethod
+    def static() -> None: ...
+
+    @classmethod
+    def of_class(cls) -> None: ...
+
+    @functools.singledispatchmethod
+    def dispatched(self, source: Any) -> None: ...
+
+    partial = functools.partialmethod(remote)  # type: ignore[arg-type]
+    text = "text"
+
+
+class Bert(metaclass=Refusing):
+    """A class that refuses to be looked at."""
+
+    def forward(self) -> None: ...
+
+
+class Answering:
+    """Answers to every name, at a price."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "expected"),
+    [
+        (Lazy, "model", True),
+        (Lazy, "remote", True),
+        (Lazy, "static", True),
+        (Lazy, "of_class", True),
+        (Lazy, "dispatched", True),
+        (Lazy, "partial", True),
+        (Lazy, "text", False),
+        (Lazy, "nothing", False),
+        (Bert, "forward", True),
+        (Bert, "nothing", False),
+        (Answering, "anything", True),
+    ],
+)
+def test_has_method_runs_no_property(
+    make: Any, timer: Any, kind: type, method: str, expected: bool
+) -> None:
+    """Nor anything else of a class or an instance; the answer is the same cold and warm."""
+    registry = make({"X": kind})
+    Lazy.loaded.clear()
+    assert registry.has_method("X", method) is expected
+    registry.get_instance("X")
+    assert registry.has_method("X", method) is expected
+    assert Lazy.loaded == []
+
+
+def test_has_method_of_a_warm_instance_knows_its_attributes(make: Any) -> None:
+    """Those that its constructor has set, also in slots."""
+    registry = make({"X": Lazy})
+    registry.get_instance("X").text = len
+    for method, expected in (("own", True), ("kept", True), ("text", True), ("label", False)):
+        assert registry.has_method("X", method) is expected

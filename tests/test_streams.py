@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import gc
-import pickle
 from typing import Any
 
 import pytest
@@ -150,36 +148,3 @@ def test_an_asynchronous_generator_that_is_closed_releases(call: Any) -> None:
 
     asyncio.run(main())
     assert held(call) == 0
-
-
-# -- pickling and copying --------------------------------------------------------------------------
-
-
-def test_a_registry_is_pickled_by_settings_and_names(ws: Any, samples: Any) -> None:
-    """Not with its instances."""
-    registry = ws.MethodRegistry({"Alpha": "samples.Alpha"}, 5.0, max_cache_size=7)
-    registry.get_instance("Alpha")
-    for other in (pickle.loads(pickle.dumps(registry)), copy.copy(registry)):
-        assert type(other) is type(registry)
-        assert other.settings == registry.settings
-        assert other.class_names() == ["Alpha"]
-        assert other.stats().cached == 0
-        assert type(other.get_instance("Alpha")) is samples.Alpha
-
-
-def test_a_handle_and_an_executor_are_pickled_with_their_registry(ws: Any, samples: Any) -> None:
-    """By names."""
-    registry = ws.MethodRegistry({"Alpha": "samples.Alpha"})
-    handle = pickle.loads(pickle.dumps(registry.bind("Alpha", "echo")))
-    assert handle("x") == "x"
-    executor = pickle.loads(pickle.dumps(ws.MethodExecutor(method_registry=registry)))
-    assert executor.execute("Alpha", "echo", text="x") == "x"
-    assert not executor.degraded_mode
-
-
-def test_a_lease_is_not_pickled(ws: Any, samples: Any) -> None:
-    """Its hold exists in this process only."""
-    lease = ws.MethodRegistry({"Alpha": "samples.Alpha"}).use("Alpha")
-    for attempt in (pickle.dumps, copy.copy):
-        with pytest.raises(TypeError, match="cannot be pickled"):
-            attempt(lease)

@@ -366,7 +366,8 @@ class Registry(Capabilities):
         Returns:
             True for an injected method. False for a name that is unknown or whose build failed.
             For a warm instance, whether it has such a callable. For any other, what the class says
-            if its module is imported already and no rule may build something else; else True.
+            if its module is imported already and no rule may build something else; else True, also
+            for a property, which is not run.
         """
         class_name = check_name(class_name)
         if self.find_injected(class_name, method_name) is not None:
@@ -475,13 +476,3 @@ class Registry(Capabilities):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def __reduce__(self) -> Any:
-        # Settings and targets; neither instances, nor rules and injected methods, which are code,
-        # nor the timer.
-        from functools import partial
-
-        targets = {
-            slot.name: slot.target for slot in list(self.slots.values()) if slot.target is not None
-        }
-        return partial(type(self), targets, **self.settings.as_options()), ()

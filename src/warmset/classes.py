@@ -8,7 +8,9 @@ from _thread import get_ident
 
 from .codes import DISCARDED, NO_LIMIT, REPLACED
 from .errors import AsyncRuleError, UnknownClassError
+from .foreign import MISSING, find_in_type, find_own
 from .resolver import check_name, check_path, find_imported, near_names, resolve
+from .streams import is_awaitable, type_has
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ class Classes:
                 return made
         else:
             made = rule(target)
-        if not hasattr(type(made), "__await__"):
+        if not is_awaitable(made):
             return made
         if isinstance(target, type) and isinstance(made, target):
             return made  # an instance that can be awaited, too
@@ -165,18 +167,35 @@ class Classes:
         """Tell whether a method of a class can be expected, without building or importing."""
         instance: Any = cache.instance_in(slot)
         if instance is not None:
-            return callable(getattr(instance, method_name, None))
+            return _may_be_called(type(instance), method_name, find_own(instance, method_name))
         if slot.target is None:
             return False
         target = find_imported(slot.target) if isinstance(slot.target, str) else slot.target
-        # A rule or a factory may build anything, and so may `__getattr__` answer to anything.
-        if (
-            slot.name in self.rules
-            or not isinstance(target, type)
-            or hasattr(target, "__getattr__")
-        ):
+        # A rule or a factory may build anything.
+        if slot.name in self.rules or not isinstance(target, type):
             return True
-        # In the class itself: the methods of its metaclass are not those of its instances.
-        if not any(method_name in vars(base) for base in target.__mro__):
-            return False
-        return callable(getattr(target, method_name, None))
+        return _may_be_called(target, method_name, MISSING)
+
+
+def _may_be_called(kind: type, name: str, own: Any) -> bool:
+    """
+    Tell whether an attribute of an instance can be expected to be callable; no foreign code runs.
+
+    What a property returns is not known before it runs, and ``__getattr__`` may answer to any name:
+    nothing is known against these.
+    """
+    found = find_in_type(kind, name)
+    if found is MISSING:
+        if own is MISSING:
+            return find_in_type(kind, "__getattr__") is not MISSING
+        return callable(own)
+    descriptor = type(found)
+    # What an instance has itself comes before what its class has, except for a data descriptor.
+    if own is not MISSING and (descriptor is _SLOT or not type_has(descriptor, "__set__")):
+        return callable(own)
+    if isinstance(found, (staticmethod, classmethod)):
+        found = found.__func__
+    return callable(found) or type_has(descriptor, "__get__")
+
+
+_SLOT = type(type.__dict__["__basicsize__"])  # the type of a slot in a class

@@ -200,7 +200,11 @@ class MethodExecutor(ExecutorCore):
         from functools import partial
 
         state = {"degraded_reasons": list(self.degraded_reasons)}
-        return partial(type(self), method_registry=self.registry), (), state
+        options: dict[str, Any] = {
+            "method_registry": self.registry,
+            "arguments": self.arguments,
+        }
+        return partial(type(self), **options), (), state
 
     def __repr__(self) -> str:
         state = ", degraded" if self.degraded_mode else ""

@@ -358,6 +358,8 @@ def _counter(name: str) -> Any:
 class MethodRegistry(Registry):
     __doc__ = Registry.__doc__
 
+    late_attributes = frozenset(("_offset", "_ttl_was_assigned"))
+
     @property
     def _wall_offset(self) -> float:
         """Wall-clock minus monotonic seconds, from the first time that it is needed."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
+    from typing_extensions import Self
+
     from ._core import Entry, Lease, Slot
     from .builder import Build
     from .settings import RegistrySettings
@@ -49,11 +51,17 @@ class BaseRegistry(Cache):
     Every method may be called from any thread, and from constructors, rules and finalisers.
     """
 
+    # The names of what the constructor sets. What else a registry has belongs to a subclass, or to
+    # whoever set it, and travels with a copy.
+    own_attributes: frozenset[str] = frozenset()
+    late_attributes: frozenset[str] = frozenset()  # of a subclass in this package
+
     def __init__(
         self, settings: RegistrySettings, *, timer: Callable[[], float] | None = None
     ) -> None:
         if "settings" in self.__dict__:
             raise RuntimeError(f"{self!r} was initialised already")
+        before = set(self.__dict__)
         if timer is not None and not callable(timer):
             raise TypeError(f"timer must be a callable that returns seconds, got {timer!r}")
         super().__init__(
@@ -77,6 +85,9 @@ class BaseRegistry(Cache):
         self._attaching = RLock()  # re-entrant: a finaliser may attach a listener
         self._hooks: dict[str, tuple[Any, ...]] = dict.fromkeys(HOOKS, ())
         self._inherited = 0  # up to this serial number, entries are those of the parent process
+        self.copying: set[int] = set()  # the threads that pickle it
+        if not BaseRegistry.own_attributes:
+            BaseRegistry.own_attributes = frozenset(self.__dict__) - before
         process_end.watch(self)
 
     # -- extensions ------------------------------------------------------------------------------
@@ -341,6 +352,35 @@ class BaseRegistry(Cache):
                 continue
             if self.abandon(entry) and options.after_fork == "rebuild":
                 self.get_instance(slot.name)
+
+    # -- copies ----------------------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        from .copies import pickled
+
+        return pickled(self, protocol)
+
+    def __setstate__(self, contents: dict[str, Any]) -> None:
+        from .copies import fill
+
+        fill(self, contents)
+
+    def __copy__(self) -> Self:
+        from .copies import contents_of, fill, make_empty
+
+        made: Self = make_empty(type(self), self.settings.as_options())
+        fill(made, contents_of(self))
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        from copy import deepcopy
+
+        from .copies import contents_of, fill, make_empty
+
+        made: Self = make_empty(type(self), deepcopy(self.settings.as_options(), memo))
+        memo[id(self)] = made  # before its contents, which may refer to it
+        fill(made, deepcopy(contents_of(self), memo))
+        return made
 
     # -- reports ---------------------------------------------------------------------------------
 

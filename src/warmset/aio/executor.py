@@ -97,6 +97,11 @@ class AsyncMethodExecutor:
         return self._executor
 
     @property
+    def max_threads(self) -> int | None:
+        """How many threads of its own the executor has for synchronous methods."""
+        return self._max_threads
+
+    @property
     def arguments(self) -> str:
         """How payloads are checked before a method runs: "strict", "names" or "off"."""
         return self._executor.arguments
@@ -325,6 +330,14 @@ class AsyncMethodExecutor:
             As `MethodExecutor.get_routing_metrics`; payloads of `sync` are included.
         """
         return self._executor.get_routing_metrics()
+
+    def __reduce__(self) -> Any:
+        options: dict[str, Any] = {
+            "method_registry": self._registry,
+            "max_threads": self._max_threads,
+            "arguments": self.arguments,
+        }
+        return partial(type(self), **options), ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._registry!r}>"
