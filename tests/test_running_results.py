@@ -475,7 +475,7 @@ def test_an_iterator_that_raises_may_go_on(call: Any, registry: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [None, 1, "x", b"x", [1], (1,), {1}, {1: 2}, range(3), object(), Service, types, len],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_other_results_are_returned_as_they_are(
     call: Any, aio: Any, registry: Any, value: Any
