@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from twins import load
 
+# What users call; its docstrings are the same to the letter. Others are explained in the pure core,
+# the reference, and the compiled one has their first sentence.
+PUBLIC = {"get_instance", "get_method", "use", "execute"}
 CLASSES = ("RegistryCore", "ExecutorCore", "Lease", "Handle", "Slot", "Entry")
 # Methods that only the pure core's calls need of its registry: the other one has them in C.
 INTERNAL = {"after_release", "enter", "give_back", "leave", "look_up", "take_over", "adopt", "now"}
@@ -66,7 +69,10 @@ def test_both_have_the_same_signatures_and_docstrings(cores: tuple[Any, Any]) ->
             mine, reference = getattr(one, name), getattr(other, name)
             if not callable(reference):
                 continue
-            assert inspect.getdoc(mine) == inspect.getdoc(reference), f"{cls}.{name}"
+            doc = inspect.getdoc(reference) or ""
+            if name not in PUBLIC:
+                doc = doc.split("\n\n")[0]
+            assert (inspect.getdoc(mine) or "").strip() == doc, f"{cls}.{name}"
             described = [
                 [(p.name, p.kind, p.default) for p in signature.parameters.values()][1:]
                 for signature in (inspect.signature(mine), inspect.signature(reference))

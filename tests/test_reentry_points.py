@@ -118,7 +118,7 @@ def _close_held(scene: Scene) -> None:
 
 
 def _lease_again(scene: Scene) -> None:
-    lease = scene.held.again()
+    lease = scene.registry.copy_lease(scene.held)
     assert lease.entry is None or lease.entry.instance is not None
     lease.__exit__(None, None, None)
 

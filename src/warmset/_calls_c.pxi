@@ -41,7 +41,7 @@ cdef class Lease:
             raise RuntimeError(f"this lease already holds {self.class_name!r}")
         try:
             now = _now(core)
-            instance = _get_held(core, self.class_name, now, &held)
+            instance = _look_up(core, self.class_name, now, &held)
             if instance != NULL:
                 self.instance = _owned(instance)
                 self._entry = _owned(held)
@@ -53,44 +53,25 @@ cdef class Lease:
         _entered(self, now)
         return self.instance
 
-    def enter_warm(self, *, bint count=True):
-        """Hold the instance if it is warm, and tell whether it is; else, at most, count a miss."""
-        cdef RegistryCore core = self._core
-        cdef double now = _now(core)
-        cdef PyObject* held = NULL
-        cdef PyObject* instance
-        cdef Slot slot = _item(<PyObject*>core._slots, <PyObject*>self.class_name)
-        if slot is None:
-            warmset_add_number(&core.misses, count)
-            return False
-        instance = _warm(core, slot, now, &held, count)
-        if instance == NULL:
-            return False
-        self.instance = _owned(instance)
-        self._entry = _owned(held)
+    def take(self, find):
+        """Hold what a callable finds, an instance and its entry with a hold; False if nothing."""
+        cdef Entry entry
+        cdef double now = _now(self._core)
+        if not warmset_swap_state(&self._state, FREE, ENTERING):
+            raise RuntimeError(f"this lease already holds {self.class_name!r}")
+        try:
+            found = find()
+            if found is None:
+                self._state = FREE
+                return False
+            instance, entry = found
+            _check_owner(self._core, entry.slot)
+            self.instance, self._entry = instance, entry
+        except BaseException:
+            self._state = FREE
+            raise
         _entered(self, now)
         return True
-
-    def enter_built(self):
-        """Go on after a miss: hold what this thread, or another one, builds."""
-        self.instance, self._entry = self._core.build(self.class_name)
-        _entered(self, _now(self._core))
-
-    def again(self):
-        """Return another lease on the same instance; it is no look-up."""
-        cdef Lease lease = Lease(self._core, self.class_name)
-        cdef object instance = self.instance
-        cdef Entry entry = self._entry
-        if instance is not None and entry is not None and self._core.hold(entry):
-            lease._entry = entry
-            lease.instance = instance
-            _entered(lease, self._hold.since if self._hold != NULL else 0.0)
-        return lease
-
-    def share(self):
-        """Note that somebody else has the instance, too, without a lease."""
-        if self._entry is not None:
-            warmset_store_byte(&self._entry._shared, True)
 
     def __dealloc__(self):
         if self._hold != NULL:
@@ -201,14 +182,10 @@ cdef inline object _call_with(
     cdef PyObject* result
     cdef Hold* hold = NULL
     cdef double now
-    if _is_unresolved(handle, core):
-        injected = _resolve_handle(handle, core)
+    if core._injected:
+        injected = _find_injected(core, handle.class_name, handle.method_name)
         if injected is not None:
-            method = (<Injected>injected).method
-            result = _call(<PyObject*>method, args, nargsf, kwnames)
-            if result == NULL:
-                _propagate()
-            return _owned(result)
+            return _checked(_call(<PyObject*>injected.method, args, nargsf, kwnames))
     now = _now(core)
     instance = _look_up_by_handle(handle, core, now, &held)
     if instance != NULL:
@@ -257,53 +234,41 @@ cdef extern from *:
     bint _needs_instance "warmset_needs_instance"(PyObject*) noexcept
 
 
-cdef inline bint _is_unresolved(Handle handle, RegistryCore core):
-    """Whether a handle has to look at its names before it looks at its slot."""
-    cdef PyObject* slot = <PyObject*>handle._slot
-    if FREE_THREADED:
-        # Another thread may replace its slot: only a reader may look into that.
-        return slot == <PyObject*>None or len(core._injected) > 0
-    return slot == <PyObject*>None or (<Slot>slot).injected or not (<Slot>slot)._alive
-
-
-cdef object _resolve_handle(Handle handle, RegistryCore core):
-    """The method that was injected under the names of a handle, if any; its slot is remembered."""
-    cdef Slot slot
-    injected = _find_injected(core, handle.class_name, handle.method_name)
-    slot = _item(<PyObject*>core._slots, <PyObject*>handle.class_name)
-    with cython.critical_section(handle):
-        if slot is not handle._slot:
-            before = handle._slot  # dropped when no reader has it any more
-            handle._slot = slot
-            if FREE_THREADED:
-                warmset_wait(core._table)
-            del before
-    return injected
+cdef inline object _checked(PyObject* result):
+    """The result of a C call, or its error."""
+    if result == NULL:
+        _propagate()
+    return _owned(result)
 
 
 cdef inline PyObject* _look_up_by_handle(
     Handle handle, RegistryCore core, double now, PyObject** held
 ) except? NULL:
-    """As `_get_held`, by the slot that a handle remembers, while it is the one of its name."""
+    """As `_look_up`, by the slot that a handle remembers, while it is the one of its name."""
+    cdef Stripe* stripe = warmset_enter(core._table)
     cdef PyObject* slot
     cdef PyObject* instance = NULL
-    cdef Stripe* stripe
-    if FREE_THREADED:
-        stripe = warmset_enter(core._table)
-        if stripe != NULL:
-            slot = <PyObject*>handle._slot
-            warmset_fence_after_load()
-            if slot != <PyObject*>None and (<Slot>slot)._alive:
-                instance = _read(core, stripe, <Slot>slot, now, held, True)
-            warmset_leave(stripe)
-            if instance != NULL:
-                return instance
-        _resolve_handle(handle, core)
-        return _get_held(core, handle.class_name, now, held)
-    slot = <PyObject*>handle._slot
-    if slot == <PyObject*>None:
-        return _get_held(core, handle.class_name, now, held)
-    return _warm(core, <Slot>slot, now, held, True)
+    if stripe != NULL:
+        slot = <PyObject*>handle._slot
+        warmset_fence_after_load()
+        if slot != <PyObject*>None and (<Slot>slot)._alive:
+            instance = _read(core, stripe, <Slot>slot, now, held)
+        warmset_leave(stripe)
+        if instance != NULL:
+            return instance
+    _remember_slot(handle, core)
+    return _look_up(core, handle.class_name, now, held)
+
+
+cdef int _remember_slot(Handle handle, RegistryCore core) except -1:
+    cdef Slot slot = _slot_named(core, handle.class_name)
+    with cython.critical_section(handle):
+        before = handle._slot  # dropped when no reader has it any more
+        handle._slot = slot
+        if before is not slot:
+            warmset_wait(core._table)
+        del before
+    return 0
 
 
 cdef inline PyObject* _call(
@@ -415,13 +380,12 @@ cdef class Route:
     It only ever accepts; what it cannot decide goes to the plan, which decides and explains.
     """
 
-    cdef object token
+    cdef readonly object token
     # Of the function that the token is; a reload exchanges them in place.
     cdef object code
     cdef tuple defaults
     cdef PyObject** code_at
-    cdef str label  # of a builtin method, whose type alone does not tell it
-    cdef object plan
+    cdef readonly object plan
     cdef dict parameters
     cdef Py_ssize_t total  # of them
     cdef bint unchecked  # every payload is passed as it is
@@ -440,7 +404,6 @@ cdef class Route:
             self.defaults = token.__defaults__, token.__kwdefaults__
             self.code_at = &(<FunctionSlots*><PyObject*>token).func_code
         self.plan = plan
-        self.parameters = None
         self.unchecked = plan.unchecked
         if plan.direct is not None:
             self.parameters = {
@@ -475,63 +438,55 @@ cdef class ExecutorCore:
     """
 
     cdef readonly RegistryCore _registry
-    cdef object _replaced  # registries before
     cdef Table* _table  # of what the threads have routed
     cdef long long routes
     cdef readonly long long _refusals
     cdef readonly long long _drops_prevented
 
     def __cinit__(self, *args, **kwargs):
-        if FREE_THREADED:
-            self._table = warmset_new_table()
-            if self._table == NULL:
-                raise MemoryError
+        self._table = warmset_new_table()
+        if self._table == NULL:
+            raise MemoryError
 
     def __init__(self, RegistryCore registry not None):
-        # A call borrows the registry: one that is replaced lives as long as the executor.
-        self._replaced = self._registry, self._replaced
-        self._registry = registry
+        # A call borrows the registry, so that one is never replaced.
+        with cython.critical_section(self):
+            if self._registry is not None:
+                raise RuntimeError("this executor was initialised already")
+            self._registry = registry
 
     def __dealloc__(self):
-        if FREE_THREADED:
-            warmset_drop_table(self._table)
+        warmset_drop_table(self._table)
 
     @property
     def _routes(self):
-        return self.routes + (warmset_hits(self._table) if FREE_THREADED else 0)
+        return self.routes + <long long>warmset_hits(self._table)
 
-    def prepare(self, source, class_name, method_name, payload):
-        """Do what `execute` does up to the call: find the method, and route its arguments."""
-        cdef Route route
-        cdef Lease lease
-        cdef PyObject* found
-        if type(source) is Injected:
-            method = (<Injected>source).method
-            route = _route_of_injected(self, <Injected>source)
-        else:
-            lease = source
-            found = PyObject_GetAttr(<PyObject*>lease.instance, <PyObject*>method_name)
-            if found == NULL or not PyCallable_Check(found):
-                _not_found(lease.instance, class_name, method_name, found)
-            method = _owned(found)
-            route = _route_of(self, lease._entry, lease.instance, method_name, method)
+    def _count_route(self):
+        """Count a routed payload."""
         _count_route(self)
-        args, keywords = self._route(route.plan, method, class_name, method_name, payload)
-        return method, args, keywords
 
-    # -- what the executor overrides -------------------------------------------------------------
+    def _known_route(self, Entry entry not None, method_name):
+        """Return the route that an entry has for a method, or None."""
+        return _known_route(entry, method_name)
 
-    def _compile(self, method, owner):
-        """Return the plan by which the arguments of a method of a type are routed."""
-        raise NotImplementedError
-
-    def _route(self, plan, method, class_name, method_name, arguments):
-        """Return positional and keyword arguments for a payload."""
-        raise NotImplementedError
-
-    def unavailable(self, class_name, method_name, error):
-        """Answer a call whose method is not available."""
-        raise error
+    def _keep_route(self, Entry entry not None, str method_name, token, plan):
+        """Keep a compiled plan in an entry, as long as the name finds what it was compiled from."""
+        cdef Route route = Route(token, plan)
+        fresh = {}
+        _begin(self._registry, entry.slot)
+        try:
+            if entry._content is not None:
+                if entry.routes is None:
+                    warmset_fence()  # it is whole before anybody sees it
+                    entry.routes = fresh
+                # Dropped after the change.
+                _before, _recent = entry.routes.get(method_name), entry.recent
+                entry.routes[method_name] = route
+                if not FREE_THREADED:
+                    entry.recent = None
+        finally:
+            _unlock(self._registry)
 
     def _count_refusal(self, long long drops):
         """Count a refused payload, and the arguments in it that the method does not take."""
@@ -561,26 +516,18 @@ cdef inline object _execute_with(
     cdef double now
     if core is None:
         raise AttributeError("this executor was not initialised")
-    if count != 2:
-        return _execute_named(executor, args, count, kwnames)
+    if count != 2 or type(<object>args[0]) is not str or type(<object>args[1]) is not str:
+        return _execute_slowly(executor, "_execute_named", args, count, kwnames)
     class_name = <object>args[0]
     method_name = <object>args[1]
-    if type(class_name) is not str and class_name != "":
-        class_name = check_name(class_name)
-    if type(method_name) is not str and method_name != "":
-        method_name = check_name(method_name)
     if not PyUnicode_GET_LENGTH(<PyObject*>class_name) or not PyUnicode_GET_LENGTH(
         <PyObject*>method_name
     ):
-        return _execute_named(executor, args, count, kwnames)
-    if core._injected:
-        injected = _find_injected(core, class_name, method_name)
-        if injected is not None:
-            return _execute_injected(
-                executor, <Injected>injected, class_name, method_name, args + 2, kwnames
-            )
+        return _execute_slowly(executor, "_execute_named", args, count, kwnames)
+    if core._injected and _find_injected(core, class_name, method_name) is not None:
+        return _execute_slowly(executor, "_execute_injected", args, count, kwnames)
     now = _now(core)
-    instance = _get_held(core, class_name, now, &held)
+    instance = _look_up(core, class_name, now, &held)
     if instance != NULL:
         warm = _owned(instance)
         entry = _owned(held)
@@ -606,6 +553,20 @@ cdef inline object _execute_with(
             _release(core, entry)
 
 
+cdef object _execute_slowly(
+    ExecutorCore executor, str how, PyObject* const* args, Py_ssize_t count, PyObject* kwnames
+):
+    """A call in which the names have to be found first, or whose method was injected."""
+    cdef Py_ssize_t i
+    names = [<object>args[i] for i in range(count)]
+    return getattr(executor, how)(*names, **_payload(args + count, kwnames))
+
+
+cdef dict _payload(PyObject* const* values, PyObject* kwnames):
+    cdef Py_ssize_t i, count = 0 if kwnames == NULL else PyTuple_GET_SIZE(kwnames)
+    return {<object>PyTuple_GET_ITEM(kwnames, i): <object>values[i] for i in range(count)}
+
+
 cdef object _run(
     ExecutorCore executor,
     Entry entry,
@@ -617,27 +578,41 @@ cdef object _run(
 ):
     cdef Route route
     cdef PyObject* found
-    cdef Py_ssize_t count
+    cdef PyObject* token
+    cdef Py_ssize_t count = 0 if kwnames == NULL else PyTuple_GET_SIZE(kwnames)
     cdef bint bound = False
     try:
         found = _method_of(instance, class_name, method_name, &bound)
     except MethodNotFoundError as error:
         return executor.unavailable(class_name, method_name, error)
     method = _owned(found)
+    token = found
+    if bound and PyMethod_Check(found):
+        token = PyMethod_GET_FUNCTION(found)
+    route = None if FREE_THREADED else entry.recent
+    if route is None or <PyObject*>route.token != token:
+        route = _known_route(entry, method_name)
+        if not FREE_THREADED:
+            entry.recent = route
+    if (
+        route is not None
+        and <PyObject*>route.token == token
+        and _is_current(route)
+        and count <= STACK
+        and _fits(route, values, kwnames, count)
+    ):
+        _count_route(executor)
+        if bound:
+            return _checked(_call(found, values, 0, kwnames))
+        return _call_function(found, <PyObject*>instance, values, count, kwnames)
     if not bound:
-        route = _known_route(entry, method_name) if FREE_THREADED else entry.recent
-        if (
-            route is not None
-            and <PyObject*>route.token == found
-            and _is_current(route)
-        ):
-            count = 0 if kwnames == NULL else PyTuple_GET_SIZE(kwnames)
-            if count <= STACK and _fits(route, values, kwnames, count):
-                _count_route(executor)
-                return _call_function(found, <PyObject*>instance, values, count, kwnames)
         method = PyMethod_New(found, <PyObject*>instance)
-    route = _route_of(executor, entry, instance, method_name, method)
-    return _call_routed(executor, route, class_name, method_name, method, values, kwnames)
+    plan = executor._plan_of(entry, instance, method_name, method)
+    _count_route(executor)
+    args, keywords = executor._route(
+        plan, method, class_name, method_name, _payload(values, kwnames)
+    )
+    return method(*args, **keywords)
 
 
 cdef inline Route _known_route(Entry entry, object method_name):
@@ -670,95 +645,6 @@ cdef Stripe* _first_stripe(ExecutorCore executor) noexcept:
     return warmset_own(executor._table)
 
 
-cdef Route _route_of(
-    ExecutorCore executor, Entry entry, object instance, object method_name, object method
-):
-    """
-    The compiled signature of a method, from its entry where that is still valid.
-
-    It is valid while the name finds the same function, so a method that is replaced on the class or
-    on the instance is compiled again. The routes go with the entry.
-    """
-    cdef PyObject* token
-    cdef Route route
-    cdef str label = None
-    if PyMethod_Check(<PyObject*>method):
-        token = PyMethod_GET_FUNCTION(<PyObject*>method)
-        if entry is not None and entry._weak:
-            own = getattr(type(instance), method_name, None)
-            if <PyObject*>own != token:
-                # An attribute of the instance, which it may refer to.
-                return Route(None, executor._compile(method, type(instance)))
-    elif type(method) is BuiltinMethodType and method.__self__ is instance:
-        token = <PyObject*>Py_TYPE(<PyObject*>instance)
-        label = method.__name__
-    elif entry is not None and not entry._weak:
-        token = <PyObject*>method  # of the instance, which the entry keeps alive anyhow
-    else:
-        return Route(None, executor._compile(method, type(instance)))
-    if entry is not None:
-        route = _known_route(entry, method_name)
-        if (
-            route is not None
-            and <PyObject*>route.token == token
-            and _is_current(route)
-            and _has_defaults(route)
-            and (label is None or route.label == label)
-        ):
-            if not FREE_THREADED:
-                entry.recent = route
-            return route
-    route = Route(<object>token, executor._compile(method, type(instance)))
-    route.label = label
-    if entry is not None:
-        fresh = {}
-        _lock(executor._registry)
-        try:
-            if entry._content is not None:
-                if entry.routes is None:
-                    warmset_fence()  # it is whole before anybody sees it
-                    entry.routes = fresh
-                _before = entry.routes.get(method_name)  # dropped after the change
-                entry.routes[method_name] = route
-        finally:
-            _unlock(executor._registry)
-    return route
-
-
-cdef object _call_routed(
-    ExecutorCore executor,
-    Route route,
-    object class_name,
-    object method_name,
-    object method,
-    PyObject* const* values,
-    PyObject* kwnames,
-):
-    cdef PyObject* result
-    cdef Py_ssize_t i, count = 0
-    if kwnames != NULL:
-        count = PyTuple_GET_SIZE(kwnames)
-    _count_route(executor)
-    if not _fits(route, values, kwnames, count):
-        payload = {
-            <object>PyTuple_GET_ITEM(kwnames, i): <object>values[i] for i in range(count)
-        }
-        args, keywords = executor._route(route.plan, method, class_name, method_name, payload)
-        return method(*args, **keywords)
-    if PyMethod_Check(<PyObject*>method) and count <= STACK:
-        return _call_function(
-            PyMethod_GET_FUNCTION(<PyObject*>method),
-            PyMethod_GET_SELF(<PyObject*>method),
-            values,
-            count,
-            kwnames,
-        )
-    result = _call(<PyObject*>method, values, 0, kwnames)
-    if result == NULL:
-        _propagate()
-    return _owned(result)
-
-
 cdef object _call_function(
     PyObject* function,
     PyObject* instance,
@@ -768,15 +654,11 @@ cdef object _call_function(
 ):
     """Call a function with its self before the values; no object is made to bind the two."""
     cdef PyObject* stack[STACK + 2]
-    cdef PyObject* result
     cdef Py_ssize_t i
     stack[1] = instance
     for i in range(count):
         stack[i + 2] = values[i]
-    result = _call(function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames)
-    if result == NULL:
-        _propagate()
-    return _owned(result)
+    return _checked(_call(function, stack + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames))
 
 
 cdef bint _fits(
@@ -856,66 +738,6 @@ cdef inline bint _is_of(tuple types, PyObject* value) noexcept:
         if <PyObject*>Py_TYPE(value) == PyTuple_GET_ITEM(<PyObject*>types, i):
             return True
     return False
-
-
-cdef object _execute_injected(
-    ExecutorCore executor,
-    Injected injected,
-    object class_name,
-    object method_name,
-    PyObject* const* values,
-    PyObject* kwnames,
-):
-    return _call_routed(
-        executor,
-        _route_of_injected(executor, injected),
-        class_name,
-        method_name,
-        injected.method,
-        values,
-        kwnames,
-    )
-
-
-cdef Route _route_of_injected(ExecutorCore executor, Injected injected):
-    """The route of an injected method, compiled at its first call, and again after a reload."""
-    cdef Route route
-    with cython.critical_section(injected):
-        route = injected.plan
-    if route is None or not _is_current(route) or not _has_defaults(route):
-        method = injected.method
-        token = method.__func__ if PyMethod_Check(<PyObject*>method) else method
-        route = Route(token, executor._compile(method, None))
-        with cython.critical_section(injected):
-            before, injected.plan = injected.plan, route
-        del before  # outside of the section
-    return route
-
-
-cdef object _execute_named(
-    ExecutorCore executor, PyObject* const* args, Py_ssize_t count, PyObject* kwnames
-):
-    """The two names, or one of them, are in the payload."""
-    cdef Py_ssize_t i
-    if count > 2:
-        raise TypeError(
-            f"execute() takes a class name and a method name, and all else by keyword; "
-            f"got {count} positional arguments"
-        )
-    payload = {}
-    if kwnames != NULL:
-        for i in range(PyTuple_GET_SIZE(kwnames)):
-            payload[<object>PyTuple_GET_ITEM(kwnames, i)] = <object>args[count + i]
-    class_name = <object>args[0] if count else ""
-    method_name = <object>args[1] if count > 1 else ""
-    if class_name == "":
-        class_name = payload.pop("class_name", "")
-    if method_name == "":
-        method_name = payload.pop("method_name", "")
-    if class_name == "" or method_name == "":
-        raise TypeError("execute() needs a class name and a method name")
-    # Ours, and not one that overrides it and has been passed already.
-    return ExecutorCore.execute(executor, class_name, method_name, **payload)
 
 
 cdef PyMethodDef _execute_def

@@ -78,7 +78,7 @@ class Changes(Ring):
     def add_slot(self, class_name: str, target: Any, options: Any = None) -> tuple[Slot, Any]:
         """Return the slot of a name, made if need be, and its target before; None keeps that."""
         name = sys.intern(class_name)
-        fresh = Slot(name)
+        fresh = Slot(name, self._states)
         with self.lock:
             while True:
                 slot = self._slots.setdefault(name, fresh)
@@ -102,10 +102,11 @@ class Changes(Ring):
                     slot.target, slot.options = new
                     self.registered += more
                     return slot, before[0]
-                fresh = Slot(name)
+                fresh = Slot(name, self._states)
 
     def drop_slot(self, slot: Slot) -> bool:
         """Forget a slot, if it is the one of its name; nothing is published in it any more."""
+        self._check_owner(slot)
         with self.lock:
             if slot.alive:
                 slot.alive = False
@@ -117,10 +118,12 @@ class Changes(Ring):
 
     def token(self, slot: Slot) -> int:
         """Return a number that changes when the slot or the registry is cleared: see `publish`."""
+        self._check_owner(slot)
         return slot.generation + self._generation
 
     def invalidate(self, slot: Slot) -> None:
         """Let no build of a slot that is in progress be published."""
+        self._check_owner(slot)
         with self.lock:
             slot.generation += 1
 
@@ -131,6 +134,7 @@ class Changes(Ring):
 
     def set_limits(self, slot: Slot, idle_seconds: float | None, age_seconds: float | None) -> None:
         """Give a slot limits of its own; None takes the registry's, inf is none."""
+        self._check_owner(slot)
         idle = self._idle_limit if idle_seconds is None else idle_seconds
         age = self._age_limit if age_seconds is None else age_seconds
         with self.lock:
@@ -146,15 +150,11 @@ class Changes(Ring):
 
     def construct(self, slot: Slot, make: Callable[[Slot], Any]) -> Entry | None:
         """
-        Run a constructor, and put what it returns straight into a new entry, which is held once.
+        Run a constructor, and put what it returns straight into a new entry, held once.
 
-        Args:
-            slot: The slot; the entry keeps its options.
-            make: Takes the slot and returns the instance.
-
-        Returns:
-            The entry; None if the instance is None.
+        The entry keeps the options of the slot; there is none if the instance is None.
         """
+        self._check_owner(slot)
         entry = Entry(slot)
         try:
             # In C from the constructor's return to the store: no interrupt arrives in between.
@@ -201,6 +201,7 @@ class Changes(Ring):
         Returns:
             PUBLISHED, STALE or FULL.
         """
+        self._check_owner(entry.slot)
         slot = entry.slot
         content, weak = entry.content, False
         if self.weak_mode and replacing is None:
@@ -301,19 +302,12 @@ class Changes(Ring):
         self, slot: Slot, content: Any, *, weak: bool, built_at: float, last_used: float, uses: int
     ) -> Entry | None:
         """
-        Cache an instance that was not built here, in an empty slot.
+        Cache an instance that was not built here, in an empty slot; its entry, or None.
 
-        Args:
-            slot: The slot.
-            content: The instance, or a weak reference to it.
-            weak: Whether it is a weak reference.
-            built_at: By the registry's clock.
-            last_used: By the registry's clock; it decides on the place in the ring.
-            uses: How often it was used.
-
-        Returns:
-            The entry; None if the slot is not empty or was dropped, or the registry is closed.
+        It is a weak reference where `weak` says so. The times are by the registry's clock; the last
+        use decides on the place in the ring.
         """
+        self._check_owner(slot)
         entry = Entry(slot)
         entry.content = content
         entry.weak = weak
@@ -348,6 +342,7 @@ class Changes(Ring):
 
     def amend(self, entry: Entry, built_at: float, last_used: float, uses: int) -> None:
         """Rewrite the times and uses of a cached entry, and move it to where they belong."""
+        self._check_owner(entry.slot)
         with self.lock:
             if entry.state == CACHED:
                 entry.built_at = built_at
@@ -377,6 +372,7 @@ class Changes(Ring):
         Returns:
             Whether it was removed; then the caller passes it to `handle_removed`.
         """
+        self._check_owner(entry.slot)
         removed: list[Entry] = []
         with self.lock:
             much = self.known_bytes if cause == MEMORY else self.cached
@@ -403,6 +399,7 @@ class Changes(Ring):
 
     def expire(self, entry: Entry, now: float) -> bool:
         """Remove an entry if it is stale; whether it was removed, as `remove`."""
+        self._check_owner(entry.slot)
         removed: list[Entry] = []
         with self.lock:
             self._expire(entry, now, removed)
@@ -458,6 +455,7 @@ class Changes(Ring):
 
     def abandon(self, entry: Entry) -> bool:
         """Take an entry out of the cache and leave it alone: after a fork it is the parent's."""
+        self._check_owner(entry.slot)
         removed: list[Entry] = []
         with self.lock:
             self._detach(entry, DISCARDED, removed)
@@ -472,6 +470,7 @@ class Changes(Ring):
 
     def claim(self, entry: Entry) -> list[Any]:
         """Take the instance of a waiting entry, for its closer; an empty list if it was taken."""
+        self._check_owner(entry.slot)
         box = [None]
         with self.lock:
             _routes = entry.routes  # kept until the lock is released: it may refer to foreign code
@@ -484,6 +483,7 @@ class Changes(Ring):
 
     def settle(self, entry: Entry, state: int) -> None:
         """Give a claimed entry its final state."""
+        self._check_owner(entry.slot)
         with self.lock:
             if entry.state == WAITING:
                 entry.state = state

@@ -55,16 +55,17 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY
 
+from _collections import deque
 from operator import itemgetter
-from types import BuiltinMethodType, MappingProxyType
+from types import MappingProxyType
 from weakref import ref as weak_reference
 
 from . import _fork, codes
 from .codes import STATE_NAMES
 from .errors import MethodNotFoundError, MethodRegistryError
-from .resolver import check_name
+from .resolver import check_name, raise_not_found
 
-__all__ = ["Entry", "ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot"]
+__all__ = ["Entry", "ExecutorCore", "Handle", "Injected", "Lease", "RegistryCore", "Slot"]
 
 
 cdef extern from *:
@@ -105,7 +106,6 @@ cdef extern from *:
 
 cdef extern from "_readers.h":
     const bint FREE_THREADED "WARMSET_FREE_THREADED"
-    const int CHUNK "WARMSET_CHUNK"
     ctypedef unsigned long long number "uint64_t"
     ctypedef struct Mutex "warmset_mutex":
         pass
@@ -118,17 +118,11 @@ cdef extern from "_readers.h":
         PyObject* entry
         unsigned long thread
         double since
-    ctypedef struct Chunk "warmset_chunk":
-        Chunk* next
-        Hold* holds
     ctypedef struct Stripe "warmset_stripe":
         number stamp
         number hits
         number before
         void* last
-        Chunk* chunks
-        Py_ssize_t held
-        int lock
     ctypedef struct Table "warmset_table":
         Stripe** stripes
         Py_ssize_t used
@@ -146,6 +140,7 @@ cdef extern from "_readers.h":
     number warmset_hits(Table*) noexcept
     number warmset_late_uses(Table*, void*, bint) noexcept
     Hold* warmset_take_hold(Table*, PyObject*, unsigned long, double) noexcept
+    Hold* warmset_copy_holds(Table*, Py_ssize_t*) noexcept
     void warmset_return_hold(Hold*) noexcept
     void warmset_fence() noexcept
     void warmset_lock(int*) noexcept
@@ -168,7 +163,6 @@ cdef extern from "_readers.h":
     bint warmset_swap_state(int*, int, int) noexcept
     object _owned "warmset_owned"(PyObject*)
     object _item "warmset_item"(PyObject*, PyObject*)
-    PyObject* warmset_slot_named(PyObject*, PyObject*) noexcept
     double warmset_load_time(double*) noexcept
     void warmset_store_time(double*, double) noexcept
     void warmset_fence_after_load() noexcept
@@ -277,7 +271,7 @@ cdef class Injected:
     """An injected method, and the route that `execute` compiled for it."""
 
     cdef readonly object method
-    cdef object plan
+    cdef public object plan  # of its arguments; None: not compiled yet
 
     def __cinit__(self, method):
         self.method = method
@@ -342,11 +336,11 @@ cdef class RegistryCore(Changes):
 
     @property
     def hits(self):
-        return self._hits + _late_hits(self)
+        return self._hits + <long long>warmset_hits(self._table)
 
     @hits.setter
     def hits(self, long long count):
-        self._hits = count - _late_hits(self)
+        self._hits = count - <long long>warmset_hits(self._table)
 
     @property
     def watched(self):
@@ -395,9 +389,9 @@ cdef class RegistryCore(Changes):
         if type(class_name) is not str:
             class_name = check_name(class_name)
         if self._injected:
-            injected = _find_injected(self, check_name(class_name), method_name)
+            injected = _find_injected(self, check_name(class_name), check_name(method_name))
             if injected is not None:
-                return (<Injected>injected).method
+                return injected.method
         warm = _get(self, class_name)
         method = PyObject_GetAttr(<PyObject*>warm, <PyObject*>method_name)
         if method != NULL and PyCallable_Check(method):
@@ -424,125 +418,50 @@ cdef class RegistryCore(Changes):
             class_name = check_name(class_name)
         return Lease(self, class_name)
 
-    def bind(self, class_name, method_name):
-        """
-        Return a handle: a callable that survives evictions, and holds the instance while it runs.
-
-        Args:
-            class_name: A registered name, or one that a method was injected for.
-            method_name: The method that each call runs.
-
-        Returns:
-            The handle. Nothing is built until it is called.
-
-        Raises:
-            UnknownClassError: The name is not registered, and no such method was injected.
-
-        Thread-safe; O(1).
-        """
-        class_name, method_name = check_name(class_name), check_name(method_name)
-        if class_name not in self._slots and _find_injected(self, class_name, method_name) is None:
-            self.refuse(class_name)
-        return Handle(self, class_name, method_name)
-
-    def inject_method(self, class_name, method_name, method):
-        """
-        Inject a method; it takes precedence over the class's own, and needs no class behind it.
-
-        Args:
-            class_name: Any name, registered or not.
-            method_name: The name to find it by.
-            method: The callable.
-
-        Raises:
-            TypeError: A name is not a string, or the method is not callable.
-
-        Thread-safe; O(1).
-        """
-        class_name, method_name = check_name(class_name), check_name(method_name)
-        if not callable(method):
-            raise TypeError(
-                f"method injected as {class_name}.{method_name} must be callable, got {method!r}"
-            )
-        injected = Injected(method)
-        self._injected.setdefault(class_name, {})[method_name] = injected
-        slot = self._slots.get(class_name)
-        if slot is not None:
-            (<Slot>slot).injected = True
-
-    def find_injected(self, class_name, method_name):
-        """Return what was injected under two names, if anything was."""
-        return _find_injected(self, class_name, method_name)
+    def inject(self, str class_name, str method_name, method):
+        """Let a method be found under two names before anything else."""
+        self._injected.setdefault(class_name, {})[method_name] = Injected(method)
 
     def drop_injected(self):
         """Forget all injected methods."""
         self._injected.clear()
 
-    # -- what the registry overrides -------------------------------------------------------------
-
-    def build(self, class_name):
-        """Build after a miss; the instance, and its entry, on which the caller has a hold."""
-        return self.refuse(class_name)
-
-    def refuse(self, class_name):
-        """Raise the error for a name that cannot be looked up."""
-        raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
-
-    def handle_removed(self, entries):
-        """Report removed entries, and close those that are not held. No lock is held here."""
-
-    def close_released(self, entry):
-        """Close an entry outside the cache whose last hold has ended. No lock is held here."""
-
-    def make_capacity(self, spare=None):
-        """Evict down to the bound, sparing one entry. No lock is held here."""
-
-    def capacity_freed(self):
-        """Report that a hold was released while somebody waits for that. No lock is held here."""
-
-    def hold_while_running(self, Lease lease, result):
-        """Keep a lease until the generator or coroutine that a method returned has ended."""
-        lease.__exit__()
-        return result
-
     # -- operations on holds ---------------------------------------------------------------------
 
+    def look_up(self, str class_name not None):
+        """Look up and hold: the instance and its entry; None after counting a miss."""
+        cdef PyObject* held = NULL
+        cdef PyObject* instance = _look_up(self, class_name, _now(self), &held)
+        return None if instance == NULL else (_owned(instance), _owned(held))
+
     def hold(self, Entry entry not None):
-        """
-        Take a hold on an entry.
-
-        Args:
-            entry: An entry.
-
-        Returns:
-            False if it is being closed, or was: then it must not be used any more.
-        """
+        """Take a hold on an entry; False if it is being closed, or was: it must not be used."""
         cdef bint usable
-        _lock(self)
-        usable = entry._state < WAITING or entry._state == NOTHING_TO_CLOSE
+        _begin(self, entry.slot)
+        usable = NEW < entry.state < WAITING or entry.state == NOTHING_TO_CLOSE
         if usable:
             warmset_add_holds(&entry.holds, 1)
         _unlock(self)
         return usable
 
     def release(self, Entry entry not None, now, *, bint share=False):
-        """
-        Release a hold that `construct`, `hold` or a build took.
-
-        Args:
-            entry: The entry.
-            now: The registry's clock, where the release counts as a use; None where it does not.
-            share: Whether a caller keeps the instance without a lease.
-        """
+        """Release a hold that `construct`, `hold` or a build took; a use, unless `now` is None."""
         cdef bint used = now is not None
+        _check_owner(self, entry.slot)
         _give_back(self, entry, now if used else 0.0, used, share)
 
     def holds(self):
         """Return entry, thread and begin of each hold, the oldest first."""
+        cdef Py_ssize_t i, count
+        cdef Hold* copies = warmset_copy_holds(self._table, &count)
         cdef list found = []
-        cdef Py_ssize_t i
-        for i in range(warmset_load_size(&self._table.used)):
-            _holds_of_stripe(<Stripe*>warmset_load_pointer(&self._table.stripes[i]), found)
+        if copies == NULL:
+            raise MemoryError
+        try:
+            for i in range(count):
+                found.append((_owned(copies[i].entry), copies[i].thread, copies[i].since))
+        finally:
+            PyMem_Free(copies)
         found.sort(key=itemgetter(2))
         return found
 
@@ -552,214 +471,41 @@ cdef class RegistryCore(Changes):
 
     # -- what is seen of it ----------------------------------------------------------------------
 
-    def count_miss(self):
-        """Count a look-up that found no slot."""
-        warmset_add_number(&self.misses, 1)
-
     def counters(self):
-        """
-        Return the counters, of one moment.
-
-        Returns:
-            Hits, misses, evictions, builds, adopted, build seconds, removals by cause, entries by
-            state, and the counters that `codes` names.
-        """
-        # Read before the first object is made for them.
-        cdef long long hits, misses, evictions, builds, adopted
+        """Return the counters, of one moment."""
+        # Copied before the first object is made for them.
+        cdef (long long, long long, long long, long long, long long, double) totals
         cdef long long removals[CAUSES]
         cdef long long states[STATES]
         cdef long long counts[COUNTERS]
-        cdef double build_seconds
-        cdef int i
         _lock(self)
-        hits = self._hits + _late_hits(self)
-        misses = warmset_load_count(&self.misses)
-        evictions = self.evictions
-        builds = self.builds
-        adopted = self.adopted
-        build_seconds = self.build_seconds
-        for i in range(CAUSES):
-            removals[i] = self._removals[i]
-        for i in range(STATES):
-            states[i] = self._states[i]
-        for i in range(COUNTERS):
-            counts[i] = warmset_load_count(&self._counts[i])
-        _unlock(self)
-        return (
-            hits,
-            misses,
-            evictions,
-            builds,
-            adopted,
-            build_seconds,
-            tuple([removals[i] for i in range(CAUSES)]),
-            tuple([states[i] for i in range(STATES)]),
-            tuple([counts[i] for i in range(COUNTERS)]),
+        totals = (
+            self._hits + <long long>warmset_hits(self._table),
+            warmset_load_count(&self.misses),
+            self.evictions,
+            self.builds,
+            self.adopted,
+            self.build_seconds,
         )
+        removals[:] = self._removals
+        states[:] = self._states
+        counts[:] = self._counts
+        _unlock(self)
+        summary = totals
+        return summary + (tuple(removals), tuple(states), tuple(counts))
 
 
 # -- the paths of a look-up ----------------------------------------------------------------------
 
-cdef inline number _late_hits(RegistryCore core) noexcept:
-    """Hits that are counted in the stripes of their threads."""
-    return warmset_hits(core._table) if FREE_THREADED else 0
-
-
-cdef inline PyObject* _find(RegistryCore core, object class_name) except? NULL:
-    """The slot of a name, borrowed; NULL after counting a miss. The name is an exact str."""
-    cdef PyObject* found = _slot_at_address(core._addresses, class_name)
-    if found != NULL:
-        return found
-    return _find_by_value(core, class_name)
-
-
-cdef PyObject* _find_by_value(RegistryCore core, object class_name) except? NULL:
-    cdef PyObject* found = PyDict_GetItemWithError(core._slots, class_name)
-    if found == NULL:
-        check_name(class_name)
-        core.misses += 1
-    elif <PyObject*>(<Slot>found).name == <PyObject*>class_name:
-        _show_slot(core, <Slot>found)
-    return found
-
-
-cdef void _show_slot(RegistryCore core, Slot slot) noexcept:
-    """Let a slot be found by the address of its name; the table grows with the number of slots."""
-    cdef Addresses* addresses
-    cdef size_t size = core._addresses.mask + 1
-    cdef size_t wanted = <size_t>len(core._slots) * PLACES_FOR_A_SLOT
-    if size < ADDRESSES_AT_MOST and size < wanted:
-        while size < ADDRESSES_AT_MOST and size < wanted:
-            size *= 2
-        addresses = _new_addresses(size)
-        if addresses != NULL:  # else the smaller one goes on serving
-            _empty_addresses(core._addresses)
-            if FREE_THREADED:
-                addresses = <Addresses*>warmset_exchange_pointer(&core._addresses, addresses)
-                warmset_wait(core._table)
-                PyMem_Free(addresses)
-            else:
-                PyMem_Free(core._addresses)
-                core._addresses = addresses
-    _show(core._addresses, slot)
-
-
-cdef inline PyObject* _warm(
-    RegistryCore core, Slot slot, double now, PyObject** held, bint count
-) except? NULL:
-    """
-    A new reference to the instance of a slot; NULL after counting a miss, if it is not warm.
-
-    With `held`, a hold is taken, and `held` becomes a new reference to its entry.
-    """
-    cdef PyObject* entry
-    cdef PyObject* instance
-    if FREE_THREADED:
-        return _warm_without_lock(core, slot, now, held, count)
-    entry = <PyObject*>slot._entry
-    if (
-        _is_entry(entry)
-        and now - (<Entry>entry).last_used <= slot.idle_limit
-        and now <= (<Entry>entry).deadline
-    ):
-        instance = <PyObject*>(<Entry>entry)._content
-        _incref(instance)
-        (<Entry>entry).last_used = now
-        (<Entry>entry)._uses += count
-        (<Entry>entry).touched = True
-        core._stamp += 1
-        (<Entry>entry).stamp = core._stamp
-        core._hits += count
-        if held != NULL:
-            (<Entry>entry).holds += 1
-            _incref(entry)
-            held[0] = entry
-        else:
-            (<Entry>entry)._shared = True
-        return instance
-    return _warm_or_removed(core, slot, now, held, count)
-
-
-cdef PyObject* _warm_or_removed(
-    RegistryCore core, Slot slot, double now, PyObject** held, bint count
-) except? NULL:
-    """What a look-up does with a slot whose entry is not simply warm."""
-    cdef Slot kept = slot  # the caller's is borrowed, and foreign code may run from here on
-    cdef PyObject* instance
-    cdef list removed = []
-    _lock(core)
-    try:
-        instance = _warm_or_detached(core, kept, now, held, count, removed)
-    finally:
-        _unlock(core)
-    if removed:
-        core.handle_removed(removed)
-    return instance
-
-
-cdef PyObject* _warm_or_detached(
-    RegistryCore core, Slot slot, double now, PyObject** held, bint count, list removed
-) except? NULL:
-    """As `_warm`, under the lock; what is stale, or was collected, goes to `removed`."""
-    cdef Entry entry = slot._entry
-    if entry is not None:
-        if entry._weak:
-            instance = entry._content()
-            if instance is None:
-                _detach(core, entry, COLLECTED, removed, True)
-        else:
-            _expire(core, entry, now, removed)
-            # It is fresh, where it was not read without the lock; or held or pinned, so that its
-            # idle clock is stopped; or was used meanwhile.
-            instance = entry._content
-        if slot._entry is entry:
-            _use(core, entry, now)
-            warmset_add_uses(&entry._uses, count)
-            core._hits += count
-            if held != NULL:
-                warmset_add_holds(&entry.holds, 1)
-                Py_INCREF(entry)
-                held[0] = <PyObject*>entry
-            else:
-                warmset_store_byte(&entry._shared, True)
-            Py_INCREF(instance)
-            return <PyObject*>instance
-    warmset_add_number(&core.misses, count)
-    return NULL
-
-
 cdef inline object _get(RegistryCore core, object class_name):
     """A look-up without a lease."""
-    cdef double now
-    cdef PyObject* found
     cdef PyObject* instance
     if type(class_name) is not str:
         class_name = check_name(class_name)
-    now = _now(core)
-    if FREE_THREADED:
-        instance = _look_up_without_lock(core, class_name, now, NULL)
-        if instance != NULL:
-            return _owned(instance)
-        return _build_and_share(core, class_name)
-    found = _find(core, class_name)
-    if found != NULL:
-        instance = _warm(core, <Slot>found, now, NULL, True)
-        if instance != NULL:
-            return _owned(instance)
+    instance = _look_up(core, class_name, _now(core), NULL)
+    if instance != NULL:
+        return _owned(instance)
     return _build_and_share(core, class_name)
-
-
-cdef inline PyObject* _get_held(
-    RegistryCore core, object class_name, double now, PyObject** held
-) except? NULL:
-    """A look-up with a hold; NULL after counting a miss."""
-    cdef PyObject* found
-    if FREE_THREADED:
-        return _look_up_without_lock(core, class_name, now, held)
-    found = _find(core, class_name)
-    if found == NULL:
-        return NULL
-    return _warm(core, <Slot>found, now, held, True)
 
 
 cdef object _build_and_share(RegistryCore core, object class_name):
@@ -767,25 +513,26 @@ cdef object _build_and_share(RegistryCore core, object class_name):
     cdef Entry entry
     # What a build returns is held, so that nobody closes it before its caller has it.
     instance, entry = core.build(class_name)
-    _give_back(core, entry, 0.0, False, True)
+    core.release(entry, None, share=True)
     return instance
 
 
-# -- look-ups without a lock ---------------------------------------------------------------------
-# For free-threaded interpreters. What is called between `warmset_enter` and `warmset_leave` is C
-# that runs no Python code and waits for nothing.
-
-cdef inline PyObject* _look_up_without_lock(
+cdef inline PyObject* _look_up(
     RegistryCore core, object class_name, double now, PyObject** held
 ) except? NULL:
-    """As `_get_held`; without `held` no hold is taken."""
+    """
+    A new reference to the instance of a name, which is an exact str; NULL after counting a miss.
+
+    With `held`, a hold is taken, and `held` becomes a new reference to its entry. What is called
+    between `warmset_enter` and `warmset_leave` is C that runs no Python code and waits for nothing.
+    """
     cdef Stripe* stripe = warmset_enter(core._table)
     cdef PyObject* found
     cdef PyObject* instance = NULL
     if stripe != NULL:
         found = _slot_at_address(<Addresses*>warmset_load_pointer(&core._addresses), class_name)
         if found != NULL:
-            instance = _read(core, stripe, <Slot>found, now, held, True)
+            instance = _read(core, stripe, <Slot>found, now, held)
         warmset_leave(stripe)
         if instance != NULL:
             return instance
@@ -795,19 +542,17 @@ cdef inline PyObject* _look_up_without_lock(
 cdef PyObject* _look_up_by_value(
     RegistryCore core, object class_name, double now, PyObject** held
 ) except? NULL:
-    cdef Slot slot
-    cdef Stripe* stripe
-    cdef PyObject* found = warmset_slot_named(<PyObject*>core._slots, <PyObject*>class_name)
-    if found == NULL:
+    """As `_look_up`, where the slot does not stand in the address table, or is not simply warm."""
+    cdef Slot slot = _slot_named(core, class_name)
+    cdef Stripe* stripe = warmset_own(core._table)
+    cdef PyObject* instance = NULL
+    if slot is None:
         check_name(class_name)
         warmset_add_number(&core.misses, 1)
         return NULL
-    slot = _owned(found)
-    stripe = warmset_own(core._table)
     # Slots that want the same place displace one another now and then, not at each look-up.
     if stripe == NULL or (
         warmset_load_pointer(&slot.place) == NULL
-        and <PyObject*>slot.name == <PyObject*>class_name
         and warmset_load_number(&stripe.hits) % 16 == 0
     ):
         _lock(core)
@@ -815,25 +560,81 @@ cdef PyObject* _look_up_by_value(
         if slot._alive and <PyObject*>slot.name == <PyObject*>class_name:
             _show_slot(core, slot)
         _unlock(core)
-    return _warm_without_lock(core, slot, now, held, True)
-
-
-cdef PyObject* _warm_without_lock(
-    RegistryCore core, Slot slot, double now, PyObject** held, bint count
-) except? NULL:
-    """As `_warm`; the slot is not borrowed."""
-    cdef Stripe* stripe = warmset_enter(core._table)
-    cdef PyObject* instance
+    stripe = warmset_enter(core._table)
     if stripe != NULL:
-        instance = _read(core, stripe, slot, now, held, count)
+        instance = _read(core, stripe, slot, now, held)
         warmset_leave(stripe)
-        if instance != NULL:
-            return instance
-    return _warm_or_removed(core, slot, now, held, count)
+    return instance if instance != NULL else _look_up_under_lock(core, slot, now, held)
+
+
+cdef PyObject* _look_up_under_lock(
+    RegistryCore core, Slot slot, double now, PyObject** held
+) except? NULL:
+    """As `_look_up`; an entry that is stale, or was collected, is removed."""
+    cdef Entry entry
+    cdef PyObject* found = NULL
+    cdef bint removed = False
+    instance = None
+    _lock(core)
+    entry = slot._entry
+    if entry is not None:
+        if entry._weak:
+            instance = entry._content()
+            removed = instance is None and _detach(core, entry, COLLECTED, True)
+        else:
+            # It is fresh, where it was not read without the lock; or held or pinned, so that its
+            # idle clock is stopped; or was used meanwhile.
+            instance = entry._content
+            removed = _expire(core, entry, now)
+        if not removed:
+            _use(core, entry, now)
+            warmset_add_uses(&entry._uses, 1)
+            core._hits += 1
+            if held != NULL:
+                warmset_add_holds(&entry.holds, 1)
+                held[0] = <PyObject*>entry
+                Py_INCREF(entry)
+            else:
+                warmset_store_byte(&entry._shared, True)
+            found = <PyObject*>instance
+            Py_INCREF(instance)
+    if found == NULL:
+        warmset_add_number(&core.misses, 1)
+    _unlock(core)
+    if removed:
+        instance = None  # other references to what was removed are counted
+        core.handle_removed([entry])
+    return found
+
+
+cdef Slot _slot_named(RegistryCore core, object class_name):
+    """The slot of a name, an exact str, or None; whatever somebody wrote into the dict."""
+    cdef Slot slot = _item(<PyObject*>core._slots, <PyObject*>class_name)
+    if slot is not None:
+        _check_owner(core, slot)
+    return slot
+
+
+cdef void _show_slot(RegistryCore core, Slot slot) noexcept:
+    """Let a slot be found by the address of its name; the table grows with the number of slots."""
+    cdef Addresses* before = core._addresses
+    cdef Addresses* addresses
+    cdef size_t size = before.mask + 1
+    cdef size_t wanted = <size_t>len(core._slots) * PLACES_FOR_A_SLOT
+    if size < ADDRESSES_AT_MOST and size < wanted:
+        while size < ADDRESSES_AT_MOST and size < wanted:
+            size *= 2
+        addresses = _new_addresses(size)
+        if addresses != NULL:  # else the smaller one goes on serving
+            _empty_addresses(before)
+            warmset_store_pointer(&core._addresses, addresses)
+            warmset_wait(core._table)
+            PyMem_Free(before)
+    _show(core._addresses, slot)
 
 
 cdef inline PyObject* _read(
-    RegistryCore core, Stripe* stripe, Slot slot, double now, PyObject** held, bint count
+    RegistryCore core, Stripe* stripe, Slot slot, double now, PyObject** held
 ) noexcept:
     """A new reference to the instance of a slot if it is fresh, else NULL."""
     cdef PyObject* instance
@@ -849,11 +650,14 @@ cdef inline PyObject* _read(
         warmset_add_holds(&(<Entry>entry).holds, 1)
         _incref(entry)
         held[0] = entry
-    elif not warmset_load_byte(&(<Entry>entry)._shared):
+    elif not FREE_THREADED or not warmset_load_byte(&(<Entry>entry)._shared):
         warmset_store_byte(&(<Entry>entry)._shared, True)
     _note_use(core, stripe, <Entry>entry, now)
-    if count:
+    if FREE_THREADED:
         warmset_store_number(&stripe.hits, stripe.hits + 1)
+    else:
+        core._hits += 1
+        (<Entry>entry)._uses += 1
     # Last: where threads contend for its count, the caller drops it while this thread still has it.
     _incref(instance)
     return instance
@@ -866,6 +670,12 @@ cdef inline void _note_use(RegistryCore core, Stripe* stripe, Entry entry, doubl
     Nothing is stored if it is the one that it used last, within the same reading of the clock, and
     the ring was not sorted since.
     """
+    if not FREE_THREADED:
+        entry.last_used = now
+        entry.touched = True
+        core._stamp += 1
+        entry.stamp = core._stamp
+        return
     if warmset_load_pointer(&stripe.last) == <PyObject*>entry:
         if _used_at(<PyObject*>entry) == now and stripe.stamp > warmset_load_number(&core._stamp):
             return
@@ -914,119 +724,49 @@ cdef inline Hold* _record(RegistryCore core, Entry entry, double since) except N
     return hold
 
 
-cdef int _holds_of_stripe(Stripe* stripe, list found) except -1:
-    """Append entry, thread and begin of each hold that is recorded in a stripe."""
-    cdef Chunk* chunk
-    cdef Hold* hold
-    cdef Hold* facts
-    cdef list entries
-    cdef Py_ssize_t capacity, taken = 0, i
-    if stripe == NULL:
-        return 0
-    # All objects are made outside of the loop over the records: making one may let somebody in.
-    capacity = stripe.held
-    entries = [None] * capacity
-    facts = <Hold*>PyMem_Malloc((capacity + 1) * sizeof(Hold))
-    if facts == NULL:
-        raise MemoryError
-    warmset_lock(&stripe.lock)
-    chunk = stripe.chunks
-    while chunk != NULL:
-        for i in range(CHUNK):
-            hold = &chunk.holds[i]
-            if hold.entry != NULL and taken < capacity:
-                facts[taken] = hold[0]
-                entries[taken] = <object>hold.entry  # its holder has it until the record is free
-                taken += 1
-        chunk = chunk.next
-    warmset_unlock(&stripe.lock)
-    try:
-        for i in range(taken):
-            found.append((entries[i], facts[i].thread, facts[i].since))
-    finally:
-        PyMem_Free(facts)
-    return 0
-
-
 cdef int _release(RegistryCore core, Entry entry) except -1:
     """Release a hold; that is a use, now."""
     cdef double now
-    if core._timer is None:
-        return _give_back(core, entry, warmset_clock(core._coarse), True, False)
-    try:
-        now = _now(core)
-    except BaseException:
-        _give_back(core, entry, 0.0, False, False)
-        raise
-    return _give_back(core, entry, now, True, False)
-
-
-cdef inline int _give_back(
-    RegistryCore core, Entry entry, double now, bint used, bint share
-) except -1:
-    """Take a hold off an entry, and do what that allows; what is shared is spared."""
-    if FREE_THREADED:
-        if _give_back_without_lock(core, entry, now, used, share):
-            return 0
-    elif entry._state == CACHED:
-        entry.holds -= 1
-        if share:
-            entry._shared = True
-        if used:
-            entry.last_used = now
-            entry.touched = True
-            core._stamp += 1
-            entry.stamp = core._stamp
-        if core.cached > core.max_size:
-            core.make_capacity(entry if share else None)
-        if core._watched:
-            core.capacity_freed()
-        return 0
-    return _give_back_removed(core, entry, now, used, share)
-
-
-cdef int _give_back_without_lock(
-    RegistryCore core, Entry entry, double now, bint used, bint share
-) except -1:
-    """Whether the hold was on a cached entry, and was released without the lock."""
     cdef Stripe* stripe
-    cdef bint cached
-    if not used or share:
-        return False
+    cdef bint cached = False
+    if core._timer is None:
+        now = warmset_clock(core._coarse)
+    else:
+        try:
+            now = _now(core)
+        except BaseException:
+            _give_back(core, entry, 0.0, False, False)
+            raise
     stripe = warmset_enter(core._table)
-    if stripe == NULL:
-        return False
-    cached = _load_entry(entry.slot) == <PyObject*>entry
-    if cached:
-        _note_use(core, stripe, entry, now)
-        warmset_add_holds(&entry.holds, -1)
-    warmset_leave(stripe)
-    if cached:
-        _after_release(core, None, None, True)
-    return cached
+    if stripe != NULL:
+        cached = _load_entry(entry.slot) == <PyObject*>entry
+        if cached:
+            _note_use(core, stripe, entry, now)
+            warmset_add_holds(&entry.holds, -1)
+        warmset_leave(stripe)
+    if not cached:
+        return _give_back(core, entry, now, True, False)
+    if warmset_load_size(&core.cached) > core.max_size or warmset_load_size(&core._watched):
+        return _after_release(core, None, None, True)
+    return 0
 
 
-cdef int _give_back_removed(
-    RegistryCore core, Entry entry, double now, bint used, bint share
-) except -1:
-    """As `_give_back`, for an entry in any state, under the lock."""
-    cdef bint ended, cached
+cdef int _give_back(RegistryCore core, Entry entry, double now, bint used, bint share) except -1:
+    """Take a hold off an entry, whatever its state, and do what that allows."""
+    cdef bint ended = False, cached
     _lock(core)
-    cached = entry._state == CACHED
+    cached = entry.state == CACHED
     if share:
         warmset_store_byte(&entry._shared, True)
-    if used and (entry._state == CACHED or entry._state == WEAK):
+    if used and CACHED <= entry.state <= WEAK:
         _use(core, entry, now)
-    warmset_add_holds(&entry.holds, -1)
-    ended = entry._state == HELD and _holds_of(<PyObject*>entry) == 0
+    if _holds_of(<PyObject*>entry):  # else nobody had one
+        warmset_add_holds(&entry.holds, -1)
+        ended = entry.state == HELD and _holds_of(<PyObject*>entry) == 0
     if ended:
-        entry._state = WAITING
-        core._states[HELD] -= 1
-        core._states[WAITING] += 1
+        _set_state(core, entry, WAITING)
     _unlock(core)
-    return _after_release(
-        core, entry if ended else None, entry if share else None, cached
-    )
+    return _after_release(core, entry if ended else None, entry if share else None, cached)
 
 
 cdef int _after_release(RegistryCore core, Entry ended, Entry spare, bint cached) except -1:
@@ -1052,26 +792,15 @@ cdef int _propagate() except -1:
 cdef object _not_found(object instance, object class_name, object method_name, PyObject* method):
     """Raise that a method is not callable or, where it is NULL, from the error of the look-up."""
     if method != NULL:
-        found = _owned(method)
-        raise MethodNotFoundError(
-            f"{class_name}.{method_name} is not callable, "
-            f"it is of type {type(found).__qualname__}",
-            class_name=class_name,
-            method_name=method_name,
-        )
+        return raise_not_found(instance, class_name, method_name, _owned(method))
     try:
         _propagate()
     except AttributeError as error:
-        raise MethodNotFoundError(
-            f"the instance of {class_name!r}, a {type(instance).__qualname__}, "
-            f"has no method {method_name!r}",
-            class_name=class_name,
-            method_name=method_name,
-        ) from error
+        return raise_not_found(instance, class_name, method_name, None, error)
 
 
-cdef object _find_injected(RegistryCore core, object class_name, object method_name):
-    methods = _item(<PyObject*>core._injected, <PyObject*>class_name)
+cdef Injected _find_injected(RegistryCore core, object class_name, object method_name):
+    cdef dict methods = _item(<PyObject*>core._injected, <PyObject*>class_name)
     return None if methods is None else _item(<PyObject*>methods, <PyObject*>method_name)
 
 

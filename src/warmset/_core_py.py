@@ -13,19 +13,18 @@ from math import ldexp
 from time import monotonic
 from types import MappingProxyType
 
-from ._calls_py import ExecutorCore, Handle, Injected, Lease, method_of
+from ._calls_py import ExecutorCore, Handle, Injected, Lease
 from ._changes_py import Changes
 from ._entry_py import Entry, Hold, Slot
 from .codes import CACHED, COLLECTED, HELD, NO_LIMIT, NOTHING_TO_CLOSE, WAITING, WEAK
-from .errors import MethodRegistryError
-from .resolver import check_name
+from .resolver import check_name, method_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["Entry", "ExecutorCore", "Handle", "Lease", "RegistryCore", "Slot"]
+__all__ = ["Entry", "ExecutorCore", "Handle", "Injected", "Lease", "RegistryCore", "Slot"]
 
 # States in which an entry can be held: others are being closed, or were.
 _HOLDABLE = frozenset((CACHED, WEAK, HELD, NOTHING_TO_CLOSE))
@@ -56,6 +55,8 @@ class RegistryCore(Changes):
         enable_weakref: bool = False,
         timer: Callable[[], float] | None = None,
     ) -> None:
+        if "max_size" in self.__dict__:
+            raise RuntimeError("this registry was initialised already")
         super().__init__()
         self._idle_limit = cache_ttl_seconds if cache_ttl_seconds > 0.0 else NO_LIMIT
         self._age_limit = max_age_seconds if max_age_seconds > 0.0 else NO_LIMIT
@@ -142,8 +143,8 @@ class RegistryCore(Changes):
 
         Thread-safe; O(1) on a hit.
         """
-        if self.injected:
-            injected = self.find_injected(check_name(class_name), method_name)
+        if self._injected:
+            injected = self._find_injected(check_name(class_name), check_name(method_name))
             if injected is not None:
                 return injected.method
         return method_of(self.get_instance(class_name), class_name, method_name)
@@ -166,55 +167,14 @@ class RegistryCore(Changes):
         """
         return Lease(self, check_name(class_name))
 
-    def bind(self, class_name: str, method_name: str) -> Handle:
-        """
-        Return a handle: a callable that survives evictions, and holds the instance while it runs.
-
-        Args:
-            class_name: A registered name, or one that a method was injected for.
-            method_name: The method that each call runs.
-
-        Returns:
-            The handle. Nothing is built until it is called.
-
-        Raises:
-            UnknownClassError: The name is not registered, and no such method was injected.
-
-        Thread-safe; O(1).
-        """
-        class_name, method_name = check_name(class_name), check_name(method_name)
-        if class_name not in self.slots and self.find_injected(class_name, method_name) is None:
-            self.refuse(class_name)
-        return Handle(self, class_name, method_name)
-
-    def inject_method(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
-        """
-        Inject a method; it takes precedence over the class's own, and needs no class behind it.
-
-        Args:
-            class_name: Any name, registered or not.
-            method_name: The name to find it by.
-            method: The callable.
-
-        Raises:
-            TypeError: A name is not a string, or the method is not callable.
-
-        Thread-safe; O(1).
-        """
-        class_name, method_name = check_name(class_name), check_name(method_name)
-        if not callable(method):
-            raise TypeError(
-                f"method injected as {class_name}.{method_name} must be callable, got {method!r}"
-            )
+    def inject(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
+        """Let a method be found under two names before anything else."""
         injected = Injected(method)
         with self.lock:
             self._injected.setdefault(class_name, {})[method_name] = injected
 
-    def find_injected(self, class_name: str, method_name: str) -> Injected | None:
-        """Return what was injected under two names, if anything was."""
-        if not self.injected:
-            return None
-        methods = self.injected.get(class_name)
+    def _find_injected(self, class_name: str, method_name: str) -> Injected | None:
+        methods = self._injected.get(class_name)
         return None if methods is None else methods.get(method_name)
 
     def drop_injected(self) -> None:
@@ -222,32 +182,25 @@ class RegistryCore(Changes):
         with self.lock:
             self._injected.clear()
 
-    # -- what the registry overrides -------------------------------------------------------------
+    if TYPE_CHECKING:  # what the registry defines; it is called while no lock is held
 
-    def build(self, class_name: str) -> tuple[Any, Entry]:
-        """Build after a miss; the instance, and its entry, on which the caller has a hold."""
-        return self.refuse(class_name)  # type: ignore[no-any-return]
+        def build(self, class_name: str) -> tuple[Any, Entry]:
+            """Build after a miss; the instance, and its entry, on which the caller has a hold."""
 
-    def refuse(self, class_name: str) -> Any:
-        """Raise the error for a name that cannot be looked up."""
-        raise MethodRegistryError(f"no class {class_name!r}", class_name=class_name)
+        def handle_removed(self, entries: list[Entry]) -> None:
+            """Report removed entries, and close those that are not held."""
 
-    def handle_removed(self, entries: list[Entry]) -> None:
-        """Report removed entries, and close those that are not held. No lock is held here."""
+        def close_released(self, entry: Entry) -> None:
+            """Close an entry outside the cache whose last hold has ended."""
 
-    def close_released(self, entry: Entry) -> None:
-        """Close an entry outside the cache whose last hold has ended. No lock is held here."""
+        def make_capacity(self, spare: Entry | None = None) -> None:
+            """Evict down to the bound, sparing one entry."""
 
-    def make_capacity(self, spare: Entry | None = None) -> None:
-        """Evict down to the bound, sparing one entry. No lock is held here."""
+        def capacity_freed(self) -> None:
+            """Report that a hold was released while somebody waits for that."""
 
-    def capacity_freed(self) -> None:
-        """Report that a hold was released while somebody waits for that. No lock is held here."""
-
-    def hold_while_running(self, lease: Lease, result: Any) -> Any:
-        """Keep a lease until the generator or coroutine that a method returned has ended."""
-        lease.__exit__()
-        return result
+        def hold_while_running(self, lease: Lease, result: Any) -> Any:
+            """Keep a lease until the generator or coroutine that a method returned has ended."""
 
     # -- the paths of a look-up ------------------------------------------------------------------
 
@@ -282,13 +235,9 @@ class RegistryCore(Changes):
     def _look_up_or_build(
         self, class_name: str, slot: Slot | None, now: float, hold: Hold | None
     ) -> Any:
-        if slot is None:
-            check_name(class_name)
-            self.count_miss()
-        else:
-            found = self.look_up(slot, now, hold)
-            if found is not None:
-                return found[0]
+        found = self._look_up(class_name, slot, now, hold)
+        if found is not None:
+            return found[0]
         instance, entry = self.build(class_name)
         if hold is not None:
             self.take_over(entry, hold, now)
@@ -296,33 +245,19 @@ class RegistryCore(Changes):
             self.release(entry, None, share=True)
         return instance
 
-    def count_miss(self) -> None:
-        """Count a look-up that found no slot."""
-        with self.lock:
-            self.misses += 1
-
-    def look_up(
-        self, slot: Slot, now: float, hold: Hold | None, *, count: bool = True
+    def _look_up(
+        self, class_name: str, slot: Slot | None, now: float, hold: Hold | None
     ) -> tuple[Any, Entry] | None:
-        """
-        Find what is warm in a slot; an entry that is stale, or was collected, is removed.
-
-        Args:
-            slot: The slot.
-            now: The registry's clock.
-            hold: Takes a hold; None marks the instance as returned without a lease.
-            count: Whether it counts as a look-up.
-
-        Returns:
-            Instance and entry; None if there is none.
-        """
+        """Find what is warm; an entry that is stale, or was collected, is removed."""
+        if slot is None:
+            check_name(class_name)
         removed: list[Entry] = []
         instance = found = None
         with self.lock:
             while True:
-                entry = slot.entry
+                entry = None if slot is None else slot.entry
                 if entry is None:
-                    self.misses += count
+                    self.misses += 1
                     break
                 instance = entry.content
                 if entry.weak:
@@ -334,12 +269,11 @@ class RegistryCore(Changes):
                     continue
                 holding = hold is not None
                 target = hold if holding else Hold()
-                if slot.entry is entry:
+                if entry.slot.entry is entry:
                     entry.last_used = now
-                    entry.uses += count
+                    entry.uses += 1
                     entry.touched = True
                     self._stamp = entry.stamp = self._stamp + 1
-                    self._other_uses += not count
                     entry.shared |= not holding
                     entry.holds += holding
                     target.since = now  # type: ignore[union-attr]
@@ -399,16 +333,16 @@ class RegistryCore(Changes):
 
     # -- holds -----------------------------------------------------------------------------------
 
+    def look_up(self, class_name: str) -> tuple[Any, Entry] | None:
+        """Look up and hold: the instance and its entry; None after counting a miss."""
+        hold = Hold()
+        found = self._look_up(class_name, self._slots.get(class_name), self.now(), hold)
+        self.holding.pop(hold, None)  # the caller has it from here on
+        return found
+
     def hold(self, entry: Entry) -> bool:
-        """
-        Take a hold on an entry.
-
-        Args:
-            entry: An entry.
-
-        Returns:
-            False if it is being closed, or was: then it must not be used any more.
-        """
+        """Take a hold on an entry; False if it is being closed, or was: it must not be used."""
+        self._check_owner(entry.slot)
         with self.lock:
             if entry.state in _HOLDABLE:
                 entry.holds += 1
@@ -416,14 +350,8 @@ class RegistryCore(Changes):
         return False
 
     def release(self, entry: Entry, now: float | None, *, share: bool = False) -> None:
-        """
-        Release a hold that `construct`, `hold` or a build took.
-
-        Args:
-            entry: The entry.
-            now: The registry's clock, where the release counts as a use; None where it does not.
-            share: Whether a caller keeps the instance without a lease.
-        """
+        """Release a hold that `construct`, `hold` or a build took; a use, unless `now` is None."""
+        self._check_owner(entry.slot)
         hold = Hold()
         hold.entry = entry
         self.give_back(hold, now, share=share)
@@ -434,7 +362,7 @@ class RegistryCore(Changes):
         with self.lock:
             while True:
                 entry = hold.entry
-                if entry is None:
+                if entry is None or not entry.holds:
                     return
                 state, holds = entry.state, entry.holds
                 last = holds == 1 and state == HELD

@@ -29,14 +29,13 @@ cdef class Slot:
     cdef public object family
     cdef public object loop
     cdef PyObject** place  # in the address table, if it stands there
-    cdef Table* table  # of the stripes
+    cdef Table* table  # of its registry; NULL: it belongs to none
     cdef readonly double idle_limit  # seconds; inf: none
     cdef readonly double age_limit
     cdef readonly long long generation
     cdef int guard
     cdef unsigned char _alive  # whether it is the slot of its name
     cdef unsigned char _pinned
-    cdef unsigned char injected  # whether a method may be injected under its name
 
     def __cinit__(self, str name):
         self.name = name
@@ -44,30 +43,30 @@ cdef class Slot:
 
     @property
     def target(self):
-        _guard(&self.guard)
+        warmset_lock(&self.guard)
         target = self._target
-        _unguard(&self.guard)
+        warmset_unlock(&self.guard)
         return target
 
     @property
     def options(self):
-        _guard(&self.guard)
+        warmset_lock(&self.guard)
         options = self._options
-        _unguard(&self.guard)
+        warmset_unlock(&self.guard)
         return options
 
     @options.setter
     def options(self, options):
         before = self._options  # dropped after the change
-        _guard(&self.guard)
+        warmset_lock(&self.guard)
         self._options = options
-        _unguard(&self.guard)
+        warmset_unlock(&self.guard)
 
     @property
     def entry(self):
-        _guard(&self.guard)
+        warmset_lock(&self.guard)
         entry = self._entry
-        _unguard(&self.guard)
+        warmset_unlock(&self.guard)
         return entry
 
     @property
@@ -93,8 +92,7 @@ cdef class Slot:
 
     def __dealloc__(self):
         _hide(self)
-        if FREE_THREADED:
-            warmset_drop_table(self.table)
+        warmset_drop_table(self.table)
 
     def __repr__(self):
         return f"<slot {self.name!r}: {'empty' if self.entry is None else self.entry}>"
@@ -126,8 +124,8 @@ cdef class Entry:
     cdef readonly unsigned int eviction_serial  # of its removal
     cdef readonly unsigned int holds
     cdef int guard
-    cdef signed char _state
-    cdef signed char _cause  # of its removal
+    cdef readonly signed char state
+    cdef readonly signed char cause  # of its removal
     cdef unsigned char _weak
     cdef unsigned char _shared  # returned without a lease
     cdef unsigned char _held  # held when it was removed
@@ -138,8 +136,8 @@ cdef class Entry:
         self.options = slot.options
         self.deadline = -INFINITY
         self.bytes = -1
-        self._state = NEW
-        self._cause = NO_CAUSE
+        self.state = NEW
+        self.cause = NO_CAUSE
 
     @property
     def name(self):
@@ -148,9 +146,9 @@ cdef class Entry:
 
     @property
     def content(self):
-        _guard(&self.guard)
+        warmset_lock(&self.guard)
         content = self._content
-        _unguard(&self.guard)
+        warmset_unlock(&self.guard)
         return content
 
     @property
@@ -162,15 +160,7 @@ cdef class Entry:
     @property
     def in_cache(self):
         """Whether look-ups find it."""
-        return self._state == CACHED or self._state == WEAK
-
-    @property
-    def state(self):
-        return self._state
-
-    @property
-    def cause(self):
-        return self._cause
+        return CACHED <= self.state <= WEAK
 
     @property
     def weak(self):
@@ -186,13 +176,15 @@ cdef class Entry:
 
     @property
     def uses(self):
-        return warmset_load_uses(&self._uses) + _late_uses(self)
+        return warmset_load_uses(&self._uses) + warmset_late_uses(
+            self.slot.table, <PyObject*>self, False
+        )
 
     def __dealloc__(self):
         _unlink(&self.link)
 
     def __repr__(self):
-        state = "new" if self._state == NEW else STATE_NAMES[self._state]
+        state = "new" if self.state == NEW else STATE_NAMES[self.state]
         return f"<entry of {self.name!r}: {state}, {self.uses} uses, {self.holds} holds>"
 
 
@@ -205,26 +197,8 @@ cdef inline PyObject* _entry_at(Link* link) noexcept:
     return <PyObject*>(<char*>link - LINK_OFFSET)
 
 
-cdef inline void _guard(int* guard) noexcept:
-    """
-    Let nobody else copy or change the pointers of a record that Python code may read.
-
-    For the length of one assignment, which must not drop the last reference to what was there.
-    """
-    if FREE_THREADED:
-        warmset_lock(guard)
-
-
-cdef inline void _unguard(int* guard) noexcept:
-    if FREE_THREADED:
-        warmset_unlock(guard)
-
-
-cdef inline number _late_uses(Entry entry) noexcept:
-    """Uses that the threads that made them have not added to the entry yet."""
-    if not FREE_THREADED:
-        return 0
-    return warmset_late_uses(entry.slot.table, <PyObject*>entry, False)
+# A guard lets nobody else copy or change the pointers of a record that Python code may read. It is
+# held for the length of one assignment, which must not drop the last reference to what was there.
 
 
 cdef inline bint _is_entry(PyObject* found) noexcept:

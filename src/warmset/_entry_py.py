@@ -34,12 +34,14 @@ class Slot:
         "loop",
         "name",
         "options",
+        "owner",
         "pinned",
         "target",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, owner: object = None) -> None:
         self.name = name
+        self.owner = owner  # what only its registry has; None: it belongs to none
         self.target: Any = None  # a class path, a class or a factory; None: not registered
         self.options: Any = None
         self.entry: Entry | None = None
@@ -120,7 +122,7 @@ class Entry:
         self.touched = False  # used since the ring was sorted
         self.shared = False  # returned without a lease
         self.held = False  # held when it was removed
-        self.routes: dict[str, tuple[Any, Any, Any]] | None = None
+        self.routes: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:

@@ -59,10 +59,8 @@ Readers without a lock (free-threaded interpreters)
   #define warmset_load_pointer(at) _Py_atomic_load_ptr_acquire(at)
   #define warmset_store_pointer(at, value) _Py_atomic_store_ptr_release(at, value)
   #define warmset_exchange_pointer(at, value) _Py_atomic_exchange_ptr(at, value)
-  #define warmset_replace_pointer(at, old, value) _Py_atomic_compare_exchange_ptr(at, old, value)
   #define warmset_load_byte(at) _Py_atomic_load_uint8(at)
   #define warmset_store_byte(at, value) _Py_atomic_store_uint8(at, value)
-  #define warmset_exchange_byte(at, value) _Py_atomic_exchange_uint8(at, value)
   #define warmset_load_number(at) _Py_atomic_load_uint64_relaxed((uint64_t *)(at))
   #define warmset_store_number(at, value) _Py_atomic_store_uint64_relaxed(at, value)
   #define warmset_add_number(at, value) \
@@ -70,54 +68,45 @@ Readers without a lock (free-threaded interpreters)
   #define warmset_add_holds(at, value) ((void)_Py_atomic_add_uint32(at, (uint32_t)(value)))
   #define warmset_load_holds(at) _Py_atomic_load_uint32_relaxed(at)
   #define warmset_load_size(at) _Py_atomic_load_ssize(at)
-  #define warmset_add_size(at, value) ((void)_Py_atomic_add_ssize(at, value))
-  #define warmset_swap_state(at, old, value) warmset_swap_int(at, old, value)
+  #define warmset_fetch_size(at, value) _Py_atomic_add_ssize(at, value)
   #define warmset_fence() _Py_atomic_fence_seq_cst()
   #define warmset_fence_after_load() _Py_atomic_fence_acquire()
 #else
   #define WARMSET_FREE_THREADED 0
-  #define WARMSET_THREAD_LOCAL
-  #define warmset_yield() ((void)0)
-  #define warmset_pause() ((void)0)
   #define warmset_load_pointer(at) (*(at))
   #define warmset_store_pointer(at, value) ((void)(*(at) = (value)))
   #define warmset_exchange_pointer(at, value) (*(at) = (value))
-  #define warmset_replace_pointer(at, old, value) (*(at) = (value), (void)(old), 1)
   #define warmset_load_byte(at) (*(at))
   #define warmset_store_byte(at, value) ((void)(*(at) = (value)))
-  #define warmset_exchange_byte(at, value) (*(at) = (value))
   #define warmset_load_number(at) (*(at))
   #define warmset_store_number(at, value) ((void)(*(at) = (value)))
   #define warmset_add_number(at, value) ((void)(*(at) += (value)))
   #define warmset_add_holds(at, value) ((void)(*(at) += (value)))
   #define warmset_load_holds(at) (*(at))
   #define warmset_load_size(at) (*(at))
-  #define warmset_add_size(at, value) ((void)(*(at) += (value)))
-  #define warmset_swap_state(at, old, value) warmset_swap_int(at, old, value)
+  #define warmset_fetch_size(at, value) ((*(at) += (value)) - (value))
   #define warmset_fence() ((void)0)
   #define warmset_fence_after_load() ((void)0)
 #endif
+#define warmset_add_size(at, value) ((void)warmset_fetch_size(at, value))
 
-static inline double warmset_load_time(double *at) {
 #if WARMSET_FREE_THREADED
+static inline double warmset_load_time(double *at) {
     uint64_t bits = _Py_atomic_load_uint64_relaxed((uint64_t *)at);
     double time;
     memcpy(&time, &bits, sizeof time);
     return time;
-#else
-    return *at;
-#endif
 }
 
 static inline void warmset_store_time(double *at, double time) {
-#if WARMSET_FREE_THREADED
     uint64_t bits;
     memcpy(&bits, &time, sizeof bits);
     _Py_atomic_store_uint64_relaxed((uint64_t *)at, bits);
-#else
-    *at = time;
-#endif
 }
+#else
+  #define warmset_load_time(at) (*(at))
+  #define warmset_store_time(at, time) ((void)(*(at) = (time)))
+#endif
 
 /* A new reference, handed on as it is. */
 static inline PyObject *warmset_owned(PyObject *reference) { return reference; }
@@ -139,17 +128,6 @@ static inline PyObject *warmset_item(PyObject *dict, PyObject *key) {
 #endif
 }
 
-/* A new reference to the slot of a name, an exact str; NULL if there is none. Waits for no lock. */
-static inline PyObject *warmset_slot_named(PyObject *slots, PyObject *name) {
-    PyObject *slot = NULL;
-#if WARMSET_FREE_THREADED
-    if (PyDict_GetItemRef(slots, name, &slot) < 0) PyErr_Clear();
-#else
-    (void)slots, (void)name;
-#endif
-    return slot;
-}
-
 /* -- reference counts -------------------------------------------------------------------------- */
 
 /*
@@ -160,29 +138,26 @@ all others together. When the first drops to zero, the interpreter merges the tw
 remaining one can be read at one moment. So a reference that a registry keeps is counted with the
 others: then the first count drops as soon as its thread has no reference of its own any more.
 */
-static inline void warmset_share_reference(PyObject *one) {
 #if WARMSET_FREE_THREADED
+static inline void warmset_share_reference(PyObject *one) {
     if (_Py_IsImmortal(one)) return;
     (void)_Py_atomic_add_ssize(&one->ob_ref_shared, (Py_ssize_t)1 << _Py_REF_SHARED_SHIFT);
     Py_DECREF(one); /* it is not the last: nothing dies here */
-#else
-    (void)one;
-#endif
 }
 
 /* Whether the caller's is the only reference; 0 where that is not known. */
 static inline int warmset_is_alone(PyObject *one) {
-#if WARMSET_FREE_THREADED
     Py_ssize_t shared = _Py_atomic_load_ssize(&one->ob_ref_shared);
     Py_ssize_t counted = shared >> _Py_REF_SHARED_SHIFT;
     if ((shared & _Py_REF_SHARED_FLAG_MASK) == _Py_REF_MERGED) return counted == 1;
     if (_Py_atomic_load_uintptr_relaxed(&one->ob_tid) != _Py_ThreadId()) return 0;
     /* Its maker is this thread, which changes nothing meanwhile. */
     return counted + _Py_atomic_load_uint32_relaxed(&one->ob_ref_local) == 1;
-#else
-    return Py_REFCNT(one) == 1;
-#endif
 }
+#else
+  #define warmset_share_reference(one) ((void)(one))
+  #define warmset_is_alone(one) (Py_REFCNT(one) == 1)
+#endif
 
 /* -- what the threads write to ---------------------------------------------------------------- */
 
@@ -233,12 +208,11 @@ typedef struct warmset_table {
 
 /* -- numbers of threads --------------------------------------------------------------------------- */
 
-static WARMSET_THREAD_LOCAL int warmset_number; /* 0: none */
-
 #if WARMSET_FREE_THREADED
+static WARMSET_THREAD_LOCAL int warmset_number; /* 0: none */
 static uint64_t warmset_numbers[WARMSET_STRIPES / 64] = {1};
 
-static int warmset_swap_int(int *at, int old, int value) {
+static int warmset_swap_state(int *at, int old, int value) {
     return _Py_atomic_compare_exchange_int(at, &old, value);
 }
 
@@ -293,12 +267,11 @@ static void warmset_keep_own_number(void) {
     warmset_numbers[warmset_number / 64] |= (uint64_t)1 << warmset_number % 64;
 }
 #else
-static inline int warmset_swap_int(int *at, int old, int value) {
+static inline int warmset_swap_state(int *at, int old, int value) {
     return *at == old ? (*at = value, 1) : 0;
 }
-static inline int warmset_prepare_numbers(void) { return 0; }
-static inline void warmset_take_number(void) {}
-static inline void warmset_keep_own_number(void) {}
+  #define warmset_prepare_numbers() 0
+  #define warmset_keep_own_number() ((void)0)
 #endif
 
 /* -- tables and stripes ----------------------------------------------------------------------- */
@@ -325,9 +298,7 @@ static inline void warmset_drop_stripe(warmset_stripe *stripe) {
 static inline void warmset_drop_table(warmset_table *table) {
     Py_ssize_t i;
     if (table == NULL) return;
-#if WARMSET_FREE_THREADED
-    if (_Py_atomic_add_ssize(&table->owners, -1) > 1) return;
-#endif
+    if (warmset_fetch_size(&table->owners, -1) > 1) return;
     for (i = 0; i < table->used; i++) warmset_drop_stripe(table->stripes[i]);
     free(table);
 }
@@ -344,30 +315,6 @@ static inline warmset_table *warmset_new_table(void) {
     return table;
 }
 
-/* Give the calling thread a stripe, if it can have one. Under the lock. */
-static inline void warmset_join(warmset_table *table) {
-    warmset_stripe *stripe;
-    if (warmset_number == 0) warmset_take_number();
-    if (warmset_number == 0 || table->stripes[warmset_number] != NULL) return;
-    stripe = warmset_new_stripe();
-    if (stripe == NULL) return;
-    warmset_store_pointer(&table->stripes[warmset_number], stripe);
-    if (warmset_number >= table->used) {
-        Py_ssize_t used = warmset_number + 1;
-        warmset_add_size(&table->used, used - table->used);
-    }
-}
-
-static inline warmset_stripe *warmset_own(warmset_table *table) {
-#if WARMSET_FREE_THREADED
-    if (warmset_number == 0) return NULL;
-    return (warmset_stripe *)warmset_load_pointer(&table->stripes[warmset_number]);
-#else
-    (void)table;
-    return NULL;
-#endif
-}
-
 static inline Py_ssize_t warmset_table_bytes(warmset_table *table) {
     Py_ssize_t i, bytes = sizeof(warmset_table);
     for (i = 0; i < table->used; i++)
@@ -377,26 +324,38 @@ static inline Py_ssize_t warmset_table_bytes(warmset_table *table) {
 
 /* -- readers ---------------------------------------------------------------------------------- */
 
+#if WARMSET_FREE_THREADED
+/* Give the calling thread a stripe, if it can have one. Under the lock. */
+static inline void warmset_join(warmset_table *table) {
+    warmset_stripe *stripe;
+    if (warmset_number == 0) warmset_take_number();
+    if (warmset_number == 0 || table->stripes[warmset_number] != NULL) return;
+    stripe = warmset_new_stripe();
+    if (stripe == NULL) return;
+    warmset_store_pointer(&table->stripes[warmset_number], stripe);
+    if (warmset_number >= table->used)
+        warmset_add_size(&table->used, warmset_number + 1 - table->used);
+}
+
+/* The stripe of the calling thread; NULL if it has none yet. */
+static inline warmset_stripe *warmset_own(warmset_table *table) {
+    if (warmset_number == 0) return NULL;
+    return (warmset_stripe *)warmset_load_pointer(&table->stripes[warmset_number]);
+}
+
 /* Begin to read; NULL if this thread has no stripe yet. */
 static inline warmset_stripe *warmset_enter(warmset_table *table) {
     warmset_stripe *stripe = warmset_own(table);
-#if WARMSET_FREE_THREADED
     if (stripe != NULL) (void)_Py_atomic_exchange_uint64(&stripe->turn, stripe->turn + 1);
-#endif
     return stripe;
 }
 
 static inline void warmset_leave(warmset_stripe *stripe) {
-#if WARMSET_FREE_THREADED
     _Py_atomic_store_uint64_release(&stripe->turn, stripe->turn + 1);
-#else
-    (void)stripe;
-#endif
 }
 
 /* Wait until each reader that may have seen what was there before has left. */
 static inline void warmset_wait(warmset_table *table) {
-#if WARMSET_FREE_THREADED
     Py_ssize_t i, used;
     _Py_atomic_fence_seq_cst();
     used = warmset_load_size(&table->used);
@@ -411,13 +370,9 @@ static inline void warmset_wait(warmset_table *table) {
             else warmset_yield(); /* its thread may want this very processor */
         }
     }
-#else
-    (void)table;
-#endif
 }
 
-/* -- what readers note ------------------------------------------------------------------------ */
-
+/* Hits that are counted in the stripes of their threads. */
 static inline uint64_t warmset_hits(warmset_table *table) {
     uint64_t hits = 0;
     Py_ssize_t i, used = warmset_load_size(&table->used);
@@ -441,15 +396,26 @@ static inline uint64_t warmset_late_uses(warmset_table *table, void *entry, int 
         if (stripe == NULL || warmset_load_pointer(&stripe->last) != entry) continue;
         /* Read before it is taken over: after that, its thread counts from another base. */
         late = warmset_load_number(&stripe->hits) - warmset_load_number(&stripe->before);
-        if (!forget || warmset_replace_pointer(&stripe->last, &last, NULL)) uses += late;
+        if (!forget || _Py_atomic_compare_exchange_ptr(&stripe->last, &last, NULL)) uses += late;
     }
     return uses;
 }
+#else
+/* Its only reader is the thread that has the interpreter lock: it may read, and waits for nobody. */
+static warmset_stripe warmset_only;
+  #define warmset_join(table) ((void)(table))
+  #define warmset_own(table) ((void)(table), (warmset_stripe *)NULL)
+  #define warmset_enter(table) ((void)(table), &warmset_only)
+  #define warmset_leave(stripe) ((void)(stripe))
+  #define warmset_wait(table) ((void)(table))
+  #define warmset_hits(table) ((void)(table), (uint64_t)0)
+  #define warmset_late_uses(table, entry, forget) ((void)(table), (uint64_t)0)
+#endif
 
 /* -- locks of a few instructions -------------------------------------------------------------- */
 
-static inline void warmset_lock(int *lock) {
 #if WARMSET_FREE_THREADED
+static inline void warmset_lock(int *lock) {
     int spins = 0;
     while (_Py_atomic_exchange_int(lock, 1)) {
         do {
@@ -457,18 +423,12 @@ static inline void warmset_lock(int *lock) {
             else warmset_yield();
         } while (_Py_atomic_load_int_relaxed(lock));
     }
-#else
-    (void)lock;
-#endif
 }
-
-static inline void warmset_unlock(int *lock) {
-#if WARMSET_FREE_THREADED
-    _Py_atomic_store_int_release(lock, 0);
+  #define warmset_unlock(lock) _Py_atomic_store_int_release(lock, 0)
 #else
-    (void)lock;
+  #define warmset_lock(lock) ((void)(lock))
+  #define warmset_unlock(lock) ((void)(lock))
 #endif
-}
 
 /* -- holds ------------------------------------------------------------------------------------ */
 
@@ -505,6 +465,32 @@ static inline warmset_hold *warmset_take_hold(
     }
     warmset_unlock(&stripe->lock);
     return hold;
+}
+
+/* Copy the records of all holds, with references to their entries, into memory that the caller frees. */
+static inline warmset_hold *warmset_copy_holds(warmset_table *table, Py_ssize_t *count) {
+    Py_ssize_t i, room = 1, used = warmset_load_size(&table->used);
+    warmset_hold *copies;
+    for (i = 0; i < used; i++)
+        if (table->stripes[i] != NULL) room += warmset_load_size(&table->stripes[i]->held);
+    copies = (warmset_hold *)PyMem_Malloc(room * sizeof *copies);
+    *count = 0;
+    for (i = 0; copies != NULL && i < used; i++) {
+        warmset_stripe *stripe = (warmset_stripe *)warmset_load_pointer(&table->stripes[i]);
+        warmset_chunk *chunk;
+        int place;
+        if (stripe == NULL) continue;
+        warmset_lock(&stripe->lock);
+        for (chunk = stripe->chunks; chunk != NULL; chunk = chunk->next)
+            for (place = 0; place < WARMSET_CHUNK && *count < room; place++) {
+                /* Its holder has the entry until the record is free. */
+                if (chunk->holds[place].entry == NULL) continue;
+                Py_INCREF(chunk->holds[place].entry);
+                copies[(*count)++] = chunk->holds[place];
+            }
+        warmset_unlock(&stripe->lock);
+    }
+    return copies;
 }
 
 static inline void warmset_return_hold(warmset_hold *hold) {

@@ -24,7 +24,7 @@ cdef class Ring:
     cdef object _timer
     cdef object __weakref__
     cdef bint _coarse
-    cdef bint _sealed
+    cdef readonly bint sealed
     cdef bint _one_limit  # whether all slots have the idle limit below, and no age limit
     cdef double _idle_limit  # of slots that have no limits of their own
     cdef double _age_limit
@@ -34,7 +34,7 @@ cdef class Ring:
     cdef readonly Py_ssize_t weakly_kept
     cdef readonly Py_ssize_t registered  # slots with a target
     cdef readonly long long known_bytes  # of the cached instances, as far as they are known
-    cdef public object removal_queue  # of removed entries, for listeners
+    cdef object _removal_queue  # of removed entries, for listeners
     cdef public long long builds
     cdef public long long evictions
     cdef readonly long long adopted
@@ -45,12 +45,12 @@ cdef class Ring:
     cdef long long _counts[COUNTERS]
 
     def __cinit__(self, *args, **kwargs):
+        self._root.newer = self._root.older = &self._mark
+        self._mark.newer = self._mark.older = &self._root
         self._slots = {}
         self.slots = MappingProxyType(self._slots)
         self._injected = {}
         self.injected = MappingProxyType(self._injected)
-        self._root.newer = self._root.older = &self._mark
-        self._mark.newer = self._mark.older = &self._root
         self._idle_limit = self._age_limit = INFINITY
         self._one_limit = True
         self._addresses = _new_addresses(ADDRESSES_AT_FIRST)
@@ -59,11 +59,6 @@ cdef class Ring:
             raise MemoryError
 
     def __dealloc__(self):
-        # A slot and its entry are a cycle: a dropped registry must not wait for the collector.
-        cdef Slot slot
-        if self._slots is not None:
-            for slot in list(self._slots.values()):
-                slot._entry = None
         # Slots and entries may outlive the registry, in the hands of leases; their links must not.
         while self._root.newer != &self._mark:
             _unlink(self._root.newer)
@@ -73,6 +68,11 @@ cdef class Ring:
             _empty_addresses(self._addresses)
             PyMem_Free(self._addresses)
         warmset_drop_table(self._table)
+        # A slot and its entry are a cycle: a dropped registry must not wait for the collector.
+        if self._slots is not None:
+            for slot in self._slots.values():
+                if type(slot) is Slot:
+                    (<Slot>slot)._entry = None
 
     def __sizeof__(self):
         """Bytes of the registry itself, and of the address table and the stripes, which it owns."""
@@ -80,8 +80,15 @@ cdef class Ring:
         return size + self._addresses.mask * sizeof(PyObject*) + warmset_table_bytes(self._table)
 
     @property
-    def sealed(self):
-        return self._sealed
+    def removal_queue(self):
+        return self._removal_queue
+
+    @removal_queue.setter
+    def removal_queue(self, queue):
+        # It is appended to amid a change, where no foreign code may run.
+        if queue is not None and type(queue) is not deque:
+            raise TypeError(f"removal_queue must be a deque or None, got {queue!r}")
+        self._removal_queue = queue
 
     # -- the ring --------------------------------------------------------------------------------
 
@@ -160,9 +167,9 @@ cdef class Ring:
         """Note how big an instance is, -1 if that is not known; whether it is still cached."""
         cdef bint there
         _lock(self)
-        there = entry._state == CACHED or entry._state == WEAK
+        there = entry.state == CACHED or entry.state == WEAK
         if there:
-            if entry._state == CACHED:
+            if entry.state == CACHED:
                 self.known_bytes += max(size, 0) - max(entry.bytes, 0)
             entry.bytes = size
         _unlock(self)

@@ -77,6 +77,11 @@ class Ring:
         # What it guards is whole, because a thread is never switched in the middle of a change.
         self.lock = RLock()
 
+    def _check_owner(self, slot: Slot) -> None:
+        """Refuse the slot of another registry, whose ring and counts are not these."""
+        if slot.owner is not self._states:
+            raise ValueError(f"the slot of {slot.name!r} belongs to another registry")
+
     # -- the ring --------------------------------------------------------------------------------
 
     def oldest(self, spare: Entry | None = None) -> Entry | None:
@@ -196,6 +201,7 @@ class Ring:
 
     def set_bytes(self, entry: Entry, size: int) -> bool:
         """Note how big an instance is, -1 if that is not known; whether it is still cached."""
+        self._check_owner(entry.slot)
         with self.lock:
             while entry.state == CACHED:
                 before = entry.bytes

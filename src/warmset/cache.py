@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
     from weakref import ReferenceType
 
+    from ._core import Lease
+
 __all__ = ["Cache"]
 
 
@@ -210,6 +212,24 @@ class Cache(RegistryCore):
             if entry.weak:
                 self.evict(entry, COLLECTED)
         return None
+
+    def copy_lease(self, lease: Lease) -> Lease:
+        """Return another lease on what a lease holds; it is no look-up."""
+        instance, entry = lease.instance, lease.entry
+
+        def find() -> tuple[Any, Entry] | None:
+            if instance is None or entry is None or not self.hold(entry):
+                return None
+            return instance, entry
+
+        copy = self.use(lease.class_name)
+        copy.take(find)
+        return copy
+
+    def share(self, entry: Entry) -> None:
+        """Note that somebody has an instance without a lease."""
+        if self.hold(entry):
+            self.release(entry, None, share=True)
 
     def weakly_alive(self) -> int:
         """Return how many weakly kept instances are alive."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from _collections_abc import Mapping
 
 from . import _logs
-from ._core import ExecutorCore
 from .api import Registry
+from .calls import Calls
 from .errors import ArgumentValidationError, MethodNotFoundError, MethodRegistryError
 from .routing import check_arguments_setting, compile_plan
 
@@ -70,7 +70,7 @@ class LazyInstances(Mapping[str, "Any"]):
         return f"<instances of {self._registry!r}>"
 
 
-class MethodExecutor(ExecutorCore):
+class MethodExecutor(Calls):
     """
     Executes methods by name, on instances that a registry keeps warm.
 
@@ -89,6 +89,8 @@ class MethodExecutor(ExecutorCore):
     def __init__(
         self, *, method_registry: Registry | None = None, arguments: str = "strict"
     ) -> None:
+        if "degraded_reasons" in self.__dict__:
+            raise RuntimeError(f"{self!r} was initialised already")
         self.arguments = check_arguments_setting(arguments)
         self.degraded_reasons: list[str] = []
         if method_registry is None:
@@ -237,6 +239,7 @@ class MethodExecutor(ExecutorCore):
             raise
 
     def unavailable(self, class_name: str, method_name: str, error: MethodRegistryError) -> Any:
+        """Answer a call whose method is not available."""
         if self.degraded_mode:
             _logs.warning(
                 "executor",

@@ -11,6 +11,7 @@ import sys
 from _thread import RLock
 
 from . import _logs, process_end
+from ._core import Handle
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._core import Entry, Lease, Slot
+    from ._core import Entry, Injected, Lease, Slot
     from .builder import Build
     from .settings import RegistrySettings
 
@@ -128,12 +129,63 @@ class BaseRegistry(Cache):
                 return each
         return None
 
+    # -- handles and injected methods ------------------------------------------------------------
+
+    def bind(self, class_name: str, method_name: str) -> Handle:
+        """
+        Return a handle: a callable that survives evictions, and holds the instance while it runs.
+
+        Args:
+            class_name: A registered name, or one that a method was injected for.
+            method_name: The method that each call runs.
+
+        Returns:
+            The handle. Nothing is built until it is called.
+
+        Raises:
+            UnknownClassError: The name is not registered, and no such method was injected.
+
+        Thread-safe; O(1).
+        """
+        class_name, method_name = check_name(class_name), check_name(method_name)
+        if class_name not in self.slots and self.find_injected(class_name, method_name) is None:
+            self.refuse(class_name)
+        return Handle(self, class_name, method_name)
+
+    def inject_method(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
+        """
+        Inject a method; it takes precedence over the class's own, and needs no class behind it.
+
+        Args:
+            class_name: Any name, registered or not.
+            method_name: The name to find it by.
+            method: The callable.
+
+        Raises:
+            TypeError: A name is not a string, or the method is not callable.
+
+        Thread-safe; O(1).
+        """
+        class_name, method_name = check_name(class_name), check_name(method_name)
+        if not callable(method):
+            raise TypeError(
+                f"method injected as {class_name}.{method_name} must be callable, got {method!r}"
+            )
+        self.inject(class_name, method_name, method)
+
+    def find_injected(self, class_name: str, method_name: str) -> Injected | None:
+        """Return what was injected under two names, if anything was."""
+        methods = self.injected.get(class_name)
+        return None if methods is None else methods.get(method_name)
+
     # -- the path of a miss ----------------------------------------------------------------------
 
     def build(self, class_name: str) -> tuple[Any, Entry]:
+        """Build after a miss; the instance, and its entry, on which the caller has a hold."""
         return self.builder.obtain(self, class_name)
 
     def refuse(self, class_name: str) -> Any:
+        """Raise the error for a name that cannot be looked up."""
         if self.closed:
             raise ClosedError(
                 f"the registry is closed: {class_name!r} is not built", class_name=class_name
@@ -220,6 +272,7 @@ class BaseRegistry(Cache):
                 self._close_all(entries[::-1])
 
     def close_released(self, entry: Entry) -> None:
+        """Close an entry outside the cache whose last hold has ended."""
         self.close_entry(self, entry)
 
     def close_unused(self, slot: Slot, instance: Any) -> None:
@@ -235,6 +288,7 @@ class BaseRegistry(Cache):
             self.release(entry, None)
 
     def capacity_freed(self) -> None:
+        """Report that a hold was released while somebody waits for that."""
         for released in self._hooks["released"]:
             released(self)
 
@@ -247,9 +301,10 @@ class BaseRegistry(Cache):
                 pass
 
     def hold_while_running(self, lease: Lease, result: Any) -> Any:
+        """Keep a lease until the generator or coroutine that a method returned has ended."""
         entry = lease.entry
         if entry is not None and entry.instance is result:
-            lease.share()
+            self.share(entry)
             lease.__exit__()
             return result
         return hold_while_running(lease, result)

@@ -7,12 +7,18 @@ module itself. All functions are thread-safe.
 
 from __future__ import annotations
 
-from .errors import ClassAttributeError, ClassImportError, ClassPathError, NotAClassError
+from .errors import (
+    ClassAttributeError,
+    ClassImportError,
+    ClassPathError,
+    MethodNotFoundError,
+    NotAClassError,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn
 
 PATH_EXPECTED = "an absolute dotted path 'package.module.Class'"
 
@@ -133,6 +139,91 @@ def check_name(class_name: object) -> str:
     if not name:
         raise ValueError("a class name must be a non-empty str, got ''")
     return name
+
+
+def call_names(names: tuple[object, ...], payload: dict[str, Any]) -> tuple[str, str]:
+    """
+    Find the class name and the method name of a call.
+
+    Args:
+        names: The positional arguments, up to two; an empty one counts as not given.
+        payload: A name that is not given is taken out of it.
+
+    Returns:
+        Exact str, neither of them empty. Methods of a subclass of str are not called.
+
+    Raises:
+        TypeError: There are more than two, one is not a str, or one is given nowhere.
+    """
+    if len(names) > 2:
+        raise TypeError(
+            f"execute() takes a class name and a method name, and all else by keyword; "
+            f"got {len(names)} positional arguments"
+        )
+    found = []
+    for name, key in zip((*names, "", "")[:2], ("class_name", "method_name"), strict=True):
+        if _exact_str(name) == "":
+            name = payload.pop(key, "")
+        if _exact_str(name) == "":
+            raise TypeError("execute() needs a class name and a method name")
+        found.append(check_name(name))
+    return found[0], found[1]
+
+
+def method_of(instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
+    """
+    Return the method of an instance, as attribute access finds it.
+
+    Args:
+        instance: The instance.
+        class_name: Used in messages.
+        method_name: The name of the method.
+
+    Returns:
+        The callable.
+
+    Raises:
+        MethodNotFoundError: There is none, or it is not callable.
+    """
+    try:
+        method = getattr(instance, method_name)
+    except AttributeError as error:
+        raise_not_found(instance, class_name, method_name, None, error)
+    if not callable(method):
+        raise_not_found(instance, class_name, method_name, method)
+    return method  # type: ignore[no-any-return]
+
+
+def raise_not_found(
+    instance: object,
+    class_name: str,
+    method_name: str,
+    found: object,
+    error: AttributeError | None = None,
+) -> NoReturn:
+    """
+    Raise that an instance has no such method.
+
+    Args:
+        instance: The instance.
+        class_name: Used in messages.
+        method_name: The name of the method.
+        found: What has this name, but is not callable.
+        error: The error of the attribute access, if that failed.
+
+    Raises:
+        MethodNotFoundError: Always.
+    """
+    if error is None:
+        reason = (
+            f"{class_name}.{method_name} is not callable, it is of type {type(found).__qualname__}"
+        )
+    else:
+        reason = (
+            f"the instance of {class_name!r}, a {type(instance).__qualname__}, "
+            f"has no method {method_name!r}"
+        )
+    raise MethodNotFoundError(reason, class_name=class_name, method_name=method_name) from error
 
 
 def check_path(class_name: str, class_path: object) -> str:

@@ -94,7 +94,7 @@ class Builds:
         hold = AsyncHold(lease, self._workers, loop)
         asked: _Asked | None = None
         while True:
-            warm, removed = put_aside(partial(lease.enter_warm, count=asked is None))
+            warm, removed = put_aside(partial(self._enter_warm, lease, asked is None))
             if removed:
                 try:
                     await self._workers.close(removed)
@@ -114,6 +114,14 @@ class Builds:
             built = await self._wait(class_name, loop, asked, now)
             if built is not None:
                 return built
+
+    def _enter_warm(self, lease: Lease, is_first: bool) -> bool:
+        """Hold what is warm; the first attempt is counted as a look-up."""
+        registry = self._registry
+        if is_first:
+            return lease.take(partial(registry.look_up, lease.class_name))
+        slot = registry.slots.get(lease.class_name)
+        return slot is not None and lease.take(partial(registry.find_held, slot))
 
     def _ask(self, class_name: str) -> _Asked:
         slot = self._registry.slots.get(class_name)
@@ -228,7 +236,10 @@ class Builds:
             if again or interrupted or waiter.future.cancelled():
                 pass
             elif lease is not None:
-                outcome = AsyncHold(lease.again(), self._workers, waiter.loop), None
+                outcome = (
+                    AsyncHold(self._registry.copy_lease(lease), self._workers, waiter.loop),
+                    None,
+                )
             elif isinstance(error, MethodRegistryError):
                 copy = error.fresh_copy()
                 copy.__cause__ = error.__cause__
@@ -250,7 +261,7 @@ class Builds:
 
     def _enter_built(self, lease: Lease) -> None:
         try:
-            lease.enter_built()
+            lease.take(partial(self._registry.build, lease.class_name))
         except MethodRegistryError as error:
             if not _is_caused_by(error, AsyncRuleError):
                 raise
@@ -258,7 +269,7 @@ class Builds:
         else:
             return
         # A synchronous caller was first, and had no loop for a rule. This one has.
-        lease.enter_built()
+        lease.take(partial(self._registry.build, lease.class_name))
 
     def _forget(self, error: BaseException | None) -> None:
         while error is not None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _fork
 from ..errors import MethodNotFoundError, MethodRegistryError
 from ..executor import MethodExecutor
-from ..resolver import check_name
+from ..resolver import call_names, check_name
 from ..routing import returned_type
 from ..streams import hold_while_running, is_awaitable, is_running
 from .builds import Builds
@@ -144,13 +144,7 @@ class AsyncMethodExecutor:
         The instance is held until the method has ended, which for a synchronous method may be after
         its caller was cancelled: a thread cannot be stopped.
         """
-        if class_name == "":
-            class_name = arguments.pop("class_name", "")
-        if method_name == "":
-            method_name = arguments.pop("method_name", "")
-        if class_name == "" or method_name == "":
-            raise TypeError("execute() needs a class name and a method name")
-        class_name, method_name = check_name(class_name), check_name(method_name)
+        class_name, method_name = call_names((class_name, method_name), arguments)
         injected = self._registry.find_injected(class_name, method_name)
         hold: AsyncHold | None = None
         try:
@@ -185,7 +179,7 @@ class AsyncMethodExecutor:
                 result = await result
             if hold is not None and is_running(result):
                 kept, hold = hold, None
-                return _keep(kept, result)
+                return _keep(self._registry, kept, result)
             return result
         except GeneratorExit:  # nothing can be awaited any more
             if hold is not None:
@@ -215,7 +209,8 @@ class AsyncMethodExecutor:
         lease = hold.lease
         assert lease is not None
         instance = lease.instance
-        lease.share()
+        if lease.entry is not None:
+            self._registry.share(lease.entry)
         del lease
         await self._release(hold)
         return instance
@@ -384,11 +379,11 @@ class AsyncLease:
         return f"<warmset lease of {self._class_name!r}, {state}>"
 
 
-def _keep(hold: AsyncHold, result: Any) -> Any:
+def _keep(registry: Registry, hold: AsyncHold, result: Any) -> Any:
     """Hold the instance until a result has ended; one that is the instance needs no hold."""
     lease = hold.lease
-    if lease is not None and lease.instance is result:
-        lease.share()
+    if lease is not None and lease.entry is not None and lease.instance is result:
+        registry.share(lease.entry)
         hold.__exit__()
         return result
     return hold_while_running(hold, result)
