@@ -368,6 +368,7 @@ class Registry(Capabilities):
             For a warm instance, whether it has such a callable. For any other, what the class says
             if its module is imported already and no rule may build something else; else True, also
             for a property, which is not run.
+            An attribute that only the constructor sets is known once the instance is warm.
         """
         class_name = check_name(class_name)
         if self.find_injected(class_name, method_name) is not None:

@@ -8,9 +8,9 @@ from _thread import get_ident
 
 from .codes import DISCARDED, NO_LIMIT, REPLACED
 from .errors import AsyncRuleError, UnknownClassError
-from .foreign import MISSING, find_in_type, find_own
+from .foreign import can_have_method
 from .resolver import check_name, check_path, find_imported, near_names, resolve
-from .streams import is_awaitable, type_has
+from .streams import is_awaitable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -167,35 +167,11 @@ class Classes:
         """Tell whether a method of a class can be expected, without building or importing."""
         instance: Any = cache.instance_in(slot)
         if instance is not None:
-            return _may_be_called(type(instance), method_name, find_own(instance, method_name))
+            return can_have_method(type(instance), method_name, instance)
         if slot.target is None:
             return False
         target = find_imported(slot.target) if isinstance(slot.target, str) else slot.target
         # A rule or a factory may build anything.
-        if slot.name in self.rules or not isinstance(target, type):
+        if slot.name in self.rules or not issubclass(type(target), type):
             return True
-        return _may_be_called(target, method_name, MISSING)
-
-
-def _may_be_called(kind: type, name: str, own: Any) -> bool:
-    """
-    Tell whether an attribute of an instance can be expected to be callable; no foreign code runs.
-
-    What a property returns is not known before it runs, and ``__getattr__`` may answer to any name:
-    nothing is known against these.
-    """
-    found = find_in_type(kind, name)
-    if found is MISSING:
-        if own is MISSING:
-            return find_in_type(kind, "__getattr__") is not MISSING
-        return callable(own)
-    descriptor = type(found)
-    # What an instance has itself comes before what its class has, except for a data descriptor.
-    if own is not MISSING and (descriptor is _SLOT or not type_has(descriptor, "__set__")):
-        return callable(own)
-    if isinstance(found, (staticmethod, classmethod)):
-        found = found.__func__
-    return callable(found) or type_has(descriptor, "__get__")
-
-
-_SLOT = type(type.__dict__["__basicsize__"])  # the type of a slot in a class
+        return can_have_method(target, method_name)  # type: ignore[arg-type]

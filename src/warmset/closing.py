@@ -31,7 +31,15 @@ from __future__ import annotations
 from _thread import get_ident
 
 from .codes import CLOSE_FAILED, CLOSED, LEFT_OPEN, NOTHING_TO_CLOSE
-from .foreign import CLOSER, MISSING, contain, find_in_type, find_own
+from .foreign import (
+    CLOSER,
+    MISSING,
+    contain,
+    decides_by_code,
+    find_in_type,
+    find_own,
+    is_bound_by_code,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,19 +161,11 @@ def _method(box: list[Any], name: str) -> Callable[[Any], Any] | None:
 
 def _is_dynamic(kind: type, in_type: Any) -> bool:
     """Whether only an instance can tell what its attribute is, of which its class has this."""
-    if find_in_type(kind, "__getattribute__") is not _OBJECTS_OWN:
-        return True
     if in_type is MISSING:
-        return find_in_type(kind, "__getattr__") is not MISSING
-    if callable(in_type):
-        return False
-    # A descriptor of the user's own, such as one that delegates; but a property is data.
-    descriptor = type(in_type)
-    return (
-        find_in_type(descriptor, "__get__") is not MISSING
-        and not issubclass(descriptor, property)
-        and descriptor.__name__ != "cached_property"  # there are several
-    )
+        return decides_by_code(kind)
+    if is_bound_by_code(in_type):
+        return True
+    return find_in_type(kind, "__getattribute__") is not _OBJECTS_OWN
 
 
 _OBJECTS_OWN = object.__dict__["__getattribute__"]

@@ -27,7 +27,8 @@ thread
 from __future__ import annotations
 
 import sys
-from functools import partial
+from _functools import partial  # type: ignore[import-not-found]  # `functools` loads collections
+from types import FunctionType
 
 from . import _logs
 from .codes import LISTENER_FAILURES
@@ -57,10 +58,14 @@ __all__ = [
     "SIZER",
     "Kind",
     "call_each",
+    "can_have_method",
     "contain",
+    "decides_by_code",
     "find_in_type",
     "find_own",
+    "is_bound_by_code",
     "is_interrupt",
+    "is_property",
     "read_attribute",
 ]
 
@@ -221,6 +226,7 @@ def _exhaust(steps: Iterable[None]) -> None:
 
 _mro_of = type.__dict__["__mro__"].__get__
 _names_in = type.__dict__["__dict__"].__get__
+_getattribute = object.__dict__["__getattribute__"]
 _own_dict = type(type.__dict__["__dict__"])  # the type of a `__dict__` in a class
 _slot = type(type.__dict__["__basicsize__"])  # the type of a slot in a class
 
@@ -267,6 +273,64 @@ def find_own(instance: object, name: str) -> Any:
             found = own.__get__(instance, kind)
             return dict.get(found, name, MISSING) if isinstance(found, dict) else MISSING
     return MISSING
+
+
+def is_property(in_type: Any) -> bool:
+    """Return whether what a class has is a property, cached or not."""
+    descriptor = type(in_type)
+    return issubclass(descriptor, property) or descriptor.__name__ == "cached_property"
+
+
+def is_bound_by_code(in_type: Any) -> bool:
+    """
+    Return whether what a class has is a descriptor that may return a method, and no property.
+
+    Those of classes written in C, as a slot is, are data.
+    """
+    return (
+        not callable(in_type)
+        and not is_property(in_type)
+        and type(in_type) not in (_own_dict, _slot)
+        and find_in_type(type(in_type), "__get__") is not MISSING
+    )
+
+
+def decides_by_code(kind: type) -> bool:
+    """Return whether a class has code that decides which attributes its instances have."""
+    return (
+        find_in_type(kind, "__getattr__") is not MISSING
+        or find_in_type(kind, "__getattribute__") is not _getattribute
+    )
+
+
+def can_have_method(kind: type, name: str, instance: object = None) -> bool:
+    """
+    Tell whether instances of a class can be expected to have a method; runs no foreign code.
+
+    Args:
+        kind: The class.
+        name: The name of the method.
+        instance: An instance, whose own attributes count, too; None if there is none.
+
+    Returns:
+        Whether a callable was found. True also where nothing is known against it: for a property,
+        and if the class has a `__getattr__` or `__getattribute__`.
+    """
+    in_type = find_in_type(kind, name)
+    if in_type is not MISSING and is_property(in_type):
+        return True
+    if instance is not None:
+        own = find_own(instance, name)
+        if own is not MISSING:
+            return callable(own)
+    if in_type is not MISSING:
+        return callable(in_type) or is_bound_by_code(in_type)
+    get = find_in_type(kind, "__getattribute__")
+    if find_in_type(kind, "__getattr__") is not MISSING or type(get) is FunctionType:
+        return True
+    # A class written in C need not differ from `object`; asking it runs no code of a property,
+    # because it has none of that name.
+    return get is not _getattribute and callable(read_attribute(instance, name))
 
 
 def read_attribute(instance: object, name: str, default: Any = None) -> Any:
