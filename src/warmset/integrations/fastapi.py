@@ -1,0 +1,186 @@
+"""
+FastAPI: a dependency that holds an instance for a request, a lifespan, and health checks.
+
+A look-up of a warm instance takes no thread. Builds, removals and closers run in threads of their
+own, so that they neither stop the event loop nor use up the pool of the framework.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+
+from ..aio import AsyncMethodExecutor
+from ..errors import MethodRegistryError
+from .health import findings_of, liveness, readiness
+from .keys import Key, is_temporary, warm_up_names
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from ..api import Registry
+    from ..memory.profiles import Profile
+
+    _Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
+
+_Instance = TypeVar("_Instance")
+
+__all__ = ["health_router", "leased", "lifespan"]
+
+_WARMING_UP = "warmset_warming_up"
+
+
+@overload
+def leased(registry: Registry, key: type[_Instance]) -> Callable[[], AsyncIterator[_Instance]]: ...
+@overload
+def leased(registry: Registry, key: str) -> Callable[[], AsyncIterator[Any]]: ...
+def leased(registry: Registry, key: str | type) -> Callable[[], AsyncIterator[Any]]:
+    """
+    Make a dependency that holds an instance until the request has been answered.
+
+    Args:
+        registry: The registry.
+        key: A class name, or the class that is registered.
+
+    Returns:
+        The dependency, for ``Annotated[Tagger, Depends(leased(registry, Tagger))]``. The instance
+        is built if it is not warm; it may be evicted during the request, and is closed afterwards.
+        If it cannot be provided now, the response has status 503, and the header ``Retry-After``
+        while the failure is remembered.
+
+    Raises:
+        TypeError: The key is neither a string nor a class.
+
+    Any number of requests may hold one instance at once, so its methods have to be thread-safe.
+    """
+    executor = AsyncMethodExecutor(method_registry=registry)
+    found = Key(registry, key)
+
+    async def lease() -> AsyncIterator[Any]:
+        held = executor.use(found.class_name)
+        try:
+            instance = await held.__aenter__()
+        except MethodRegistryError as error:
+            if not is_temporary(error):
+                raise
+            raise _unavailable(registry, held, error) from error
+        try:
+            yield instance
+        finally:
+            del instance  # at the last release, other references to it are counted
+            await held.__aexit__()
+
+    lease.__name__ = f"leased_{key if isinstance(key, str) else key.__name__}"
+    return lease
+
+
+def _unavailable(registry: Registry, held: Any, error: MethodRegistryError) -> HTTPException:
+    seconds = registry.settings.retry_after_seconds
+    headers = None
+    if registry.builder.failures.get(error.class_name or "") is not None and seconds < math.inf:
+        headers = {"Retry-After": str(max(1, math.ceil(seconds)))}
+    # The text of the error may contain paths and arguments; the log has it.
+    return HTTPException(503, f"{error.class_name!r} is not available", headers)
+
+
+def lifespan(
+    registry: Registry,
+    *,
+    warm_up: Profile | Iterable[str | type] | None = None,
+    deadline_seconds: float | None = None,
+    in_background: bool = False,
+    close: bool = True,
+    then: _Lifespan | None = None,
+) -> _Lifespan:
+    """
+    Make the lifespan of an application: it warms a registry up, and closes it at the end.
+
+    Args:
+        registry: The registry.
+        warm_up: What to build before the first request: a profile, or class names and classes. What
+            fails is logged and reported by `health_router`, and does not stop the application.
+        deadline_seconds: Start no build of the warm-up after this time; None: no deadline.
+        in_background: Accept requests during the warm-up; ``/health/ready`` returns 503 until its
+            end.
+        close: Whether to close the registry at the end; its instances are closed in the reverse
+            order of their building, with ``aclose()`` if they have it.
+        then: Another lifespan to run within this one.
+
+    Returns:
+        The lifespan, for ``FastAPI(lifespan=...)``.
+    """
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[Any]:
+        executor = AsyncMethodExecutor(method_registry=registry)
+        setattr(app.state, _WARMING_UP, warm_up is not None)
+        task = None
+        try:
+            if warm_up is not None:
+                task = asyncio.create_task(_warm_up(app, registry, warm_up, deadline_seconds))
+                if not in_background:
+                    await task
+            if then is None:
+                yield None
+            else:
+                async with then(app) as state:
+                    yield state
+        finally:
+            if task is not None:
+                await task  # builds cannot be interrupted, and must not meet a closed registry
+            if close:
+                await executor.aclose()
+
+    return run
+
+
+async def _warm_up(
+    app: FastAPI,
+    registry: Registry,
+    warm_up: Profile | Iterable[str | type],
+    deadline_seconds: float | None,
+) -> None:
+    try:
+        await asyncio.to_thread(
+            registry.warm_up, warm_up_names(registry, warm_up), deadline=deadline_seconds
+        )
+    finally:
+        setattr(app.state, _WARMING_UP, False)
+
+
+def health_router(registry: Registry, *, prefix: str = "/health", **options: Any) -> APIRouter:
+    """
+    Make a router with ``/health/live``, ``/health/ready`` and ``/health/findings``.
+
+    Args:
+        registry: The registry.
+        prefix: The prefix of the paths.
+        options: Of `fastapi.APIRouter`, for example `dependencies` that restrict access: the
+            findings contain class names.
+
+    Returns:
+        The router. ``live`` returns 503 when the registry is closed, which only a restart changes;
+        ``ready`` also during the warm-up; ``findings`` is what `Registry.health` finds, with 200.
+    """
+    router = APIRouter(prefix=prefix, **{"tags": ["health"], **options})
+
+    async def live(response: Response) -> dict[str, Any]:
+        response.status_code, body = liveness(registry)
+        return body
+
+    async def ready(request: Request, response: Response) -> dict[str, Any]:
+        warming_up = getattr(request.app.state, _WARMING_UP, False)
+        response.status_code, body = readiness(registry, warming_up=warming_up)
+        return body
+
+    def findings() -> dict[str, Any]:
+        return findings_of(registry)
+
+    for path, endpoint in (("/live", live), ("/ready", ready), ("/findings", findings)):
+        router.add_api_route(path, endpoint, methods=["GET"], response_model=None)
+    return router

@@ -1,0 +1,168 @@
+"""`warmset.integrations.fastapi`, with FastAPI and a uvicorn server."""
+
+# No postponed annotations: FastAPI could not resolve those of functions within the tests.
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import pytest
+from serving import NAMES, One, check_models, make_registry, request_all, uvicorn_server
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("httpx")
+fastapi = pytest.importorskip("fastapi")
+Depends = fastapi.Depends
+
+
+@pytest.fixture
+def integration(ws: Any) -> Any:
+    from warmset.integrations import fastapi as module
+
+    return module
+
+
+def make_app(integration: Any, registry: Any, **options: Any) -> Any:
+    app = fastapi.FastAPI(lifespan=integration.lifespan(registry, **options))
+    app.include_router(integration.health_router(registry))
+    for name in (*NAMES, "Broken", "Unknown"):
+        lease = integration.leased(registry, name)
+
+        def work(text: str, model: Annotated[Any, Depends(lease)]) -> dict[str, str]:
+            return {"result": model.work(text)}
+
+        async def awork(text: str, model: Annotated[Any, Depends(lease)]) -> dict[str, str]:
+            await asyncio.sleep(0)
+            return {"result": model.work(text)}
+
+        app.get(f"/work/{name}")(work)
+        app.get(f"/awork/{name}")(awork)
+    return app
+
+
+@pytest.mark.parametrize("path", ["/work", "/awork"])
+def test_no_request_fails_while_instances_are_evicted(ws: Any, integration: Any, path: str) -> None:
+    """Each is held for its request, and closed once, after the last of its requests."""
+    registry = make_registry(ws)
+    with uvicorn_server(make_app(integration, registry)) as client:
+        answers = request_all(client, 300, path)
+    assert answers == [(200, {"result": f"{NAMES[at % 3]} abc"}) for at in range(300)]
+    assert registry.closed
+    check_models(registry, least_builds=20)
+
+
+def test_an_instance_is_released_when_the_request_has_ended(ws: Any, integration: Any) -> None:
+    """Also if the endpoint raises; a class is a key, too."""
+    registry = make_registry(ws)
+    app = fastapi.FastAPI()
+    held: list[Any] = []
+
+    @app.get("/fail")
+    def fail(model: Annotated[One, Depends(integration.leased(registry, One))]) -> None:
+        held.extend(hold.class_name for hold in registry.holders())
+        registry.discard("One")
+        assert not model.closed
+        raise fastapi.HTTPException(418)
+
+    with uvicorn_server(app) as client:
+        assert client.get("/fail").status_code == 418
+    assert held == ["One"]
+    assert registry.holders() == []
+    registry.close()
+    check_models(registry, least_builds=1)
+
+
+def test_an_instance_that_is_not_available(ws: Any, integration: Any) -> None:
+    """503 and a time to try again; the text of the error is not shown to the client."""
+    registry = make_registry(ws, retry_after_seconds=7.5)
+    with uvicorn_server(make_app(integration, registry)) as client:
+        for _ in range(2):
+            response = client.get("/work/Broken", params={"text": ""})
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "8")
+            assert response.json() == {"detail": "'Broken' is not available"}
+        # A name that is not registered is a mistake of the program.
+        assert client.get("/work/Unknown", params={"text": ""}).status_code == 500
+
+
+def test_a_class_that_is_not_registered(ws: Any, integration: Any) -> None:
+    registry = make_registry(ws)
+    registry.register("Again", "serving.One")
+    from warmset.integrations import keys
+
+    assert keys.class_name_of(registry, "Two") == "Two"
+    with pytest.raises(ValueError, match="registered under several names: 'One', 'Again'"):
+        keys.class_name_of(registry, One)
+    with pytest.raises(ws.errors.UnknownClassError, match="nearest: 'Three'"):
+        keys.class_name_of(registry, type("Thre", (), {}))
+    with pytest.raises(TypeError, match="a class name must be a str"):
+        integration.leased(registry, 3)
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_the_lifespan_warms_up_and_closes(ws: Any, integration: Any, in_background: bool) -> None:
+    """A class that fails does not stop the application; another lifespan runs within it."""
+    registry = make_registry(ws, max_cache_size=5)
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def inner(app: Any) -> Any:
+        events.append("begin")
+        yield {"key": "value"}
+        events.append("closed" if registry.closed else "open")
+
+    app = make_app(
+        integration,
+        registry,
+        warm_up=[One, "Two", "Broken"],
+        in_background=in_background,
+        then=inner,
+    )
+    with uvicorn_server(app) as client:
+        while client.get("/health/ready").status_code == 503:
+            assert in_background
+        assert client.get("/health/ready").json() == {
+            "status": "ready", "cached": 2, "max_cache_size": 5,
+        }  # fmt: skip
+        assert registry.stats().builds == 2
+    assert events == ["begin", "open"]
+    check_models(registry, least_builds=2)
+
+
+def test_the_health_checks(ws: Any, integration: Any) -> None:
+    registry = make_registry(ws)
+    app = fastapi.FastAPI()
+    app.include_router(integration.health_router(registry, prefix="/status"))
+    with uvicorn_server(app) as client:
+        assert client.get("/status/live").json() == {"status": "alive"}
+        assert client.get("/status/findings").json() == {"findings": []}
+        with pytest.raises(ws.MethodRegistryError):
+            registry.get_instance("Broken")
+        findings = client.get("/status/findings").json()["findings"]
+        assert [finding["kind"] for finding in findings] == ["builds_failing"]
+        assert set(findings[0]) == {
+            "kind", "severity", "class_name", "figure", "threshold", "advice",
+        }  # fmt: skip
+        registry.close()
+        for path in ("live", "ready"):
+            response = client.get(f"/status/{path}")
+            assert (response.status_code, response.json()) == (503, {"status": "closed"})
+
+
+def test_instances_with_aclose_are_closed_in_the_loop(ws: Any, integration: Any) -> None:
+    registry = ws.MethodRegistry({})
+    closed: list[str] = []
+
+    class Client:
+        async def aclose(self) -> None:
+            closed.append(type(asyncio.get_running_loop()).__name__)
+
+    registry.register("Client", Client)
+    app = fastapi.FastAPI(lifespan=integration.lifespan(registry))
+
+    @app.get("/")
+    async def use(client: Annotated[Client, Depends(integration.leased(registry, Client))]) -> str:
+        return type(client).__name__
+
+    with uvicorn_server(app) as client:
+        assert client.get("/").json() == "Client"
+    assert len(closed) == 1
