@@ -150,7 +150,7 @@ distribution() {
 # can be what is tested.
 suite() {
     mkdir -p "$1"
-    tar -c -C "$root" --exclude __pycache__ tests ci docs benchmarks README.md pyproject.toml | tar -x -C "$1"
+    tar -c -C "$root" --exclude __pycache__ tests ci docs benchmarks examples README.md pyproject.toml | tar -x -C "$1"
 }
 
 # two_at_a_time COMMAND ARGUMENTS: runs COMMAND with each argument, on two cores; at the end it prints the

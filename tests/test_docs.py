@@ -23,11 +23,17 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     ]
 
 
+# Extras that the examples of a page need.
+NEEDED = {"serving.md": ("fastapi", "flask", "celery")}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_examples_run(
     ws: Any, page: Path, tmp_path: Path, place: str, monkeypatch: Any
 ) -> None:
     """In the order of the page, in one namespace."""
+    for package in NEEDED.get(page.name, ()):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     for line, text in blocks(page, "python"):

@@ -12,6 +12,7 @@ from serving import NAMES, One, check_models, make_registry, request_all, uvicor
 pytest.importorskip("uvicorn")
 pytest.importorskip("httpx")
 fastapi = pytest.importorskip("fastapi")
+pytest.importorskip("fastapi.responses")
 Depends = fastapi.Depends
 
 
@@ -68,6 +69,25 @@ def test_an_instance_is_released_when_the_request_has_ended(ws: Any, integration
         assert client.get("/fail").status_code == 418
     assert held == ["One"]
     assert registry.holders() == []
+    registry.close()
+    check_models(registry, least_builds=1)
+
+
+def test_a_streamed_response_keeps_its_instance(ws: Any, integration: Any) -> None:
+    """Until it was sent."""
+    registry = make_registry(ws)
+    app = fastapi.FastAPI()
+
+    @app.get("/stream")
+    def stream(model: Annotated[One, Depends(integration.leased(registry, One))]) -> Any:
+        def generate() -> Any:
+            registry.discard("One")
+            yield model.work("a")
+
+        return fastapi.responses.StreamingResponse(generate())
+
+    with uvicorn_server(app) as client:
+        assert client.get("/stream").text == "One a"
     registry.close()
     check_models(registry, least_builds=1)
 

@@ -1,0 +1,141 @@
+"""Each example runs, as its documentation says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import warmset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+TEXT = {"text": "Ada met Grace and Ada"}
+
+
+def environment(**changes: str) -> dict[str, str]:
+    source = Path(warmset.__file__).parent.parent
+    path = os.pathsep.join(map(str, (source, EXAMPLES)))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **changes}
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A socket that listens, for a server to serve: clients may connect before it does."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def serve(listener: socket.socket, *words: str) -> Any:
+    httpx = pytest.importorskip("httpx")
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=EXAMPLES,
+        env=environment(),
+        pass_fds=(listener.fileno(),),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    host, port = listener.getsockname()
+    return process, httpx.Client(base_url=f"http://{host}:{port}", timeout=60.0)
+
+
+def stop(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    return output
+
+
+def test_the_fastapi_service(listener: socket.socket) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    process, client = serve(listener, "uvicorn", f"--fd={listener.fileno()}", "fastapi_service:app")
+    try:
+        with client:
+            assert client.get("/health/ready").json()["cached"] == 1
+            assert client.get("/tags", params=TEXT).json() == ["Ada", "Grace", "Ada"]
+            assert client.get("/report", params=TEXT).json() == {
+                "tags": ["Ada", "Grace", "Ada"],
+                "summary": ["ada", "met", "grace"],
+            }
+    finally:
+        output = stop(process)
+    assert "Application shutdown complete" in output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gunicorn needs fork")
+def test_the_flask_service(listener: socket.socket) -> None:
+    pytest.importorskip("flask")
+    pytest.importorskip("gunicorn")
+    bind = f"--bind=fd://{listener.fileno()}"
+    process, client = serve(
+        listener, "gunicorn", "--config=gunicorn.conf.py", bind, "flask_service:app"
+    )
+    try:
+        with client:
+            assert client.get("/health/live").status_code == 200
+            assert client.get("/health/ready").json()["cached"] >= 1
+            assert client.get("/tags", params=TEXT).json() == ["Ada", "Grace", "Ada"]
+            assert client.get("/summary", params=TEXT).json() == ["ada", "met", "grace"]
+    finally:
+        output = stop(process)
+    assert "Traceback" not in output
+
+
+def test_the_celery_tasks(tmp_path: Path) -> None:
+    """With a worker that runs tasks in its own process, over a broker in memory."""
+    pytest.importorskip("celery")
+    script = (
+        "from celery.contrib.testing.worker import start_worker\n"
+        "from celery_tasks import app, registry, summary, tags\n"
+        "with start_worker(app, pool='solo', perform_ping_check=False):\n"
+        "    results = [tags.delay('Ada met Grace').get(timeout=60),\n"
+        "               summary.delay('a b a').get(timeout=60)]\n"
+        "print(results, registry.stats().builds)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=EXAMPLES,
+        env=environment(C_FORCE_ROOT="1"),
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert result.stdout.splitlines()[-1:] == ["[['Ada', 'Grace'], ['a', 'b']] 2"], result.stderr
+
+
+def test_the_process_pool() -> None:
+    """With every start method of the platform."""
+    import multiprocessing
+
+    result = subprocess.run(
+        [sys.executable, "process_pool.py"],
+        cwd=EXAMPLES,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == multiprocessing.get_all_start_methods()
+    for line in lines:
+        assert "20 texts in " in line
+        assert line.endswith("processes, ['Text', 'Ada', 'Grace']")
+
+
+def test_every_example_is_run() -> None:
+    """By one of the tests above; the others are read by them."""
+    source = Path(__file__).read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        if path.name != "text_models.py":
+            assert path.stem in source, path.name
