@@ -102,6 +102,8 @@ THRESHOLDS = {
     "closes_failing": ("max_close_failures", "above {}", "> {}"),
     "services_failing": ("max_service_failures", "above {}", "> {}"),
     "builds_failing": ("max_failed_classes", "above {}", "> {}"),
+    "thrashing": ("max_thrashing", "above {}", "> {}"),
+    "oversized": ("max_unused", "above {}", "> {}"),
 }
 
 
@@ -237,6 +239,8 @@ UNHEALTHY = [
     series("builds_total", "0+10x30", result="success"),
     series("builds_total", "0+0x30", result="failure"),
     series("evictions_total", "0+4x30"),
+    series("avoidable_builds_total", "0+4x30"),
+    series("unused_instances", "51+0x30"),
     series("cached_instances", "95+0x30"),
     series("max_cached_instances", "100+0x30"),
     series("process_resident_memory_bytes", "1000000000+5000000x30", registry=""),
@@ -251,6 +255,8 @@ HEALTHY = [
     series("builds_total", "0+10x30", result="success"),
     series("builds_total", "0+0x30", result="failure"),
     series("evictions_total", "0+3x30"),
+    series("avoidable_builds_total", "0+3x30"),
+    series("unused_instances", "50+0x30"),
     series("cached_instances", "60+1x30"),
     series("max_cached_instances", "100+0x30"),
     series("process_resident_memory_bytes", "1000000000+5000000x30", registry=""),

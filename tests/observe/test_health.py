@@ -99,7 +99,7 @@ def test_a_high_eviction_rate(make: Any, rss: Any) -> None:
         for name in ("Alpha", "Beta", "Gamma"):
             registry.get_instance(name)
     found = {finding.kind.value: finding for finding in registry.health()}
-    assert set(found) == {"eviction_rate_high", "nearly_full"}
+    assert set(found) == {"eviction_rate_high", "nearly_full", "thrashing"}
     assert found["eviction_rate_high"].figure == 28 / 30
     assert found["nearly_full"].figure == 1.0
     assert found["nearly_full"].threshold == 0.9

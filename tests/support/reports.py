@@ -11,6 +11,7 @@ from warmset.cli.pipeline_run import Failure, FailureGroup, Outcome, RunRecord
 from warmset.cli.run_options import RunOptions
 from warmset.cli.verdict import judge
 from warmset.events import RemovalCause, RemovalEvent
+from warmset.planning.plan import Plan, Unused
 from warmset.testing import FakeTimer
 
 if TYPE_CHECKING:
@@ -21,7 +22,15 @@ MB = 1_000_000
 
 
 class Told:
-    """The part of a registry that a recorder uses: it has listeners."""
+    """The part of a registry that a recorder uses: it has listeners, and a plan without builds."""
+
+    max_size = 100
+
+    def now(self) -> float:
+        return 0.0
+
+    def plan(self, *, window_seconds: float = 3600.0) -> Plan:
+        return Plan(0.0, 0, 0.0, (), (), Unused(0, 0, 0.0), None, ())
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[RemovalEvent], Any]] = []

@@ -118,6 +118,12 @@ def registry_line(registry: dict[str, Any]) -> str:
     )
 
 
+def advice_lines(registry: dict[str, Any]) -> list[str]:
+    """Describe what is wrong with the bounds of a registry, if anything, in one line each."""
+    # A process of an earlier version gives no advice.
+    return [f"{kind}: {text}" for kind, text in registry.get("advice", {}).items() if text]
+
+
 sort_option = click.option(
     "--sort",
     type=click.Choice(list(SORTS)),

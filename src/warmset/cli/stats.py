@@ -12,6 +12,7 @@ from warmset.observe.protocol import LiveViewError
 
 from .class_table import (
     COLUMNS,
+    advice_lines,
     filter_option,
     process_line,
     registry_line,
@@ -90,6 +91,8 @@ def stats(
             echo(f"skipped {response['registries_malformed']} malformed registries")
         for registry in response["registries"]:
             echo(registry_line(registry))
+            for line in advice_lines(registry):
+                echo(line)
             _print_classes(registry)
     return PASSED
 

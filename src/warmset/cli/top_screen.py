@@ -18,7 +18,15 @@ from warmset._text import printable
 from warmset.observe.client import GoneError
 from warmset.observe.protocol import LiveViewError
 
-from .class_table import COLUMNS, SORTS, Column, process_line, registry_line, sort_rows
+from .class_table import (
+    COLUMNS,
+    SORTS,
+    Column,
+    advice_lines,
+    process_line,
+    registry_line,
+    sort_rows,
+)
 from .live_connection import LiveConnection
 from .output import text_cell
 
@@ -111,7 +119,7 @@ class TopApp(App[None]):
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #summary { height: 3; padding: 0 1; }
+    #summary { height: auto; max-height: 5; padding: 0 1; }
     #summary.error { color: $error; }
     #filter { display: none; height: 3; }
     DataTable { height: 1fr; scrollbar-size-horizontal: 0; }
@@ -277,7 +285,8 @@ class TopApp(App[None]):
             return
         position = self._registries().index(registry) + 1
         number = f"[{position}/{len(self._registries())}] " if len(self._registries()) > 1 else ""
-        lines = [process_line(self._stats), number + registry_line(registry), self._state_line()]
+        lines = [process_line(self._stats), number + registry_line(registry)]
+        lines += [*advice_lines(registry), self._state_line()]
         summary.update(
             Text("\n", no_wrap=True, overflow="ellipsis").join(text_cell(line) for line in lines)
         )

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from .. import _logs
 from ..extension import Extension
 from ..lifecycle.services import failures
+from ..planning import advice
+from ..planning.curves import make_plan
+from ..planning.ghosts import ghosts_of
 from ..planning.windows import check_window
 from ..stats import snapshot
 from .leaks import track_leaks
@@ -50,6 +53,8 @@ class FindingKind(Enum):
     CLOSES_FAILING = "closes_failing"
     BUILDS_FAILING = "builds_failing"
     SERVICES_FAILING = "services_failing"
+    THRASHING = "thrashing"
+    OVERSIZED = "oversized"
 
 
 class Severity(IntEnum):
@@ -95,9 +100,15 @@ class HealthThresholds:
         max_service_failures: Steps of service threads of the process (sweeper, recycling, closing,
             live view) that failed within the window, and threads that died or could not be started.
         max_failed_classes: Classes whose failed build is remembered at present.
+        max_thrashing: Builds within the window that at most twice a bound would have avoided,
+            relative to all.
+        max_unused: Cached instances that were not used for `unused_after_seconds`, relative to
+            `max_cache_size`.
         min_lookups: The hit rate is checked from this many look-ups within the window on.
-        min_builds: The eviction rate is checked from this many builds within the window on.
+        min_builds: The eviction rate and thrashing are checked from this many builds within the
+            window on.
         leaked_after_seconds: An instance counts as leaked from this time after its removal on.
+        unused_after_seconds: An instance counts as unused from this time after its last use on.
 
     Raises:
         TypeError: A threshold is not a number.
@@ -113,9 +124,12 @@ class HealthThresholds:
     max_close_failures: float = 0
     max_service_failures: float = 0
     max_failed_classes: float = 0
+    max_thrashing: float = advice.MAX_THRASHING
+    max_unused: float = advice.MAX_UNUSED
     min_lookups: float = 100
-    min_builds: float = 10
+    min_builds: float = advice.MIN_BUILDS
     leaked_after_seconds: float = 60.0
+    unused_after_seconds: float = advice.UNUSED_AFTER_SECONDS
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -149,6 +163,7 @@ class HealthMonitor(Extension):
 
     def __init__(self, registry: BaseRegistry) -> None:
         self._leaks = track_leaks(registry)
+        ghosts_of(registry)
         # Replaced, never modified: threads, finalisers and forks need no lock.
         self._observations: tuple[_Observation, ...] = ()
         self._known: dict[tuple[FindingKind, str | None], object] = {}
@@ -194,6 +209,7 @@ class HealthMonitor(Extension):
         found = [
             *_judge_rates(before, now, thresholds),
             *_judge_levels(stats, leaked, thresholds),
+            *_judge_bounds(registry, window_seconds, thresholds),
         ]
         found.sort(key=lambda finding: -finding.severity)
         self._log(found, window_seconds)
@@ -349,3 +365,28 @@ def _judge_levels(
                 "cycles, and gc.get_referrers shows what references the others",
                 class_name,
             )
+
+
+def _judge_bounds(
+    registry: BaseRegistry, window_seconds: float, thresholds: HealthThresholds
+) -> Iterator[Finding]:
+    plan = make_plan(registry, window_seconds)
+    small = advice.thrashing(plan)
+    enough = plan.builds >= thresholds.min_builds
+    if small is not None and enough and small.figure > thresholds.max_thrashing:
+        yield Finding(
+            FindingKind.THRASHING,
+            Severity.WARNING,
+            small.figure,
+            thresholds.max_thrashing,
+            small.text,
+        )
+    large = advice.oversized(registry, thresholds.unused_after_seconds)
+    if large is not None and large.figure > thresholds.max_unused:
+        yield Finding(
+            FindingKind.OVERSIZED,
+            Severity.WARNING,
+            large.figure,
+            thresholds.max_unused,
+            large.text,
+        )

@@ -20,6 +20,7 @@ from .. import _logs
 from .._text import printable
 from .._version import __version__
 from ..foreign import is_interrupt
+from ..planning.curves import rebuild_totals, unused
 from ..stats import snapshot
 from .builds import BUCKETS
 from .health import HealthThresholds
@@ -122,6 +123,56 @@ class Instrumentation:
             unit="{instance}",
             description="Instances that stay alive without a holder some time after their removal.",
         )
+        for create, name, unit, description, read_registry in (
+            (
+                counter,
+                "warmset.rebuilds",
+                "{build}",
+                "Builds of instances that had been evicted, by the cause of the eviction.",
+                _rebuilds,
+            ),
+            (
+                counter,
+                "warmset.rebuild.duration",
+                "s",
+                "Seconds of builds of instances that had been evicted.",
+                _rebuild_seconds,
+            ),
+            (
+                counter,
+                "warmset.builds.avoidable",
+                "{build}",
+                "Builds that at most twice a bound would have avoided.",
+                _avoidable("avoidable_builds"),
+            ),
+            (
+                counter,
+                "warmset.builds.avoidable.duration",
+                "s",
+                "Seconds of the builds that at most twice a bound would have avoided.",
+                _avoidable("avoidable_seconds"),
+            ),
+            (
+                level,
+                "warmset.instances.unused",
+                "{instance}",
+                "Cached instances that have not been used for an hour.",
+                _unused("instances"),
+            ),
+            (
+                level,
+                "warmset.memory.unused",
+                "By",
+                "Bytes of the cached instances that have not been used for an hour.",
+                _unused("bytes"),
+            ),
+        ):
+            create(
+                name,
+                [self._callback(name, None, read_registry)],
+                unit=unit,
+                description=description,
+            )
         for name, unit, description, field in (
             ("warmset.class.instances", "{instance}", "Cached instances of a class.", "instances"),
             ("warmset.class.uses", "{use}", "Uses of the cached instance.", "uses"),
@@ -293,6 +344,25 @@ def _waiting(registry: BaseRegistry, labels: ClassLabels) -> Iterable[_Reading]:
 def _leaked(registry: BaseRegistry, labels: ClassLabels) -> Iterable[_Reading]:
     leaked = track_leaks(registry).leaked(registry, HealthThresholds.leaked_after_seconds)
     yield {}, sum(leaked.values())
+
+
+def _rebuilds(registry: BaseRegistry, labels: ClassLabels) -> Iterable[_Reading]:
+    for cause, builds, _ in rebuild_totals(registry).causes:
+        yield {"warmset.removal.cause": cause}, builds
+
+
+def _rebuild_seconds(registry: BaseRegistry, labels: ClassLabels) -> Iterable[_Reading]:
+    for cause, _, seconds in rebuild_totals(registry).causes:
+        yield {"warmset.removal.cause": cause}, seconds
+
+
+def _avoidable(field: str) -> Callable[[BaseRegistry, ClassLabels], Iterable[_Reading]]:
+    return lambda registry, labels: [({}, getattr(rebuild_totals(registry), field))]
+
+
+def _unused(field: str) -> Callable[[BaseRegistry, ClassLabels], Iterable[_Reading]]:
+    seconds = HealthThresholds.unused_after_seconds
+    return lambda registry, labels: [({}, getattr(unused(registry, seconds), field))]
 
 
 def _per_class(field: str) -> Callable[[BaseRegistry, ClassLabels], Iterable[_Reading]]:

@@ -21,6 +21,7 @@ from .. import _logs
 from .._text import printable
 from ..foreign import is_interrupt
 from ..lifecycle.services import failures
+from ..planning.curves import rebuild_totals, unused
 from ..stats import snapshot
 from .builds import BUCKETS, BuildTally
 from .health import HealthThresholds
@@ -70,6 +71,36 @@ _FAMILIES: dict[str, tuple[type[Metric], str, tuple[str, ...]]] = {
     "cached_bytes": (
         GaugeMetricFamily,
         "Bytes of the cached instances, where they are measured.",
+        (),
+    ),
+    "rebuilds": (
+        CounterMetricFamily,
+        "Builds of instances that had been evicted, by the cause of the eviction.",
+        ("cause",),
+    ),
+    "rebuild_seconds": (
+        CounterMetricFamily,
+        "Seconds of builds of instances that had been evicted, by the cause of the eviction.",
+        ("cause",),
+    ),
+    "avoidable_builds": (
+        CounterMetricFamily,
+        "Builds that at most twice max_cache_size or max_cache_bytes would have avoided.",
+        (),
+    ),
+    "avoidable_build_seconds": (
+        CounterMetricFamily,
+        "Seconds of the builds that at most twice a bound would have avoided.",
+        (),
+    ),
+    "unused_instances": (
+        GaugeMetricFamily,
+        "Cached instances that have not been used for an hour.",
+        (),
+    ),
+    "unused_bytes": (
+        GaugeMetricFamily,
+        "Bytes of the cached instances that have not been used for an hour.",
         (),
     ),
     "class_instances": (GaugeMetricFamily, "Cached instances of a class.", ("class_name",)),
@@ -250,6 +281,15 @@ def _samples(registry: BaseRegistry, tally: BuildTally) -> Iterator[_Sample]:
         yield key, (), value
     if stats.bytes is not None:
         yield "cached_bytes", (), stats.bytes
+    totals = rebuild_totals(registry)
+    for evicted_for, builds, seconds in totals.causes:
+        yield "rebuilds", (evicted_for,), builds
+        yield "rebuild_seconds", (evicted_for,), seconds
+    yield "avoidable_builds", (), totals.avoidable_builds
+    yield "avoidable_build_seconds", (), totals.avoidable_seconds
+    idle = unused(registry, HealthThresholds.unused_after_seconds)
+    yield "unused_instances", (), idle.instances
+    yield "unused_bytes", (), idle.bytes
     for label, use in tally.labels.rank(stats.entries).items():
         yield "class_instances", (label,), use.instances
         yield "class_uses", (label,), use.uses

@@ -11,6 +11,7 @@ from math import inf, isfinite
 from threading import enumerate as threads
 
 from ..codes import WEAK
+from ..planning.advice import current_advice
 from ..resolver import error_text
 from ..stats import snapshot
 from .protocol import MAX_CLASSES
@@ -75,6 +76,7 @@ def describe(
         "lookups": stats.lookups,
         "hit_rate": stats.hit_rate,
         "utilisation": stats.utilisation,
+        "advice": current_advice(registry),
         "classes": rows,
         "classes_left_out": left_out,
     }

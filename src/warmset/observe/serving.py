@@ -27,6 +27,7 @@ from .. import (
 )
 from ..extension import Extension
 from ..lifecycle.services import count_failure
+from ..planning.ghosts import ghosts_of
 from ..registry import BaseRegistry
 from . import protocol
 from .access import SUFFIX, check_peer, make_directory
@@ -199,6 +200,7 @@ class Server:
             served = Served(self, registry, name, allow_changes=allow_changes)
             self._served = (*others, served)
             registry.attach(_StopAtClose(served)).served = served
+            ghosts_of(registry)  # so that the live view can tell which bound is too small
         return served
 
     def remove(self, served: Served) -> None:

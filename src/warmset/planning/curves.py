@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .ghosts import Ghosts
     from .miss_log import Miss
 
-__all__ = ["make_plan", "unused"]
+__all__ = ["RebuildTotals", "make_plan", "rebuild_totals", "unused"]
 
 _CAUSE_NAMES = {FIRST: "first", IDLE: "idle", SIZE: "size", MEMORY: "memory", AGED: "aged"}
 _TTL_MULTIPLES = (1.25, 1.5, 2.0, 3.0, 4.0, 8.0)
@@ -67,6 +67,36 @@ def make_plan(registry: BaseRegistry, window_seconds: float) -> Plan:
         thrashing=_thrashing(registry, ghosts, misses),
         rebuilt=_rebuilt(misses),
     )
+
+
+class RebuildTotals(NamedTuple):
+    """The builds of evicted instances since they are remembered."""
+
+    causes: list[tuple[str, int, float]]
+    """Cause of the eviction, builds, and their seconds."""
+    avoidable_builds: int
+    """Those that at most twice a bound would have avoided."""
+    avoidable_seconds: float
+
+
+def rebuild_totals(registry: BaseRegistry) -> RebuildTotals:
+    """
+    Count the builds of evicted instances; for metrics, since the counts only grow.
+
+    Args:
+        registry: The registry; its ghosts are remembered from now on.
+
+    Returns:
+        The counts.
+    """
+    memory = ghosts_of(registry).memory
+    memory.settle()
+    causes = [
+        (name, *memory.totals.get(cause, (0, 0.0)))
+        for cause, name in _CAUSE_NAMES.items()
+        if cause != FIRST
+    ]
+    return RebuildTotals(causes, *memory.avoidable)
 
 
 def unused(registry: BaseRegistry, seconds: float) -> Unused:

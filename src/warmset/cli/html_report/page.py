@@ -97,6 +97,7 @@ def make_page(
         ],
         survivor_summary=_survivor_summary(outcome),
         data=data,
+        advice=recorder.advice(),
         descriptions=descriptions,
         plots=plots,
         settings=_settings(pipeline, options),

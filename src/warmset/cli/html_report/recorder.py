@@ -13,6 +13,13 @@ from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 from warmset.events import RemovalCause
+from warmset.planning.advice import (
+    MAX_THRASHING,
+    MAX_UNUSED,
+    MIN_BUILDS,
+    UNUSED_AFTER_SECONDS,
+    thrashing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -96,6 +103,9 @@ class Recorder:
         # The longest gap between two spans that were joined.
         self._joined_seconds = 0.0
         self._ended = 0.0
+        self._began = 0.0  # by the clock of the registry
+        self._registry: MethodRegistry | None = None
+        self._unused = array("q")  # for each run, the instances that were unused at its end
 
     # -- during the runs -------------------------------------------------------------------------
 
@@ -107,6 +117,9 @@ class Recorder:
             registry: The registry. It calls its listeners for one removal at a time.
         """
         registry.add_listener(self._removed)
+        self._began = registry.now()
+        registry.plan()  # remembers evicted instances from now on
+        self._registry = registry
 
     def on_run(self, number: int) -> None:
         """
@@ -117,6 +130,7 @@ class Recorder:
         """
         self._begun.append(self._timer())
         self._run_removals.extend(bytes(len(CAUSES)))
+        self._unused.append(0)
 
     def _removed(self, event: RemovalEvent) -> None:
         now = self._timer()
@@ -126,6 +140,8 @@ class Recorder:
             return
         begin = now - event.age_seconds
         self._ended = now
+        if not event.cause.evicted and event.idle_seconds > UNUSED_AFTER_SECONDS:
+            self._unused[-1] += 1
         self._class_removals[at * len(CAUSES) + event.cause] += 1
         self._run_removals[event.cause - len(CAUSES)] += 1  # negative index: the last run
         self._builds[at] += 1
@@ -149,6 +165,30 @@ class Recorder:
         self._spans = len(joined)
 
     # -- after the runs --------------------------------------------------------------------------
+
+    def advice(self) -> list[str]:
+        """
+        Judge the bounds of the registry over all runs.
+
+        Returns:
+            One sentence for a bound that was too small, and one for a bound that was too large.
+        """
+        registry = self._registry
+        if registry is None:
+            return []
+        plan = registry.plan(window_seconds=max(1.0, registry.now() - self._began))
+        found = []
+        small = thrashing(plan)
+        if small is not None and small.figure > MAX_THRASHING and plan.builds >= MIN_BUILDS:
+            found.append(f"Thrashing: {small.text}.")
+        unused = max(self._unused, default=0)
+        if unused > MAX_UNUSED * registry.max_size:
+            found.append(
+                f"Oversized: {unused:,} of {registry.max_size:,} places had not been used for an"
+                " hour at the end of a run: lower max_cache_size, or cache_ttl_seconds below an"
+                " hour."
+            )
+        return found
 
     def run_begins(self) -> list[float]:
         """
