@@ -62,7 +62,7 @@ def test_arguments_are_checked_before_the_method_runs(ws: Any, aio: Any, make: A
         assert list(caught.value.mistyped) == ["b"]
         with pytest.raises(ws.MethodNotFoundError, match="'nope'"):
             await execute("Typed", "nope")
-        with pytest.raises(ws.MethodNotFoundError, match="no class is registered"):
+        with pytest.raises(ws.UnknownClassError, match="no class is registered"):
             await execute("Nope", "nope")
         with pytest.raises(TypeError, match="needs a class name"):
             await execute("Typed")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
+import pickle
 import types
 import weakref
 from typing import Annotated, Any, NewType, Protocol, TypedDict
 
 import pytest
+from loops import run
 
 
 @pytest.fixture
@@ -263,16 +266,25 @@ def test_the_instance_is_held_while_the_method_runs(executor: Any) -> None:
 
 
 def test_a_method_that_is_not_available_is_an_attribute_error(ws: Any, executor: Any) -> None:
-    """Its cause is chained; an error of the registry from inside a method is raised as it is."""
-    for class_name, method_name, cause in (
-        ("Nobody", "x", ws.UnknownClassError),
-        ("Broken", "x", ws.BuildError),
-        ("Alpha", "tga", AttributeError),
+    """And the error of its stage; an error from inside a method is raised as it is."""
+    aio = importlib.import_module("warmset.aio").AsyncMethodExecutor(executor.registry)
+    for class_name, method_name, stage, cause in (
+        ("Nobody", "x", ws.UnknownClassError, type(None)),
+        ("Broken", "x", ws.BuildError, ValueError),
+        ("Alpha", "tga", ws.MethodNotFoundError, AttributeError),
     ):
-        with pytest.raises(AttributeError) as caught:
-            executor.execute(class_name, method_name)
-        assert isinstance(caught.value, ws.MethodRegistryError)
-        assert isinstance(caught.value.__cause__, cause)
+        for call in (
+            lambda: executor.execute(class_name, method_name),  # noqa: B023
+            lambda: run(aio.execute(class_name, method_name)),  # noqa: B023
+        ):
+            with pytest.raises(AttributeError) as caught:
+                call()
+            error = caught.value
+            assert isinstance(error, stage)
+            assert isinstance(error.__cause__, cause)
+            assert (error.class_name, error.method_name) == (class_name, method_name)
+            copy = pickle.loads(pickle.dumps(error))
+            assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
     executor.registry.get_instance("Alpha").nested = lambda: executor.registry.get_instance("No")
     with pytest.raises(ws.UnknownClassError):
         executor.execute("Alpha", "nested")
@@ -460,3 +472,150 @@ def test_arguments_that_only_look_mistyped(ws: Any, make: Any) -> None:
     assert executor.execute("Free", "method", file=io.StringIO(), number=..., greedy=1) == "ran"
     with pytest.raises(ws.ArgumentValidationError):
         executor.execute("Free", "method", number="1")
+
+
+# -- the constructor -------------------------------------------------------------------------------
+
+
+def test_the_registry_may_be_the_first_argument(ws: Any, make: Any) -> None:
+    """Of both executors."""
+    registry = make()
+    aio = importlib.import_module("warmset.aio")
+    assert ws.MethodExecutor(registry).execute("Alpha", "echo", text="x") == "x"
+    assert run(aio.AsyncMethodExecutor(registry).execute("Alpha", "echo", text="x")) == "x"
+    executor = ws.MethodExecutor(registry, "signals")
+    assert (executor.registry, executor.signal_registry) == (registry, "signals")
+    assert executor.dispatcher is None
+    assert not executor.degraded_mode
+
+
+def test_a_dispatcher_needs_a_registry_beside_it(ws: Any, make: Any) -> None:
+    """It is kept and ignored."""
+    registry = make()
+    executor = ws.MethodExecutor("dispatcher", method_registry=registry)
+    assert (executor.dispatcher, executor.registry) == ("dispatcher", registry)
+    for first in ("dispatcher", Duck(), {"Alpha": "samples.Alpha"}):
+        with pytest.raises(TypeError, match="expected a registry as the first argument, got "):
+            ws.MethodExecutor(first)
+    with pytest.raises(TypeError, match="two registries"):
+        ws.MethodExecutor(registry, method_registry=make())
+
+
+class Duck:
+    """A registry of somebody else's, with the least that one needs."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def score(self, x: int, y: int = 2) -> int:
+        return x * y
+
+    def has_method(self, class_name: str, method_name: str) -> bool:
+        return class_name == "Scorer" and hasattr(self, method_name)
+
+    def get_method(self, class_name: str, method_name: str) -> Any:
+        self.asked.append((class_name, method_name))
+        if not self.has_method(class_name, method_name):
+            raise KeyError(f"{class_name}.{method_name}")
+        return getattr(self, method_name)
+
+
+def test_any_object_with_the_methods_of_a_registry(ws: Any) -> None:
+    """Its methods are routed, checked and counted as all others."""
+    duck = Duck()
+    executor = ws.MethodExecutor(method_registry=duck)
+    assert executor.registry is duck
+    for _ in range(3):
+        assert executor.execute("Scorer", "score", x=2) == 4
+    assert executor.execute(class_name="Scorer", method_name="score", x=2, y=5) == 10
+    assert duck.asked == [("Scorer", "score")] * 4
+    assert executor.has_method("Scorer", "score")
+    assert not executor.has_method("Scorer", "nothing")
+    with pytest.raises(ws.ArgumentValidationError, match="z"):
+        executor.execute("Scorer", "score", x=2, z=1)
+    metrics = executor.get_routing_metrics()
+    assert (metrics["total_routes"], metrics["validation_errors"]) == (5, 1)
+    for class_name, method_name in (("Scorer", "nothing"), ("Nobody", "score")):
+        with pytest.raises(AttributeError) as caught:
+            executor.execute(class_name, method_name)
+        assert isinstance(caught.value, ws.MethodNotFoundError)
+        assert isinstance(caught.value.__cause__.__cause__, KeyError)
+    executor.degraded_mode = True
+    assert executor.execute("Nobody", "score") is None
+    assert executor.execute("Scorer", "score", x=3) == 6
+
+
+@pytest.mark.parametrize("wrong", [object(), "registry", 3, {}])
+def test_what_is_no_registry(ws: Any, wrong: Any) -> None:
+    """Is named; the two cores agree."""
+    with pytest.raises(TypeError, match="method_registry must be a registry, or have the methods"):
+        ws.MethodExecutor(method_registry=wrong)
+
+
+def test_degraded_mode_can_be_assigned(ws: Any, make: Any, caplog: Any) -> None:
+    """As the pipeline does it."""
+    for executor in (
+        ws.MethodExecutor(make()),
+        importlib.import_module("warmset.aio").AsyncMethodExecutor(make()),
+    ):
+        executor.degraded_mode = True
+        assert executor.degraded_mode is True
+        result = executor.execute("Nobody", "x")
+        assert (result if result is None else run(result)) is None
+        executor.degraded_mode = False
+        with pytest.raises(ws.UnknownClassError):
+            run(executor.execute("Nobody", "x"))
+    executor = ws.MethodExecutor(make())
+    executor.degraded_mode = True
+    assert pickle.loads(pickle.dumps(executor)).degraded_mode
+
+
+def test_a_refusal_under_the_pipelines_name(ws: Any, executor: Any) -> None:
+    """`type_mismatches` is `mistyped`."""
+    error = refusal(ws, executor, "plain", a="x")
+    assert error.type_mismatches == error.mistyped == {"a": "expected int, got str"}
+
+
+def test_the_setting_of_the_registry(ws: Any, make: Any, tmp_path: Any) -> None:
+    """Executors check payloads as it says, unless they say otherwise."""
+    registry = make({"Typed": "samples.Typed"}, arguments="names")
+    assert ws.MethodExecutor(registry).execute("Typed", "plain", a="x") == ("x", "b")
+    with pytest.raises(ws.ArgumentValidationError):
+        ws.MethodExecutor(registry, arguments="strict").execute("Typed", "plain", a="x")
+    path = tmp_path / "warmset.toml"
+    path.write_text('[registry]\narguments = "off"\n[classes]\nTyped = "samples.Typed"\n')
+    executor = ws.MethodExecutor(ws.MethodRegistry.from_file(path))
+    assert executor.arguments == "off"
+    assert executor.execute("Typed", "plain", a="x") == ("x", "b")
+
+
+def test_each_stage_has_an_error_for_execute(ws: Any) -> None:
+    """Static classes that are pickled; a class of somebody else's is the cause of its nearest."""
+    errors = ws.errors
+    stages = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type)
+        and issubclass(each, ws.MethodRegistryError)
+        and not issubclass(each, AttributeError)
+    ]
+    assert len(stages) > 10
+    for stage in stages:
+        error = errors.restore_error(stage, ("text",), {"class_name": "A"})
+        error.__cause__ = cause = ValueError("mine")
+        made = errors.error_in_execute(error, "m")
+        assert isinstance(made, stage)
+        assert isinstance(made, AttributeError)
+        assert (made.stage, made.class_name, made.method_name) == (stage.stage, "A", "m")
+        assert made.__cause__ is cause
+        assert errors.error_in_execute(made, "m") is made
+        assert type(pickle.loads(pickle.dumps(made))) is type(made)
+        assert type(made.fresh_copy()) is type(made)
+
+    class Special(ws.BuildError):  # type: ignore[misc, name-defined]
+        pass
+
+    special = Special("text", class_name="A")
+    made = errors.error_in_execute(special, "m")
+    assert isinstance(made, ws.BuildError)
+    assert made.__cause__ is special

@@ -104,6 +104,7 @@ def test_errors_survive_pickling(ws: Any) -> None:
         ws.MethodRegistryError("m", class_name="A", class_path="a.A"),
         ws.UnknownClassError("A", ["B"]),
         ws.ClassImportError("m", class_name="A"),
+        ws.errors.ExecuteBuildError("m", class_name="A"),
         ws.MethodNotFoundError("m", method_name="x", class_name="A"),
         ws.CycleError(["A", "B", "A"]),
         ws.CapacityError("m", class_name="A"),

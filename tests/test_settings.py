@@ -46,6 +46,8 @@ DEFAULTS = {
     "host_budget": 0,
     "observe_socket": False,
     "observe_changes": False,
+    "plan": False,
+    "arguments": "strict",
 }
 
 

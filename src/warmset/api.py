@@ -79,6 +79,8 @@ class Registry(Capabilities):
         observe_socket: Let `warmset top` and `warmset stats` of the same user inspect the registry
             through a private Unix socket; see `warmset.observe.serve`.
         observe_changes: Let them also evict instances and clear the cache.
+        arguments: How executors check a payload before the method runs: "strict": names and types;
+            "names": names only; "off": not at all. An executor may say otherwise.
 
     Raises:
         TypeError: A setting or a class name is of the wrong type.
@@ -117,6 +119,7 @@ class Registry(Capabilities):
         host_budget: Any = 0,
         observe_socket: bool = False,
         observe_changes: bool = False,
+        arguments: str = "strict",
         # end registry-parameters
         timer: Callable[[], float] | None = None,
     ) -> None:
@@ -144,6 +147,7 @@ class Registry(Capabilities):
             host_budget=host_budget,
             observe_socket=observe_socket,
             observe_changes=observe_changes,
+            arguments=arguments,
             # end registry-arguments
         )
         super().__init__(settings, timer=timer)

@@ -1,8 +1,10 @@
 """
 The errors: one class for each stage between a class name and a method call.
 
-Every error of the registry derives from `MethodRegistryError` and from the matching built-in
-error, so that callers can catch either. The details are available as attributes.
+Every error of the registry derives from `MethodRegistryError` and, where there is one, from the
+matching built-in error, so that callers can catch either. The details are available as attributes.
+None derives from `ImportError` or `OSError`: their objects are laid out otherwise than those of
+`AttributeError`, and `execute` raises each error in a variant that is an `AttributeError`, too.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class ClassPathError(MethodRegistryError, ValueError):
     stage = "path"
 
 
-class ClassImportError(MethodRegistryError, ImportError):
+class ClassImportError(MethodRegistryError):
     """The module of a class path could not be imported."""
 
     stage = "import"
@@ -187,7 +189,7 @@ class CycleError(MethodRegistryError, RecursionError):
         self.chain = tuple(chain)
 
 
-class BuildTimeoutError(MethodRegistryError, TimeoutError):
+class BuildTimeoutError(MethodRegistryError):
     """
     A look-up waited longer than ``build_timeout_seconds`` for a build in another thread.
 
@@ -213,7 +215,7 @@ class BuildTimeoutError(MethodRegistryError, TimeoutError):
         self.seconds = seconds
 
 
-class CapacityError(MethodRegistryError, TimeoutError):
+class CapacityError(MethodRegistryError):
     """A build timed out while it waited for capacity, because every cached instance is held."""
 
     stage = "build"
@@ -223,6 +225,97 @@ class ClosedError(MethodRegistryError):
     """The registry is closed and no longer builds instances."""
 
     stage = "closed"
+
+
+# -- what `execute` raises -----------------------------------------------------------------------
+# One class for each of the above that is no AttributeError itself; static, so they are pickled.
+
+
+class ExecuteError(MethodRegistryError, AttributeError):
+    """A `MethodRegistryError` in `execute`."""
+
+    method_name: str | None = None
+
+
+class ExecuteUnknownClassError(UnknownClassError, ExecuteError):
+    """An `UnknownClassError` in `execute`."""
+
+
+class ExecuteClassPathError(ClassPathError, ExecuteError):
+    """A `ClassPathError` in `execute`."""
+
+
+class ExecuteClassImportError(ClassImportError, ExecuteError):
+    """A `ClassImportError` in `execute`."""
+
+
+class ExecuteNotAClassError(NotAClassError, ExecuteError):
+    """A `NotAClassError` in `execute`."""
+
+
+class ExecuteBuildError(BuildError, ExecuteError):
+    """A `BuildError` in `execute`."""
+
+
+class ExecuteAsyncRuleError(AsyncRuleError, ExecuteBuildError):
+    """An `AsyncRuleError` in `execute`."""
+
+
+class ExecuteCycleError(CycleError, ExecuteError):
+    """A `CycleError` in `execute`."""
+
+
+class ExecuteBuildTimeoutError(BuildTimeoutError, ExecuteError):
+    """A `BuildTimeoutError` in `execute`."""
+
+
+class ExecuteCapacityError(CapacityError, ExecuteError):
+    """A `CapacityError` in `execute`."""
+
+
+class ExecuteClosedError(ClosedError, ExecuteError):
+    """A `ClosedError` in `execute`."""
+
+
+_IN_EXECUTE: dict[type, type[ExecuteError]] = {
+    MethodRegistryError: ExecuteError,
+    UnknownClassError: ExecuteUnknownClassError,
+    ClassPathError: ExecuteClassPathError,
+    ClassImportError: ExecuteClassImportError,
+    NotAClassError: ExecuteNotAClassError,
+    BuildError: ExecuteBuildError,
+    AsyncRuleError: ExecuteAsyncRuleError,
+    CycleError: ExecuteCycleError,
+    BuildTimeoutError: ExecuteBuildTimeoutError,
+    CapacityError: ExecuteCapacityError,
+    ClosedError: ExecuteClosedError,
+}
+
+
+def error_in_execute(error: MethodRegistryError, method_name: str) -> MethodRegistryError:
+    """
+    Return an error in the form in which `execute` raises it.
+
+    Args:
+        error: The error of a stage.
+        method_name: The requested method.
+
+    Returns:
+        The error itself, if it is an `AttributeError`; else one that is an `AttributeError` and of
+        the same class, with the same message, fields, cause and traceback.
+    """
+    if isinstance(error, AttributeError):
+        return error
+    for base in type(error).__mro__:
+        kind = _IN_EXECUTE.get(base)
+        if kind is not None:
+            break
+    assert kind is not None
+    made: ExecuteError = restore_error(kind, error.args, error.__dict__)
+    made.method_name = method_name
+    # A class of somebody else's has no variant: the error itself is then the cause.
+    made.__cause__ = error.__cause__ if type(error) in _IN_EXECUTE else error
+    return made.with_traceback(error.__traceback__)
 
 
 class ArgRouterError(RuntimeError):
@@ -267,3 +360,8 @@ class ArgumentValidationError(ArgRouterError, TypeError):
         super().__init__(
             f"arguments do not match {class_name}.{method_name}: {'; '.join(problems)}"
         )
+
+    @property
+    def type_mismatches(self) -> dict[str, str]:
+        """The same as `mistyped`."""
+        return self.mistyped

@@ -10,8 +10,10 @@ from _collections_abc import Mapping
 from . import _logs
 from .api import Registry
 from .calls import Calls
-from .errors import ArgumentValidationError, MethodNotFoundError, MethodRegistryError
-from .routing import check_arguments_setting, compile_plan
+from .errors import ArgumentValidationError, MethodRegistryError, error_in_execute
+from .registry import BaseRegistry
+from .routing import compile_plan
+from .setting_table import check_setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,10 +77,16 @@ class MethodExecutor(Calls):
     Executes methods by name, on instances that a registry keeps warm.
 
     Args:
-        method_registry: The registry. None makes one over the default table; a part of it that is
-            not available puts the executor in degraded mode, with the reason, and raises nothing.
+        method_registry: The registry, or any object with its methods `get_method` and
+            `has_method`. None makes one over the default table; a part of it that is not available
+            puts the executor in degraded mode, with the reason, and raises nothing.
         arguments: How payloads are checked before a method runs. "strict": names and types;
-            "names": names only; "off": not at all, so that the call itself raises.
+            "names": names only; "off": not at all, so that the call itself raises. None: as the
+            registry's setting says.
+
+    Raises:
+        TypeError: The registry has not the methods of one, or `arguments` is not a str.
+        ValueError: There is no such way to check arguments.
 
     In degraded mode `execute` of a method that is not available returns None and logs a warning.
     Every method may be called from any thread.
@@ -87,12 +95,14 @@ class MethodExecutor(Calls):
     _registry_type: type[Registry] = Registry
 
     def __init__(
-        self, *, method_registry: Registry | None = None, arguments: str = "strict"
+        self, method_registry: Registry | None = None, *, arguments: str | None = None
     ) -> None:
         if "degraded_reasons" in self.__dict__:
             raise RuntimeError(f"{self!r} was initialised already")
-        self.arguments = check_arguments_setting(arguments)
         self.degraded_reasons: list[str] = []
+        self._degraded: bool | None = None  # what was assigned
+        if arguments is not None:
+            arguments = check_setting("arguments", arguments)
         if method_registry is None:
             try:
                 method_registry = self._registry_type()
@@ -105,7 +115,14 @@ class MethodExecutor(Calls):
                         "no classes are registered: neither WARMSET_CONFIG nor an entry point of "
                         "the group 'warmset.classes' names any"
                     )
-        super().__init__(method_registry)
+        core: Registry = method_registry
+        if not isinstance(method_registry, BaseRegistry):
+            from .foreign_registry import ForeignRegistry
+
+            core = ForeignRegistry(method_registry)
+        self._given = method_registry
+        super().__init__(core)
+        self.arguments: str = arguments or core.settings.arguments
         # What compiling a signature needs. Here and not there: a finaliser or a signal handler
         # that calls `execute` while a module is being imported would find half of it.
         import inspect  # noqa: F401
@@ -120,13 +137,22 @@ class MethodExecutor(Calls):
 
     @property
     def degraded_mode(self) -> bool:
-        """Whether something was missing when the executor was made: see `degraded_reasons`."""
-        return bool(self.degraded_reasons)
+        """
+        Whether `execute` of a method that is not available returns None.
+
+        It is true if something was missing when the executor was made, see `degraded_reasons`, and
+        may be assigned.
+        """
+        return bool(self.degraded_reasons) if self._degraded is None else self._degraded
+
+    @degraded_mode.setter
+    def degraded_mode(self, value: bool) -> None:
+        self._degraded = bool(value)
 
     @property
     def registry(self) -> Registry:
         """The registry that provides the instances."""
-        return self._registry  # type: ignore[return-value]
+        return self._given
 
     def has_method(self, class_name: str, method_name: str) -> bool:
         """
@@ -201,7 +227,7 @@ class MethodExecutor(Calls):
     def __reduce__(self) -> Any:
         from functools import partial
 
-        state = {"degraded_reasons": list(self.degraded_reasons)}
+        state = {"degraded_reasons": list(self.degraded_reasons), "_degraded": self._degraded}
         options: dict[str, Any] = {
             "method_registry": self.registry,
             "arguments": self.arguments,
@@ -255,18 +281,6 @@ class MethodExecutor(Calls):
             )
             return None
         try:
-            if isinstance(error, AttributeError):
-                raise error
-            raise self._not_available(class_name, method_name, error) from error
+            raise error_in_execute(error, method_name)
         finally:
             del error  # it refers to this frame, which would keep all that it holds
-
-    def _not_available(
-        self, class_name: str, method_name: str, error: MethodRegistryError
-    ) -> MethodNotFoundError:
-        return MethodNotFoundError(
-            f"{class_name}.{method_name} is not available: {error}",
-            class_name=class_name,
-            class_path=error.class_path,
-            method_name=method_name,
-        )

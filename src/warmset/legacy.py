@@ -492,9 +492,19 @@ class MethodExecutor(_MethodExecutor):
         signal_registry: Any = None,
         method_registry: Registry | None = None,
         *,
-        arguments: str = "strict",
+        arguments: str | None = None,
     ) -> None:
-        # The first two are the pipeline's own; they are kept for it and not used.
+        if isinstance(dispatcher, Registry):
+            if method_registry is not None:
+                raise TypeError("two registries were given")
+            method_registry, dispatcher = dispatcher, None
+        elif dispatcher is not None and method_registry is None:
+            raise TypeError(
+                f"expected a registry as the first argument, got {dispatcher!r}; "
+                "pass another object with get_method and has_method as method_registry="
+            )
+        # The pipeline's own, kept for it and not used.
+        self.dispatcher = dispatcher
         super().__init__(method_registry=method_registry, arguments=arguments)
         self.signal_registry = signal_registry
 

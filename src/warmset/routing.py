@@ -38,30 +38,7 @@ if TYPE_CHECKING:
     from inspect import Parameter, Signature
     from typing import Any
 
-__all__ = ["ARGUMENT_CHECKS", "Plan", "check_arguments_setting", "compile_plan", "returned_type"]
-
-ARGUMENT_CHECKS = ("strict", "names", "off")
-
-
-def check_arguments_setting(value: object) -> str:
-    """
-    Check the setting `arguments`.
-
-    Args:
-        value: The setting.
-
-    Returns:
-        It, as an exact str.
-
-    Raises:
-        TypeError: It is not a str.
-        ValueError: There is no such way to check arguments.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"arguments must be one of {ARGUMENT_CHECKS}, got {value!r}")
-    if value not in ARGUMENT_CHECKS:
-        raise ValueError(f"arguments must be one of {ARGUMENT_CHECKS}, got {value!r}")
-    return str.__str__(value)
+__all__ = ["Plan", "compile_plan", "returned_type"]
 
 
 class _Parameter:

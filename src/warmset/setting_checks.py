@@ -254,6 +254,10 @@ def _after_fork(value: Any) -> str:
     return _one_of(value, "keep", "drop", "rebuild")
 
 
+def _arguments(value: Any) -> str:
+    return _one_of(value, "strict", "names", "off")
+
+
 FLAG = Rule(_flag, "bool", "a bool, true or false")
 SECONDS = Rule(_seconds, "float", "a number of seconds, 0 or more")
 FINITE_SECONDS = Rule(_finite_seconds, "float", "a finite number of seconds, 0 or more")
@@ -287,6 +291,7 @@ HOST_BUDGET = Rule(
     "of the machine (1.0 is all of it, 1 would be one byte), or a warmset.share.HostBudget",
 )
 CLOSER = Rule(_closer, "Callable[[Any], Any] | str | None", "a callable, None or 'auto'")
+ARGUMENTS = Rule(_arguments, "str", "'strict', 'names' or 'off'")
 AFTER_FORK = Rule(_after_fork, "str", "'keep', 'drop' or 'rebuild'")
 SHAREABLE = Rule(_shareable, "bool | str", "a bool, true or false, or 'copy_on_write'")
 SNAPSHOT = Rule(

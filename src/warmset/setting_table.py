@@ -196,6 +196,13 @@ SETTINGS = (
     _registry(
         "observe_changes", rules.FLAG, False, "Let them also evict instances and clear the cache."
     ),
+    _registry(
+        "arguments",
+        rules.ARGUMENTS,
+        "strict",
+        'How executors check a payload before the method runs: "strict": names and types; '
+        '"names": names only; "off": not at all. An executor may say otherwise.',
+    ),
     _class(
         "closer",
         rules.CLOSER,

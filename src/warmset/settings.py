@@ -55,6 +55,7 @@ class RegistrySettings(Frozen):
     host_budget: Any
     observe_socket: bool
     observe_changes: bool
+    arguments: str
     # end registry-fields
 
     def __init__(
@@ -83,6 +84,7 @@ class RegistrySettings(Frozen):
         host_budget: Any = 0,
         observe_socket: bool = False,
         observe_changes: bool = False,
+        arguments: str = "strict",
         # end registry-keywords
     ) -> None:
         given = {
@@ -109,6 +111,7 @@ class RegistrySettings(Frozen):
             "host_budget": host_budget,
             "observe_socket": observe_socket,
             "observe_changes": observe_changes,
+            "arguments": arguments,
             # end registry-items
         }
         for name, value in given.items():

@@ -16,7 +16,7 @@ pytest.importorskip("distributed")
 
 from distributed import Client, LocalCluster, as_completed, wait
 
-from warmset import ArgumentValidationError, MethodNotFoundError
+from warmset import ArgumentValidationError, BuildError, UnknownClassError
 from warmset.engines import dask as engine
 from warmset.engines.errors import EngineError
 from warmset.engines.settings import WorkerSettings
@@ -87,10 +87,10 @@ def test_results_come_in_the_order_of_the_calls(client: Client) -> None:
 def test_errors_of_calls_reach_the_caller(client: Client) -> None:
     with pytest.raises(KeyError, match="here"):
         engine.submit_method(client, "One", "fail", text="here").result()
-    with pytest.raises(MethodNotFoundError, match="nearest: 'One'") as unknown:
+    with pytest.raises(UnknownClassError, match="nearest: 'One'") as unknown:
         engine.submit_method(client, "Oen", "add").result()
     assert (unknown.value.class_name, unknown.value.method_name) == ("Oen", "add")
-    with pytest.raises(MethodNotFoundError, match="raised OSError: no such model") as failed:
+    with pytest.raises(BuildError, match="raised OSError: no such model") as failed:
         engine.submit_method(client, "Broken", "add").result()
     assert failed.value.class_name == "Broken"
     with pytest.raises(ArgumentValidationError, match="x"):

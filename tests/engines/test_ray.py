@@ -14,7 +14,7 @@ pytest.importorskip("ray")
 
 import ray
 
-from warmset import ArgumentValidationError, MethodNotFoundError
+from warmset import ArgumentValidationError, UnknownClassError
 from warmset.engines import ray as engine
 from warmset.engines.errors import EngineError
 from warmset.engines.settings import WorkerSettings
@@ -97,7 +97,7 @@ def test_errors_of_calls_reach_the_caller(workers: engine.RayWorkers) -> None:
     """With the class of the original error, which is available as `cause`."""
     with pytest.raises(KeyError):
         ray.get(engine.submit_method(workers, "One", "fail", text="here"))
-    with pytest.raises(MethodNotFoundError) as unknown:
+    with pytest.raises(UnknownClassError) as unknown:
         ray.get(engine.submit_method(workers, "Oen", "add"))
     assert unknown.value.cause.class_name == "Oen"  # type: ignore[attr-defined]
     with pytest.raises(ArgumentValidationError):
@@ -242,7 +242,7 @@ def test_start(started: None) -> None:
         with pytest.raises(KeyError, match="here") as caught:
             cluster.submit("One", "fail", {"text": "here"}).result()
         assert type(caught.value) is KeyError
-        with pytest.raises(MethodNotFoundError) as unknown:
+        with pytest.raises(UnknownClassError) as unknown:
             cluster.submit("Oen", "add", {}).result()
         assert unknown.value.class_name == "Oen"
     assert ray.is_initialized()

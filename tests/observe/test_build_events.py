@@ -63,11 +63,11 @@ def test_events_and_counters_agree(make: Any, samples: Any) -> None:
     assert stats.failed_builds == sum(not e.succeeded for e in events)
 
 
-def test_a_build_without_capacity_is_reported(make: Any) -> None:
+def test_a_build_without_capacity_is_reported(ws: Any, make: Any) -> None:
     """It counts as failed."""
     registry = make(max_cache_size=1, block_when_full=True, block_timeout_seconds=0.01)
     events = listening(registry)
-    with registry.use("Alpha"), pytest.raises(TimeoutError):
+    with registry.use("Alpha"), pytest.raises(ws.CapacityError):
         registry.get_instance("Beta")
     assert [(e.class_name, e.succeeded) for e in events] == [("Alpha", True), ("Beta", False)]
     assert events[1].error_type == "CapacityError"

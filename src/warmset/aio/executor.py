@@ -52,7 +52,8 @@ class AsyncMethodExecutor:
             instances, builds, failures and counters. None: as for `MethodExecutor`.
         max_threads: How many threads of its own the executor has for synchronous methods; None
             runs them in the default pool of the loop.
-        arguments: How payloads are checked: "strict", "names" or "off"; as for `MethodExecutor`.
+        arguments: How payloads are checked: "strict", "names" or "off"; None: as the registry's
+            setting says.
 
     Raises:
         TypeError: `max_threads` is not an int, or `arguments` is not a str.
@@ -64,10 +65,10 @@ class AsyncMethodExecutor:
 
     def __init__(
         self,
-        *,
         method_registry: Registry | None = None,
+        *,
         max_threads: int | None = None,
-        arguments: str = "strict",
+        arguments: str | None = None,
     ) -> None:
         if max_threads is not None:
             if type(max_threads) is not int:
@@ -108,8 +109,12 @@ class AsyncMethodExecutor:
 
     @property
     def degraded_mode(self) -> bool:
-        """Whether something was missing when the executor was made: see `degraded_reasons`."""
+        """Whether `execute` of a method that is not available returns None; may be assigned."""
         return self._executor.degraded_mode
+
+    @degraded_mode.setter
+    def degraded_mode(self, value: bool) -> None:
+        self._executor.degraded_mode = value
 
     @property
     def degraded_reasons(self) -> list[str]:
