@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -164,6 +166,23 @@ def test_a_rule_of_a_file_does_not_keep_the_registry_alive(ws: Any, file: Any) -
         assert reference() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy])
+def test_copies_of_a_registry_have_the_rules_of_its_file(ws: Any, file: Any, copied: Any) -> None:
+    """A rule in a copy receives the copy, and not the registry that was copied."""
+    registry = ws.MethodRegistry.from_file(
+        file(
+            '[options]\nModel.rule = "filed.composed"\nPart.kwargs = { tags = ["a"], size = "x" }\n'
+        )
+    )
+    other = copied(registry)
+    del registry
+    gc.collect()
+    model = other.get_instance("Model")
+    assert model.size == "composed"
+    assert model.part is other.get_instance("Part")
+    assert (model.part.size, model.part.tags) == ("x", ["a"])
 
 
 def test_the_settings_of_the_default_file_are_not_silently_ignored(

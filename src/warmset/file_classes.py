@@ -94,6 +94,16 @@ class _FileRule:
     ) -> None:
         self._path, self._registry, self._documents = path, registry, documents
 
+    # A weak reference cannot be copied; the registry that refers to this rule can.
+    def __getstate__(self) -> tuple[str, Any, Sequence[Any] | None]:
+        return self._path, self._registry(), self._documents
+
+    def __setstate__(self, state: tuple[str, Any, Sequence[Any] | None]) -> None:
+        from weakref import ref
+
+        self._path, registry, self._documents = state
+        self._registry = ref(registry)
+
     def __call__(self, cls: Any) -> Any:
         import inspect
 
