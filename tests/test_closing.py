@@ -584,3 +584,18 @@ def test_the_repr_tells_that_a_registry_is_closed(make: Any) -> None:
     assert repr(registry) == "<MethodRegistry: 4 classes, 0 of at most 100 instances warm>"
     registry.close()
     assert repr(registry) == "<MethodRegistry: 4 classes, closed>"
+
+
+@pytest.mark.parametrize("remove", ["clear_cache", "evict_expired", "close"])
+def test_what_is_removed_together_is_closed_in_the_reverse_order_of_building(
+    make: Any, samples: Any, timer: Any, remove: str
+) -> None:
+    """So an instance that another one refers to is not left open because of it."""
+    registry = make(cache_ttl_seconds=10.0)
+    samples.script["Alpha"] = lambda alpha: setattr(alpha, "beta", registry.get_instance("Beta"))
+    with registry.use("Alpha"):
+        registry.get_instance("Gamma")
+    timer.advance(11.0)
+    getattr(registry, remove)()
+    assert samples.closed == ["Gamma", "Alpha", "Beta"]
+    assert registry.stats().left_open == 0

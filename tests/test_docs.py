@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import policy_pipeline
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,7 @@ def test_python_examples_run(
     """In the order of the page, in one namespace."""
     for package in NEEDED.get(page.name, ()):
         pytest.importorskip(package)
+    policy_pipeline.forget()
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
     for line, text in blocks(page, "python"):

@@ -257,7 +257,11 @@ class BaseRegistry(Cache):
 
                 log_removals(entries, self.now())
         finally:
-            self._close_all([entry for entry in entries if entry.state != HELD])
+            waiting = [entry for entry in entries if entry.state != HELD]
+            if len(waiting) > 1:
+                # A later one may refer to an earlier one, which would be left open because of it.
+                waiting.sort(key=lambda entry: entry.serial, reverse=True)
+            self._close_all(waiting)
             if self.watched:
                 self.capacity_freed()
 
@@ -369,7 +373,7 @@ class BaseRegistry(Cache):
         self.closed = True
         self.seal()
         entries = self.take_all(SHUTDOWN)
-        # A later instance may use an earlier one.
+        # Reported in the order in which they are closed.
         entries.sort(key=lambda entry: entry.serial, reverse=True)
         self.handle_removed(entries)
         self.drop_injected()
