@@ -339,6 +339,8 @@ class Builder:
                     class_name=slot.name,
                     class_path=slot.path,
                 )
+            # Before the timer is read, which may raise: from here on the entry is released.
+            build.entry, build.instance = entry, entry.content
         except MethodRegistryError as error:
             # The error of another class, which this one asked for, is chained; a cycle concerns
             # all classes in it.
@@ -349,7 +351,6 @@ class Builder:
             raise raised_in_build(slot, error) from error
         finally:
             build.seconds = max(0.0, self.stopwatch() - began)
-        build.entry, build.instance = entry, entry.content
         build.published = constructor.publish_build(build)
         self.failures.forget(slot.name)
 

@@ -29,6 +29,7 @@ Which of them an instance has
 from __future__ import annotations
 
 from _thread import get_ident
+from weakref import ref
 
 from .codes import CLOSE_FAILED, CLOSED, LEFT_OPEN, NOTHING_TO_CLOSE
 from .foreign import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         """What closing needs of a registry."""
 
         classes: Classes
+        closed_instances: ClosedInstances
 
         def claim(self, entry: Entry) -> list[Any]:
             """Take the instance of an entry that waits to be closed."""
@@ -64,9 +66,48 @@ if TYPE_CHECKING:
             """Whether nothing else refers to what is in the box."""
 
 
-__all__ = ["close_entry"]
+__all__ = ["ClosedInstances", "close_entry"]
 
 _UNUSED_NAME = "_warmset_has_no_such_attribute"
+
+
+_MOST_KNOWN = 10_000
+
+
+class ClosedInstances:
+    """
+    The instances that a registry has closed and that still exist, because others refer to them.
+
+    They are referred to weakly; those whose type has no weak references are not known. Thread-safe:
+    each step is one operation on a dict.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, ref[Any]] = {}  # by the id of the instance
+
+    def add(self, box: list[Any]) -> None:
+        """Add what is in the box."""
+        known, key = self._known, id(box[0])
+        if len(known) >= _MOST_KNOWN:
+            return
+
+        def forget(reference: ref[Any]) -> None:
+            if known.get(key) is reference:
+                known.pop(key, None)
+
+        try:
+            known[key] = ref(box[0], forget)
+        except TypeError:
+            return
+
+    def __contains__(self, instance: object) -> bool:
+        reference = self._known.get(id(instance))
+        return reference is not None and reference() is instance
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 def close_entry(registry: Owner, entry: Entry) -> None:
@@ -89,10 +130,14 @@ def close_entry(registry: Owner, entry: Entry) -> None:
         )
     finally:
         registry.settle(entry, state)
+        if state in (CLOSED, CLOSE_FAILED) and not registry.is_alone(box):
+            registry.closed_instances.add(box)
 
 
 def _close(registry: Owner, entry: Entry, box: list[Any]) -> int:
     """Close what is in the box; the state that the entry has afterwards."""
+    if registry.closed_instances and box[0] in registry.closed_instances:
+        return NOTHING_TO_CLOSE  # it was returned by two rules, or written into the cache twice
     options = entry.options
     awaited = registry.classes.awaiting.get(get_ident())
     if options is not None and options.closer != "auto":

@@ -15,9 +15,9 @@ from ._core import Handle
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
-from .closing import close_entry
+from .closing import ClosedInstances, close_entry
 from .codes import CLEARED, HELD, NO_LIMIT, SHUTDOWN
-from .errors import ClosedError, UnknownClassError
+from .errors import BuildError, ClosedError, UnknownClassError
 from .extension import HOOKS, Extension
 from .foreign import Kind, contain
 from .resolver import check_name, near_names
@@ -85,6 +85,7 @@ class BaseRegistry(Cache):
         self.extensions: tuple[Extension, ...] = ()
         self._attaching = RLock()  # re-entrant: a finaliser may attach a listener
         self._hooks: dict[str, tuple[Any, ...]] = dict.fromkeys(HOOKS, ())
+        self.closed_instances = ClosedInstances()
         self._inherited = 0  # up to this serial number, entries are those of the parent process
         self.copying: set[int] = set()  # the threads that pickle it
         if not BaseRegistry.own_attributes:
@@ -217,7 +218,7 @@ class BaseRegistry(Cache):
 
     def construct_entry(self, build: Build) -> Entry | None:
         """Run the rule or the constructor; the entry is held once."""
-        make: Callable[[Slot], Any] = self.construct_instance
+        make: Callable[[Slot], Any] = self._construct_open
         # Reversed: what is attached first does its part around what the others do.
         for hook in reversed(self._hooks["build"]):
             make = _wrapped(hook, self, build, make)
@@ -227,6 +228,19 @@ class BaseRegistry(Cache):
         """Import and build; foreign code runs in it."""
         name = slot.name
         return self.classes.instantiate(self, name, self.classes.resolve(self, name))
+
+    def _construct_open(self, slot: Slot) -> Any:
+        """Construct an instance that was not closed before."""
+        made = self.construct_instance(slot)
+        if self.closed_instances and made in self.closed_instances:
+            raise BuildError(
+                f"building {slot.name!r} ({slot.path}) returned an instance that this registry "
+                "closed when it was removed; if others share it, register the class with "
+                "closer=None",
+                class_name=slot.name,
+                class_path=slot.path,
+            )
+        return made
 
     def publish_build(self, build: Build) -> bool:
         """Cache what was built, if nothing was cleared meanwhile."""
@@ -456,7 +470,9 @@ class BaseRegistry(Cache):
         return left
 
     def __contains__(self, class_name: object) -> bool:
-        slot = self.slots.get(class_name) if type(class_name) is str else None
+        if not issubclass(type(class_name), str):
+            return False
+        slot = self.slots.get(str.__str__(class_name))
         return slot is not None and slot.target is not None
 
     def __len__(self) -> int:
