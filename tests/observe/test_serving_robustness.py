@@ -553,7 +553,10 @@ def test_malformed_parts_of_an_answer(client_module: Any, impostor: Any, observe
     answers = observe("answers")
     process = {"pid": 1, "program": "p", "warmset": "0", "implementation": "pure", "rss_bytes": 5}
     counts = ("cached", "max_cache_size", "weakly_kept", "held", "lookups", "builds", "evictions")
-    row = {"class_name": "A", "state": "warm", "holders": 0, "age_seconds": 1.5, "uses": 3}
+    unknown = ("idle_seconds", "build_seconds", "held_seconds", "expires_in_seconds", "bytes")
+    unknown += ("expires", "detail", "class_path")
+    row: dict[str, Any] = {"class_name": "A", "state": "warm", **dict.fromkeys(unknown)}
+    row |= {"age_seconds": 1.5, "uses": 3, "holders": 0}
     registry = {
         "name": "r",
         "settings": {"a": 1},
@@ -574,6 +577,7 @@ def test_malformed_parts_of_an_answer(client_module: Any, impostor: Any, observe
         {**row, "age_seconds": float("inf")},
         {**row, "age_seconds": "x"},
         {**row, "detail": {"a": 1}},
+        {name: value for name, value in row.items() if name != "bytes"},
     ]
     bad_registries = [
         None,

@@ -43,7 +43,7 @@ def check_answer(command: str, answer: object) -> dict[str, Any]:
         valid = type(text) is str and text and len(text) <= _MOST_CHARACTERS
         raise LiveViewError(text if valid else "the process sent an unexpected answer")
     if command in CHANGES:
-        if not _has(answer, {"removed": _optional(_is_count)}):
+        if not _is_count(answer.get("removed", 0)):
             raise LiveViewError("the process sent an unexpected answer")
         return answer
     if not _has(answer, _PROCESS):
@@ -69,7 +69,7 @@ def _is_registry(registry: object) -> bool:
 
 
 def _has(table: dict[str, Any], fields: Mapping[str, Callable[[object], bool]]) -> bool:
-    return all(is_valid(table.get(name)) for name, is_valid in fields.items())
+    return all(name in table and is_valid(table[name]) for name, is_valid in fields.items())
 
 
 def _is_text(value: object) -> bool:

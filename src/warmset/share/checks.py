@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["check_numbers", "check_version"]
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .secret import AnyPath
+
+__all__ = ["absolute", "check_numbers", "check_version"]
+
+
+def absolute(path: AnyPath | None) -> str | None:
+    """Make a path independent of the working directory; None stays None."""
+    return None if path is None else os.path.abspath(os.fspath(path))
 
 
 def check_numbers(**numbers: tuple[object, float]) -> None:

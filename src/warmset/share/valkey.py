@@ -20,7 +20,7 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .checks import check_numbers, check_version
+from .checks import absolute, check_numbers, check_version
 from .errors import DamagedError, StoreBusyError, StoreError, StoreRefusedError
 from .files import check_key
 from .leases import LeasedClaim
@@ -127,8 +127,8 @@ class ValkeyStore:
             )
         self.version = check_version(version)
         self.max_age_seconds = max_age_seconds
-        self._username, self._tls_ca_file = username, _absolute(tls_ca_file)
-        self._password_file = _absolute(password_file)
+        self._username, self._tls_ca_file = username, absolute(tls_ca_file)
+        self._password_file = absolute(password_file)
         if self._password_file is not None:
             read_private(self._password_file, "password")  # refused now, not at the first build
         self._prefix = prefix
@@ -357,16 +357,14 @@ class ValkeyStore:
             entries += [self._name("used"), self._name("sizes")]
             text = manifest.signed(key, self.secret)
             age = milliseconds(self.max_age_seconds)
+            old = list(self._chunks(replaced)) if replaced else []
+            # At any moment, chunks that may end up without a manifest expire. A builder that dies
+            # in between leaves a manifest whose chunks expire, which is a miss then.
+            _expire(client, old, _UNFINISHED_MS)
             published = client.eval(PUBLISH, 4, *entries, token, text, age, key, size)
-            # A builder that dies between the two leaves chunks that expire: a miss.
-            for name in names if published else ():
-                if age:
-                    client.pexpire(name, age)
-                else:
-                    client.persist(name)
-            for name in self._chunks(replaced) if published and replaced else ():
-                client.unlink(name)
-            for name in () if published else names:
+            kept, dropped = (names, old) if published else (old, names)
+            _expire(client, kept, age)
+            for name in dropped:
                 client.unlink(name)
             if published:
                 self._trim(client, key)
@@ -473,8 +471,13 @@ class ValkeyStore:
         return sum(self.discard(key) for key in self._run("listing snapshots", list_keys))
 
 
-def _absolute(path: AnyPath | None) -> str | None:
-    return None if path is None else os.path.abspath(os.fspath(path))
+def _expire(client: Any, names: list[str], ms: int) -> None:
+    """Let entries expire after some time; 0: never."""
+    for name in names:
+        if ms:
+            client.pexpire(name, ms)
+        else:
+            client.persist(name)
 
 
 def _package() -> Any:
