@@ -33,6 +33,7 @@ CALLS = {
     "loop": "None",
     "dict.get": "get('Tagger')",
     "get_instance": "get_instance('Tagger')",
+    "get_instance, by class": "get_instance(Scorer)",
     "get_method": "get_method('Tagger', 'tag')",
     "handle": "handle('x')",
     "use": "with use('Tagger'): pass",
@@ -48,6 +49,7 @@ class Tagger:
     def tag(self, text): return text
     def ping(self): return None
     def score(self, text: str, limit: int): return text
+class Scorer(Tagger): pass
 
 module = sys.modules["subject"] = types.ModuleType("subject")
 module.Tagger = Tagger
@@ -55,6 +57,7 @@ assert warmset.implementation == "compiled"
 registry = warmset.MethodRegistry({"Tagger": "subject.Tagger"})
 executor = warmset.MethodExecutor(method_registry=registry)
 names = {
+    "Scorer": Scorer,
     "get": {"Tagger": Tagger()}.get,
     "get_instance": registry.get_instance,
     "get_method": registry.get_method,
@@ -62,7 +65,9 @@ names = {
     "use": registry.use,
     "execute": executor.execute,
 }
+registry.register(Scorer)
 registry.get_instance("Tagger")
+registry.get_instance("Scorer")
 source = "def run(times, " + ", ".join(names) + "):\\n    for _ in range(times):\\n"
 source += "".join("        " + sys.argv[1] + "\\n" for _ in range(10))
 space = {}

@@ -26,9 +26,9 @@ def generator() -> Any:
 
 
 def parameters(function: Any) -> dict[str, Any]:
-    """The parameters of a method with their defaults, without ``self``."""
+    """The parameters of a method with their defaults, without ``self`` and ``**others``."""
     _, *others = inspect.signature(function).parameters.items()
-    return {name: each.default for name, each in others}
+    return {name: each.default for name, each in others if each.kind is not each.VAR_KEYWORD}
 
 
 def documented(text: str | None) -> list[str]:
@@ -50,7 +50,7 @@ def test_every_use_of_the_table_has_a_region(ws: Any) -> None:
     assert found == {
         *("registry-fields", "registry-keywords", "registry-items"),
         *("registry-parameters", "registry-arguments", "registry-docs"),
-        *("class-fields", "class-keywords", "class-items", "class-docs"),
+        *("class-fields", "class-docs"),
     }
     assert len(re.findall(r"# begin \w+-\w+: ", text)) == len(re.findall(r"# end \w+-\w+\n", text))
 
@@ -78,10 +78,12 @@ def test_constructors_take_the_settings_of_the_table(ws: Any) -> None:
 
 def test_registration_takes_the_options_of_the_table(ws: Any) -> None:
     """With its defaults, and with arguments for the class or factory."""
-    others = {"class_name", "target", "args", "kwargs"}
-    options = parameters(ws.MethodRegistry.register).items()
-    options = [(name, default) for name, default in options if name not in others]
-    assert options == list(ws.setting_table.CLASS_DEFAULTS.items())
+    own = list(parameters(ws.MethodRegistry.register))
+    assert own == ["class_name", "target", "args", "kwargs"]
+    registry = ws.MethodRegistry({})
+    for name, default in ws.setting_table.CLASS_DEFAULTS.items():
+        registry.register("it", dict, **{name: default})
+        assert getattr(registry.slots["it"].options, name) == default
 
 
 def test_each_parameter_is_documented_once(ws: Any) -> None:
@@ -89,7 +91,8 @@ def test_each_parameter_is_documented_once(ws: Any) -> None:
     registry = documented(ws.api.Registry.__doc__)
     assert sorted(registry) == sorted(parameters(ws.MethodRegistry.__init__))
     registration = documented(ws.MethodRegistry.register.__doc__)
-    assert sorted(registration) == sorted(parameters(ws.MethodRegistry.register))
+    own = parameters(ws.MethodRegistry.register)
+    assert sorted(registration) == sorted({*own, *ws.setting_table.CLASS_DEFAULTS})
 
 
 def test_each_row_is_complete(ws: Any) -> None:

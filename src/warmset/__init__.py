@@ -6,6 +6,7 @@ A registry of classes by name, a bounded cache of their instances, and an execut
 
 from ._core import Handle, Lease, implementation
 from .errors import (
+    AmbiguousClassError,
     ArgRouterError,
     ArgumentValidationError,
     AsyncRuleError,
@@ -28,6 +29,7 @@ from .settings import RegistrySettings, SettingsError
 __version__ = "0.1.0"
 
 __all__ = [
+    "AmbiguousClassError",
     "ArgRouterError",
     "ArgumentValidationError",
     "AsyncRuleError",

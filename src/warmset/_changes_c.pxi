@@ -94,13 +94,15 @@ cdef class Changes(Ring):
 
     # -- entries: construction and publication ---------------------------------------------------
 
-    def construct(self, Slot slot not None, make):
+    def construct(self, Slot slot not None, make, source=None):
         """Run a constructor, and put what it returns straight into a new entry, held once."""
         cdef Entry entry = Entry(slot)
         _check_owner(self, slot)
         entry._content = make(slot)
         if entry._content is None:
             return None
+        if source is not None:
+            entry.closer = source.closer
         # A lease may be released by another thread than the one that took it.
         warmset_share_reference(<PyObject*>entry._content)
         _lock(self)
@@ -132,7 +134,7 @@ cdef class Changes(Ring):
         cdef bint unbound = most is None or replacing is not None
         cdef Py_ssize_t bound = PY_SSIZE_T_MAX if unbound else most
         content = entry._content
-        if self.weak_mode and replacing is None:
+        if self.weak_mode and replacing is None and entry.closer is None:
             try:
                 content, weak = weak_reference(content), True
             except TypeError:

@@ -148,32 +148,35 @@ class Changes(Ring):
 
     # -- entries: construction and publication ---------------------------------------------------
 
-    def construct(self, slot: Slot, make: Callable[[Slot], Any]) -> Entry | None:
+    def construct(self, slot: Slot, make: Callable[..., Any], source: Any = None) -> Entry | None:
         """
         Run a constructor, and put what it returns straight into a new entry, held once.
 
-        The entry keeps the options of the slot; there is none if the instance is None.
+        The entry keeps the options of the slot, and the `closer` of the source, which may be set by
+        the constructor; there is none if the instance is None.
         """
         self._check_owner(slot)
         entry = Entry(slot)
         try:
             # In C from the constructor's return to the store: no interrupt arrives in between.
             any(map(setattr, (entry,), ("content",), map(make, (slot,))))
-            self._count_build(entry)
+            self._count_build(entry, source)
             entry.built_at = entry.last_used = self.now()
         except BaseException:
-            if self._count_build(entry):
+            if self._count_build(entry, source):
                 self.release(entry, None)
             raise
         return entry if entry.state == HELD else None
 
-    def _count_build(self, entry: Entry) -> bool:
+    def _count_build(self, entry: Entry, source: Any) -> bool:
         """Count an entry that has its instance, once; whether it has one."""
+        closer = None if source is None else source.closer
         with self.lock:
             if entry.content is not None and entry.state == NEW:
                 self.builds += 1
                 entry.serial = self.builds + self.adopted
                 entry.holds = 1
+                entry.closer = closer
                 entry.state = HELD
                 self._states[HELD] += 1
         return entry.state != NEW
@@ -204,7 +207,7 @@ class Changes(Ring):
         self._check_owner(entry.slot)
         slot = entry.slot
         content, weak = entry.content, False
-        if self.weak_mode and replacing is None:
+        if self.weak_mode and replacing is None and entry.closer is None:
             try:
                 content, weak = weak_reference(content), True
             except TypeError:

@@ -297,9 +297,14 @@ cdef class RegistryCore(Changes):
     cdef long long _hits
     cdef public long long misses
     cdef Py_ssize_t _watched
+    cdef Addresses* _class_addresses  # of classes that are keys; a hint, and NULL before the first
+    cdef list _class_slots  # those that stand there
 
     def __cinit__(self, *args, **kwargs):
         self.max_size = 1
+
+    def __dealloc__(self):
+        PyMem_Free(self._class_addresses)
 
     def __init__(
         self,
@@ -387,9 +392,9 @@ cdef class RegistryCore(Changes):
         """
         cdef PyObject* method
         if type(class_name) is not str:
-            class_name = check_name(class_name)
+            class_name = self.name_of(class_name)
         if self._injected:
-            injected = _find_injected(self, check_name(class_name), check_name(method_name))
+            injected = _find_injected(self, class_name, check_name(method_name))
             if injected is not None:
                 return injected.method
         warm = _get(self, class_name)
@@ -415,12 +420,32 @@ cdef class RegistryCore(Changes):
         Thread-safe; O(1) on a hit.
         """
         if type(class_name) is not str or not PyUnicode_GET_LENGTH(<PyObject*>class_name):
-            class_name = check_name(class_name)
+            class_name = self.name_of(class_name)
         return Lease(self, class_name)
 
     def inject(self, str class_name, str method_name, method):
         """Let a method be found under two names before anything else."""
         self._injected.setdefault(class_name, {})[method_name] = Injected(method)
+
+    def show_classes(self, list slots not None):
+        """Let these slots be found by the classes that are their targets; a hint for look-ups."""
+        cdef Addresses* before = self._class_addresses
+        cdef Addresses* addresses = NULL
+        cdef size_t size = 8
+        cdef Slot slot
+        if slots:
+            while size < 4 * <size_t>len(slots):
+                size *= 2
+            addresses = _new_addresses(size)
+            if addresses == NULL:
+                raise MemoryError
+        owned, self._class_slots = self._class_slots, slots  # the table borrows them
+        for slot in slots:
+            _place(addresses, <PyObject*>slot._target)[0] = <PyObject*>slot
+        warmset_store_pointer(&self._class_addresses, addresses)
+        warmset_wait(self._table)
+        PyMem_Free(before)
+        del owned
 
     def drop_injected(self):
         """Forget all injected methods."""
@@ -501,11 +526,30 @@ cdef inline object _get(RegistryCore core, object class_name):
     """A look-up without a lease."""
     cdef PyObject* instance
     if type(class_name) is not str:
-        class_name = check_name(class_name)
+        return _get_by_class(core, class_name)
     instance = _look_up(core, class_name, _now(core), NULL)
     if instance != NULL:
         return _owned(instance)
     return _build_and_share(core, class_name)
+
+
+cdef object _get_by_class(RegistryCore core, object key):
+    """As `_get`, for a key that is no exact str: mostly a class."""
+    cdef double now = _now(core)
+    cdef Stripe* stripe = warmset_enter(core._table)
+    cdef Addresses* addresses
+    cdef PyObject* found
+    cdef PyObject* instance = NULL
+    if stripe != NULL:
+        addresses = <Addresses*>warmset_load_pointer(&core._class_addresses)
+        if addresses != NULL:
+            found = _place(addresses, <PyObject*>key)[0]
+            if found != NULL and <PyObject*>(<Slot>found)._target == <PyObject*>key:
+                instance = _read(core, stripe, <Slot>found, now, NULL)
+        warmset_leave(stripe)
+        if instance != NULL:
+            return _owned(instance)
+    return _get(core, core.name_of(key))
 
 
 cdef object _build_and_share(RegistryCore core, object class_name):

@@ -108,7 +108,7 @@ class RegistryCore(Changes):
         another thread is building the same class.
         """
         if type(class_name) is not str:
-            class_name = check_name(class_name)
+            class_name = self.name_of(class_name)
         now = self.now()  # first: an injected timer is foreign code
         try:
             slot: Slot | None = self._slots[class_name]
@@ -143,8 +143,10 @@ class RegistryCore(Changes):
 
         Thread-safe; O(1) on a hit.
         """
+        if type(class_name) is not str:
+            class_name = self.name_of(class_name)
         if self._injected:
-            injected = self._find_injected(check_name(class_name), check_name(method_name))
+            injected = self._find_injected(class_name, check_name(method_name))
             if injected is not None:
                 return injected.method
         return method_of(self.get_instance(class_name), class_name, method_name)
@@ -165,7 +167,7 @@ class RegistryCore(Changes):
 
         Thread-safe; O(1) on a hit.
         """
-        return Lease(self, check_name(class_name))
+        return Lease(self, self.name_of(class_name))
 
     def inject(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
         """Let a method be found under two names before anything else."""
@@ -177,12 +179,18 @@ class RegistryCore(Changes):
         methods = self._injected.get(class_name)
         return None if methods is None else methods.get(method_name)
 
+    def show_classes(self, slots: list[Slot]) -> None:
+        """Let these slots be found by the classes that are their targets; a hint for look-ups."""
+
     def drop_injected(self) -> None:
         """Forget all injected methods."""
         with self.lock:
             self._injected.clear()
 
     if TYPE_CHECKING:  # what the registry defines; it is called while no lock is held
+
+        def name_of(self, class_name: object) -> str:
+            """Return the name of a class that is registered itself, or check that it is a name."""
 
         def build(self, class_name: str) -> tuple[Any, Entry]:
             """Build after a miss; the instance, and its entry, on which the caller has a hold."""

@@ -109,6 +109,7 @@ cdef class Entry:
 
     cdef readonly Slot slot
     cdef readonly object options
+    cdef readonly object closer  # of this very instance: see `providers`
     cdef object _content  # the instance, or a weak reference to it
     cdef dict routes
     cdef Route recent  # of the routes, the one that was used last

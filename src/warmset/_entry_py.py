@@ -80,6 +80,7 @@ class Entry:
         "built_at",
         "bytes",
         "cause",
+        "closer",
         "content",
         "deadline",
         "eviction_serial",
@@ -103,6 +104,7 @@ class Entry:
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
         self.options = slot.options
+        self.closer: Any = None  # of this very instance: see `providers`
         self.content: Any = None  # the instance, or a weak reference to it
         self.weak = False
         self.state = NEW

@@ -97,6 +97,7 @@ class Build:
     __slots__ = (
         "asked_for",
         "began",
+        "closer",
         "done",
         "elsewhere",
         "entry",
@@ -123,6 +124,7 @@ class Build:
         self.outer = outer  # the build that asked for this one
         self.entry: Entry | None = None
         self.instance: Any = None
+        self.closer: Any = None  # of this very instance, where a provider yielded it
         self.published = False  # whether the entry was cached
         self.error: MethodRegistryError | None = None
         self.began = perf_counter()

@@ -7,6 +7,7 @@ from __future__ import annotations
 from types import BuiltinMethodType, MethodType
 
 from ._core import ExecutorCore, Lease
+from .errors import MethodRegistryError
 from .resolver import call_names, method_of
 
 TYPE_CHECKING = False
@@ -24,7 +25,10 @@ class Calls(ExecutorCore):
 
     def _execute_named(self, /, *names: Any, **payload: Any) -> Any:
         """Execute a call whose names are not two exact str, or are in the payload."""
-        class_name, method_name = call_names(names, payload)
+        try:
+            class_name, method_name = call_names(names, payload, self._registry.name_of)
+        except MethodRegistryError as error:  # of a class that is not registered itself
+            return self.unavailable(str(error.class_name), str(names[1]), error)
         # Ours, and not one that overrides it and has been passed already.
         return ExecutorCore.execute(self, class_name, method_name, **payload)
 

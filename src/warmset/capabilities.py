@@ -7,7 +7,6 @@ Each imports its capability when it is called; none of them runs on a hit.
 from __future__ import annotations
 
 from .registry import BaseRegistry
-from .resolver import check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,12 +189,12 @@ class Capabilities(BaseRegistry):
 
         return make_plan(self, check_window(window_seconds))
 
-    def explain(self, class_name: str) -> Explanation:
+    def explain(self, class_name: str | type) -> Explanation:
         """
         Tell why an instance is cached, until when, and what it costs; or why it is not cached.
 
         Args:
-            class_name: A name.
+            class_name: A name, or a class that is registered itself.
 
         Returns:
             The explanation; ``str()`` returns it as a text of some lines.
@@ -204,7 +203,7 @@ class Capabilities(BaseRegistry):
         """
         from .memory.explain import explain
 
-        return explain(self, check_name(class_name))
+        return explain(self, self.name_of(class_name))
 
     def snapshot_stats(self) -> SnapshotStats | None:
         """
@@ -222,7 +221,7 @@ class Capabilities(BaseRegistry):
 
     # -- memory ----------------------------------------------------------------------------------
 
-    def measure(self, class_name: str) -> Size | None:
+    def measure(self, class_name: str | type) -> Size | None:
         """
         Tell how big a warm instance is now, by the sizer of its class.
 
@@ -298,12 +297,12 @@ class Capabilities(BaseRegistry):
 
         return release(self, self.evict_expired)
 
-    def recycle(self, class_name: str) -> bool:
+    def recycle(self, class_name: str | type) -> bool:
         """
         Build an instance anew now, in this thread, while the old one serves; then replace it.
 
         Args:
-            class_name: A registered name.
+            class_name: A registered name or class.
 
         Returns:
             Whether it was replaced. Not if it was not warm, or was removed meanwhile, or another
@@ -314,7 +313,7 @@ class Capabilities(BaseRegistry):
 
         The holders of the old one keep it; it is closed at its last release.
         """
-        slot = self.slot_to_build(check_name(class_name))
+        slot = self.slot_to_build(self.name_of(class_name))
         return self.builder.renew(self, slot.name)
 
     # -- warming up ------------------------------------------------------------------------------

@@ -4,13 +4,15 @@ Registrations: which names there are, what builds their instances, and with whic
 
 from __future__ import annotations
 
-from _thread import get_ident
+from _thread import RLock, get_ident
 
 from .codes import DISCARDED, NO_LIMIT, REPLACED
-from .errors import AsyncRuleError, UnknownClassError
+from .errors import AmbiguousClassError, AsyncRuleError, UnknownClassError
 from .foreign import can_have_method
-from .resolver import check_name, check_path, find_imported, near_names, resolve
-from .streams import is_awaitable
+from .providers import LeftOpen, is_async_generator, is_generator, start
+from .resolver import check_name, find_imported, near_names, resolve
+from .streams import PLAIN, is_awaitable
+from .targets import misfit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
     from ._core import Slot
     from .cache import Cache
+
+    class Build(Protocol):
+        """A build in progress, which passes on what closes its instance."""
+
+        closer: Any
 
     class Options(Protocol):
         """What a registration reads of the options of a class."""
@@ -33,45 +40,41 @@ if TYPE_CHECKING:
         def max_age_seconds(self) -> float | None: ...
         @property
         def pin(self) -> bool: ...
+        @property
+        def closer(self) -> Any: ...
 
 
-__all__ = ["Classes", "check_target"]
-
-
-def check_target(class_name: str, target: object) -> Any:
-    """
-    Check what is to be registered under a name.
-
-    Args:
-        class_name: The name.
-        target: A class path, a class, or a factory: a callable that returns the instance.
-
-    Returns:
-        The target; a path as an exact str.
-
-    Raises:
-        TypeError: It is none of these.
-        ClassPathError: A path does not have the shape of one.
-    """
-    if callable(target) and not isinstance(target, str):
-        return target
-    return check_path(class_name, target)
+__all__ = ["Classes"]
 
 
 class Classes:
     """
     The registrations of one registry, which keeps them in the slots of its cache.
 
+    Args:
+        current_build: Returns the build that the calling thread is running, if any.
+
     Thread-safe. The cache is an argument of each call: kept here, it would be a cycle.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, current_build: Callable[[], Build | None]) -> None:
+        self._current_build = current_build
         self.rules: dict[str, Callable[[type], Any]] = {}
         # With the rule that it belongs to: `rules` may be written from outside.
         self.rule_versions: dict[str, tuple[Callable[[type], Any], str | None]] = {}
         # Thread -> a function that has an awaitable awaited by an event loop, and returns the
         # result.
         self.awaiting: dict[int, Callable[[Any], Any]] = {}
+        self.left_open = LeftOpen()
+        self._shown = False  # whether the core finds slots by their classes
+        # Class -> the slots whose target it is, by identity: a metaclass may define equality.
+        self._registered: dict[int, list[Slot]] = {}
+        self._changing = RLock()  # re-entrant: a finaliser may register
+
+    def reset_after_fork(self) -> None:
+        """Reset what belongs to threads that do not exist in the child."""
+        self._changing = RLock()
+        self.awaiting.clear()  # a thread of the child may have the number of one of these
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -93,8 +96,11 @@ class Classes:
         """
         known = cache.slots.get(class_name)
         limited = options is not None or (known is not None and known.options is not None)
-        # At once: a build in another thread has the target and the options of one registration.
-        slot, before = cache.add_slot(class_name, target, options)
+        with self._changing:
+            # At once: a build in another thread has the target and the options of one registration.
+            slot, before = cache.add_slot(class_name, target, options)
+            self._forget_class(cache, slot, before)
+            self._note_class(cache, slot, target)
         changed = before is not target and before != target
         if changed and before is not None:
             cache.remove_from(slot, REPLACED)
@@ -114,7 +120,64 @@ class Classes:
         slot = cache.slots.get(class_name)
         if slot is None or not cache.forget_slot(slot, DISCARDED):
             return None
+        with self._changing:
+            self._forget_class(cache, slot, slot.target)
         return slot
+
+    def _note_class(self, cache: Cache, slot: Slot, target: Any) -> None:
+        if issubclass(type(target), type):
+            slots = self._registered.setdefault(id(target), [])
+            slots.append(slot)
+            self._show_later(cache)
+
+    def _forget_class(self, cache: Cache, slot: Slot, target: Any) -> None:
+        if issubclass(type(target), type):
+            slots = [each for each in self._registered.pop(id(target), ()) if each is not slot]
+            if slots:
+                self._registered[id(target)] = slots
+            self._show_later(cache)
+
+    def _show_later(self, cache: Cache) -> None:
+        """Let the core find no slot by its class until somebody looks one up so."""
+        if self._shown:
+            self._shown = False
+            cache.show_classes([])
+
+    def _show(self, cache: Cache) -> None:
+        with self._changing:
+            slots = [known[0] for known in self._registered.values() if len(known) == 1]
+            cache.show_classes(slots)
+            self._shown = True
+
+    def name_of(self, cache: Cache, class_name: object) -> str:
+        """
+        Return the name of a class that is registered itself, or check a name.
+
+        Args:
+            cache: The cache.
+            class_name: A name, or a class.
+
+        Returns:
+            The name.
+
+        Raises:
+            UnknownClassError: That class object is not registered.
+            AmbiguousClassError: It is registered under several names.
+        """
+        if not issubclass(type(class_name), type):
+            return check_name(class_name)
+        names = [slot.name for slot in self._registered.get(id(class_name), ()) if slot.alive]
+        if len(names) == 1:
+            if not self._shown:
+                self._show(cache)
+            return names[0]
+        path = f"{class_name.__module__}.{class_name.__qualname__}"  # type: ignore[attr-defined]
+        if names:
+            raise AmbiguousClassError(path, names)
+        near = [slot.name for slot in list(cache.slots.values()) if slot.target == path]
+        raise UnknownClassError(
+            path, near or near_names(path.rpartition(".")[2], self.names(cache))
+        )
 
     def names(self, cache: Cache) -> list[str]:
         """Return the registered names, in the order of their registration."""
@@ -146,22 +209,48 @@ class Classes:
         slot = cache.slots.get(class_name)
         rule = self.rules.get(class_name)
         if rule is None:
-            options = None if slot is None else slot.options
-            made = target() if options is None else target(*options.args, **options.kwargs)
+            made = _call(target, None if slot is None else slot.options)
             if isinstance(target, type):
                 return made
         else:
             made = rule(target)
-        if not is_awaitable(made):
+        if type(made) in PLAIN:
+            return made
+        waits = is_awaitable(made)
+        if not waits and not is_generator(made) and not is_async_generator(made):
             return made
         if isinstance(target, type) and isinstance(made, target):
-            return made  # an instance that can be awaited, too
+            return made  # an instance that can be awaited or iterated, too
         awaited = self.awaiting.get(get_ident())
-        if awaited is not None:
-            return awaited(made)
-        if hasattr(made, "send"):
-            made.close()  # a coroutine that nobody will await
-        raise AsyncRuleError(class_name, None if slot is None else slot.path)
+        if awaited is None and (waits or is_async_generator(made)):
+            if waits and hasattr(made, "close"):
+                made.close()  # a coroutine that nobody will await
+            raise AsyncRuleError(class_name, None if slot is None else slot.path)
+        if waits:
+            return awaited(made)  # type: ignore[misc]
+        return self._start(class_name, slot, made, awaited)
+
+    def _start(
+        self,
+        class_name: str,
+        slot: Slot | None,
+        made: Any,
+        awaited: Callable[[Any], Any] | None,
+    ) -> Any:
+        """Run a provider up to its yield, and let the build that asked for it end it."""
+        options = None if slot is None else slot.options
+        if options is not None and options.closer != "auto":
+            raise TypeError(
+                f"{class_name!r} is built by a generator, which closes it after the yield: "
+                "it takes no closer"
+            )
+        instance, suspended = start(class_name, made, awaited if is_async_generator(made) else None)
+        build = self._current_build()
+        if build is not None:
+            build.closer = suspended
+        else:  # it was called outside a build, and no entry will have it
+            self.left_open.add(slot, suspended, [instance])
+        return instance
 
     def has_method(self, cache: Cache, slot: Slot, method_name: str) -> bool:
         """Tell whether a method of a class can be expected, without building or importing."""
@@ -175,3 +264,16 @@ class Classes:
         if slot.name in self.rules or not issubclass(type(target), type):
             return True
         return can_have_method(target, method_name)  # type: ignore[arg-type]
+
+
+def _call(target: Any, options: Options | None) -> Any:
+    if options is None:
+        return target()
+    try:
+        return target(*options.args, **options.kwargs)
+    except TypeError as error:
+        # Of a path it was not known before whether it takes these arguments.
+        text = misfit(target, options.args, options.kwargs)
+        if text is None:
+            raise
+        raise TypeError(text) from error

@@ -31,7 +31,7 @@ from __future__ import annotations
 from _thread import get_ident
 from weakref import ref
 
-from .codes import CLOSE_FAILED, CLOSED, LEFT_OPEN, NOTHING_TO_CLOSE
+from .codes import CLOSE_FAILED, CLOSED, LEFT_OPEN, NOTHING_TO_CLOSE, WAITING
 from .foreign import (
     CLOSER,
     MISSING,
@@ -41,6 +41,7 @@ from .foreign import (
     find_own,
     is_bound_by_code,
 )
+from .providers import finish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,13 +130,17 @@ def close_entry(registry: Owner, entry: Entry) -> None:
             CLOSER, _close, registry, entry, box, failed=CLOSE_FAILED, class_name=entry.name
         )
     finally:
-        registry.settle(entry, state)
-        if state in (CLOSED, CLOSE_FAILED) and not registry.is_alone(box):
+        if state != WAITING:  # else an event loop settles it
+            registry.settle(entry, state)
+        # What a provider yields may be yielded again: it may come from a pool.
+        if state in (CLOSED, CLOSE_FAILED) and entry.closer is None and not registry.is_alone(box):
             registry.closed_instances.add(box)
 
 
 def _close(registry: Owner, entry: Entry, box: list[Any]) -> int:
     """Close what is in the box; the state that the entry has afterwards."""
+    if entry.closer is not None:
+        return finish(registry, entry, box)
     if registry.closed_instances and box[0] in registry.closed_instances:
         return NOTHING_TO_CLOSE  # it was returned by two rules, or written into the cache twice
     options = entry.options

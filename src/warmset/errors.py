@@ -101,6 +101,26 @@ class UnknownClassError(MethodRegistryError, LookupError):
         self.suggestions = tuple(suggestions)
 
 
+class AmbiguousClassError(MethodRegistryError, LookupError):
+    """
+    A class that is used as a key is registered under several names.
+
+    Args:
+        class_name: The class, as a dotted path.
+        names: The names under which it is registered.
+    """
+
+    stage = "name"
+
+    def __init__(self, class_name: str, names: Sequence[str]) -> None:
+        known = ", ".join(map(repr, names))
+        super().__init__(
+            f"class {class_name!r} is registered as {known}: look it up by one of these names",
+            class_name=class_name,
+        )
+        self.names = tuple(names)
+
+
 class ClassPathError(MethodRegistryError, ValueError):
     """A class path does not have the shape ``package.module.Class``."""
 

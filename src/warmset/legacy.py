@@ -457,8 +457,8 @@ class MethodRegistry(Registry):
             return slot or self.add_slot(class_name, None)[0]
         return super().slot_to_build(class_name)
 
-    def has_method(self, class_name: str, method_name: str) -> bool:
-        if self._loads_itself() and check_name(class_name) not in self.slots:
+    def has_method(self, class_name: str | type, method_name: str) -> bool:
+        if self._loads_itself() and type(class_name) is str and class_name not in self.slots:
             return class_name not in self._failed_classes
         return super().has_method(class_name, method_name)
 

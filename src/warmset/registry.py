@@ -11,7 +11,6 @@ import sys
 from _thread import RLock
 
 from . import _logs, process_end
-from ._core import Handle
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
@@ -20,7 +19,7 @@ from .codes import CLEARED, HELD, NO_LIMIT, SHUTDOWN
 from .errors import BuildError, ClosedError, UnknownClassError
 from .extension import HOOKS, Extension
 from .foreign import Kind, contain
-from .resolver import check_name, near_names
+from .resolver import near_names
 from .streams import hold_while_running
 
 TYPE_CHECKING = False
@@ -74,12 +73,12 @@ class BaseRegistry(Cache):
         )
         self.settings = settings
         self.closed = False
-        self.classes = Classes()
         self.builder = Builder(
             retry_after_seconds=settings.retry_after_seconds,
             timeout_seconds=settings.build_timeout_seconds,
             timer=timer,
         )
+        self.classes = Classes(self.builder.current_build)
         # How an entry is closed; an asynchronous executor has it done elsewhere.
         self.close_entry: Callable[[Any, Entry], None] = close_entry
         self.extensions: tuple[Extension, ...] = ()
@@ -130,49 +129,7 @@ class BaseRegistry(Cache):
                 return each
         return None
 
-    # -- handles and injected methods ------------------------------------------------------------
-
-    def bind(self, class_name: str, method_name: str) -> Handle:
-        """
-        Return a handle: a callable that survives evictions, and holds the instance while it runs.
-
-        Args:
-            class_name: A registered name, or one that a method was injected for.
-            method_name: The method that each call runs.
-
-        Returns:
-            The handle. Nothing is built until it is called.
-
-        Raises:
-            UnknownClassError: The name is not registered, and no such method was injected.
-
-        Thread-safe; O(1).
-        """
-        class_name, method_name = check_name(class_name), check_name(method_name)
-        if class_name not in self.slots and self.find_injected(class_name, method_name) is None:
-            self.refuse(class_name)
-        return Handle(self, class_name, method_name)
-
-    def inject_method(self, class_name: str, method_name: str, method: Callable[..., Any]) -> None:
-        """
-        Inject a method; it takes precedence over the class's own, and needs no class behind it.
-
-        Args:
-            class_name: Any name, registered or not.
-            method_name: The name to find it by.
-            method: The callable.
-
-        Raises:
-            TypeError: A name is not a string, or the method is not callable.
-
-        Thread-safe; O(1).
-        """
-        class_name, method_name = check_name(class_name), check_name(method_name)
-        if not callable(method):
-            raise TypeError(
-                f"method injected as {class_name}.{method_name} must be callable, got {method!r}"
-            )
-        self.inject(class_name, method_name, method)
+    # -- names -----------------------------------------------------------------------------------
 
     def find_injected(self, class_name: str, method_name: str) -> Injected | None:
         """Return what was injected under two names, if anything was."""
@@ -185,12 +142,17 @@ class BaseRegistry(Cache):
         """Build after a miss; the instance, and its entry, on which the caller has a hold."""
         return self.builder.obtain(self, class_name)
 
-    def refuse(self, class_name: str) -> Any:
-        """Raise the error for a name that cannot be looked up."""
+    def refuse_if_closed(self, class_name: str) -> None:
+        """Raise if the registry is closed."""
         if self.closed:
             raise ClosedError(
-                f"the registry is closed: {class_name!r} is not built", class_name=class_name
+                f"the registry is closed to {class_name!r}: it builds and registers nothing",
+                class_name=class_name,
             )
+
+    def refuse(self, class_name: str) -> Any:
+        """Raise the error for a name that cannot be looked up."""
+        self.refuse_if_closed(class_name)
         raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
 
     def slot_to_build(self, class_name: str) -> Slot:
@@ -200,12 +162,24 @@ class BaseRegistry(Cache):
             self.refuse(class_name)
         return slot  # type: ignore[return-value]
 
-    def registered_slot(self, class_name: str) -> Slot:
+    def registered_slot(self, class_name: str | type) -> Slot:
         """Return the slot of a name, or raise."""
-        slot = self.slots.get(check_name(class_name))
+        class_name = self.name_of(class_name)
+        slot = self.slots.get(class_name)
         if slot is None:
             self.refuse(class_name)
         return slot  # type: ignore[return-value]
+
+    def name_of(self, class_name: object) -> str:
+        """Return the name of a class that is registered itself, or check that it is a name."""
+        return self.classes.name_of(self, class_name)
+
+    def name_if_known(self, class_name: object) -> str | None:
+        """Return a name, or that of a class; None for a class that is not registered."""
+        try:
+            return self.name_of(class_name)
+        except UnknownClassError:
+            return None
 
     def find_warm(self, slot: Slot) -> tuple[Any, Entry] | None:
         """Return what is warm in a slot, held, and not counted as a look-up."""
@@ -222,7 +196,7 @@ class BaseRegistry(Cache):
         # Reversed: what is attached first does its part around what the others do.
         for hook in reversed(self._hooks["build"]):
             make = _wrapped(hook, self, build, make)
-        return self.construct(build.slot, make)
+        return self.construct(build.slot, make, build)
 
     def construct_instance(self, slot: Slot) -> Any:
         """Import and build; foreign code runs in it."""
@@ -276,6 +250,8 @@ class BaseRegistry(Cache):
                 # A later one may refer to an earlier one, which would be left open because of it.
                 waiting.sort(key=lambda entry: entry.serial, reverse=True)
             self._close_all(waiting)
+            if self.classes.left_open:
+                self.classes.left_open.close(self)
             if self.watched:
                 self.capacity_freed()
 
@@ -373,6 +349,8 @@ class BaseRegistry(Cache):
         expired = self.evict_expired()
         if self.cached > self.max_size:
             self.make_capacity()
+        if self.classes.left_open:
+            self.classes.left_open.close(self)
         for sweep in self._hooks["sweep"]:
             sweep(self)
         return expired
@@ -416,7 +394,7 @@ class BaseRegistry(Cache):
         self._inherited = self.builds + self.adopted
         self._attaching = RLock()
         self.builder.reset_after_fork()
-        self.classes.awaiting.clear()  # a thread of the child may have the number of one of these
+        self.classes.reset_after_fork()
         for after_fork in self._hooks["after_fork"]:
             after_fork(self)
         for slot in list(self.slots.values()):
@@ -470,6 +448,8 @@ class BaseRegistry(Cache):
         return left
 
     def __contains__(self, class_name: object) -> bool:
+        if issubclass(type(class_name), type):
+            class_name = self.name_if_known(class_name)
         if not issubclass(type(class_name), str):
             return False
         slot = self.slots.get(str.__str__(class_name))

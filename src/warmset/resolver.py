@@ -141,13 +141,18 @@ def check_name(class_name: object) -> str:
     return name
 
 
-def call_names(names: tuple[object, ...], payload: dict[str, Any]) -> tuple[str, str]:
+def call_names(
+    names: tuple[object, ...],
+    payload: dict[str, Any],
+    name_of: Callable[[object], str] | None = None,
+) -> tuple[str, str]:
     """
     Find the class name and the method name of a call.
 
     Args:
         names: The positional arguments, up to two; an empty one counts as not given.
         payload: A name that is not given is taken out of it.
+        name_of: Returns the name of a class, or checks a name; None: classes have none.
 
     Returns:
         Exact str, neither of them empty. Methods of a subclass of str are not called.
@@ -166,8 +171,8 @@ def call_names(names: tuple[object, ...], payload: dict[str, Any]) -> tuple[str,
             name = payload.pop(key, "")
         if _exact_str(name) == "":
             raise TypeError("execute() needs a class name and a method name")
-        found.append(check_name(name))
-    return found[0], found[1]
+        found.append(name)
+    return (name_of or check_name)(found[0]), check_name(found[1])
 
 
 def method_of(instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:

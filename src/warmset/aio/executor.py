@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _fork
 from ..errors import MethodNotFoundError, MethodRegistryError
 from ..executor import MethodExecutor
-from ..resolver import call_names, check_name
+from ..resolver import call_names
 from ..routing import returned_type
 from ..streams import hold_while_running, is_awaitable, is_running
 from .builds import Builds
@@ -149,7 +149,12 @@ class AsyncMethodExecutor:
         The instance is held until the method has ended, which for a synchronous method may be after
         its caller was cancelled: a thread cannot be stopped.
         """
-        class_name, method_name = call_names((class_name, method_name), arguments)
+        try:
+            class_name, method_name = call_names(
+                (class_name, method_name), arguments, self._registry.name_of
+            )
+        except MethodRegistryError as error:  # of a class that is not registered itself
+            return self._executor.unavailable(str(error.class_name), method_name, error)
         injected = self._registry.find_injected(class_name, method_name)
         hold: AsyncHold | None = None
         try:
@@ -210,7 +215,7 @@ class AsyncMethodExecutor:
 
         O(1) and without a thread on a hit.
         """
-        hold = await self._builds.obtain(class_name)
+        hold = await self._builds.obtain(self._registry.name_of(class_name))
         lease = hold.lease
         assert lease is not None
         instance = lease.instance
@@ -233,7 +238,7 @@ class AsyncMethodExecutor:
         Raises:
             MethodRegistryError: On entry, as `get_instance`.
         """
-        return AsyncLease(self, check_name(class_name))
+        return AsyncLease(self, self._registry.name_of(class_name))
 
     # -- removals --------------------------------------------------------------------------------
 
