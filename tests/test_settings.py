@@ -28,6 +28,8 @@ DEFAULTS = {
     "cache_ttl_seconds": 300.0,
     "enable_weakref": False,
     "max_cache_size": 100,
+    "autosize_min": 4,
+    "autosize_max": 1000,
     "retry_after_seconds": 30.0,
     "build_timeout_seconds": 0.0,
     "block_when_full": False,
@@ -42,11 +44,11 @@ DEFAULTS = {
     "adaptive_ttl": False,
     "adaptive_ttl_min_seconds": 10.0,
     "adaptive_ttl_max_seconds": 3600.0,
+    "plan": False,
     "store": None,
     "host_budget": 0,
     "observe_socket": False,
     "observe_changes": False,
-    "plan": False,
     "arguments": "strict",
 }
 
@@ -365,6 +367,8 @@ def test_any_value_is_taken_exactly_or_refused(ws: Any, setting: str, value: Any
     other = {
         "adaptive_ttl_min_seconds": {"adaptive_ttl_max_seconds": sys.float_info.max},
         "adaptive_ttl_max_seconds": {"adaptive_ttl_min_seconds": 0.0},
+        "autosize_min": {"autosize_max": sys.maxsize},
+        "autosize_max": {"autosize_min": 1},
     }.get(setting, {})
     try:
         made = ws.settings.RegistrySettings(**{setting: value}, **other)

@@ -37,7 +37,11 @@ def attach_extensions(registry: BaseRegistry, settings: RegistrySettings) -> Non
         registry.attach(Capacity(settings.block_timeout_seconds))
     if settings.manages_memory:
         memory_manager(registry)
-    if settings.plan:
+    if settings.max_cache_size == "auto":
+        from .memory.autosize import Autosize
+
+        registry.attach(Autosize(registry))
+    elif settings.plan:
         from .planning.ghosts import ghosts_of
 
         ghosts_of(registry)

@@ -43,6 +43,18 @@ class RemovalCause(IntEnum):
         return self <= RemovalCause.COLLECTED
 
 
+class BoundChange(NamedTuple):
+    """
+    A registry with `max_cache_size="auto"` raised or lowered its bound.
+    """
+
+    at: float
+    """By the clock of the registry."""
+    before: int
+    after: int
+    reason: str
+
+
 class RemovalEvent(NamedTuple):
     """
     An instance left the cache.

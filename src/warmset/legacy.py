@@ -409,7 +409,7 @@ class MethodRegistry(Registry):
     @_max_cache_size.setter
     def _max_cache_size(self, size: int) -> None:
         self.settings = self.settings.replace(max_cache_size=size)
-        self.max_size = self.settings.max_cache_size
+        self.max_size = self.settings.first_size
         self.make_capacity()
         if self.watched:
             self.capacity_freed()

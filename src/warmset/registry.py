@@ -67,7 +67,7 @@ class BaseRegistry(Cache):
         super().__init__(
             cache_ttl_seconds=settings.cache_ttl_seconds,
             max_age_seconds=settings.max_age_seconds,
-            max_cache_size=settings.max_cache_size,
+            max_cache_size=settings.first_size,
             enable_weakref=settings.enable_weakref,
             timer=timer,
         )
@@ -464,7 +464,7 @@ class BaseRegistry(Cache):
     def __repr__(self) -> str:
         state = "closed"
         if not self.closed:
-            state = f"{self.cached} of at most {self.settings.max_cache_size} instances warm"
+            state = f"{self.cached} of at most {self.max_size} instances warm"
         return f"<{type(self).__name__}: {self.registered} classes, {state}>"
 
 

@@ -171,6 +171,10 @@ def _one_or_more(value: Any) -> int:
     return _whole(value, 1)
 
 
+def _count_or_auto(value: Any) -> int | str:
+    return "auto" if isinstance(value, str) and value == "auto" else _one_or_more(value)
+
+
 def _none_or_more(value: Any) -> int:
     return _whole(value, 0)
 
@@ -262,6 +266,7 @@ FLAG = Rule(_flag, "bool", "a bool, true or false")
 SECONDS = Rule(_seconds, "float", "a number of seconds, 0 or more")
 FINITE_SECONDS = Rule(_finite_seconds, "float", "a finite number of seconds, 0 or more")
 COUNT = Rule(_one_or_more, "int", "a whole number, 1 or more")
+COUNT_OR_AUTO = Rule(_count_or_auto, "int | str", "a whole number, 1 or more, or 'auto'")
 USES = Rule(_none_or_more, "int", "a whole number of uses, 0 or more")
 BYTES = Rule(_none_or_more, "int", "a whole number of bytes, 0 or more")
 INTEGER = Rule(_integer, "int", "a whole number")

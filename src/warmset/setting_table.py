@@ -54,10 +54,19 @@ SETTINGS = (
     ),
     _registry(
         "max_cache_size",
-        rules.COUNT,
+        rules.COUNT_OR_AUTO,
         100,
-        "Maximum number of cached instances; held instances may exceed it.",
+        'Maximum number of cached instances; held instances may exceed it. "auto": the registry '
+        "raises and lowers it by what its builds cost, within `max_cache_bytes`, which is required "
+        "then; see `warmset.memory.autosize`.",
         positional=True,
+    ),
+    _registry("autosize_min", rules.COUNT, 4, 'Lower limit of `max_cache_size="auto"`.'),
+    _registry(
+        "autosize_max",
+        rules.COUNT,
+        1000,
+        'Upper limit of `max_cache_size="auto"`, with which it begins.',
     ),
     _registry(
         "retry_after_seconds",

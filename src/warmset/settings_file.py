@@ -9,7 +9,7 @@ from __future__ import annotations
 from .frozen import Frozen, rebuild
 from .resolver import PATH_EXPECTED, check_name, check_path, error_text
 from .setting_table import BY_NAME, CLASS_DEFAULTS
-from .settings import RegistrySettings
+from .settings import RegistrySettings, check_item
 from .toml_tables import ErrorCollector, SettingsError, check_table, unknown_keys, value_error
 
 TYPE_CHECKING = False
@@ -209,7 +209,7 @@ def read_tables(content: Mapping[str, Any], *, file: str, errors: ErrorCollector
             content.get("registry", {}), file=file, table_name="registry"
         ).items():
             with errors:
-                RegistrySettings.from_table({key: value}, file=file)
+                check_item(key, value, file=file)
                 given[key] = value
         settings = RegistrySettings.from_table(given, file=file)
     class_paths: dict[str, str] = {}

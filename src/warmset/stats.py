@@ -215,7 +215,7 @@ def snapshot(registry: BaseRegistry) -> RegistryStats:
         failed_class_names=tuple(registry.builder.failures.names()),
         entries=entries,
         cache_ttl_seconds=settings.cache_ttl_seconds,
-        max_cache_size=settings.max_cache_size,
+        max_cache_size=registry.max_size,
         enable_weakref=settings.enable_weakref,
         adopted=adopted,
         states=MappingProxyType(dict(zip(STATE_NAMES, states, strict=True))),

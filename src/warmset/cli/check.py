@@ -96,10 +96,10 @@ def _pinned_beyond_bounds(pipeline: Pipeline, profile: Profile | None) -> Iterat
     """Describe the bounds that the pinned classes alone exceed."""
     pinned = [name for name, options in pipeline.class_options.items() if options.get("pin")]
     settings = pipeline.settings
-    if len(pinned) > settings.max_cache_size:
+    if len(pinned) > settings.first_size:
         yield (
             f"{pipeline.file}: [options]: {len(pinned)} pinned classes exceed"
-            f" max_cache_size={settings.max_cache_size} by {len(pinned) - settings.max_cache_size}:"
+            f" max_cache_size={settings.first_size} by {len(pinned) - settings.first_size}:"
             f" {', '.join(pinned)}; pinned instances are not evicted, and every other instance is"
             " evicted by the next build"
         )

@@ -265,6 +265,12 @@ class Budgets:
         finally:
             self._relieving.release()
 
+    def above_low_mark(self) -> bool:
+        """Return whether the process has more memory than the low mark, if it has one."""
+        marks = self.marks()
+        resident = None if marks is None else self._measured()
+        return marks is not None and resident is not None and resident > marks[1]
+
     # -- logging ---------------------------------------------------------------------------------
 
     def short_of_memory(self) -> bool:

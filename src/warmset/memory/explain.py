@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..codes import HELD
 from ..stats import holder_threads
+from .autosize import Autosize
 from .manager import MemoryManager
 
 if TYPE_CHECKING:
@@ -195,7 +196,25 @@ def _rank(registry: BaseRegistry, entry: Entry, reasons: list[str]) -> int | Non
         f"{_ordinal(rank)} of {len(order)} in the eviction order, by {by}; "
         f"{registry.cached} of at most {registry.max_size} cached"
     )
+    if registry.settings.max_cache_size == "auto":
+        reasons.append(_bound_text(registry))
     return rank
+
+
+def _bound_text(registry: BaseRegistry) -> str:
+    """Explain the bound that the registry has chosen."""
+    settings = registry.settings
+    text = (
+        f"the bound of {registry.max_size} is chosen by the registry, from {settings.autosize_min}"
+        f" to {settings.autosize_max}"
+    )
+    autosize = registry.extension(Autosize)
+    if autosize is None or not autosize.bound_changes:
+        return f"{text}; not changed yet"
+    last = autosize.bound_changes[-1]
+    ago = _span(max(0.0, registry.now() - last.at))
+    how = "raised" if last.after > last.before else "lowered"
+    return f"{text}; {how} from {last.before} {ago} ago: {last.reason}"
 
 
 def _recycling_text(registry: BaseRegistry, entry: Entry) -> str:

@@ -66,6 +66,12 @@ def make_plan(registry: BaseRegistry, window_seconds: float) -> Plan:
         unused=unused(registry, now - start),
         thrashing=_thrashing(registry, ghosts, misses),
         rebuilt=_rebuilt(misses),
+        bound_changes=tuple(
+            change
+            for extension in registry.extensions
+            for change in getattr(extension, "bound_changes", ())
+            if change.at >= start
+        ),
     )
 
 

@@ -68,13 +68,14 @@ class _Removed(NamedTuple):
 class _Looked:
     """A miss: what was found when its build began."""
 
-    __slots__ = ("bounds", "ghost", "idle_limit", "miss", "name")
+    __slots__ = ("affordable", "bounds", "ghost", "idle_limit", "miss", "name")
 
     def __init__(self, name: str, idle_limit: float, bounds: _Bounds) -> None:
         self.name = name
         self.idle_limit = idle_limit
         self.bounds = bounds
         self.ghost: Ghost | None = None
+        self.affordable = False
         self.miss: Miss | None = None
 
 
@@ -133,7 +134,9 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
         self.log = MissLog()
         self.totals: dict[int, tuple[int, float]] = {}  # cause -> builds and seconds, in all
         self.avoidable = (0, 0.0)  # builds and seconds that twice the bound would have avoided
-        self.on_miss: Callable[[Miss], None] | None = None
+        # Takes each build, and whether it is one of an instance that was evicted for the size bound
+        # and that the budget of bytes would have kept.
+        self.on_miss: Callable[[Miss, bool], None] | None = None
         self._random = 1
 
     def settle(self) -> None:
@@ -215,9 +218,12 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
             warm_otherwise = need.places <= bounds.max_size and need.fits(bounds.max_bytes)
             if warm_otherwise and 0.0 < looked.idle_limit < inf:
                 looked.miss = looked.miss._replace(ttl_ratio=gap / looked.idle_limit)
-        elif gap > looked.idle_limit or ghost.cause == AGED:
-            return  # no bound would have kept it
-        elif ghost.value > 0.0:
+            return
+        if gap > looked.idle_limit or ghost.cause == AGED:  # no bound would have kept it
+            return
+        # By a policy an estimate: those evicted later need not be those that are worth more.
+        looked.affordable = ghost.cause == SIZE and need.fits(bounds.max_bytes)
+        if ghost.value > 0.0:
             looked.miss = looked.miss._replace(
                 size_levels=ghost.levels & _SIZE_BITS, byte_levels=ghost.levels >> len(LEVELS)
             )
@@ -264,7 +270,7 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
         if (miss.size_levels | miss.byte_levels) & _TWICE:
             self.avoidable = self.avoidable[0] + 1, self.avoidable[1] + seconds
         if self.on_miss is not None:
-            self.on_miss(miss)
+            self.on_miss(miss, looked.affordable)
 
 
 class _Need(NamedTuple):

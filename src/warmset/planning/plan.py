@@ -5,7 +5,10 @@ The plan of a running registry: what its latest builds were, and what other boun
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..events import BoundChange
 
 __all__ = ["CauseShare", "Plan", "PlanCurve", "PlanPoint", "Rebuilt", "Thrashing", "Unused"]
 
@@ -137,6 +140,7 @@ class Plan:
         unused: What was not used within the window.
         thrashing: What at most twice a bound would have avoided; None if there is nothing.
         rebuilt: The classes that were built again most often after an eviction for a bound.
+        bound_changes: The latest changes of `max_cache_size="auto"` within the window.
 
     ``repr()`` is a small table.
     """
@@ -149,6 +153,7 @@ class Plan:
     unused: Unused
     thrashing: Thrashing | None
     rebuilt: tuple[Rebuilt, ...]
+    bound_changes: tuple[BoundChange, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """
@@ -157,7 +162,8 @@ class Plan:
         Returns:
             A new dict, for JSON.
         """
-        return asdict(self)
+        changes = [change._asdict() for change in self.bound_changes]
+        return {**asdict(self), "bound_changes": changes}
 
     def curve(self, setting: str) -> PlanCurve | None:
         """
@@ -189,6 +195,11 @@ class Plan:
                     f"  {_bound(curve.setting, point.bound):>12}  {point.builds:+7,} builds  "
                     f"{point.seconds:+10,.1f} s{size}{note}"
                 )
+        for change in self.bound_changes[-1:]:
+            lines.append(
+                f"  max_cache_size last changed from {change.before:,} to {change.after:,}: "
+                f"{change.reason}"
+            )
         if self.unused.instances:
             lines.append(
                 f"  not used: {self.unused.instances:,} instances, "
