@@ -219,6 +219,30 @@ class Capabilities(BaseRegistry):
         sharing = self.extension(Sharing)
         return None if sharing is None else sharing.snapshot_stats()
 
+    def close(self) -> None:
+        """
+        Remove every instance and injected method; from now on a look-up raises `ClosedError`.
+
+        Instances are closed in the reverse order of their building; one that is held is closed at
+        its last release. What is left open, because something still refers to it, is logged with
+        what refers to it. Closing twice does nothing; a registry that still exists when the
+        interpreter exits is closed then.
+
+        O(cached); with instances that are left open it takes up to two seconds.
+        """
+        if self.closed or self._ends:
+            super().close()
+            return
+        self.left_at_close = []
+        try:
+            super().close()
+        finally:
+            left, self.left_at_close = self.left_at_close, None
+        if left or self.holds():
+            from .memory.left_open import report_open
+
+            report_open(self, left)
+
     # -- memory ----------------------------------------------------------------------------------
 
     def measure(self, class_name: str | type) -> Size | None:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
         classes: Classes
         closed_instances: ClosedInstances
+        left_at_close: list[tuple[str, Any]] | None
 
         def claim(self, entry: Entry) -> list[Any]:
             """Take the instance of an entry that waits to be closed."""
@@ -135,6 +136,8 @@ def close_entry(registry: Owner, entry: Entry) -> None:
         # What a provider yields may be yielded again: it may come from a pool.
         if state in (CLOSED, CLOSE_FAILED) and entry.closer is None and not registry.is_alone(box):
             registry.closed_instances.add(box)
+    if state == LEFT_OPEN and registry.left_at_close is not None:
+        registry.left_at_close.append((entry.name, box[0]))
 
 
 def _close(registry: Owner, entry: Entry, box: list[Any]) -> int:

@@ -85,6 +85,9 @@ class BaseRegistry(Cache):
         self._attaching = RLock()  # re-entrant: a finaliser may attach a listener
         self._hooks: dict[str, tuple[Any, ...]] = dict.fromkeys(HOOKS, ())
         self.closed_instances = ClosedInstances()
+        # While the registry is being closed by a call: the names and instances that are left open.
+        self.left_at_close: list[tuple[str, Any]] | None = None
+        self._ends = False  # it is closed because it is dropped, or because the process ends
         self._inherited = 0  # up to this serial number, entries are those of the parent process
         self.copying: set[int] = set()  # the threads that pickle it
         if not BaseRegistry.own_attributes:
@@ -376,6 +379,7 @@ class BaseRegistry(Cache):
         """Close the registry, but leave what was built before a fork to the parent process."""
         if self.closed:
             return
+        self._ends = True
         if self._inherited:
             for slot in list(self.slots.values()):
                 entry = slot.entry
