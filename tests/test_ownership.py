@@ -111,12 +111,12 @@ def test_what_was_closed_is_not_kept(make: Any) -> None:
         with registry.use("A"):
             pass
         registry.discard("A")
-    assert len(registry.closed_instances) == 5
+    assert len(registry.closed_instances.by_id) == 5
     gone = [weakref.ref(instance) for instance in mine]
     mine.clear()
     gc.collect()
     assert {reference() for reference in gone} == {None}
-    assert len(registry.closed_instances) == 0
+    assert len(registry.closed_instances.by_id) == 0
 
 
 def test_another_instance_at_the_same_address(make: Any) -> None:
@@ -124,7 +124,7 @@ def test_another_instance_at_the_same_address(make: Any) -> None:
     registry = make({})
     made = Shared()
     registry.register("A", lambda: made)
-    known = registry.closed_instances._known
+    known = registry.closed_instances.by_id
     known[id(made)] = weakref.ref(Shared)  # as if that had been closed at this address
     assert registry.get_instance("A") is made
     known[id(made)] = weakref.ref(Shared())  # one that is gone

@@ -84,14 +84,14 @@ class ClosedInstances:
     each step is one operation on a dict.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("by_id",)
 
     def __init__(self) -> None:
-        self._known: dict[int, ref[Any]] = {}  # by the id of the instance
+        self.by_id: dict[int, ref[Any]] = {}
 
     def add(self, box: list[Any]) -> None:
         """Add what is in the box."""
-        known, key = self._known, id(box[0])
+        known, key = self.by_id, id(box[0])
         if len(known) >= _MOST_KNOWN:
             return
 
@@ -105,11 +105,8 @@ class ClosedInstances:
             return
 
     def __contains__(self, instance: object) -> bool:
-        reference = self._known.get(id(instance))
+        reference = self.by_id.get(id(instance))
         return reference is not None and reference() is instance
-
-    def __len__(self) -> int:
-        return len(self._known)
 
 
 def close_entry(registry: Owner, entry: Entry) -> None:
@@ -144,7 +141,8 @@ def _close(registry: Owner, entry: Entry, box: list[Any]) -> int:
     """Close what is in the box; the state that the entry has afterwards."""
     if entry.closer is not None:
         return finish(registry, entry, box)
-    if registry.closed_instances and box[0] in registry.closed_instances:
+    known = registry.closed_instances
+    if known.by_id and box[0] in known:
         return NOTHING_TO_CLOSE  # it was returned by two rules, or written into the cache twice
     options = entry.options
     awaited = registry.classes.awaiting.get(get_ident())
@@ -161,7 +159,7 @@ def _close(registry: Owner, entry: Entry, box: list[Any]) -> int:
     if entry.shared and not regardless and not registry.is_alone(box):
         return LEFT_OPEN
     result = close(box[0])
-    if find_in_type(type(result), "__await__") is not MISSING:
+    if result is not None and find_in_type(type(result), "__await__") is not MISSING:
         _finish(result, awaited)
     return CLOSED
 
@@ -185,6 +183,8 @@ def _closer(box: list[Any], in_loop: bool) -> Callable[[Any], Any] | None:
     if close is not None:
         return close
     kind = type(box[0])
+    if type(kind) is type and getattr(kind, "__exit__", None) is None:
+        return None  # the common case
     if not callable(find_in_type(kind, "__exit__")) or not callable(
         find_in_type(kind, "__enter__")
     ):
@@ -202,6 +202,15 @@ def _method(box: list[Any], name: str) -> Callable[[Any], Any] | None:
     kind = type(box[0])
     if issubclass(kind, type):
         return None  # a class has the methods of its instances, not its own
+    if (
+        type(kind) is type
+        and getattr(kind, name, None) is None
+        and kind.__getattribute__ is _OBJECTS_OWN
+        and getattr(kind, "__getattr__", None) is None
+    ):
+        # The common case, by the interpreter's own look-up: only the instance can have it, and
+        # there is no code that it would run.
+        return _CALLS[name] if callable(getattr(box[0], name, None)) else None
     in_type = find_in_type(kind, name)
     if _is_dynamic(kind, in_type):
         found = callable(_ask(box, name)) and (callable(in_type) or not _answers_to_anything(box))

@@ -209,7 +209,7 @@ class BaseRegistry(Cache):
     def _construct_open(self, slot: Slot) -> Any:
         """Construct an instance that was not closed before."""
         made = self.construct_instance(slot)
-        if self.closed_instances and made in self.closed_instances:
+        if self.closed_instances.by_id and made in self.closed_instances:
             raise BuildError(
                 f"building {slot.name!r} ({slot.path}) returned an instance that this registry "
                 "closed when it was removed; if others share it, register the class with "
