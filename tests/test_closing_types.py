@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import sqlite3
 import unittest.mock
@@ -223,7 +224,7 @@ SHAPES: list[tuple[str, Callable[[], Any], list[str], str]] = [
     ("a number", lambda: SimpleNamespace(close=12.5), [], "nothing_to_close"),
     ("a class", lambda: OwnClose, [], "nothing_to_close"),
     ("a class with close", lambda: Both, [], "nothing_to_close"),
-    ("a generator", lambda: (x for x in "ab"), [], "closed"),
+    ("a file", io.StringIO, [], "closed"),
 ]
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseRegistry"]
 
+_MOST_CAUSES = 1_000
 _DROPPED = Kind("removals", "closing a dropped registry failed: %s", interrupts=False)
 
 
@@ -88,6 +89,8 @@ class BaseRegistry(Cache):
         # While the registry is being closed by a call: the names and instances that are left open.
         self.left_at_close: list[tuple[str, Any]] | None = None
         self._ends = False  # it is closed because it is dropped, or because the process ends
+        # Class name -> the cause of its last removal, for `explain`; of so many classes.
+        self.last_causes: dict[str, int] = {}
         self._inherited = 0  # up to this serial number, entries are those of the parent process
         self.copying: set[int] = set()  # the threads that pickle it
         if not BaseRegistry.own_attributes:
@@ -241,6 +244,11 @@ class BaseRegistry(Cache):
     def handle_removed(self, entries: list[Entry]) -> None:
         """Report removed entries, and close those that are not held."""
         try:
+            causes = self.last_causes
+            for entry in entries[-_MOST_CAUSES:]:
+                causes[entry.name] = entry.cause
+            while len(causes) > _MOST_CAUSES:
+                causes.pop(next(iter(causes), ""), None)
             for removed in self._hooks["removed"]:
                 removed(self, entries)
             if _logs.info_wanted("removals"):

@@ -133,3 +133,47 @@ def test_a_held_instance_after_its_removal(make: Any) -> None:
     with registry.use("Alpha"):
         registry.clear_cache()
         assert "a removed instance is still held once" in str(registry.explain("Alpha"))
+
+
+def test_why_an_instance_was_removed(make: Any, timer: Any, samples: Any) -> None:
+    """The last cause is named, until the class is warm again."""
+    registry = make(max_cache_size=2, cache_ttl_seconds=300, max_age_seconds=1000)
+
+    def reasons(name: str) -> str:
+        return "; ".join(registry.explain(name).reasons)
+
+    assert "not built yet" in reasons("Alpha")
+    for name in ("Alpha", "Beta", "Gamma"):
+        registry.get_instance(name)
+        timer.advance(1)
+    assert "evicted because more than max_cache_size=2 were cached" in reasons("Alpha")
+    assert "removed" not in reasons("Beta")
+    timer.advance(301)
+    registry.evict_expired()
+    assert "idle for longer than 5.0 min" in reasons("Beta")
+    with registry.use("Beta"):
+        timer.advance(1001)
+    registry.evict_expired()
+    assert "older than 16.7 min" in reasons("Beta")
+    registry.get_instance("Beta")
+    assert "removed" not in reasons("Beta")
+    registry.discard("Beta")
+    assert "it was discarded" in reasons("Beta")
+    registry.get_instance("Beta")
+    registry.clear_cache()
+    assert "the cache was cleared" in reasons("Beta")
+    registry.get_instance("Beta")
+    registry.close()
+    assert "the registry was closed" in reasons("Beta")
+
+
+def test_causes_of_many_names_are_forgotten(make: Any, samples: Any) -> None:
+    """The oldest first, so that they need no more memory."""
+    registry = make({}, max_cache_size=1)
+    for number in range(1100):
+        registry.register(str(number), "samples.Alpha")
+        with registry.use(str(number)):
+            pass
+    assert len(registry.last_causes) == 1000
+    assert "not built yet" in registry.explain("5").reasons[0]
+    assert "max_cache_size" in registry.explain("1098").reasons[0]

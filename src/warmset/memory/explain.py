@@ -7,7 +7,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..codes import HELD
+from ..codes import (
+    AGED,
+    CLEARED,
+    COLLECTED,
+    DISCARDED,
+    HELD,
+    IDLE,
+    MEMORY,
+    RECYCLED,
+    REPLACED,
+    SHUTDOWN,
+    SIZE,
+)
 from ..stats import holder_threads
 from .autosize import Autosize
 from .manager import MemoryManager
@@ -252,7 +264,12 @@ def _absent(registry: BaseRegistry, class_name: str, slot: Slot | None) -> Expla
         reasons.append("no class of that name is registered")
     else:
         state = "cold"
-        reasons.append("not built, or removed: the next look-up builds it")
+        cause = registry.last_causes.get(class_name)
+        if cause is None:
+            reasons.append("not built yet, as far as is known: the next look-up builds it")
+        else:
+            reasons.append(f"removed: {_cause_text(registry, slot, cause)}")
+            reasons.append("the next look-up builds it")
         for name, error, left in registry.builder.failures.rows():
             if name == class_name:
                 state = "failed"
@@ -264,6 +281,30 @@ def _absent(registry: BaseRegistry, class_name: str, slot: Slot | None) -> Expla
         0 if options is None else options.priority,
         slot is not None and slot.pinned, None, tuple(reasons),
     )  # fmt: skip
+
+
+def _cause_text(registry: BaseRegistry, slot: Slot, cause: int) -> str:
+    """Explain why the last instance of a class was removed."""
+    settings = registry.settings
+    reasons = {
+        IDLE: f"it was idle for longer than {_span(slot.idle_limit)}",
+        SIZE: f"evicted because more than max_cache_size={registry.max_size} were cached",
+        MEMORY: "evicted because a memory budget was exceeded",
+        AGED: f"it was older than {_span(slot.age_limit)}",
+        RECYCLED: "replaced by a new one, which has been removed since",
+        COLLECTED: "it was kept weakly, and nobody referred to it any more",
+        CLEARED: "the cache was cleared",
+        DISCARDED: "it was discarded",
+        REPLACED: "its class was registered anew, or another instance was written",
+        SHUTDOWN: "the registry was closed",
+    }
+    if cause == MEMORY:
+        budgets = ("max_cache_bytes", "max_rss_bytes", "host_budget")
+        limits = [
+            f"{name}={getattr(settings, name)}" for name in budgets if getattr(settings, name)
+        ]
+        return f"{reasons[MEMORY]} ({', '.join(limits)})" if limits else reasons[MEMORY]
+    return reasons.get(cause, "for an unknown reason")
 
 
 def _removed_text(registry: BaseRegistry, class_name: str) -> list[str]:
@@ -293,6 +334,8 @@ def _ordinal(rank: int) -> str:
 
 
 def _span(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "any time"
     if seconds < 1.0:
         return f"{seconds * 1000.0:.3g} ms"
     if seconds < 120.0:
