@@ -82,7 +82,7 @@ def test_each_stage_has_its_error(ws: Any, make: Any) -> None:
         }
     )
     for name, error, builtin, cause in (
-        ("Import", ws.ClassImportError, ImportError, ModuleNotFoundError),
+        ("Import", ws.ClassImportError, RuntimeError, ModuleNotFoundError),
         ("Attribute", ws.ClassAttributeError, AttributeError, None),
         ("Class", ws.NotAClassError, TypeError, None),
         ("Build", ws.BuildError, RuntimeError, ValueError),
@@ -365,12 +365,12 @@ def test_a_build_between_a_miss_and_the_own_build(make: Any, samples: Any) -> No
     builder = registry.builder
     lead = builder._lead
 
-    def late(build: Any, registry: Any) -> Any:
+    def late(build: Any) -> Any:
         builder._lead = lead
         del builder._builds["Alpha"]
         registry.get_instance("Alpha")
         builder._builds["Alpha"] = build
-        return lead(build, registry)
+        return lead(build)
 
     builder._lead = late
     registry.get_instance("Alpha")
@@ -512,3 +512,11 @@ def test_an_error_class_with_a_constructor_of_its_own(ws: Any, make: Any, sample
         with pytest.raises(ws.BuildError) as caught:
             registry.get_instance("Alpha")
         assert isinstance(caught.value.__cause__, Mine)
+
+
+def test_a_rule_that_raises_stop_iteration(ws: Any, make: Any) -> None:
+    """It failed, as with any other error."""
+    registry = make()
+    registry.register_instantiation_rule("Alpha", lambda cls: next(iter(())))
+    with pytest.raises(ws.BuildError, match="StopIteration"):
+        registry.get_instance("Alpha")

@@ -13,7 +13,7 @@ from twins import load
 PUBLIC = {"get_instance", "get_method", "use", "execute"}
 CLASSES = ("RegistryCore", "ExecutorCore", "Lease", "Handle", "Slot", "Entry")
 # Methods that only the pure core's calls need of its registry: the other one has them in C.
-INTERNAL = {"after_release", "enter", "give_back", "leave", "look_up", "take_over", "adopt", "now"}
+INTERNAL = {"after_release", "enter", "give_back", "leave", "look_up", "adopt", "now"}
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from warmset.testing.structure import check_structure
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-CORE = ("_core_py", "_changes_py", "_ring_py", "_entry_py", "_calls_py")
+CORE = ("_core_py", "_holds_py", "_changes_py", "_ring_py", "_entry_py", "_calls_py")
 ABOVE = ("cache", "builder", "registry", "classes", "closing", "legacy", "lifecycle.listening")
 
 

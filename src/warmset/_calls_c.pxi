@@ -46,7 +46,7 @@ cdef class Lease:
                 self.instance = _owned(instance)
                 self._entry = _owned(held)
             else:
-                self.instance, self._entry = core.build(self.class_name)
+                self.instance, self._entry = _build(core, self.class_name)
         except BaseException:
             self._state = FREE
             raise
@@ -54,21 +54,21 @@ cdef class Lease:
         return self.instance
 
     def take(self, find):
-        """Hold what a callable finds, an instance and its entry with a hold; False if nothing."""
-        cdef Entry entry
+        """Hold what a callable finds for a holder, which it returns; False if that is nothing."""
+        cdef Holder holder = Holder()
         cdef double now = _now(self._core)
         if not warmset_swap_state(&self._state, FREE, ENTERING):
             raise RuntimeError(f"this lease already holds {self.class_name!r}")
         try:
-            found = find()
-            if found is None:
+            instance = find(holder)
+            if instance is None or holder.entry is None:
                 self._state = FREE
                 return False
-            instance, entry = found
-            _check_owner(self._core, entry.slot)
-            self.instance, self._entry = instance, entry
+            _check_owner(self._core, (<Entry?>holder.entry).slot)
+            self.instance, self._entry = instance, holder.entry
         except BaseException:
             self._state = FREE
+            self._core.give_back(holder, None)
             raise
         _entered(self, now)
         return True
@@ -192,7 +192,7 @@ cdef inline object _call_with(
         warm = _owned(instance)
         entry = _owned(held)
     else:
-        warm, entry = core.build(handle.class_name)
+        warm, entry = _build(core, handle.class_name)
     try:
         hold = _record(core, entry, now)
         result = _call_method(
@@ -533,7 +533,7 @@ cdef inline object _execute_with(
         entry = _owned(held)
     else:
         try:
-            warm, entry = core.build(class_name)
+            warm, entry = _build(core, class_name)
         except MethodRegistryError as error:
             return executor.unavailable(class_name, method_name, error)
     try:

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
         def enter(self, class_name: str, hold: Hold) -> Any: ...
         def leave(self, hold: Hold) -> None: ...
         def name_of(self, class_name: object) -> str: ...
-        def build(self, class_name: str) -> tuple[Any, Entry]: ...
-        def take_over(self, entry: Entry, hold: Hold, now: float) -> None: ...
+        @property
+        def holding(self) -> dict[Hold, None]: ...
+        def build(self, class_name: str, holder: Hold) -> Any: ...
         def hold_while_running(self, lease: Lease, result: Any) -> Any: ...
         def _find_injected(self, class_name: str, method_name: str) -> Injected | None: ...
         def _check_owner(self, slot: Slot) -> None: ...
@@ -80,37 +81,36 @@ class Lease:
         if self._state != FREE:
             raise RuntimeError(f"this lease already holds {self.class_name!r}")
         self._state = ENTERING  # nobody else can enter it, however long a build takes
-        self._hold = hold = Hold()
         try:
-            self.instance = instance = self._core.enter(self.class_name, hold)
+            self._hold = Hold()
+            self.instance = instance = self._core.enter(self.class_name, self._hold)
             self._state = HELD
         except BaseException:
-            self._core.leave(hold)
-            self._state = FREE
+            self._leave()
             raise
         return instance
 
-    def take(self, find: Callable[[], tuple[Any, Entry] | None]) -> bool:
-        """Hold what a callable finds, an instance and its entry with a hold; False if nothing."""
+    def take(self, find: Callable[[Hold], Any]) -> bool:
+        """Hold what a callable finds for a holder, which it returns; False if that is nothing."""
         core = self._core
         now = core.now()
         if self._state != FREE:
             raise RuntimeError(f"this lease already holds {self.class_name!r}")
         self._state = ENTERING
         try:
-            found = find()
-            if found is None:
+            self._hold = hold = Hold()
+            hold.since = now
+            instance = find(hold)
+            if instance is None or hold.entry is None:
                 self._state = FREE
                 return False
-            instance, entry = found
-            core._check_owner(entry.slot)
-            self._hold = hold = Hold()
-            core.take_over(entry, hold, now)
+            core._check_owner(hold.entry.slot)
+            core.holding[hold] = None
+            self.instance = instance
+            self._state = HELD
         except BaseException:
-            self._state = FREE
+            self._leave()
             raise
-        self.instance = instance
-        self._state = HELD
         return True
 
     def adopt(self, hold: Hold) -> Lease:
@@ -120,15 +120,23 @@ class Lease:
 
     def __exit__(self, *exception: object) -> None:
         if self._state == HELD:
-            self._state = FREE
-            self.instance = None
-            self._core.leave(self._hold)
+            try:
+                self._leave()
+            except BaseException:
+                self._leave()  # an interrupt at the call above
+                raise
+
+    def _leave(self) -> None:
+        self._state = FREE
+        self.instance = None
+        self._core.leave(self._hold)
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # When the interpreter exits, a daemon thread may be frozen with the lock, and the names of
         # this module may be gone.
-        if not _is_finalizing():
-            self.__exit__()
+        hold = getattr(self, "_hold", None)  # none after an interrupt in `__init__`
+        if hold is not None and hold.entry is not None and not _is_finalizing():
+            self._leave()
 
     def __reduce__(self) -> Any:
         raise TypeError("a lease holds an instance of this process: it cannot be pickled or copied")
@@ -173,7 +181,11 @@ class Handle:
             return result
         finally:
             method = instance = None  # at the last release, other references to it are counted
-            core.leave(hold)
+            try:
+                core.leave(hold)
+            except BaseException:
+                core.leave(hold)  # an interrupt at the call above
+                raise
 
     def __reduce__(self) -> Any:
         from operator import methodcaller
@@ -262,7 +274,11 @@ class ExecutorCore:
             return result
         finally:
             instance = method = None  # at the last release, other references to it are counted
-            core.leave(hold)
+            try:
+                core.leave(hold)
+            except BaseException:
+                core.leave(hold)  # an interrupt at the call above
+                raise
 
     if TYPE_CHECKING:  # what the executor defines
 

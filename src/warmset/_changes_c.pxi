@@ -111,10 +111,13 @@ cdef class Changes(Ring):
         entry.holds = 1
         _set_state(self, entry, HELD)
         _unlock(self)
+        if source is not None:
+            source.entry = entry
         try:
             entry.built_at = entry.last_used = _now(self)
         except BaseException:
-            self.release(entry, None)
+            if source is None:
+                self.release(entry, None)
             raise
         return entry
 
@@ -126,6 +129,7 @@ cdef class Changes(Ring):
         *,
         most=None,
         Entry replacing=None,
+        bint strict=False,
     ):
         """Cache an entry that `construct` made, unless its name was cleared since `token`."""
         cdef Slot slot = entry.slot
@@ -150,7 +154,11 @@ cdef class Changes(Ring):
             and slot._entry is replacing
             and entry.state == HELD
         ):
-            if not weak and self.cached >= bound and _oldest(self, NULL) != NULL:
+            if (
+                not weak
+                and self.cached >= bound
+                and (strict or _oldest(self, NULL) != NULL)
+            ):
                 result = FULL
             else:
                 warmset_lock(&entry.guard)
@@ -261,9 +269,10 @@ cdef class Changes(Ring):
 
     # -- entries: closing ------------------------------------------------------------------------
 
-    def claim(self, Entry entry not None):
-        """Take the instance of a waiting entry, for its closer; an empty list if it was taken."""
-        cdef list box = [None]
+    def claim(self, Entry entry not None, list box not None):
+        """Move the instance of a waiting entry into an empty list; whether it was there."""
+        _check_owner(self, entry.slot)
+        box.append(None)
         _routes = _recent = None
         _begin(self, entry.slot)
         if entry.state == WAITING and entry._content is not None:
@@ -275,7 +284,21 @@ cdef class Changes(Ring):
             entry.routes = None
             entry.recent = None
         _unlock(self)
-        return [] if box[0] is None else box
+        if box[0] is None:
+            box.clear()
+            return False
+        return True
+
+    def unclaim(self, Entry entry not None, list box not None):
+        """Move the instance of a claimed entry back into it: its closer was not called."""
+        content = box[0]
+        _begin(self, entry.slot)
+        if entry.state == WAITING and entry._content is None:
+            warmset_lock(&entry.guard)
+            entry._content = content
+            warmset_unlock(&entry.guard)
+        _unlock(self)
+        self.left_over = True
 
     def settle(self, Entry entry not None, int state):
         """Give a claimed entry its final state."""
@@ -307,10 +330,19 @@ cdef inline int _begin(Ring core, Slot slot) except -1:
 
 cdef void _set_state(Ring core, Entry entry, int state) noexcept:
     """Count an entry in another state; under the lock."""
-    if entry.state != NEW:
-        core._states[entry.state] -= 1
+    cdef int before = entry.state
+    if before != NEW:
+        core._states[before] -= 1
     core._states[state] += 1
     entry.state = state
+    # An interrupt may end who is to close an entry that waits for that.
+    if state == WAITING:
+        try:
+            core.unclosed[entry] = None
+        except MemoryError:
+            pass  # closed all the same, unless an interrupt comes in
+    elif before == WAITING:
+        core.unclosed.pop(entry, None)
 
 
 cdef void _enter_cache(Ring core, Entry entry) noexcept:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from weakref import ref as weak_reference
 
-from ._entry_py import NEW, Entry, Slot
+from ._entry_py import NEW, Entry, Hold, Slot
 from ._ring_py import Ring
 from .codes import (
     AGED,
@@ -41,15 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ._entry_py import Holder
+
 __all__ = ["Changes"]
-
-
-def _references(box: list[Any]) -> int:
-    return sys.getrefcount(box[0])
-
-
-# The count of an object that only its box refers to; it depends on the interpreter.
-_ALONE = _references([object()])
 
 
 # States, after an entry was taken out of the cache, in which a child leaves it to its parent.
@@ -62,8 +56,8 @@ class Changes(Ring):
     weak_mode: bool
     now: Callable[[], float]
 
-    def release(self, entry: Entry, now: float | None, *, share: bool = False) -> None:
-        """Release a hold on an entry."""
+    def give_back(self, holder: Holder, now: float | None, *, share: bool = False) -> None:
+        """Release the hold of a holder."""
         raise NotImplementedError
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -153,23 +147,26 @@ class Changes(Ring):
         Run a constructor, and put what it returns straight into a new entry, held once.
 
         The entry keeps the options of the slot, and the `closer` of the source, which may be set by
-        the constructor; there is none if the instance is None.
+        the constructor; there is none if the instance is None. The source gets it as its `entry`,
+        in the same step, also if an error follows it; see `give_back`.
         """
         self._check_owner(slot)
         entry = Entry(slot)
+        target: Holder = Hold() if source is None else source
         try:
             # In C from the constructor's return to the store: no interrupt arrives in between.
             any(map(setattr, (entry,), ("content",), map(make, (slot,))))
-            self._count_build(entry, source)
+            self._count_build(entry, target, source)
             entry.built_at = entry.last_used = self.now()
         except BaseException:
-            if self._count_build(entry, source):
-                self.release(entry, None)
+            self._count_build(entry, target, source)
+            if source is None:
+                self.give_back(target, None)
             raise
-        return entry if entry.state == HELD else None
+        return target.entry
 
-    def _count_build(self, entry: Entry, source: Any) -> bool:
-        """Count an entry that has its instance, once; whether it has one."""
+    def _count_build(self, entry: Entry, holder: Holder, source: Any) -> None:
+        """Count an entry that has its instance, once."""
         closer = None if source is None else source.closer
         with self.lock:
             if entry.content is not None and entry.state == NEW:
@@ -179,7 +176,7 @@ class Changes(Ring):
                 entry.closer = closer
                 entry.state = HELD
                 self._states[HELD] += 1
-        return entry.state != NEW
+                holder.entry = entry
 
     def publish(
         self,
@@ -189,6 +186,7 @@ class Changes(Ring):
         *,
         most: int | None = None,
         replacing: Entry | None = None,
+        strict: bool = False,
     ) -> int:
         """
         Cache an entry that `construct` made, unless its name was cleared since `token`.
@@ -200,6 +198,7 @@ class Changes(Ring):
             most: How many instances may be cached after it; None: any number.
             replacing: What has to be in the slot. It is removed as RECYCLED, and the new entry
                 takes its place in the ring and its last use. None: the slot has to be empty.
+            strict: Whether `most` holds also where no cached instance can be evicted.
 
         Returns:
             PUBLISHED, STALE or FULL.
@@ -228,7 +227,7 @@ class Changes(Ring):
                     if self._replace(replacing, entry, token, deadline):
                         return PUBLISHED
                     continue
-                if not weak and self.cached >= bound and self._oldest(None) is not None:
+                if not weak and self.cached >= bound and (strict or self._oldest(None) is not None):
                     return FULL
                 newest = self._root.older
                 # Searching the ring may have let somebody in.
@@ -296,6 +295,8 @@ class Changes(Ring):
             self._states[state] += 1
             self._removals[RECYCLED] += 1
             self.evictions += 1
+            if state == WAITING:  # it holds where there is more to do
+                self.unclosed[old] = None
             if queue is not None:
                 queue.append(old)
             return True
@@ -451,6 +452,8 @@ class Changes(Ring):
                     newer.older = older
                     older.newer = newer  # type: ignore[union-attr]
                     entry.newer = entry.older = None
+                if state == WAITING:
+                    self.unclosed[entry] = None
                 if queue is not None:
                     queue.append(entry)
                 removed.append(entry)
@@ -466,35 +469,6 @@ class Changes(Ring):
                 self._states[entry.state] -= 1
                 self._states[PARENTS] += 1
                 entry.state = PARENTS
+                self.unclosed.pop(entry, None)
                 return True
         return False
-
-    # -- entries: closing ------------------------------------------------------------------------
-
-    def claim(self, entry: Entry) -> list[Any]:
-        """Take the instance of a waiting entry, for its closer; an empty list if it was taken."""
-        self._check_owner(entry.slot)
-        box = [None]
-        with self.lock:
-            _routes = entry.routes  # kept until the lock is released: it may refer to foreign code
-            if entry.state == WAITING and entry.content is not None:
-                box[0] = entry.content
-                entry.content = None
-                entry.routes = None
-                return box
-        return []
-
-    def settle(self, entry: Entry, state: int) -> None:
-        """Give a claimed entry its final state."""
-        self._check_owner(entry.slot)
-        with self.lock:
-            if entry.state == WAITING:
-                entry.state = state
-                self._states[WAITING] -= 1
-                self._states[state] += 1
-
-    def is_alone(self, box: list[Any]) -> bool:
-        """Whether nothing but this list refers to what is in it, as far as that can be known."""
-        if not getattr(sys, "_is_gil_enabled", lambda: True)():
-            return False  # of the two counts there is only a sum here, which is of no one moment
-        return len(box) == 1 and _references(box) == _ALONE

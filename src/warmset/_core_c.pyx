@@ -453,20 +453,26 @@ cdef class RegistryCore(Changes):
 
     # -- operations on holds ---------------------------------------------------------------------
 
-    def look_up(self, str class_name not None):
-        """Look up and hold: the instance and its entry; None after counting a miss."""
+    def look_up(self, str class_name not None, holder):
+        """Look up, for a holder; return the instance, or None after counting a miss."""
         cdef PyObject* held = NULL
-        cdef PyObject* instance = _look_up(self, class_name, _now(self), &held)
-        return None if instance == NULL else (_owned(instance), _owned(held))
+        cdef PyObject* found = _look_up(self, class_name, _now(self), &held)
+        if found == NULL:
+            return None
+        instance = _owned(found)
+        holder.entry = _owned(held)
+        return instance
 
-    def hold(self, Entry entry not None):
-        """Take a hold on an entry; False if it is being closed, or was: it must not be used."""
+    def hold(self, Entry entry not None, holder=None):
+        """Take a hold on an entry, for a holder; False if it is being closed, or was."""
         cdef bint usable
         _begin(self, entry.slot)
         usable = NEW < entry.state < WAITING or entry.state == NOTHING_TO_CLOSE
         if usable:
             warmset_add_holds(&entry.holds, 1)
         _unlock(self)
+        if usable and holder is not None:
+            holder.entry = entry
         return usable
 
     def release(self, Entry entry not None, now, *, bint share=False):
@@ -474,6 +480,20 @@ cdef class RegistryCore(Changes):
         cdef bint used = now is not None
         _check_owner(self, entry.slot)
         _give_back(self, entry, now if used else 0.0, used, share)
+
+    def give_back(self, holder, now, *, bint share=False):
+        """Release the hold of a holder, whose `entry` becomes None; again, it does nothing."""
+        cdef bint used = now is not None
+        _lock(self)
+        try:
+            entry = holder.entry
+            if entry is not None:
+                holder.entry = None
+        finally:
+            _unlock(self)
+        if entry is not None:
+            _check_owner(self, (<Entry?>entry).slot)
+            _give_back(self, <Entry>entry, now if used else 0.0, used, share)
 
     def holds(self):
         """Return entry, thread and begin of each hold, the oldest first."""
@@ -554,11 +574,30 @@ cdef object _get_by_class(RegistryCore core, object key):
 
 cdef object _build_and_share(RegistryCore core, object class_name):
     """What follows a miss, where no lease is wanted."""
-    cdef Entry entry
     # What a build returns is held, so that nobody closes it before its caller has it.
-    instance, entry = core.build(class_name)
+    instance, entry = _build(core, class_name)
     core.release(entry, None, share=True)
     return instance
+
+
+@cython.final
+cdef class Holder:
+    """Has the hold on what was built or found, until C code takes it over."""
+
+    cdef public object entry
+
+
+cdef tuple _build(RegistryCore core, object class_name):
+    """What follows a miss: the instance, and its entry, which is held."""
+    cdef Holder holder = Holder()
+    try:
+        instance = core.build(class_name, holder)
+    except BaseException:
+        # An interrupt after the hold was passed on; it is not passed on by a return value, since
+        # one can arrive between a return and the next store.
+        core.give_back(holder, None)
+        raise
+    return instance, holder.entry
 
 
 cdef inline PyObject* _look_up(
@@ -647,7 +686,11 @@ cdef PyObject* _look_up_under_lock(
     _unlock(core)
     if removed:
         instance = None  # other references to what was removed are counted
-        core.handle_removed([entry])
+        try:
+            core.handle_removed([entry])
+        except BaseException:
+            core.left_over = True
+            raise
     return found
 
 
@@ -820,6 +863,9 @@ cdef int _after_release(RegistryCore core, Entry ended, Entry spare, bint cached
             core.close_released(ended)
         elif cached and warmset_load_size(&core.cached) > core.max_size:
             core.make_capacity(spare)
+    except BaseException:
+        core.left_over = True
+        raise
     finally:
         if warmset_load_size(&core._watched):
             core.capacity_freed()

@@ -8,15 +8,15 @@ why no half-made change is ever visible; the same rules hold here.
 
 from __future__ import annotations
 
-import sys
 from math import ldexp
 from time import monotonic
 from types import MappingProxyType
 
 from ._calls_py import ExecutorCore, Handle, Injected, Lease
-from ._changes_py import Changes
 from ._entry_py import Entry, Hold, Slot
-from .codes import CACHED, COLLECTED, HELD, NO_LIMIT, NOTHING_TO_CLOSE, WAITING, WEAK
+from ._holds_py import Holds
+from ._ring_py import LOCK_FREE
+from .codes import CAUSES, COLLECTED, COUNTERS, NO_LIMIT, STATES
 from .resolver import check_name, method_of
 
 TYPE_CHECKING = False
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from ._entry_py import Holder
+
 __all__ = ["Entry", "ExecutorCore", "Handle", "Injected", "Lease", "RegistryCore", "Slot"]
 
-# States in which an entry can be held: others are being closed, or were.
-_HOLDABLE = frozenset((CACHED, WEAK, HELD, NOTHING_TO_CLOSE))
-# Whether a straight line of stores is atomic: it is under a GIL.
-LOCK_FREE = getattr(sys, "_is_gil_enabled", lambda: True)()
 
-
-class RegistryCore(Changes):
+class RegistryCore(Holds):
     """
     The part of a registry that a hit runs through, and the operations that change its cache.
 
@@ -69,8 +66,6 @@ class RegistryCore(Changes):
         self._injected: dict[str, dict[str, Injected]] = {}
         self.injected = MappingProxyType(self._injected)  # a read-only view
         self.by_policy = False  # whether an extension chooses victims, and not the ring
-        self.watched = 0  # how many wait for a release, or for capacity
-        self.holding: dict[Hold, None] = {}
         self.misses = 0
 
     @property
@@ -82,11 +77,6 @@ class RegistryCore(Changes):
     @hits.setter
     def hits(self, count: int) -> None:
         self._other_uses = self._stamp - count
-
-    def reset_after_fork(self) -> None:
-        """Reset what belongs to threads that do not exist in the child."""
-        super().reset_after_fork()
-        self.watched = 0
 
     # -- look-up ---------------------------------------------------------------------------------
 
@@ -192,20 +182,11 @@ class RegistryCore(Changes):
         def name_of(self, class_name: object) -> str:
             """Return the name of a class that is registered itself, or check that it is a name."""
 
-        def build(self, class_name: str) -> tuple[Any, Entry]:
-            """Build after a miss; the instance, and its entry, on which the caller has a hold."""
+        def build(self, class_name: str, holder: Holder) -> Any:
+            """Build after a miss; return the instance. The holder has a hold on its entry then."""
 
         def handle_removed(self, entries: list[Entry]) -> None:
             """Report removed entries, and close those that are not held."""
-
-        def close_released(self, entry: Entry) -> None:
-            """Close an entry outside the cache whose last hold has ended."""
-
-        def make_capacity(self, spare: Entry | None = None) -> None:
-            """Evict down to the bound, sparing one entry."""
-
-        def capacity_freed(self) -> None:
-            """Report that a hold was released while somebody waits for that."""
 
         def hold_while_running(self, lease: Lease, result: Any) -> Any:
             """Keep a lease until the generator or coroutine that a method returned has ended."""
@@ -246,17 +227,39 @@ class RegistryCore(Changes):
         found = self._look_up(class_name, slot, now, hold)
         if found is not None:
             return found[0]
-        instance, entry = self.build(class_name)
-        if hold is not None:
-            self.take_over(entry, hold, now)
-        else:
-            self.release(entry, None, share=True)
+        # It has the hold before the build returns: an interrupt can arrive after a return.
+        built = Hold() if hold is None else hold
+        built.since = now
+        try:
+            instance = self.build(class_name, built)
+            if hold is not None:
+                self.holding[hold] = None
+            else:
+                self.give_back(built, None, share=True)
+        except BaseException:
+            instance = None
+            self.give_back(built, None)
+            raise
         return instance
+
+    def look_up(self, class_name: str, holder: Hold) -> Any:
+        """Look up, for a holder; return the instance, or None after counting a miss."""
+        found = self._look_up(class_name, self._slots.get(class_name), self.now(), holder)
+        return None if found is None else found[0]
 
     def _look_up(
         self, class_name: str, slot: Slot | None, now: float, hold: Hold | None
     ) -> tuple[Any, Entry] | None:
         """Find what is warm; an entry that is stale, or was collected, is removed."""
+        try:
+            return self._find(class_name, slot, now, hold)
+        except BaseException:
+            self.left_over = True
+            raise
+
+    def _find(
+        self, class_name: str, slot: Slot | None, now: float, hold: Hold | None
+    ) -> tuple[Any, Entry] | None:
         if slot is None:
             check_name(class_name)
         removed: list[Entry] = []
@@ -295,118 +298,7 @@ class RegistryCore(Changes):
             self.handle_removed(removed)
         return found
 
-    def take_over(self, entry: Entry, hold: Hold, now: float) -> None:
-        """Let a hold own what was taken on behalf of its caller already."""
-        hold.since = now
-        hold.entry = entry
-        self.holding[hold] = None
-
-    def leave(self, hold: Hold) -> None:
-        """Release a hold; releasing it again does nothing."""
-        if hold.entry is None:
-            return
-        try:
-            now = self.now()
-        except BaseException:
-            self.holding.pop(hold, None)
-            self.give_back(hold, None)
-            raise
-        self.holding.pop(hold, None)
-        entry = hold.entry
-        if entry is not None and LOCK_FREE:  # noqa: SIM102  (a test that holds must not jump)
-            if entry.state == CACHED and hold.entry is entry:
-                hold.entry = None
-                entry.holds -= 1
-                entry.last_used = now
-                entry.touched = True
-                self._stamp = entry.stamp = self._stamp + 1
-                self._other_uses += 1
-                if self.cached > self.max_size or self.watched:
-                    self.after_release(None)
-                return
-        self.give_back(hold, now)
-
-    def after_release(
-        self, ended: Entry | None, spare: Entry | None = None, *, cached: bool = True
-    ) -> None:
-        """Do what a released hold allows: close an entry, or evict down to the bound."""
-        try:
-            if ended is not None:
-                self.close_released(ended)
-            elif cached and self.cached > self.max_size:
-                self.make_capacity(spare)
-        finally:
-            if self.watched:
-                self.capacity_freed()
-
-    # -- holds -----------------------------------------------------------------------------------
-
-    def look_up(self, class_name: str) -> tuple[Any, Entry] | None:
-        """Look up and hold: the instance and its entry; None after counting a miss."""
-        hold = Hold()
-        found = self._look_up(class_name, self._slots.get(class_name), self.now(), hold)
-        self.holding.pop(hold, None)  # the caller has it from here on
-        return found
-
-    def hold(self, entry: Entry) -> bool:
-        """Take a hold on an entry; False if it is being closed, or was: it must not be used."""
-        self._check_owner(entry.slot)
-        with self.lock:
-            if entry.state in _HOLDABLE:
-                entry.holds += 1
-                return True
-        return False
-
-    def release(self, entry: Entry, now: float | None, *, share: bool = False) -> None:
-        """Release a hold that `construct`, `hold` or a build took; a use, unless `now` is None."""
-        self._check_owner(entry.slot)
-        hold = Hold()
-        hold.entry = entry
-        self.give_back(hold, now, share=share)
-
-    def give_back(self, hold: Hold, now: float | None, *, share: bool = False) -> None:
-        """Release a hold; releasing it again does nothing. What is shared is spared for now."""
-        last = False
-        with self.lock:
-            while True:
-                entry = hold.entry
-                if entry is None or not entry.holds:
-                    return
-                state, holds = entry.state, entry.holds
-                last = holds == 1 and state == HELD
-                used = now is not None and state <= WEAK
-                if hold.entry is entry and entry.state == state and entry.holds == holds:
-                    hold.entry = None
-                    entry.holds = holds - 1
-                    entry.shared |= share
-                    entry.state = state + last  # HELD becomes WAITING
-                    self._states[HELD] -= last
-                    self._states[WAITING] += last
-                    if used:  # it holds where there is more to do
-                        entry.last_used = now  # type: ignore[assignment]
-                        entry.touched = True
-                        self._stamp = entry.stamp = self._stamp + 1
-                        self._other_uses += 1
-                    break
-        spare = entry if share else None
-        self.after_release(entry if last else None, spare, cached=state == CACHED)
-
     # -- what is seen of it ----------------------------------------------------------------------
-
-    def holds(self) -> list[tuple[Entry, int, float]]:
-        """Return entry, thread and begin of each hold, the oldest first."""
-        found = []
-        for hold in list(self.holding):
-            entry = hold.entry
-            if entry is not None:
-                found.append((entry, hold.thread, hold.since))
-        found.sort(key=lambda row: row[2])
-        return found
-
-    def watch(self, count: int) -> None:
-        """Add so many to, or take them from, those who wait for a release or for capacity."""
-        with self.lock:
-            self.watched += count
 
     def counters(
         self,
@@ -418,15 +310,24 @@ class RegistryCore(Changes):
             Hits, misses, evictions, builds, adopted, build seconds, removals by cause, entries by
             state, and the counters that `codes` names.
         """
+        whole = slice(None)
+        removals, states, counts = [0] * CAUSES, [0] * STATES, [0] * COUNTERS
         with self.lock:
-            return (
-                self.hits,
-                self.misses,
-                self.evictions,
-                self.builds,
-                self.adopted,
-                self.build_seconds,
-                tuple(self._removals),
-                tuple(self._states),
-                tuple(self._counts),
-            )
+            # Without a call and a new container in between.
+            removals[whole] = self._removals
+            states[whole] = self._states
+            counts[whole] = self._counts
+            stamp, others, misses = self._stamp, self._other_uses, self.misses
+            builds, adopted, evictions = self.builds, self.adopted, self.evictions
+            seconds = self.build_seconds
+        return (
+            stamp - others,
+            misses,
+            evictions,
+            builds,
+            adopted,
+            seconds,
+            tuple(removals),
+            tuple(states),
+            tuple(counts),
+        )

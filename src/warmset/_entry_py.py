@@ -10,7 +10,13 @@ from .codes import CACHED, NO_CAUSE, NO_LIMIT, STATE_NAMES, WEAK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Holder(Protocol):
+        """Has at most one hold, on its entry."""
+
+        entry: Entry | None
+
 
 NEW = -1  # the state of an entry whose constructor has not returned; it is counted nowhere
 

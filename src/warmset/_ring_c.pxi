@@ -35,6 +35,8 @@ cdef class Ring:
     cdef readonly Py_ssize_t registered  # slots with a target
     cdef readonly long long known_bytes  # of the cached instances, as far as they are known
     cdef object _removal_queue  # of removed entries, for listeners
+    cdef readonly dict unclosed  # entries that wait to be closed; an ordered set
+    cdef public bint left_over  # whether an interrupt may have left entries unclosed
     cdef public long long builds
     cdef public long long evictions
     cdef readonly long long adopted
@@ -48,6 +50,7 @@ cdef class Ring:
         self._root.newer = self._root.older = &self._mark
         self._mark.newer = self._mark.older = &self._root
         self._slots = {}
+        self.unclosed = {}
         self.slots = MappingProxyType(self._slots)
         self._injected = {}
         self.injected = MappingProxyType(self._injected)

@@ -11,19 +11,22 @@ Recency
     entries behind the mark by last use and stamp, and moves them in front of it.
 
 Why no half-made change is ever visible
-    Every change happens under one re-entrant lock, except that on an interpreter with a GIL a hit
-    and the release of a hold take none. The *same* thread can re-enter in the middle of a change
-    through two re-entry points: a finaliser that the garbage collector runs, and a signal handler.
-    CPython lets them in after a call, at a jump that is taken (since 3.11 only at a backward one),
-    and (before 3.12) where a container is created. Other threads get the GIL at the same points. So
-    each change is a straight line of stores, the body of an `if` whose last test was that the
-    change still applies: a test that holds falls through, without a jump. Within the line there is
-    no other branch, no call except the last thing, and no new container. A loop survives a ring
-    that changed between two of its steps. `tests/test_reentry_points.py` re-enters at each of them.
+    The same thread can re-enter in the middle of an operation, through a finaliser that the garbage
+    collector runs, or a signal handler, which can also raise there. CPython lets them in after a
+    call, at the beginning of a function, at a jump that is taken (since 3.11 only at a backward
+    one), and (before 3.12) where a container is created. Other threads get the GIL at the same
+    points. So each change is a straight line of stores, the body of an `if` whose last test was
+    that the change still applies: a test that holds falls through, without a jump. Within the line
+    there is no other branch, no call, and no new container. A loop survives a ring that changed
+    between two of its steps. `tests/test_reentry_points.py` re-enters at each of them.
+
+    With a GIL that is all: `lock` is none. A lock could be held by a thread whose finaliser waits
+    for another thread, which waits for the lock. Without a GIL, every operation takes the lock.
 """
 
 from __future__ import annotations
 
+import sys
 from _thread import RLock
 from types import MappingProxyType
 
@@ -34,10 +37,21 @@ from .codes import CACHED, CAUSES, COUNTERS, NO_LIMIT, STATES, WEAK
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
+    from typing import Any
 
     from ._entry_py import Slot
 
-__all__ = ["Ring"]
+__all__ = ["LOCK_FREE", "Ring"]
+
+# Whether a straight line of stores is atomic: it is under a GIL.
+LOCK_FREE = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class NoLock:
+    """Stands in for a lock where none is needed; both are C functions that return a false value."""
+
+    __enter__ = staticmethod("".format)
+    __exit__ = staticmethod("".format)
 
 
 class Ring:
@@ -52,6 +66,8 @@ class Ring:
         self.weakly_kept = 0
         self.known_bytes = 0  # of the cached instances, as far as they are known
         self.removal_queue: deque[Entry] | None = None  # of removed entries, for listeners
+        self.unclosed: dict[Entry, None] = {}  # entries that wait to be closed; an ordered set
+        self.left_over = False  # whether an interrupt may have left entries unclosed
         self.builds = 0
         self.build_seconds = 0.0
         self.adopted = 0
@@ -69,13 +85,15 @@ class Ring:
         self._root, self._mark = root, mark = make_end(), make_end()
         root.newer = root.older = mark
         mark.newer = mark.older = root
-        self.lock = RLock()
+        self._moves = 0  # of entries within the ring
+        self._sorts = 0  # the number of the last sort that began
+        self.lock: Any = NoLock() if LOCK_FREE else RLock()
         _fork.watch(self)
 
     def reset_after_fork(self) -> None:
         """Make the lock anew: the thread that held it at the fork does not exist in the child."""
         # What it guards is whole, because a thread is never switched in the middle of a change.
-        self.lock = RLock()
+        self.lock = NoLock() if LOCK_FREE else RLock()
 
     def _check_owner(self, slot: Slot) -> None:
         """Refuse the slot of another registry, whose ring and counts are not these."""
@@ -91,7 +109,7 @@ class Ring:
 
     def _oldest(self, spare: Entry | None) -> Entry | None:
         root, mark = self._root, self._mark
-        is_sorted = False
+        sort: int | None = None
         while True:
             entry = root.newer
             while entry is not mark:
@@ -99,20 +117,26 @@ class Ring:
                     entry = root.newer  # it was unlinked or moved meanwhile: begin again
                     continue
                 newer = entry.newer
-                if entry.touched and not is_sorted:
+                if entry.touched and sort is None:
                     self._move(entry, root)
                 elif not entry.holds and not entry.slot.pinned and entry is not spare:
                     return entry
                 entry = newer
-            if is_sorted or mark.newer is root:
+            if mark.newer is root or sort == self._sorts:
                 return None
-            self._sort()
-            is_sorted = True
+            sort = self._sort()
 
-    def _move(self, entry: Entry, newer: Entry) -> None:
-        """Move a linked entry to the older side of another one."""
+    def _move(self, entry: Entry, newer: Entry, sort: int | None = None) -> None:
+        """Move a linked entry to the older side of another one, while a sort is the last one."""
         own_newer, own_older, older = entry.newer, entry.older, newer.older
-        if own_newer is not None and older is not entry and entry is not newer:
+        number = self._sorts if sort is None else sort
+        if (
+            own_newer is not None
+            and older is not entry
+            and entry is not newer
+            and self._sorts == number
+        ):
+            self._moves += 1
             own_newer.older = own_older
             own_older.newer = own_newer  # type: ignore[union-attr]
             older = newer.older
@@ -121,9 +145,17 @@ class Ring:
             older.newer = entry  # type: ignore[union-attr]
             newer.older = entry
 
-    def _sort(self, *, whole: bool = False) -> None:
-        """Sort what is behind the mark, or the whole ring, and move it in front of the mark."""
+    def _sort(self, *, whole: bool = False) -> int:
+        """
+        Sort what is behind the mark, or the whole ring, and move it in front of the mark.
+
+        A sort that begins meanwhile includes what this one has not moved yet, and this one stops.
+
+        Returns:
+            The number of this sort.
+        """
         root, mark = self._root, self._mark
+        self._sorts = sort = self._sorts + 1
         entries: list[Entry] = []
         entry = root.newer if whole else mark.newer
         while entry is not root:
@@ -137,7 +169,8 @@ class Ring:
             entry = entry.newer
         entries.sort(key=_recency)
         for entry in entries:
-            self._move(entry, mark)
+            self._move(entry, mark, sort)
+        return sort
 
     def _sort_if_older(self, last_used: float) -> None:
         """Restore the order after an entry got this last use and counts as touched."""
@@ -147,20 +180,22 @@ class Ring:
 
     def ring(self, *, from_oldest: bool = False) -> list[Entry]:
         """Return the cached entries in the order of their last use, the newest first."""
+        root, mark = self._root, self._mark
         entries: list[Entry] = []
-        root = self._root
         with self.lock:
-            self._sort(whole=True)
-            entry = root.newer if from_oldest else root.older
-            while entry is not root:
-                if entry is None:  # it was unlinked meanwhile: begin again
-                    entries = []
-                    entry = root.newer if from_oldest else root.older
-                    continue
-                if entry is not self._mark:
-                    entries.append(entry)
-                entry = entry.newer if from_oldest else entry.older
-        return entries
+            for _ in range(100):
+                self._sort(whole=True)
+                moves = self._moves
+                entries = []
+                entry = root.newer if from_oldest else root.older
+                while entry is not root and entry is not None:
+                    if entry is not mark:
+                        entries.append(entry)
+                    entry = entry.newer if from_oldest else entry.older
+                if entry is root and moves == self._moves:
+                    return entries
+        # Others keep moving and removing entries; it may lack some, and has none twice.
+        return list(dict.fromkeys(entries))
 
     def stale(self, now: float) -> list[Entry]:
         """Return the cached entries that are past their age, or were idle for too long."""

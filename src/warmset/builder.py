@@ -1,66 +1,52 @@
 """
 Single flight: one build at a time for each class name, any number for different ones.
 
-A build in progress is entered into a table by one atomic step, so of many threads that miss at once
-one builds and the others wait. There is no lock: each step here is a single operation on a dict
-with `str` or `int` keys, which no other thread sees half done, and which a finaliser or a signal
-handler can re-enter without meeting a lock that its own thread holds.
+A build in progress is entered into a table by one atomic step, so of many contexts (threads,
+greenlets) that miss at once one builds and the others wait. There is no lock: each step here is a
+single operation on a dict or a list, which no other thread sees half done, and which a finaliser or
+a signal handler can re-enter without meeting a lock that its own thread holds.
 
-A thread that waits is entered, before it waits, with the build it waits for, and each build knows
-its owner. So a cycle, within a thread or across several, is found by the thread that would close
-it. When a build completes, the hold of each waiter is taken on its behalf before any of them runs.
+A context that waits is entered, before it waits, with the build it waits for, and each build knows
+its owner. So a cycle, within a context or across several, is found by the one that would close it.
+When a build completes, the hold of each waiter is taken on its behalf before any of them runs.
+
+Where a context must not wait, because the one that builds could never go on, it builds an entry of
+its own, *aside*, which is not cached: a greenlet whose thread has no hub that could switch to the
+other one, and code that a finaliser or a signal handler runs while its thread has a lock of ours.
+
+An interrupt can arrive at any call here. What was taken is then in an object that is given back, a
+`Build` or a `Waiter`, and a step that may have been cut off is done again: each can be repeated.
 """
 
 from __future__ import annotations
 
 import sys
 from _contextvars import ContextVar
-from _thread import TIMEOUT_MAX, LockType, allocate_lock, get_ident
+from _thread import TIMEOUT_MAX
 from time import perf_counter
 
+from . import builds
+from ._locks import is_inside_lock
+from .builds import Build, Waiter, innermost_build, running, waiting
 from .codes import FAILED_BUILDS, WAITS
-from .errors import BuildError, BuildTimeoutError, CapacityError, CycleError, MethodRegistryError
+from .contexts import (
+    can_switch,
+    current_context,
+    get_ident,
+    importing_in_cycle,
+    is_importing,
+    wait_for,
+)
+from .errors import BuildError, BuildTimeoutError, CycleError, MethodRegistryError
 from .failures import Failures, failure_of, raised_in_build
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from typing import Any, Protocol
 
-    from ._core import Entry, Slot
-
-    class Constructor(Protocol):
-        """What the builder needs of a registry."""
-
-        def slot_to_build(self, class_name: str) -> Slot:
-            """Return the slot of a name that may be built, or raise."""
-
-        def token(self, slot: Slot) -> int:
-            """Return a number that grows when the slot is cleared."""
-
-        def find_warm(self, slot: Slot) -> tuple[Any, Entry] | None:
-            """Return what is warm in a slot, held, and not counted as a look-up."""
-
-        def prepare_build(self, build: Build) -> None:
-            """Do what has to precede a build, as waiting for capacity."""
-
-        def construct_entry(self, build: Build) -> Entry | None:
-            """Run the rule or the constructor; the entry is held once."""
-
-        def publish_build(self, build: Build) -> bool:
-            """Cache what was built, if nothing was cleared meanwhile."""
-
-        def hold(self, entry: Entry) -> bool:
-            """Take a hold."""
-
-        def release(self, entry: Entry, now: float | None) -> None:
-            """Release a hold."""
-
-        def report_build(self, build: Build, seconds: float) -> None:
-            """Report a build that succeeded or failed."""
-
-        def count(self, which: int) -> None:
-            """Count what `codes` names."""
+    from ._core import Slot
+    from .builds import Constructor, Holder
 
     class ServingWorker(Protocol):
         """A thread that makes calls for code while an event loop awaits that for it."""
@@ -77,70 +63,6 @@ __all__ = ["Build", "Builder", "serving_worker"]
 serving_worker: ContextVar[ServingWorker | None] = ContextVar("warmset.worker", default=None)
 
 
-class _Waiter:
-    """A thread that waits for a build, and the entry on which it was given a hold."""
-
-    __slots__ = ("asked", "entry", "instance", "lock", "slot")
-
-    def __init__(self, slot: Slot, asked: int) -> None:
-        self.slot = slot
-        self.asked = asked  # the token of the slot when its look-up began
-        self.entry: Entry | None = None
-        self.instance: Any = None
-        self.lock = allocate_lock()
-        self.lock.acquire()
-
-
-class Build:
-    """A build in progress: who builds, and how it ended."""
-
-    __slots__ = (
-        "asked_for",
-        "began",
-        "closer",
-        "done",
-        "elsewhere",
-        "entry",
-        "error",
-        "instance",
-        "interrupted",
-        "notes",
-        "opened",
-        "outer",
-        "owner",
-        "published",
-        "replaces",
-        "seconds",
-        "slot",
-        "started",
-        "token",
-        "waiters",
-    )
-
-    def __init__(self, slot: Slot, token: int, owner: int, outer: Build | None) -> None:
-        self.slot = slot
-        self.token = token  # of the slot when the build began
-        self.owner = owner
-        self.outer = outer  # the build that asked for this one
-        self.entry: Entry | None = None
-        self.instance: Any = None
-        self.closer: Any = None  # of this very instance, where a provider yielded it
-        self.published = False  # whether the entry was cached
-        self.error: MethodRegistryError | None = None
-        self.began = perf_counter()
-        self.started: float | None = None  # by the stopwatch; None: nothing had to be built
-        self.seconds = 0.0  # of a build that succeeded
-        self.replaces: Entry | None = None  # the entry that is recycled, if any
-        self.notes: dict[Any, Any] = {}  # of extensions, by extension
-        # The names it asked for that were not warm, and the seconds that this took.
-        self.asked_for: dict[str, None] = {}
-        self.elsewhere = 0.0
-        self.opened = False  # whether it came from a snapshot
-        self.interrupted = False
-        self.done = False
-        self.waiters: dict[_Waiter, None] = {}
-
-
 class Builder:
     """
     Builds instances: single flight, with cycles found and failures remembered.
@@ -148,7 +70,7 @@ class Builder:
     Args:
         retry_after_seconds: How long a failure is raised again at once; 0 tries each time, `inf`
             never tries again.
-        timeout_seconds: How long a thread waits for another one's build, by the system's clock;
+        timeout_seconds: How long a context waits for another one's build, by the system's clock;
             0: as long as it takes.
         timer: Returns the seconds by which builds are timed and failures expire; None takes the
             system's clocks.
@@ -164,106 +86,139 @@ class Builder:
         timeout_seconds: float = 0.0,
         timer: Callable[[], float] | None = None,
     ) -> None:
-        self._timeout = min(timeout_seconds, TIMEOUT_MAX) if timeout_seconds > 0.0 else -1
+        self._timeout = min(timeout_seconds, TIMEOUT_MAX) if timeout_seconds > 0.0 else -1.0
         self.stopwatch = perf_counter if timer is None else timer
         self._builds: dict[str, Build] = {}
-        self._innermost: dict[int, Build] = {}
-        self._waiting: dict[int, Build] = {}
         self.failures = Failures(retry_after_seconds, timer)
 
     def reset_after_fork(self) -> None:
-        """Forget the builds of threads that do not exist in the child."""
-        me = get_ident()
+        """Forget the builds of contexts that do not exist in the child."""
+        me = current_context()
         self._builds = {name: build for name, build in self._builds.items() if build.owner == me}
-        self._innermost = {me: self._innermost[me]} if me in self._innermost else {}
-        self._waiting = {}
+        builds.reset_after_fork(me)
 
     # -- building --------------------------------------------------------------------------------
 
-    def obtain(self, constructor: Constructor, class_name: str) -> tuple[Any, Entry]:
+    def obtain(self, constructor: Constructor, class_name: str, holder: Holder) -> Any:
         """
-        Return the instance of a class: built here, by another thread meanwhile, or just before.
+        Return the instance of a class: built here, by another context meanwhile, or just before.
 
         Args:
             constructor: Constructs the instance, and publishes it.
             class_name: A name whose look-up was counted as a miss.
+            holder: Gets a hold on the entry.
 
         Returns:
-            The instance and its entry, on which the caller has a hold.
+            The instance.
 
         Raises:
             MethodRegistryError: The name is not registered, the registry is closed, or the build
                 failed, now or within `retry_after_seconds` before.
             CycleError: This build waits for itself; the chain is named.
-            BuildTimeoutError: Another thread's build took too long.
+            BuildTimeoutError: Another context's build took too long.
 
         Thread-safe.
         """
-        me = get_ident()
-        outer = self._innermost.get(me)
+        me = current_context()
+        outer = innermost_build(me)
         if outer is None:
-            return self._obtain(constructor, class_name, me)
+            return self._obtain(constructor, class_name, me, None, holder)
         asked = self.stopwatch()
         try:
-            return self._obtain(constructor, class_name, me)
+            return self._obtain(constructor, class_name, me, outer, holder)
         finally:
             outer.elsewhere += max(0.0, self.stopwatch() - asked)
 
-    def _obtain(self, constructor: Constructor, class_name: str, me: int) -> tuple[Any, Entry]:
-        asked: tuple[Slot, int] | None = None
+    def _obtain(
+        self,
+        constructor: Constructor,
+        class_name: str,
+        me: Hashable,
+        outer: Build | None,
+        holder: Holder,
+    ) -> Any:
+        asked: int | None = None
+        asked_of: Slot | None = None
         while True:
             # Each time anew: after a wait the name may mean another slot, or nothing.
             slot = constructor.slot_to_build(class_name)
             token = constructor.token(slot)
-            if asked is None or asked[0] is not slot:
-                asked = slot, token
-            mine = Build(slot, token, me, self._innermost.get(me))
-            if mine.outer is not None:
-                mine.outer.asked_for[slot.name] = None
+            if asked is None or asked_of is not slot:
+                asked, asked_of = token, slot
+            mine = Build(constructor, slot, token, me, outer)
+            waiter = None
+            if outer is not None:
+                outer.asked_for[slot.name] = None
             try:
-                build = self._enter(mine, constructor, self._lead)
+                build = self._enter(mine, self._lead)
+                if build is not mine:
+                    if self._must_not_wait(build, me):
+                        self._build_aside(mine)
+                    else:
+                        waiter = Waiter(slot, asked)
+                        if not self._wait_for(build, waiter, constructor, me):
+                            continue
             except BaseException:
-                # An interrupt in a listener or a closer: the caller will not release the entry.
-                if mine.entry is not None:
-                    mine.instance = None
-                    constructor.release(mine.entry, None)
+                # An interrupt, also in a listener or a closer: the caller will not release it.
+                self._give_up(mine, waiter)
                 raise
-            if build is mine:
-                assert mine.entry is not None
-                return mine.instance, mine.entry
-            found = self._wait_for(build, _Waiter(slot, asked[1]), constructor, me)
-            if found is not None:
-                return found
+            found = mine if waiter is None else waiter
+            # No call from here on: an interrupt would lose the hold.
+            holder.entry = found.entry
+            found.entry = None
+            return found.instance
 
-    def _enter(
-        self, mine: Build, constructor: Constructor, run: Callable[[Build, Constructor], None]
-    ) -> Build:
+    def _give_up(self, mine: Build, waiter: Waiter | None) -> None:
+        mine.instance = None
+        if waiter is not None:
+            waiter.instance = None
+            waiter.withdrawn = True
+            mine.constructor.give_back(waiter, None)
+        mine.constructor.give_back(mine, None)
+
+    def _enter(self, mine: Build, run: Callable[[Build], None]) -> Build:
         """Run a build, unless another one of its name is in progress; return the one that is."""
-        name = mine.slot.name
+        build = None
         try:
-            build = self._builds.setdefault(name, mine)
+            build = self._builds.setdefault(mine.slot.name, mine)
             if build is mine:
-                self._innermost[mine.owner] = mine
-                run(mine, constructor)
+                running[mine.owner] = mine
+                run(mine)
         finally:
             # It is in the table from that one step on, whatever interrupts this thread.
-            if self._builds.get(name) is mine:
-                self._complete(mine, constructor)
+            if build is None or build is mine:
+                try:
+                    self._complete(mine)
+                except BaseException:
+                    self._complete(mine)  # an interrupt in it
+                    raise
                 # After the completion: a listener may ask for this very class.
                 if not mine.interrupted:
-                    self._report(mine, constructor)
+                    self._report(mine)
         return build
 
-    def _lead(self, build: Build, constructor: Constructor) -> None:
-        slot = build.slot
+    def _complete(self, build: Build) -> None:
+        """Take a build out of the table, and serve its waiters; it may be done again."""
+        name = build.slot.name
+        if self._builds.get(name) is build:
+            del self._builds[name]
+        build.complete()
+
+    def _lead(self, build: Build) -> None:
+        slot, constructor = build.slot, build.constructor
         # Another build may have completed between the miss and the entry into the table.
-        warm = constructor.find_warm(slot)
-        if warm is not None:
-            build.instance, build.entry = warm
+        instance = constructor.find_warm(slot, build)
+        if instance is not None:
+            build.instance = instance
             build.published = True
             return
         # What was removed up to here does not make this build stale.
         build.token = constructor.token(slot)
+        self._try(build)
+
+    def _try(self, build: Build) -> None:
+        """Build, unless a failure is remembered; remember a failure."""
+        slot, constructor = build.slot, build.constructor
         remembered = self.failures.get(slot.name)
         if remembered is not None:
             build.error = remembered
@@ -272,13 +227,35 @@ class Builder:
         build.started = self.stopwatch()
         try:
             constructor.prepare_build(build)
-            self._construct(build, constructor)
+            self._construct(build)
         except BaseException as raised:
-            error = self._count_failure(build, constructor, raised)
-            # Nothing is wrong with the class where it lacks capacity.
-            if error is not None and not isinstance(error, CapacityError):
-                self.failures.remember(slot.name, error, outer=outer)
+            error = self._count_failure(build, raised)
+            if error is None:
+                raise
+            path = slot.target if type(slot.target) is str else None
+            self.failures.remember(slot.name, error, outer=outer, path=path)
             raise
+
+    def _build_aside(self, build: Build) -> None:
+        chain = [build.slot.name]
+        outer = build.outer
+        while outer is not None:
+            chain.append(outer.slot.name)
+            if outer.slot is build.slot:
+                raise CycleError(chain[::-1])
+            outer = outer.outer
+        build.aside = True
+        try:
+            running[build.owner] = build
+            self._try(build)
+        finally:
+            try:
+                build.complete()
+            except BaseException:
+                build.complete()  # an interrupt in it
+                raise
+            if not build.interrupted:
+                self._report(build)
 
     def renew(self, constructor: Constructor, class_name: str) -> bool:
         """
@@ -290,7 +267,7 @@ class Builder:
 
         Returns:
             Whether it was replaced: not if it was not warm, or was removed before the build ended,
-            or is being built by another thread.
+            or is being built by another context.
 
         Raises:
             MethodRegistryError: The build failed; the old one stays, and the failure is not
@@ -298,51 +275,53 @@ class Builder:
 
         Thread-safe.
         """
-        me = get_ident()
+        me = current_context()
         slot = constructor.slot_to_build(class_name)
-        mine = Build(slot, constructor.token(slot), me, self._innermost.get(me))
+        mine = Build(constructor, slot, constructor.token(slot), me, innermost_build(me))
         mine.replaces = slot.entry
         try:
-            self._enter(mine, constructor, self._replace)
-        finally:
-            if mine.entry is not None:
-                mine.instance = None
-                constructor.release(mine.entry, None)
-        return mine.published
+            self._enter(mine, self._replace)
+        except BaseException:
+            self._give_up(mine, None)
+            raise
+        published = mine.published
+        try:
+            self._give_up(mine, None)
+        except BaseException:
+            self._give_up(mine, None)  # an interrupt at the call above
+            raise
+        return published
 
-    def _replace(self, build: Build, constructor: Constructor) -> None:
+    def _replace(self, build: Build) -> None:
         if build.replaces is None or build.replaces.weak:
             return
         build.started = self.stopwatch()
         try:
-            constructor.prepare_build(build)
-            self._construct(build, constructor)
+            build.constructor.prepare_build(build)
+            self._construct(build)
         except BaseException as raised:
-            self._count_failure(build, constructor, raised)
+            self._count_failure(build, raised)
             raise
 
-    def _count_failure(
-        self, build: Build, constructor: Constructor, raised: BaseException
-    ) -> MethodRegistryError | None:
+    def _count_failure(self, build: Build, raised: BaseException) -> MethodRegistryError | None:
         """Count a failed build, and return its error; None if it was interrupted."""
         build.error = failure_of(build.slot, raised)
         if build.error is not None:
-            constructor.count(FAILED_BUILDS)
+            build.constructor.count(FAILED_BUILDS)
         return build.error
 
-    def _construct(self, build: Build, constructor: Constructor) -> None:
+    def _construct(self, build: Build) -> None:
         slot = build.slot
         began = self.stopwatch()
         try:
-            entry = constructor.construct_entry(build)
-            if entry is None:
+            build.constructor.construct_entry(build)
+            if build.entry is None:
                 raise BuildError(
                     f"building {slot.name!r} ({slot.path}) returned None; expected an instance",
                     class_name=slot.name,
                     class_path=slot.path,
                 )
-            # Before the timer is read, which may raise: from here on the entry is released.
-            build.entry, build.instance = entry, entry.content
+            build.instance = build.entry.content
         except MethodRegistryError as error:
             # The error of another class, which this one asked for, is chained; a cycle concerns
             # all classes in it.
@@ -353,36 +332,11 @@ class Builder:
             raise raised_in_build(slot, error) from error
         finally:
             build.seconds = max(0.0, self.stopwatch() - began)
-        build.published = constructor.publish_build(build)
+        if not build.aside:
+            build.published = build.constructor.publish_build(build)
         self.failures.forget(slot.name)
 
-    def _complete(self, build: Build, constructor: Constructor) -> None:
-        """Take a build out of the table, and give the waiters what they waited for."""
-        if build.entry is None and build.error is None:
-            # An interrupt concerns this thread alone; the waiters try again.
-            build.interrupted = True
-        if build.outer is None:
-            self._innermost.pop(build.owner, None)
-        else:
-            self._innermost[build.owner] = build.outer
-        del self._builds[build.slot.name]
-        build.done = True  # before the waiters are taken: who enters later looks at it
-        locks = []
-        while build.waiters:
-            try:
-                waiter, _ = build.waiters.popitem()
-            except KeyError:  # the last one withdrew
-                break
-            locks.append(waiter.lock)
-            entry = build.entry
-            fits = waiter.slot is build.slot and build.token >= waiter.asked
-            if entry is not None and fits and build.replaces is None and constructor.hold(entry):
-                waiter.instance = build.instance
-                waiter.entry = entry
-        # In C: no interrupt arrives between two of them.
-        list(map(LockType.release, locks))
-
-    def _report(self, build: Build, constructor: Constructor) -> None:
+    def _report(self, build: Build) -> None:
         """Report a completed build; its entry is held for the caller meanwhile."""
         started = build.started
         if started is None:  # it was warm already, or its failure is remembered
@@ -390,65 +344,103 @@ class Builder:
         seconds = build.seconds
         if build.error is not None:
             seconds = max(0.0, self.stopwatch() - started)
-        constructor.report_build(build, seconds)
+        build.constructor.report_build(build, seconds)
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    def _must_not_wait(self, build: Build, me: Hashable) -> bool:
+        """Whether the context that builds could not go on while this one waits."""
+        if build.owner == me:
+            return False  # a cycle, which is found when it begins to wait
+        if is_inside_lock():
+            return True
+        here = get_ident()
+        if can_switch():
+            return False
+        hops = 0
+        following: Build | None = build
+        while following is not None and following.owner != me and hops < len(running) + 1:
+            if following.thread == here and not following.done:
+                return True
+            following = waiting.get(following.owner)
+            hops += 1
+        return False
 
     def _wait_for(
-        self, build: Build, waiter: _Waiter, constructor: Constructor, me: int
-    ) -> tuple[Any, Entry] | None:
+        self, build: Build, waiter: Waiter, constructor: Constructor, me: Hashable
+    ) -> bool:
         """
-        Wait for a build of another thread.
+        Wait for a build of another context.
 
         Args:
             build: The build.
             waiter: Is entered for it.
             constructor: As for `obtain`.
-            me: This thread.
+            me: This context.
 
         Returns:
-            Instance and entry, on which a hold was taken; None: try again.
+            Whether the waiter was given a hold; if not, the name has to be looked up again.
         """
-        before = self._waiting.get(me)  # set where a finaliser or a signal handler re-entered
-        self._waiting[me] = build
-        build.waiters[waiter] = None
+        before = waiting.get(me)  # set where a finaliser or a signal handler re-entered
         try:
+            waiting[me] = build
+            build.waiters.append(waiter)
+            if build.done:  # it completed before this context was among its waiters
+                waiter.withdrawn = True
+                constructor.give_back(waiter, None)
+                return False
+            self._complete_own(me)
             chain = self._chain(build, me)
             if chain is not None:
                 raise CycleError(chain)
             constructor.count(WAITS)
-            if build.done and build.waiters.pop(waiter, waiter) is None:
-                return None  # it completed before this thread was among its waiters
-            if not waiter.lock.acquire(timeout=self._timeout):
+            if not wait_for(waiter.lock, self._timeout, self._import_check(build)):
                 raise BuildTimeoutError(
                     build.slot.name,
                     build.slot.path,
-                    builder=_thread_name(build.owner),
+                    builder=_thread_name(build.thread),
                     seconds=perf_counter() - build.began,
                 )
-            entry, waiter.entry = waiter.entry, None
-        except BaseException:
-            if build.waiters.pop(waiter, waiter) is not None:
-                # The build was completing: it may have taken a hold for this thread.
-                waiter.lock.acquire(timeout=1.0)
-            if waiter.entry is not None:
-                constructor.release(waiter.entry, None)
-            raise
         finally:
             if before is None:
-                self._waiting.pop(me, None)
+                waiting.pop(me, None)
             else:
-                self._waiting[me] = before
-        if entry is not None:
-            return waiter.instance, entry
+                waiting[me] = before
+        if waiter.entry is not None:
+            return True
         fits = waiter.slot is build.slot and build.token >= waiter.asked
         if build.error is not None and build.replaces is None and fits:
             raise build.error.fresh_copy() from build.error.__cause__
-        return None
+        return False
 
-    def _chain(self, build: Build, me: int) -> list[str] | None:
+    def _complete_own(self, me: Hashable) -> None:
+        """Wake those who wait for a build of this context, whose completion was re-entered."""
+        build = running.get(me)
+        while build is not None:
+            following = build.outer
+            if build.done and not build.completed:
+                build.complete()
+            build = following
+
+    def _import_check(self, build: Build) -> Callable[[], None] | None:
+        """Return what raises if a build waits for an import of this thread, if it has one."""
+        here = get_ident()
+        if not is_importing(here):
+            return None
+
+        def check() -> None:
+            module = importing_in_cycle(here, build.thread)
+            if module is not None:
+                name = build.slot.name
+                raise CycleError([name, f"import of {module}", name])
+
+        return check
+
+    def _chain(self, build: Build, me: Hashable) -> list[str] | None:
         """Return the names along the cycle that waiting for a build would close, if it would."""
         wanted = [build]
         while wanted[-1].owner != me:
-            following = self._waiting.get(wanted[-1].owner)
+            following = waiting.get(wanted[-1].owner)
             if following is None or following in wanted:
                 return None
             wanted.append(following)
@@ -459,7 +451,7 @@ class Builder:
         chain: list[str] = []
         for hop in wanted:
             names = []
-            inner = self._innermost.get(hop.owner)
+            inner = innermost_build(hop.owner)
             while inner is not None and inner is not hop:
                 names.append(inner.slot.name)
                 inner = inner.outer
@@ -468,11 +460,11 @@ class Builder:
 
     def current_build(self) -> Build | None:
         """Return the innermost build that the calling code is part of, if any."""
-        build = self._innermost.get(get_ident())
+        build = innermost_build(current_context())
         if build is None:
             worker = serving_worker.get()
             if worker is not None and worker.is_open:
-                return self._innermost.get(worker.thread)
+                return innermost_build(worker.thread)
         return build
 
     # -- reports ---------------------------------------------------------------------------
@@ -480,15 +472,16 @@ class Builder:
     def in_progress(self) -> list[tuple[str, int, float, int]]:
         """Return name, thread, seconds so far and waiters of each build in progress."""
         now = perf_counter()
-        waiting = list(self._waiting.values())
+        waited_for = list(waiting.copy().values())
         return [
-            (name, build.owner, max(0.0, now - build.began), waiting.count(build))
+            (name, build.thread, max(0.0, now - build.began), waited_for.count(build))
             for name, build in self._builds.copy().items()
         ]
 
     def waiting(self) -> int:
-        """Return how many threads wait for a build of another thread."""
-        return len(self._waiting)
+        """Return how many contexts wait for a build of another one."""
+        own = list(self._builds.values())
+        return sum(build in own for build in list(waiting.values()))
 
 
 def _thread_name(ident: int) -> str:

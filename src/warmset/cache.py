@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from weakref import ReferenceType
 
     from ._core import Lease
+    from .builds import Holder
 
 __all__ = ["Cache"]
 
@@ -43,14 +44,17 @@ class Cache(RegistryCore):
             while True:
                 result = self.publish(entry, token, seconds, most=most)
                 if result != FULL:
-                    return result == PUBLISHED
+                    break
                 victim = self.oldest()
                 if victim is not None and self.remove(victim, SIZE, more_than=self.max_size - 1):
                     victims.append(victim)
-        finally:
             # Closed after the publication: others need not wait for their closers.
             if victims:
                 self.handle_removed(victims)
+        except BaseException:
+            self.left_over = True
+            raise
+        return result == PUBLISHED
 
     def substitute(self, old: Entry, entry: Entry, token: int, seconds: float) -> bool:
         """
@@ -65,9 +69,13 @@ class Cache(RegistryCore):
         Returns:
             Whether it did; not if anything was removed from the slot meanwhile.
         """
-        if self.publish(entry, token, seconds, replacing=old) != PUBLISHED:
-            return False
-        self.handle_removed([old])
+        try:
+            if self.publish(entry, token, seconds, replacing=old) != PUBLISHED:
+                return False
+            self.handle_removed([old])
+        except BaseException:
+            self.left_over = True
+            raise
         if self.cached > self.max_size:  # others were cached while the old one was held
             self.make_capacity(entry)
         return True
@@ -115,9 +123,13 @@ class Cache(RegistryCore):
         Returns:
             Whether it was removed.
         """
-        if not self.remove(entry, cause, more_than=more_than, even_held=even_held):
-            return False
-        self.handle_removed([entry])
+        try:
+            if not self.remove(entry, cause, more_than=more_than, even_held=even_held):
+                return False
+            self.handle_removed([entry])
+        except BaseException:
+            self.left_over = True
+            raise
         return True
 
     def remove_from(self, slot: Slot, cause: int) -> bool:
@@ -169,12 +181,15 @@ class Cache(RegistryCore):
         limits of its own, or there is a maximum age.
         """
         now = self.now()
-        expired = [entry for entry in self.stale(now) if self.expire(entry, now)]
-        if expired:
+        try:
+            expired = [entry for entry in self.stale(now) if self.expire(entry, now)]
             count = len(expired)
-            self.handle_removed(expired)
-            return count
-        return 0
+            if expired:
+                self.handle_removed(expired)
+        except BaseException:
+            self.left_over = True
+            raise
+        return count
 
     def make_capacity(self, spare: Entry | None = None) -> None:
         """Evict down to the bound, sparing one entry; held and pinned ones stay."""
@@ -188,27 +203,28 @@ class Cache(RegistryCore):
         """Whether an instance can be added within the bound."""
         return self.cached < self.max_size or self.oldest() is not None
 
-    def find_held(self, slot: Slot) -> tuple[Any, Entry] | None:
+    def find_held(self, slot: Slot, holder: Holder) -> Any:
         """
-        Find what is warm in a slot, and take a hold on it; this is no look-up.
+        Find what is warm in a slot, and let a holder hold it; this is no look-up.
 
         Args:
             slot: The slot.
+            holder: Gets the hold; see `give_back`.
 
         Returns:
-            Instance and entry; None if there is none.
+            The instance; None if there is none.
         """
         now = self.now()
         entry = slot.entry
         if entry is None:
             return None
-        if self.expire(entry, now):
-            self.handle_removed([entry])
-        elif self.hold(entry):
+        if self.evict_if_stale(entry, now):
+            return None
+        if self.hold(entry, holder):
             instance = entry.instance
             if entry.in_cache and instance is not None:
-                return instance, entry
-            self.release(entry, None)
+                return instance
+            self.give_back(holder, None)
             if entry.weak:
                 self.evict(entry, COLLECTED)
         return None
@@ -216,20 +232,26 @@ class Cache(RegistryCore):
     def copy_lease(self, lease: Lease) -> Lease:
         """Return another lease on what a lease holds; it is no look-up."""
         instance, entry = lease.instance, lease.entry
-
-        def find() -> tuple[Any, Entry] | None:
-            if instance is None or entry is None or not self.hold(entry):
-                return None
-            return instance, entry
-
         copy = self.use(lease.class_name)
-        copy.take(find)
+        if instance is not None and entry is not None:
+            copy.take(lambda holder: instance if self.hold(entry, holder) else None)
         return copy
 
     def share(self, entry: Entry) -> None:
         """Note that somebody has an instance without a lease."""
         if self.hold(entry):
             self.release(entry, None, share=True)
+
+    def evict_if_stale(self, entry: Entry, now: float) -> bool:
+        """Evict an entry that has expired; whether it had."""
+        try:
+            if not self.expire(entry, now):
+                return False
+            self.handle_removed([entry])
+        except BaseException:
+            self.left_over = True
+            raise
+        return True
 
     def weakly_alive(self) -> int:
         """Return how many weakly kept instances are alive."""

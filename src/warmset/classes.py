@@ -5,7 +5,10 @@ Registrations: which names there are, what builds their instances, and with whic
 from __future__ import annotations
 
 from _thread import RLock, get_ident
+from functools import partial
+from itertools import starmap
 
+from .builds import results_of_build
 from .codes import DISCARDED, NO_LIMIT, REPLACED
 from .errors import AmbiguousClassError, AsyncRuleError, UnknownClassError
 from .foreign import can_have_method
@@ -45,6 +48,14 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Classes"]
+
+_NO_ARGUMENTS = ((),)
+
+
+def _last(results: list[Any]) -> Any:
+    if not results:
+        raise RuntimeError("it raised StopIteration")
+    return results[-1]
 
 
 class Classes:
@@ -208,12 +219,16 @@ class Classes:
         """Call the rule of a class, or the class or factory itself."""
         slot = cache.slots.get(class_name)
         rule = self.rules.get(class_name)
+        results = results_of_build()
+        # In C from the return to the list: an interrupt that arrives after it loses nothing.
         if rule is None:
-            made = _call(target, None if slot is None else slot.options)
+            _call(target, None if slot is None else slot.options, results)
+            made = _last(results)
             if isinstance(target, type):
                 return made
         else:
-            made = rule(target)
+            results.extend(map(rule, (target,)))
+            made = _last(results)
         if type(made) in PLAIN:
             return made
         waits = is_awaitable(made)
@@ -221,6 +236,7 @@ class Classes:
             return made
         if isinstance(target, type) and isinstance(made, target):
             return made  # an instance that can be awaited or iterated, too
+        results.clear()
         awaited = self.awaiting.get(get_ident())
         if awaited is None and (waits or is_async_generator(made)):
             if waits and hasattr(made, "close"):
@@ -266,11 +282,12 @@ class Classes:
         return can_have_method(target, method_name)  # type: ignore[arg-type]
 
 
-def _call(target: Any, options: Options | None) -> Any:
+def _call(target: Any, options: Options | None, results: list[Any]) -> None:
     if options is None:
-        return target()
+        results.extend(starmap(target, _NO_ARGUMENTS))
+        return
     try:
-        return target(*options.args, **options.kwargs)
+        results.extend(starmap(partial(target, **options.kwargs), (options.args,)))
     except TypeError as error:
         # Of a path it was not known before whether it takes these arguments.
         text = misfit(target, options.args, options.kwargs)

@@ -28,6 +28,7 @@ Which of them an instance has
 
 from __future__ import annotations
 
+from _operator import methodcaller
 from _thread import get_ident
 from weakref import ref
 
@@ -58,8 +59,11 @@ if TYPE_CHECKING:
         closed_instances: ClosedInstances
         left_at_close: list[tuple[str, Any]] | None
 
-        def claim(self, entry: Entry) -> list[Any]:
-            """Take the instance of an entry that waits to be closed."""
+        def claim(self, entry: Entry, box: list[Any]) -> bool:
+            """Move the instance of an entry that waits to be closed into an empty list."""
+
+        def unclaim(self, entry: Entry, box: list[Any]) -> None:
+            """Move it back, to be closed later."""
 
         def settle(self, entry: Entry, state: int) -> None:
             """Give the entry its final state."""
@@ -119,27 +123,59 @@ def close_entry(registry: Owner, entry: Entry) -> None:
 
     What the closer raises is logged with its traceback and counted; an interrupt is raised.
     """
-    box = registry.claim(entry)
-    if not box:
-        return
-    state = CLOSE_FAILED  # also if an interrupt ends it
+    box: list[Any] = []
+    call = _Call()
     try:
-        state = contain(
-            CLOSER, _close, registry, entry, box, failed=CLOSE_FAILED, class_name=entry.name
+        if not registry.claim(entry, box):
+            return
+        call.state = contain(
+            CLOSER, _close, registry, entry, box, call, failed=CLOSE_FAILED, class_name=entry.name
         )
     finally:
-        if state != WAITING:  # else an event loop settles it
-            registry.settle(entry, state)
-        # What a provider yields may be yielded again: it may come from a pool.
-        if state in (CLOSED, CLOSE_FAILED) and entry.closer is None and not registry.is_alone(box):
+        if box:
+            try:
+                _settle(registry, entry, box, call)
+            except BaseException:
+                _settle(registry, entry, box, call)  # an interrupt at the call above
+                raise
+
+
+class _Call:
+    """How far the call of a closer came, which an interrupt may have ended."""
+
+    __slots__ = ("results", "state")
+
+    def __init__(self) -> None:
+        self.state: int | None = None  # that the entry is to have; None: it was not called
+        self.results: list[Any] = []  # what the closer returned
+
+
+def _settle(registry: Owner, entry: Entry, box: list[Any], call: _Call) -> None:
+    state = call.state
+    if state is None:  # an interrupt came before the closer was called
+        registry.unclaim(entry, box)
+        return
+    if state == CLOSE_FAILED and call.results and not _is_awaitable(call.results[0]):
+        state = CLOSED  # an interrupt came after it
+    if state != WAITING:  # else an event loop settles it
+        registry.settle(entry, state)
+    # What a provider yields may be yielded again: it may come from a pool.
+    if state in (CLOSED, CLOSE_FAILED) and entry.closer is None:
+        call.results.clear()
+        if not registry.is_alone(box):
             registry.closed_instances.add(box)
     if state == LEFT_OPEN and registry.left_at_close is not None:
         registry.left_at_close.append((entry.name, box[0]))
 
 
-def _close(registry: Owner, entry: Entry, box: list[Any]) -> int:
+def _is_awaitable(result: Any) -> bool:
+    return result is not None and find_in_type(type(result), "__await__") is not MISSING
+
+
+def _close(registry: Owner, entry: Entry, box: list[Any], call: _Call) -> int:
     """Close what is in the box; the state that the entry has afterwards."""
     if entry.closer is not None:
+        call.state = CLOSE_FAILED  # also if an interrupt ends it
         return finish(registry, entry, box)
     known = registry.closed_instances
     if known.by_id and box[0] in known:
@@ -158,9 +194,14 @@ def _close(registry: Owner, entry: Entry, box: list[Any]) -> int:
     regardless = options is not None and options.close_when_removed
     if entry.shared and not regardless and not registry.is_alone(box):
         return LEFT_OPEN
-    result = close(box[0])
-    if result is not None and find_in_type(type(result), "__await__") is not MISSING:
-        _finish(result, awaited)
+    calls = map(close, box)
+    # No other call from here to the result of the closer, so that no interrupt comes in between.
+    call.state = CLOSE_FAILED
+    call.results.extend(calls)
+    if not call.results:
+        raise RuntimeError("it raised StopIteration")
+    if _is_awaitable(call.results[0]):
+        _finish(call.results[0], awaited)
     return CLOSED
 
 
@@ -247,15 +288,7 @@ def _answers_to_anything(box: list[Any]) -> bool:
         return False
 
 
-def _call_aclose(instance: Any) -> Any:
-    return instance.aclose()
-
-
-def _call_close(instance: Any) -> Any:
-    return instance.close()
-
-
-_CALLS = {"aclose": _call_aclose, "close": _call_close}
+_CALLS = {"aclose": methodcaller("aclose"), "close": methodcaller("close")}
 
 
 def _call_exit(instance: Any) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ._core import Entry, Slot
     from .builder import Build
 
-__all__ = ["HOOKS", "Extension"]
+__all__ = ["HOOKS", "Extension", "wrapped"]
 
 
 class Extension:
@@ -91,3 +91,10 @@ HOOKS = (
     "after_fork",
     "close",
 )
+
+
+def wrapped(
+    hook: Callable[..., Any], registry: Any, build: Build, make: Callable[[Slot], Any]
+) -> Callable[[Slot], Any]:
+    """Return what runs a hook `build` around what makes an instance."""
+    return lambda slot: hook(registry, build, make)

@@ -6,27 +6,38 @@ from __future__ import annotations
 
 from time import monotonic
 
-from .errors import BuildError, MethodRegistryError
+from .contexts import get_ident, is_importing
+from .errors import BuildError, BuildTimeoutError, CapacityError, MethodRegistryError
 from .foreign import is_interrupt
-from .resolver import error_text
+from .resolver import error_text, find_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
 
     from ._core import Slot
 
 __all__ = ["Failures", "failure_of", "raised_in_build"]
 
+_RESUMED = 0x20 | 0x80 | 0x200  # flags of the code of generators, coroutines and both
+_PAUSES = ("YIELD", "RESUME", "SEND")  # where these are suspended
+_PASSING = (BuildTimeoutError, CapacityError)  # nothing is wrong with the class
+
 
 class _Failure:
-    """A failed build that is remembered, and until when."""
+    """A failed build that is remembered, until when, and of which target."""
 
-    __slots__ = ("error", "until")
+    __slots__ = ("error", "path", "target", "until")
 
-    def __init__(self, error: MethodRegistryError, until: float) -> None:
+    def __init__(
+        self, error: MethodRegistryError, until: float, path: str | None, target: Any
+    ) -> None:
         self.error = error
         self.until = until
+        self.path = path
+        self.target = target
 
 
 class Failures:
@@ -50,7 +61,13 @@ class Failures:
     def get(self, class_name: str) -> MethodRegistryError | None:
         """Return the error of a failed build that is still remembered."""
         failure = self._failures.get(class_name)
-        return failure.error if failure is not None and self._now() < failure.until else None
+        if failure is None or not self._now() < failure.until:
+            return None
+        if failure.path is not None and find_imported(failure.path) is not failure.target:
+            # It was another target, as under `unittest.mock.patch`, or is imported by now.
+            self._failures.pop(class_name, None)
+            return None
+        return failure.error
 
     def names(self) -> list[str]:
         """Return the names whose failures are remembered, in the order in which they failed."""
@@ -75,22 +92,33 @@ class Failures:
         *,
         seconds: float | None = None,
         outer: BaseException | None = None,
+        path: str | None = None,
     ) -> None:
         """
         Raise an error again at once for a while, by default `retry_after_seconds`.
+
+        An error that will pass by itself is not remembered: a timeout, also of a build within this
+        one, a lack of capacity, and any error while this thread is in the middle of an import,
+        whose modules are not complete.
 
         Args:
             class_name: The name.
             error: The error.
             seconds: For how long; None takes the setting.
             outer: What was being handled when the build began.
+            path: The class path. The error is forgotten when that refers to another object.
         """
-        _clear_locals(error.__cause__, outer)
-        seconds = self._retry_after if seconds is None else seconds
+        causes = _causes(error, outer)
+        _clear_locals(causes)
+        if seconds is None:
+            seconds = self._retry_after
+            if any(isinstance(cause, _PASSING) for cause in causes) or is_importing(get_ident()):
+                return
         if seconds <= 0.0:
             return
-        kept = error.fresh_copy()
-        self._failures[class_name] = _Failure(kept, self._now() + seconds)
+        target = None if path is None else find_imported(path)
+        failure = _Failure(error.fresh_copy(), self._now() + seconds, path, target)
+        self._failures[class_name] = failure
 
     def forget(self, class_name: str | None = None) -> int:
         """Forget one failure, or all; return how many were remembered."""
@@ -101,23 +129,60 @@ class Failures:
         return forgotten
 
 
-def _clear_locals(error: BaseException | None, outer: BaseException | None) -> None:
+def _causes(error: BaseException, outer: BaseException | None) -> list[BaseException]:
+    """
+    Return an error and what led to it.
+
+    What was being handled when the build began, `outer`, belongs to the caller, and so does
+    everything behind it.
+    """
+    causes: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following is not outer and following not in causes:
+        causes.append(following)
+        following = following.__cause__ or following.__context__
+    return causes
+
+
+def _clear_locals(causes: list[BaseException]) -> None:
     """
     Clear the locals of the frames of a failed build, which may hold half a model.
 
-    The tracebacks stay readable. What was being handled when the build began, `outer`, belongs to
-    the caller, and so does everything behind it.
+    The tracebacks stay readable. An error may have been raised before, elsewhere, and kept: its
+    frames are those of other code, and clearing one of a suspended generator would end that. Frames
+    of the build are called by one another, or handled the error that led to the next one.
     """
-    seen: set[int] = set()
-    while error is not None and error is not outer and id(error) not in seen:
-        seen.add(id(error))
-        if error.__traceback__ is not None:
-            try:
-                from traceback import clear_frames
-            except ImportError:  # at the end of the interpreter
-                return
-            clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    build: set[FrameType] = set()
+    for number, error in enumerate(causes):
+        traceback = error.__traceback__
+        is_first = number == 0
+        while traceback is not None:
+            frame = traceback.tb_frame
+            # Without a caller: one of a generator that has ended, or made up for compiled code.
+            if is_first or frame in build or frame.f_back in build or frame.f_back is None:
+                if _is_suspended(frame):
+                    break
+                build.add(frame)
+            else:
+                break
+            is_first = False
+            traceback = traceback.tb_next
+    for frame in build:
+        try:
+            frame.clear()
+        except RuntimeError:
+            continue  # it is running
+
+
+def _is_suspended(frame: FrameType) -> bool:
+    """Whether a frame may be one of a generator or a coroutine that goes on later."""
+    code = frame.f_code
+    if not code.co_flags & _RESUMED:
+        return False
+    from opcode import opname
+
+    last = frame.f_lasti
+    return last < 0 or opname[code.co_code[last]].startswith(_PAUSES)
 
 
 def failure_of(slot: Slot, raised: BaseException) -> MethodRegistryError | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._core import Entry, Slot
+    from .builds import Holder
 
 __all__ = ["CacheEntry", "MethodExecutor", "MethodRegistry"]
 
@@ -442,9 +443,9 @@ class MethodRegistry(Registry):
 
     _evictions = _counter("evictions")
 
-    def build(self, class_name: str) -> tuple[Any, Entry]:
+    def build(self, class_name: str, holder: Holder) -> Any:
         try:
-            return super().build(class_name)
+            return super().build(class_name, holder)
         except BaseException:
             slot = self.slots.get(class_name)
             if slot is not None and slot.target is None:

@@ -17,7 +17,7 @@ from .classes import Classes
 from .closing import ClosedInstances, close_entry
 from .codes import CLEARED, HELD, NO_LIMIT, SHUTDOWN
 from .errors import BuildError, ClosedError, UnknownClassError
-from .extension import HOOKS, Extension
+from .extension import HOOKS, Extension, wrapped
 from .foreign import Kind, contain
 from .resolver import near_names
 from .streams import hold_while_running
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from ._core import Entry, Injected, Lease, Slot
     from .builder import Build
+    from .builds import Holder
     from .settings import RegistrySettings
 
     _Kind = TypeVar("_Kind", bound=Extension)
@@ -144,9 +145,11 @@ class BaseRegistry(Cache):
 
     # -- the path of a miss ----------------------------------------------------------------------
 
-    def build(self, class_name: str) -> tuple[Any, Entry]:
-        """Build after a miss; the instance, and its entry, on which the caller has a hold."""
-        return self.builder.obtain(self, class_name)
+    def build(self, class_name: str, holder: Holder) -> Any:
+        """Build after a miss; return the instance. The holder has a hold on its entry then."""
+        if self.left_over:
+            self.close_left_over()
+        return self.builder.obtain(self, class_name, holder)
 
     def refuse_if_closed(self, class_name: str) -> None:
         """Raise if the registry is closed."""
@@ -187,22 +190,29 @@ class BaseRegistry(Cache):
         except UnknownClassError:
             return None
 
-    def find_warm(self, slot: Slot) -> tuple[Any, Entry] | None:
-        """Return what is warm in a slot, held, and not counted as a look-up."""
-        return self.find_held(slot)
+    def find_warm(self, slot: Slot, holder: Holder) -> Any:
+        """Return what is warm in a slot, and let the holder hold it; it is no look-up."""
+        return self.find_held(slot, holder)
 
     def prepare_build(self, build: Build) -> None:
         """Do what has to precede a build."""
         for before_build in self._hooks["before_build"]:
             before_build(self, build)
 
-    def construct_entry(self, build: Build) -> Entry | None:
-        """Run the rule or the constructor; the entry is held once."""
+    def construct_entry(self, build: Build) -> None:
+        """Run the rule or the constructor; the build holds the entry."""
         make: Callable[[Slot], Any] = self._construct_open
         # Reversed: what is attached first does its part around what the others do.
         for hook in reversed(self._hooks["build"]):
-            make = _wrapped(hook, self, build, make)
-        return self.construct(build.slot, make, build)
+            make = wrapped(hook, self, build, make)
+        made = build.made
+        try:
+            self.construct(build.slot, make, build)
+            made.clear()
+        except BaseException:
+            if build.entry is None and made:
+                self.close_unused(build.slot, made.pop())
+            raise
 
     def construct_instance(self, slot: Slot) -> Any:
         """Import and build; foreign code runs in it."""
@@ -272,9 +282,17 @@ class BaseRegistry(Cache):
         try:
             while entries:
                 self.close_entry(self, entries.pop())
+        except BaseException:
+            self.left_over = True
+            raise
         finally:
             if entries:
                 self._close_all(entries[::-1])
+
+    def close_left_over(self) -> None:
+        """Close what an interrupt kept others from closing."""
+        self.left_over = False
+        self._close_all([entry for entry in list(self.unclosed) if entry.instance is not None])
 
     def close_released(self, entry: Entry) -> None:
         """Close an entry outside the cache whose last hold has ended."""
@@ -336,11 +354,17 @@ class BaseRegistry(Cache):
 
     def clear_entries(self) -> tuple[int, int]:
         """Remove every entry; return how many were kept strongly, and how many weakly."""
-        entries = self.take_all(CLEARED)
-        weak = sum(entry.weak for entry in entries)
-        strong = len(entries) - weak
-        if entries:
-            self.handle_removed(entries)
+        try:
+            entries = self.take_all(CLEARED)
+            weak = sum(entry.weak for entry in entries)
+            strong = len(entries) - weak
+            if entries:
+                self.handle_removed(entries)
+            if self.left_over:
+                self.close_left_over()
+        except BaseException:
+            self.left_over = True
+            raise
         if _logs.info_wanted("removals"):
             from .event_logs import log_clear
 
@@ -357,6 +381,8 @@ class BaseRegistry(Cache):
         Expired instances are evicted; the memory budgets are enforced; instances that are due to be
         recycled are built anew in the background. O(cached).
         """
+        if self.left_over:
+            self.close_left_over()
         expired = self.evict_expired()
         if self.cached > self.max_size:
             self.make_capacity()
@@ -375,10 +401,16 @@ class BaseRegistry(Cache):
         """
         self.closed = True
         self.seal()
-        entries = self.take_all(SHUTDOWN)
-        # Reported in the order in which they are closed.
-        entries.sort(key=lambda entry: entry.serial, reverse=True)
-        self.handle_removed(entries)
+        try:
+            entries = self.take_all(SHUTDOWN)
+            # Reported in the order in which they are closed.
+            entries.sort(key=lambda entry: entry.serial, reverse=True)
+            self.handle_removed(entries)
+            if self.left_over:
+                self.close_left_over()
+        except BaseException:
+            self.left_over = True
+            raise
         self.drop_injected()
         for close in self._hooks["close"]:
             close(self)
@@ -478,12 +510,3 @@ class BaseRegistry(Cache):
         if not self.closed:
             state = f"{self.cached} of at most {self.max_size} instances warm"
         return f"<{type(self).__name__}: {self.registered} classes, {state}>"
-
-
-def _wrapped(
-    hook: Callable[..., Any],
-    registry: BaseRegistry,
-    build: Build,
-    make: Callable[[Slot], Any],
-) -> Callable[[Slot], Any]:
-    return lambda slot: hook(registry, build, make)

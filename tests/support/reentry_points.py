@@ -21,6 +21,8 @@ _FORWARD_JUMPS = sys.version_info < (3, 11)
 # The collector runs where a container is allocated; since 3.12 it runs where signals are handled.
 _ALLOCATIONS = sys.version_info < (3, 12)
 
+_RAISED = -2  # in place of the offset of the instruction that raised an exception
+
 _instructions: dict[CodeType, dict[int, tuple[str, int]]] = {}
 
 
@@ -76,6 +78,8 @@ class ReentryPoints:
     def _step(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "return":
             self._last.pop(frame, None)
+        elif event == "exception":
+            self._last[frame] = _RAISED
         elif event == "opcode":
             offset = frame.f_lasti
             before = self._last.get(frame, -1)
@@ -96,6 +100,8 @@ class ReentryPoints:
         name, _ = instructions.get(offset, ("", 0))
         if _ALLOCATIONS and name.startswith(("BUILD_", "GET_ITER", "MAKE_FUNCTION")):
             return True
+        if before == _RAISED:
+            return False  # nobody is let in on the way to a handler
         if before < 0:
             return True  # the beginning of a function
         previous, following = instructions.get(before, ("", 0))

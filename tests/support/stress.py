@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 NAMES = ("Alpha", "Beta", "Gamma")
 HANG_SECONDS = 60.0
-CORE = ("_core_py.py", "_changes_py.py", "_ring_py.py", "_entry_py.py", "_calls_py.py")
+CORE = tuple(f"_{name}_py.py" for name in ("core", "holds", "changes", "ring", "entry", "calls"))
 
 
 class World:

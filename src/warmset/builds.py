@@ -1,0 +1,213 @@
+"""
+Builds in progress: who builds, who waits, and how a build ended.
+
+The two tables are those of the process, by context: a cycle may go through several registries.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from .contexts import current_context, get_ident, make_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from typing import Any, Protocol
+
+    from ._core import Entry, Slot
+    from .errors import MethodRegistryError
+
+    class Holder(Protocol):
+        """Has at most one hold, on its entry; see `RegistryCore.give_back`."""
+
+        entry: Entry | None
+
+    class Constructor(Protocol):
+        """What the builder needs of a registry."""
+
+        def slot_to_build(self, class_name: str) -> Slot:
+            """Return the slot of a name that may be built, or raise."""
+
+        def token(self, slot: Slot) -> int:
+            """Return a number that grows when the slot is cleared."""
+
+        def find_warm(self, slot: Slot, holder: Holder) -> Any:
+            """Return what is warm in a slot, and let the holder hold it; it is no look-up."""
+
+        def prepare_build(self, build: Build) -> None:
+            """Do what has to precede a build, as waiting for capacity."""
+
+        def construct_entry(self, build: Build) -> None:
+            """Run the rule or the constructor; the build holds the entry."""
+
+        def publish_build(self, build: Build) -> bool:
+            """Cache what was built, if nothing was cleared meanwhile."""
+
+        def hold(self, entry: Entry, holder: Holder) -> bool:
+            """Let a holder hold an entry."""
+
+        def give_back(self, holder: Holder, now: float | None) -> None:
+            """Release the hold of a holder, if it has one."""
+
+        def report_build(self, build: Build, seconds: float) -> None:
+            """Report a build that succeeded or failed."""
+
+        def count(self, which: int) -> None:
+            """Count what `codes` names."""
+
+
+__all__ = [
+    "Build",
+    "Waiter",
+    "innermost_build",
+    "reset_after_fork",
+    "results_of_build",
+    "running",
+    "waiting",
+]
+
+# Context -> the innermost build that it runs, and the build that it waits for.
+running: dict[Hashable, Build] = {}
+waiting: dict[Hashable, Build] = {}
+
+
+class Waiter:
+    """A context that waits for a build, and the entry on which it was given a hold."""
+
+    __slots__ = ("asked", "entry", "instance", "lock", "served", "slot", "withdrawn")
+
+    def __init__(self, slot: Slot, asked: int) -> None:
+        self.slot = slot
+        self.asked = asked  # the token of the slot when its look-up began
+        self.entry: Entry | None = None
+        self.instance: Any = None
+        self.served = False  # the build gave it all that it gives
+        self.withdrawn = False  # it takes nothing any more
+        self.lock = make_lock()
+        self.lock.acquire()
+
+
+class Build:
+    """A build in progress: who builds, and how it ended."""
+
+    __slots__ = (
+        "aside",
+        "asked_for",
+        "began",
+        "closer",
+        "completed",
+        "constructor",
+        "done",
+        "elsewhere",
+        "entry",
+        "error",
+        "instance",
+        "interrupted",
+        "made",
+        "notes",
+        "opened",
+        "outer",
+        "owner",
+        "published",
+        "replaces",
+        "seconds",
+        "slot",
+        "started",
+        "thread",
+        "token",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        constructor: Constructor,
+        slot: Slot,
+        token: int,
+        owner: Hashable,
+        outer: Build | None,
+    ) -> None:
+        self.constructor = constructor
+        self.slot = slot
+        self.token = token  # of the slot when the build began
+        self.owner = owner  # its context
+        self.thread: int = owner if type(owner) is int else get_ident()
+        self.outer = outer  # the build that asked for this one
+        self.entry: Entry | None = None  # the build holds it
+        self.instance: Any = None
+        self.made: list[Any] = []  # what its rule or constructor returned, until an entry has it
+        self.closer: Any = None  # of this very instance, where a provider yielded it
+        self.published = False  # whether the entry was cached
+        self.error: MethodRegistryError | None = None
+        self.began = perf_counter()
+        self.started: float | None = None  # by the stopwatch; None: nothing had to be built
+        self.seconds = 0.0  # of a build that succeeded
+        self.replaces: Entry | None = None  # the entry that is recycled, if any
+        self.notes: dict[Any, Any] = {}  # of extensions, by extension
+        # The names it asked for that were not warm, and the seconds that this took.
+        self.asked_for: dict[str, None] = {}
+        self.elsewhere = 0.0
+        self.aside = False  # for its caller alone, and not cached: see `Builder`
+        self.opened = False  # whether it came from a snapshot
+        self.interrupted = False
+        self.done = False  # whoever begins to wait from here on is not served
+        self.completed = False  # all waiters are awake
+        self.waiters: list[Waiter] = []
+
+    def complete(self) -> None:
+        """
+        Give the waiters what they waited for, and wake them.
+
+        It may be called again: after an interrupt, or by code that re-enters in the middle of it.
+        """
+        if self.entry is not None and self.instance is None:
+            self.instance = self.entry.instance  # an interrupt came between the two
+        if self.instance is None and self.error is None:
+            # An interrupt concerns its own context alone; the waiters try again.
+            self.interrupted = True
+        self.done = True
+        for waiter in self.waiters:
+            self._serve(waiter)
+        if running.get(self.owner) is self:
+            if self.outer is None:
+                running.pop(self.owner, None)
+            else:
+                running[self.owner] = self.outer
+        self.completed = True
+
+    def _serve(self, waiter: Waiter) -> None:
+        entry = self.entry
+        if not waiter.served:
+            fits = waiter.slot is self.slot and self.token >= waiter.asked
+            if entry is not None and fits and self.replaces is None and waiter.entry is None:
+                waiter.instance = self.instance
+                self.constructor.hold(entry, waiter)
+            waiter.served = True
+        if waiter.withdrawn:
+            self.constructor.give_back(waiter, None)
+        if waiter.lock.locked():  # else it is awake; a lock that it acquired again is not used
+            waiter.lock.release()
+
+
+def innermost_build(context: Hashable) -> Build | None:
+    """Return the innermost build that a context runs, and that is not over."""
+    build = running.get(context)
+    # One that is over is there only if an interrupt came in.
+    while build is not None and build.done:
+        build = build.outer
+    return build
+
+
+def results_of_build() -> list[Any]:
+    """Return the list for what the rule or constructor that is about to be called returns."""
+    build = innermost_build(current_context())
+    return [] if build is None else build.made
+
+
+def reset_after_fork(context: Hashable) -> None:
+    """Forget the builds of contexts that do not exist in the child."""
+    kept = running.get(context)
+    running.clear()
+    waiting.clear()
+    if kept is not None:
+        running[context] = kept
