@@ -9,6 +9,7 @@ import pytest
 from reports import MB, outcome, record
 
 from warmset.cli import report
+from warmset.cli.python_heap import free_heap_bytes
 from warmset.cli.verdict import judge, measure_growth
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ SOUND = [*SETTLING, 119, 119, 118.5, 119, 119]
             20,
             "pass",
             "PASS: RSS grew by 5.0 MB from the median of runs 1 to 5 to run 10, at worst +5.0 MB at"
-            " run 6 (bound 20.0 MB), by the slope of runs 6 to 10 +0.0 MB (bound 5.0 MB)",
+            " run 6 (bound 20.0 MB), in use by the slope of runs 6 to 10 +0.0 MB (bound 5.0 MB)",
         ),
     ],
 )
@@ -83,6 +84,26 @@ def test_one_run_that_stands_out_has_no_slope() -> None:
     sizes = [*SETTLING, 119, 119, 119, 119, 135]
     verdict = judge(runs(sizes), 20)
     assert (verdict.reasons, verdict.max_growth_run, verdict.slope_bytes) == (("bound",), 10, 0)
+
+
+def test_free_memory_inside_the_heap_is_no_leak() -> None:
+    """The bound counts it, the slope does not."""
+    records = [record(run, 100 + run, 100, heap_free_bytes=(10 + run) * MB) for run in range(1, 17)]
+    verdict = judge(outcome(records), 20)
+    assert (verdict.status, verdict.slope_bytes) == ("pass", 0)
+    assert judge(outcome(records), 5).reasons == ("bound",)
+    leaking = [record(run, 100 + run, 100, heap_free_bytes=10 * MB) for run in range(1, 17)]
+    assert judge(outcome(leaking), 20).reasons == ("slope",)
+
+
+def test_the_free_memory_inside_the_heap_is_measured(capfd: pytest.CaptureFixture[str]) -> None:
+    """It grows when objects are freed next to one that is kept; nothing is printed."""
+    before = free_heap_bytes()
+    objects = [str(at) * 8 for at in range(200_000)]
+    del objects[1::2]
+    freed = free_heap_bytes() - before
+    assert freed > 2 * MB or free_heap_bytes() == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_many_runs_take_a_sample_of_them() -> None:

@@ -59,7 +59,8 @@ The verdict is PASS if
   calls      at most --max-failures of them failed;
   survivors  at most --max-survivors removed instances are still referenced;
   growth     no run exceeds the median RSS of the first half of the runs by more than the bound;
-  slope      in the second half, RSS rises by at most a quarter of the bound (from five runs on).
+  slope      in the second half, memory in use rises by at most a quarter of the bound (from five
+             runs on); it is RSS without what is free inside the interpreter's heap.
 
 RSS is the resident set size of the process, measured after each run: the cache has been cleared
 (unless --no-clear), the garbage collected, and free memory of malloc returned to the system (unless

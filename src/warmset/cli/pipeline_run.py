@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 # Further failures are only counted: keeping all of them would be measured as growth.
 MAX_FAILURES_KEPT = 100
-# Numbers of one run in the ledger: seven from the target and four about the calls.
-_LEDGER_WIDTH = 7 + 4
+# Numbers of one run in the ledger: eight from the target and four about the calls.
+_LEDGER_WIDTH = 8 + 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,8 @@ class RunRecord:
         misses: Look-ups that did not.
         evictions: Removals that the registry decided on.
         cached: Instances in the cache at the end of the run, before clearing.
+        heap_free_bytes: The part of `rss_bytes` that is free inside the interpreter's heap, and is
+            used again by the next run; 0 if it is not known.
     """
 
     run: int
@@ -72,6 +74,7 @@ class RunRecord:
     misses: int
     evictions: int
     cached: int
+    heap_free_bytes: int = 0
 
     @property
     def returned_bytes(self) -> int:
@@ -342,7 +345,7 @@ class _Runner:
         for index, seconds in enumerate(self._seconds):
             start = index * _LEDGER_WIDTH
             row = self._ledger[start : start + _LEDGER_WIDTH].tolist()
-            before_clear, rss, first, hits, misses, evictions, cached, *counts = row
+            before_clear, rss, first, hits, misses, evictions, cached, free, *counts = row
             calls, failed, skipped, complete = counts
             yield RunRecord(
                 run=index + 1,
@@ -358,6 +361,7 @@ class _Runner:
                 misses=misses,
                 evictions=evictions,
                 cached=cached,
+                heap_free_bytes=free,
             )
 
     def _call_steps(self, number: int, pool: ThreadPoolExecutor | None) -> _Tally:

@@ -13,6 +13,7 @@ from warmset._process_memory import share_one_heap, unshared_bytes
 from warmset.observe.leaks import track_leaks
 
 from .pipeline_classes import register_classes, registered_name
+from .python_heap import free_heap_bytes
 
 if TYPE_CHECKING:
     from array import array
@@ -51,9 +52,9 @@ if TYPE_CHECKING:
             """
             End a run: measure, clear, measure again.
 
-            Seven numbers are appended to `ledger`: RSS before memory is freed; RSS after it; RSS
+            Eight numbers are appended to `ledger`: RSS before memory is freed; RSS after it; RSS
             after run 1, from which growth is counted; hits, misses and evictions of the run;
-            instances cached at its end.
+            instances cached at its end; free memory inside the interpreter's heap.
             """
             ...
 
@@ -79,6 +80,7 @@ class WorkerRecord:
         misses: Look-ups that did not.
         evictions: Removals that the registry decided on.
         cached: Instances in the cache at the end of the run.
+        heap_free_bytes: The part of `rss_bytes` that is free inside the interpreter's heap.
     """
 
     run: int
@@ -92,6 +94,7 @@ class WorkerRecord:
     misses: int
     evictions: int
     cached: int
+    heap_free_bytes: int = 0
 
 
 class LocalTarget:
@@ -161,6 +164,7 @@ class LocalTarget:
                 after["cache_misses"] - before["cache_misses"],
                 after["evictions"] - before["evictions"],
                 after["cached_instances"],
+                free_heap_bytes(),
             )
         )
 
@@ -268,6 +272,7 @@ class EngineTarget:
                     misses=misses,
                     evictions=evictions,
                     cached=report["cached"],
+                    heap_free_bytes=report["heap_free_bytes"],
                 )
             )
             survivors += (f"{worker}: {survivor}" for survivor in report["survivors"])
@@ -284,6 +289,7 @@ class EngineTarget:
                 sum(row.misses for row in rows),
                 sum(row.evictions for row in rows),
                 sum(row.cached for row in rows),
+                sum(row.heap_free_bytes for row in rows),
             )
         )
 
@@ -310,6 +316,7 @@ def _finish_run(worker: Worker, clear: bool, trim: bool) -> dict[str, Any]:
         "pid": os.getpid(),
         "rss_before_clear_bytes": before,
         "rss_bytes": unshared_bytes(),
+        "heap_free_bytes": free_heap_bytes(),
         "counters": (stats["cache_hits"], stats["cache_misses"], stats["evictions"]),
         "cached": stats["cached_instances"],
         "survivors": survivors,

@@ -3,9 +3,10 @@ The verdict on the runs: whether calls succeed, instances are released, and memo
 
 Growth is judged twice, because a process needs some runs to settle. The *level* is the median RSS
 of the first half of the runs. No run after the first may exceed it by more than the bound. In the
-second half, RSS may rise by a quarter of the bound, as the slope of the runs tells: settling ends,
-a leak does not. So a first run that has not settled neither fails a sound pipeline nor hides a
-leak.
+second half, memory in use may rise by a quarter of the bound, as the slope of the runs tells:
+settling ends, a leak does not. So a first run that has not settled neither fails a sound pipeline
+nor hides a leak. Memory in use is RSS without what is free inside the interpreter's heap: that part
+changes by some MB over dozens of runs, and is used again by the next run.
 
 MB is 10^6 bytes throughout.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .pipeline_run import Outcome, RunRecord
+    from .targets import WorkerRecord
 
 _Number = TypeVar("_Number", int, float)
 
@@ -45,7 +47,8 @@ class Verdict:
         max_growth_bytes: The largest RSS of any run after the first minus the level.
         max_growth_run: The run with that RSS.
         slope_bound_bytes: The largest rise in the second half that passes.
-        slope_bytes: The rise in the second half by its slope; None with fewer than five runs.
+        slope_bytes: The rise of the memory in use in the second half by its slope; None with fewer
+            than five runs.
         failed_share: Failed calls divided by calls; 0.0 without calls.
         survivors: The number of removed instances that are still referenced; None if they were not
             searched for.
@@ -80,12 +83,13 @@ class Growth(NamedTuple):
     """The first and the last run of the second half."""
 
 
-def measure_growth(runs: Sequence[tuple[int, int]]) -> Growth:
+def measure_growth(runs: Sequence[tuple[int, int]], free: Sequence[int] = ()) -> Growth:
     """
     Compute the growth of a process.
 
     Args:
         runs: The number and the RSS of each run, at least two.
+        free: How much of each RSS is free inside the interpreter's heap; empty if it is not known.
 
     Returns:
         The growth.
@@ -97,7 +101,9 @@ def measure_growth(runs: Sequence[tuple[int, int]]) -> Growth:
     later = runs[half:]
     slope = None
     if len(later) >= _SLOPE_RUNS:
-        slope = round(_slope(later) * (later[-1][0] - later[0][0]))
+        unused = free[half:] or [0] * len(later)
+        in_use = [(run, size - free) for (run, size), free in zip(later, unused, strict=True)]
+        slope = round(_slope(in_use) * (later[-1][0] - later[0][0]))
     return Growth(
         level,
         (runs[0][0], runs[half - 1][0]),
@@ -207,7 +213,10 @@ def _growth(
         return None, "growth needs two complete runs"
     if outcome.workers:
         return _worker_growth(outcome, records, bound, slope_bound)
-    growth = measure_growth([(record.run, record.rss_bytes) for record in records])
+    growth = measure_growth(
+        [(record.run, record.rss_bytes) for record in records],
+        [record.heap_free_bytes for record in records],
+    )
     worst = f"{megabytes(growth.worst, '+')} MB at run {growth.worst_run}"
     text = (
         f"RSS {_change(growth.last)} from {_level(growth)} to run {records[-1].run}, at worst"
@@ -221,12 +230,19 @@ def _worker_growth(
 ) -> tuple[Growth | None, str]:
     """Judge the process with the largest growth: a memory limit applies to each process."""
     last_run = records[-1].run
-    processes: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    processes: dict[tuple[str, int], list[WorkerRecord]] = {}
     for row in outcome.workers:
         if row.run <= last_run:
-            processes.setdefault((row.worker, row.pid), []).append((row.run, row.rss_bytes))
+            processes.setdefault((row.worker, row.pid), []).append(row)
     grown = [
-        (measure_growth(runs), worker) for (worker, _), runs in processes.items() if len(runs) > 1
+        (
+            measure_growth(
+                [(row.run, row.rss_bytes) for row in rows], [row.heap_free_bytes for row in rows]
+            ),
+            worker,
+        )
+        for (worker, _), rows in processes.items()
+        if len(rows) > 1
     ]
     if not grown:
         return None, "growth needs a worker that completes two runs"
@@ -248,7 +264,7 @@ def _slope_text(growth: Growth, slope_bound: int) -> str:
         return ""
     first, last = growth.slope_runs
     return (
-        f", by the slope of runs {first} to {last} {megabytes(growth.slope, '+')} MB"
+        f", in use by the slope of runs {first} to {last} {megabytes(growth.slope, '+')} MB"
         f" (bound {megabytes(slope_bound)} MB)"
     )
 
