@@ -179,9 +179,10 @@ class Build:
         entry = self.entry
         if not waiter.served:
             fits = waiter.slot is self.slot and self.token >= waiter.asked
-            if entry is not None and fits and self.replaces is None and waiter.entry is None:
+            usable = entry is not None and self.error is None and self.replaces is None
+            if usable and fits and waiter.entry is None:
                 waiter.instance = self.instance
-                self.constructor.hold(entry, waiter)
+                self.constructor.hold(entry, waiter)  # type: ignore[arg-type]
             waiter.served = True
         if waiter.withdrawn:
             self.constructor.give_back(waiter, None)

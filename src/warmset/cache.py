@@ -8,10 +8,11 @@ atomic ones; each of these is conditional on the entry that was seen before it.
 from __future__ import annotations
 
 from ._core import Entry, RegistryCore, Slot
-from .codes import COLLECTED, FULL, PUBLISHED, REPLACED, SIZE
+from .codes import COLLECTED, FULL, NO_LIMIT, PUBLISHED, REPLACED, SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
     from weakref import ReferenceType
 
@@ -24,7 +25,9 @@ __all__ = ["Cache"]
 class Cache(RegistryCore):
     """The part of a registry that keeps entries within its bound."""
 
-    def add(self, entry: Entry, token: int, seconds: float) -> bool:
+    def add(
+        self, entry: Entry, token: int, seconds: float, *, wait: Callable[[], None] | None = None
+    ) -> bool:
         """
         Publish a built entry, after evicting what has to be evicted for it.
 
@@ -32,22 +35,29 @@ class Cache(RegistryCore):
             entry: The entry; its builder has a hold on it.
             token: What `token` returned when the build began.
             seconds: What the build took.
+            wait: Waits until there is capacity; None: the bound is exceeded where everything else
+                is held or pinned.
 
         Returns:
             Whether it was cached. If not, it is closed when its last hold is released.
-
-        The bound is exceeded only where everything else is held or pinned.
         """
-        most = None if self.by_policy else self.max_size
+        strict = wait is not None
         victims: list[Entry] = []
         try:
             while True:
-                result = self.publish(entry, token, seconds, most=most)
+                most = None if self.by_policy and not strict else self.max_size
+                result = self.publish(entry, token, seconds, most=most, strict=strict)
                 if result != FULL:
                     break
-                victim = self.oldest()
-                if victim is not None and self.remove(victim, SIZE, more_than=self.max_size - 1):
-                    victims.append(victim)
+                if self.by_policy:
+                    if self.evict_by_policy(self.max_size - 1):
+                        continue
+                elif (victim := self.oldest()) is not None:
+                    if self.remove(victim, SIZE, more_than=self.max_size - 1):
+                        victims.append(victim)
+                    continue
+                if wait is not None:
+                    wait()
             # Closed after the publication: others need not wait for their closers.
             if victims:
                 self.handle_removed(victims)
@@ -55,6 +65,10 @@ class Cache(RegistryCore):
             self.left_over = True
             raise
         return result == PUBLISHED
+
+    def evict_by_policy(self, more_than: int) -> bool:
+        """Evict what an extension chooses, while more than so many are cached; whether it did."""
+        return False
 
     def substitute(self, old: Entry, entry: Entry, token: int, seconds: float) -> bool:
         """
@@ -252,6 +266,23 @@ class Cache(RegistryCore):
             self.left_over = True
             raise
         return True
+
+    def pinned(self) -> list[str]:
+        """
+        Return the names that are pinned, warm or not, in the order of their registration.
+
+        Returns:
+            A new list; O(names).
+        """
+        return [slot.name for slot in list(self.slots.values()) if slot.pinned]
+
+    def expires_in(self, entry: Entry) -> float:
+        """Return the seconds until a cached entry expires if it is not used; inf: never."""
+        now = self.now()
+        left = NO_LIMIT if entry.weak else entry.deadline - now
+        if not entry.holds and not entry.slot.pinned:
+            left = min(left, entry.slot.idle_limit - (now - entry.last_used))
+        return left
 
     def weakly_alive(self) -> int:
         """Return how many weakly kept instances are alive."""

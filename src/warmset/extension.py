@@ -52,13 +52,17 @@ class Extension:
     def released(self, registry: Any) -> None:
         """Report that a hold was released or an entry removed; see `RegistryCore.watch`."""
 
-    def choose_victim(self, registry: Any, spare: Entry | None) -> bool:
+    def wait_for_capacity(self, registry: Any, build: Build) -> None:
+        """Wait until what was built can be cached within the bound, or raise."""
+
+    def choose_victim(self, registry: Any, spare: Entry | None, more_than: int) -> bool:
         """
-        Evict one entry because more than `max_cache_size` are cached.
+        Evict one entry because too many are cached.
 
         Args:
             registry: The registry; its `by_policy` is set.
             spare: An entry that was just built.
+            more_than: Only while more than so many are cached.
 
         Returns:
             Whether another call may evict more.
@@ -86,6 +90,7 @@ HOOKS = (
     "removed",
     "released",
     "choose_victim",
+    "wait_for_capacity",
     "stats",
     "sweep",
     "after_fork",

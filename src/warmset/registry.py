@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import sys
 from _thread import RLock
+from functools import partial
 
 from . import _logs, process_end
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
 from .closing import ClosedInstances, close_entry
-from .codes import CLEARED, HELD, NO_LIMIT, SHUTDOWN
+from .codes import CLEARED, HELD, SHUTDOWN
 from .errors import BuildError, ClosedError, UnknownClassError
 from .extension import HOOKS, Extension, wrapped
 from .foreign import Kind, contain
+from .fork_policies import apply_fork_policies
 from .resolver import near_names
 from .streams import hold_while_running
 
@@ -237,7 +239,9 @@ class BaseRegistry(Cache):
         entry, old = build.entry, build.replaces
         assert entry is not None
         if old is None:
-            return self.add(entry, build.token, build.seconds)
+            hooks = self._hooks["wait_for_capacity"]
+            wait = partial(hooks[0], self, build) if hooks else None
+            return self.add(entry, build.token, build.seconds, wait=wait)
         return self.substitute(old, entry, build.token, build.seconds)
 
     def report_build(self, build: Build, seconds: float) -> None:
@@ -320,8 +324,11 @@ class BaseRegistry(Cache):
             super().make_capacity(spare)
             return
         for choose in self._hooks["choose_victim"]:
-            while self.cached > self.max_size and choose(self, spare):
+            while self.cached > self.max_size and choose(self, spare, self.max_size):
                 pass
+
+    def evict_by_policy(self, more_than: int) -> bool:
+        return any(choose(self, None, more_than) for choose in self._hooks["choose_victim"])
 
     def hold_while_running(self, lease: Lease, result: Any) -> Any:
         """Keep a lease until the generator or coroutine that a method returned has ended."""
@@ -342,15 +349,6 @@ class BaseRegistry(Cache):
             A new list; O(names).
         """
         return self.classes.names(self)
-
-    def pinned(self) -> list[str]:
-        """
-        Return the names that are pinned, warm or not, in the order of their registration.
-
-        Returns:
-            A new list; O(names).
-        """
-        return [slot.name for slot in list(self.slots.values()) if slot.pinned]
 
     def clear_entries(self) -> tuple[int, int]:
         """Remove every entry; return how many were kept strongly, and how many weakly."""
@@ -441,12 +439,10 @@ class BaseRegistry(Cache):
         self.classes.reset_after_fork()
         for after_fork in self._hooks["after_fork"]:
             after_fork(self)
-        for slot in list(self.slots.values()):
-            options, entry = slot.options, slot.entry
-            if options is None or entry is None or options.after_fork == "keep":
-                continue
-            if self.abandon(entry) and options.after_fork == "rebuild":
-                self.get_instance(slot.name)
+
+    def resume_after_fork(self) -> None:
+        """Drop and build what a child is to drop or build; all else has been reset by then."""
+        apply_fork_policies(self)
 
     # -- copies ----------------------------------------------------------------------------------
 
@@ -482,14 +478,6 @@ class BaseRegistry(Cache):
     def waiting_threads(self) -> int:
         """Return how many threads wait for another thread's build, or for capacity."""
         return self.builder.waiting() + self.watched
-
-    def expires_in(self, entry: Entry) -> float:
-        """Return the seconds until a cached entry expires if it is not used; inf: never."""
-        now = self.now()
-        left = NO_LIMIT if entry.weak else entry.deadline - now
-        if not entry.holds and not entry.slot.pinned:
-            left = min(left, entry.slot.idle_limit - (now - entry.last_used))
-        return left
 
     def __contains__(self, class_name: object) -> bool:
         if issubclass(type(class_name), type):

@@ -50,6 +50,8 @@ class Sweeper:
 
     def reset_after_fork(self) -> None:
         self.service.reset_after_fork()
+
+    def resume_after_fork(self) -> None:
         if self._swept:
             self.service.wake()
 

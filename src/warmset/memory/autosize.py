@@ -157,6 +157,8 @@ class Autosize(Extension):
         if bound == before or (bound > before and _is_short(registry)):
             return
         registry.max_size = bound
+        if registry.watched:
+            registry.capacity_freed()
         share = self.steering.share
         why = f"builds that the bound caused take {share:.1%} of the other build seconds, " + (
             f"above {RAISE_ABOVE:.0%}" if bound > before else f"below {LOWER_BELOW:.0%}"

@@ -111,8 +111,8 @@ class MemoryManager(Extension):
         if self.budgets is not None:
             self.budgets.after_build(self, registry, entry)
 
-    def choose_victim(self, registry: BaseRegistry, spare: Entry | None) -> bool:
-        return self.evict_one(registry, SIZE, registry.max_size, spare=spare)
+    def choose_victim(self, registry: BaseRegistry, spare: Entry | None, more_than: int) -> bool:
+        return self.evict_one(registry, SIZE, more_than, spare=spare)
 
     def evict_one(
         self, registry: BaseRegistry, cause: int, more_than: int, *, spare: Entry | None = None
