@@ -407,7 +407,7 @@ class ValkeyStore:
     def _used(self, client: Any) -> list[tuple[str, int]]:
         """The keys and their bytes, the least recently used first."""
         used, sizes = self._name("used"), self._name("sizes")
-        try:
+        with suppress(self._reply_error):
             most = max(client.zcard(used), client.hlen(sizes))
             size = sum(client.memory_usage(name, samples=0) or 0 for name in (used, sizes))
             if most <= _MOST_KEYS and size <= _MOST_KEY_BYTES:
@@ -416,8 +416,6 @@ class ValkeyStore:
                 if all(as_key(key) for key in found):
                     pairs = zip(found, known, strict=True)
                     return [(as_key(key) or "", as_number(value)) for key, value in pairs]
-        except self._reply_error:
-            pass
         client.unlink(used, sizes)  # not what the store has written
         return []
 
@@ -452,7 +450,7 @@ class ValkeyStore:
         check_key(key)
         removed_locally = self._local is not None and self._local.discard(key)
         removed = self._run("removing a snapshot", lambda client: self._remove(client, key))
-        return bool(removed) or removed_locally
+        return removed_locally or bool(removed)
 
     def clear(self) -> int:
         """
