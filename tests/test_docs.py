@@ -68,3 +68,13 @@ def test_links_between_pages_lead_to_files() -> None:
             if target.removeprefix("../") in ("CHANGELOG.md", "SECURITY.md"):
                 continue  # not among the files that the suite gets
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_description_of_the_package_has_no_relative_links() -> None:
+    """On the page of a package index they would lead nowhere."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    match = re.search(r'^readme = "(.+)"$', project, re.MULTILINE)
+    assert match is not None
+    text = (ROOT / match[1]).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert target.startswith("https://"), target

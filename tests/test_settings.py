@@ -7,6 +7,7 @@ import decimal
 import enum
 import fractions
 import math
+import os
 import pickle
 import sys
 from typing import TYPE_CHECKING, Any
@@ -615,6 +616,28 @@ def test_file_that_cannot_be_read(ws: Any, tmp_path: Path) -> None:
             ws.settings_file.load_toml(path)
         assert caught.value.file == str(path)
         assert isinstance(caught.value.__cause__, (OSError, ValueError))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_file_that_would_block_or_never_end(ws: Any, tmp_path: Path) -> None:
+    """It is refused before it is read."""
+    fifo, big = tmp_path / "fifo.toml", tmp_path / "big.toml"
+    os.mkfifo(fifo)
+    with big.open("wb") as stream:
+        stream.truncate(2**34)
+    for path, told in (
+        (fifo, "it is not a regular file"),
+        ("/dev/zero", "it is not a regular file"),
+        (big, "it has more than 16,000,000 bytes"),
+    ):
+        with pytest.raises(ws.settings.SettingsError, match=told):
+            ws.settings_file.load_settings_file(path)
+    opened = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(20):
+        with pytest.raises(ws.settings.SettingsError):
+            ws.settings_file.load_settings_file(tmp_path)
+    if opened:
+        assert len(os.listdir("/proc/self/fd")) == opened
 
 
 @pytest.mark.parametrize("path", [None, 0, 1.5, ["warmset.toml"]])

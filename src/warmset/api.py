@@ -81,7 +81,7 @@ class Registry(Registrations):
             0: no bound. The registry is swept every second unless `sweep_interval_seconds` is set.
         observe_socket: Let `warmset top` and `warmset stats` of the same user inspect the registry
             through a private Unix socket; see `warmset.observe.serve`.
-        observe_changes: Let them also evict instances and clear the cache.
+        observe_changes: Let them also evict, pin and unpin instances, and clear the cache.
         arguments: How executors check a payload before the method runs: "strict": names and types;
             "names": names only; "off": not at all. An executor may say otherwise.
 

@@ -203,7 +203,10 @@ SETTINGS = (
         "private Unix socket; see `warmset.observe.serve`.",
     ),
     _registry(
-        "observe_changes", rules.FLAG, False, "Let them also evict instances and clear the cache."
+        "observe_changes",
+        rules.FLAG,
+        False,
+        "Let them also evict, pin and unpin instances, and clear the cache.",
     ),
     _registry(
         "arguments",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # The tables of a settings file; a pipeline file has more.
 FILE_TABLES = ("registry", "classes", "options")
+MOST_FILE_BYTES = 16_000_000
 
 
 class SettingsFile(Frozen):
@@ -241,7 +242,8 @@ def load_toml(path: AnyPath) -> dict[str, Any]:
 
     Raises:
         TypeError: `path` is not the path of a file.
-        SettingsError: The file cannot be read, is not UTF-8, or is not TOML; with the line.
+        SettingsError: The file cannot be read, is not a regular file, is too big, is not UTF-8, or
+            is not TOML; with the line.
     """
     import os
     import sys
@@ -254,11 +256,10 @@ def load_toml(path: AnyPath) -> dict[str, Any]:
     # Also refuses an int, which `open` would accept as a file descriptor.
     file = os.fsdecode(path)
     try:
-        with open(file, "rb") as stream:
-            # Some editors write a byte order mark, which the parser does not accept.
-            raw = stream.read().removeprefix(b"\xef\xbb\xbf")
+        # Some editors write a byte order mark, which the parser does not accept.
+        raw = _read(file).removeprefix(b"\xef\xbb\xbf")
     except (OSError, ValueError) as error:
-        # `open` raises ValueError for a path that contains a null character.
+        # `os.open` raises ValueError for a path that contains a null character.
         fault = getattr(error, "strerror", None) or error_text(error)
         raise SettingsError(
             f"{file}: cannot be read: {fault}; expected a TOML file", file=file
@@ -276,6 +277,29 @@ def load_toml(path: AnyPath) -> dict[str, Any]:
         # Not only the parser's own error: also an int with too many digits, or deep nesting.
         raise SettingsError(f"{file}: not valid TOML: {error_text(error)}", file=file) from error
     return content
+
+
+def _read(file: str) -> bytes:
+    import errno
+    import os
+    import stat
+
+    # Without O_NONBLOCK, opening a FIFO would wait for its other end.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(file, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        parts = []
+        left = MOST_FILE_BYTES + 1
+        while left > 0 and (part := os.read(descriptor, left)):
+            parts.append(part)
+            left -= len(part)
+    finally:
+        os.close(descriptor)
+    if left <= 0:
+        raise OSError(errno.EFBIG, f"it has more than {MOST_FILE_BYTES:,} bytes")
+    return b"".join(parts)
 
 
 def read_settings_file(path: AnyPath) -> tuple[SettingsFile, list[SettingsError]]:
