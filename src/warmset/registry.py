@@ -249,9 +249,7 @@ class BaseRegistry(Cache):
         for built in self._hooks["built"]:
             built(self, build)
         if build.error is not None or _logs.info_wanted("builds"):
-            from .event_logs import log_build
-
-            log_build(build)
+            _log_event("log_build", build)
 
     # -- removals --------------------------------------------------------------------------------
 
@@ -266,9 +264,7 @@ class BaseRegistry(Cache):
             for removed in self._hooks["removed"]:
                 removed(self, entries)
             if _logs.info_wanted("removals"):
-                from .event_logs import log_removals
-
-                log_removals(entries, self.now())
+                _log_event("log_removals", entries, self.now())
         finally:
             waiting = [entry for entry in entries if entry.state != HELD]
             if len(waiting) > 1:
@@ -364,9 +360,7 @@ class BaseRegistry(Cache):
             self.left_over = True
             raise
         if _logs.info_wanted("removals"):
-            from .event_logs import log_clear
-
-            log_clear(strong, weak)
+            _log_event("log_clear", strong, weak)
         return strong, weak
 
     def sweep(self) -> int:
@@ -498,3 +492,13 @@ class BaseRegistry(Cache):
         if not self.closed:
             state = f"{self.cached} of at most {self.max_size} instances warm"
         return f"<{type(self).__name__}: {self.registered} classes, {state}>"
+
+
+def _log_event(function: str, *arguments: Any) -> None:
+    try:
+        from . import event_logs
+
+        log = getattr(event_logs, function)
+    except (ImportError, AttributeError):
+        return  # this is a signal handler, and its thread is in the middle of importing the module
+    log(*arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -133,3 +134,22 @@ def test_a_repr_that_fails_in_a_log_record(
     registry.add_build_listener(Listener())
     registry.get_instance("Alpha")
     assert registry.stats().listener_failures == 1
+
+
+def test_a_signal_handler_while_the_events_are_being_imported(
+    make: Any, samples: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Look-ups, failures and removals work; nothing is logged of them."""
+    partial = types.ModuleType("warmset.event_logs")
+    monkeypatch.setitem(sys.modules, "warmset.event_logs", partial)
+    monkeypatch.delattr(sys.modules["warmset"], "event_logs", raising=False)
+    registry = make()
+    registry.register("Broken", "samples.Broken")
+    with caplog.at_level(logging.INFO, "warmset"):
+        registry.get_instance("Alpha")
+        with pytest.raises(RuntimeError, match="no model file"):
+            registry.get_instance("Broken")
+        registry.discard("Alpha")
+        registry.get_instance("Alpha")
+        assert registry.clear_cache()["entries_cleared"] == 1
+    assert samples.closed == ["Alpha", "Alpha"]
