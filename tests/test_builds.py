@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from typing import Any
@@ -520,3 +521,42 @@ def test_a_rule_that_raises_stop_iteration(ws: Any, make: Any) -> None:
     registry.register_instantiation_rule("Alpha", lambda cls: next(iter(())))
     with pytest.raises(ws.BuildError, match="StopIteration"):
         registry.get_instance("Alpha")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_import_is_timed_apart_from_the_build(
+    make: Any,
+    timer: Any,
+    samples: Any,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    nested: bool,
+) -> None:
+    """A later build does not repeat it, and so it is no cost of an eviction."""
+    name = f"slow_to_import_{nested}"
+    (tmp_path / f"{name}.py").write_text(
+        "import samples\nsamples.script['importing'](None)\n"
+        "class Slow:\n    def __init__(self):\n        samples.script['building'](None)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    registry = make()
+    events: list[Any] = []
+    registry.add_build_listener(events.append)
+    registry.register("Slow", f"{name}.Slow")
+    samples.script["importing"] = lambda _: timer.advance(5.0)
+    samples.script["building"] = lambda _: timer.advance(2.0)
+    if nested:
+        samples.script["Alpha"] = lambda _: (timer.advance(1.0), registry.get_instance("Slow"))
+        registry.get_instance("Alpha")
+        outer = events.pop()
+        assert (outer.seconds, outer.import_seconds, outer.own_seconds) == (8.0, 0.0, 1.0)
+    else:
+        registry.get_instance("Slow")
+    (event,) = events
+    assert (event.seconds, event.import_seconds, event.own_seconds) == (2.0, 5.0, 2.0)
+    slow = next(entry for entry in registry.stats().entries if entry.class_name == "Slow")
+    assert slow.build_seconds == 2.0
+    registry.discard("Slow")
+    registry.get_instance("Slow")
+    assert (events[-1].seconds, events[-1].import_seconds) == (2.0, 0.0)

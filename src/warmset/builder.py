@@ -331,7 +331,7 @@ class Builder:
         except Exception as error:
             raise raised_in_build(slot, error) from error
         finally:
-            build.seconds = max(0.0, self.stopwatch() - began)
+            build.seconds = max(0.0, self.stopwatch() - began - build.import_seconds)
         if not build.aside:
             build.published = build.constructor.publish_build(build)
         self.failures.forget(slot.name)

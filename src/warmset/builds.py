@@ -102,6 +102,7 @@ class Build:
         "elsewhere",
         "entry",
         "error",
+        "import_seconds",
         "instance",
         "interrupted",
         "made",
@@ -141,7 +142,8 @@ class Build:
         self.error: MethodRegistryError | None = None
         self.began = perf_counter()
         self.started: float | None = None  # by the stopwatch; None: nothing had to be built
-        self.seconds = 0.0  # of a build that succeeded
+        self.seconds = 0.0  # of a build that succeeded, without the import of its module
+        self.import_seconds = 0.0
         self.replaces: Entry | None = None  # the entry that is recycled, if any
         self.notes: dict[Any, Any] = {}  # of extensions, by extension
         # The names it asked for that were not warm, and the seconds that this took.

@@ -65,6 +65,7 @@ def build_event(build: Build) -> BuildEvent:
         asked_for=tuple(build.asked_for),
         own_seconds=max(0.0, build.seconds - build.elsewhere),
         opened=build.opened,
+        import_seconds=build.import_seconds,
     )
 
 
@@ -79,7 +80,12 @@ def log_build(build: Build) -> None:
     }
     if event.succeeded:
         how = "opened the snapshot of" if event.opened else "built"
-        _logs.info("builds", "%s %r in %.3f s", how, event.class_name, event.seconds, fields=fields)
+        message, values = "%s %r in %.3f s", [how, event.class_name, event.seconds]
+        if event.import_seconds:
+            message += ", after importing its module in %.3f s"
+            values.append(event.import_seconds)
+            fields["import_seconds"] = event.import_seconds
+        _logs.info("builds", message, *values, fields=fields)
     else:
         fields |= {"stage": event.stage, "error_type": event.error_type}
         _logs.warning(

@@ -76,7 +76,7 @@ class RemovalEvent(NamedTuple):
 
 class BuildEvent(NamedTuple):
     """
-    A build ended: import, and constructor or rule.
+    A build ended: constructor, factory or rule, and the import of its module if that was needed.
 
     Each build that `RegistryStats.builds` or `failed_builds` counts is reported once. An
     interrupted build (`KeyboardInterrupt`) is neither, and a remembered failure that is raised
@@ -88,6 +88,7 @@ class BuildEvent(NamedTuple):
     started: float
     """When it began, by `time.perf_counter`, or by the registry's injected timer."""
     seconds: float
+    """What it took; of a build that succeeded, without `import_seconds`."""
     stage: str | None = None
     """Where it failed, as `MethodRegistryError.stage`: "import", "build", "cycle", ..."""
     error_type: str | None = None
@@ -104,3 +105,5 @@ class BuildEvent(NamedTuple):
     """`seconds`, less those spent on these look-ups."""
     opened: bool = False
     """Whether it was not built, but opened from a snapshot; see `warmset.share`."""
+    import_seconds: float = 0.0
+    """The import of the class's module, which a later build does not repeat."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._core import Slot
 
-__all__ = ["Failures", "failure_of", "raised_in_build"]
+__all__ = ["Failures", "closed_before", "failure_of", "raised_in_build"]
 
 _RESUMED = 0x20 | 0x80 | 0x200  # flags of the code of generators, coroutines and both
 _PAUSES = ("YIELD", "RESUME", "SEND")  # where these are suspended
@@ -210,6 +210,16 @@ def raised_in_build(slot: Slot, raised: BaseException) -> BuildError:
     """Return the error for what a constructor raised."""
     return BuildError(
         f"building {slot.name!r} ({slot.path}) raised {error_text(raised)}",
+        class_name=slot.name,
+        class_path=slot.path,
+    )
+
+
+def closed_before(slot: Slot) -> BuildError:
+    """Return the error for a rule or a factory that returned what its registry closed before."""
+    return BuildError(
+        f"building {slot.name!r} ({slot.path}) returned an instance that this registry closed when "
+        "it was removed; if others share it, register the class with closer=None",
         class_name=slot.name,
         class_path=slot.path,
     )

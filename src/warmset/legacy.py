@@ -473,7 +473,7 @@ class MethodRegistry(Registry):
     # The two hooks: replaced on an instance, or overridden in a subclass.
 
     def _load_class(self, class_name: str) -> type:
-        return self.classes.resolve(self, class_name)  # type: ignore[no-any-return]
+        return self.resolve_class(class_name)  # type: ignore[no-any-return]
 
     def _instantiate_class(self, class_name: str, cls: type) -> Any:
         return self.classes.instantiate(self, class_name, cls)

@@ -311,9 +311,10 @@ def _with_build(known: ClassProfile, event: BuildEvent) -> ClassProfile:
         return known._replace(failures=known.failures + 1)
     return known._replace(
         builds=known.builds + 1,
-        build_seconds=known.build_seconds + event.seconds,
-        own_build_seconds=known.own_build_seconds + event.own_seconds,
-        last_build_seconds=event.seconds,
+        # With the import, which the process that is warmed up has to make, too.
+        build_seconds=known.build_seconds + event.seconds + event.import_seconds,
+        own_build_seconds=known.own_build_seconds + event.own_seconds + event.import_seconds,
+        last_build_seconds=event.seconds + event.import_seconds,
         bytes=_larger(known.bytes, event.bytes),
     )
 
