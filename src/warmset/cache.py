@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["Cache"]
 
 
+_MOST_CAUSES = 1_000
+
+
 class Cache(RegistryCore):
     """The part of a registry that keeps entries within its bound."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.last_causes: dict[str, int] = {}  # of the last removals; for `explain`
 
     def add(
         self, entry: Entry, token: int, seconds: float, *, wait: Callable[[], None] | None = None
@@ -283,6 +290,24 @@ class Cache(RegistryCore):
         if not entry.holds and not entry.slot.pinned:
             left = min(left, entry.slot.idle_limit - (now - entry.last_used))
         return left
+
+    def note_causes(self, entries: list[Entry]) -> None:
+        """Note why entries were removed, by class name; the first noted ones are forgotten."""
+        causes = self.last_causes
+        for entry in entries[-_MOST_CAUSES:]:
+            causes[entry.name] = entry.cause
+        while len(causes) > _MOST_CAUSES:
+            try:
+                causes.pop(next(iter(causes)), None)
+            except (RuntimeError, StopIteration):  # another thread changed it
+                return
+
+    def leave_to_parent(self, serial: int) -> None:
+        """Abandon the cached entries up to a serial number, which were built before a fork."""
+        for slot in list(self.slots.values()):
+            entry = slot.entry
+            if entry is not None and entry.serial <= serial:
+                self.abandon(entry)
 
     def weakly_alive(self) -> int:
         """Return how many weakly kept instances are alive."""

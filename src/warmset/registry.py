@@ -11,7 +11,7 @@ import sys
 from _thread import RLock
 from functools import partial
 
-from . import _logs, process_end
+from . import process_end
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
@@ -22,6 +22,7 @@ from .extension import HOOKS, Extension, wrapped
 from .failures import closed_before
 from .foreign import Kind, contain
 from .fork_policies import apply_fork_policies
+from .reports import report_build, report_clear, report_removals
 from .resolver import find_imported, near_names
 from .streams import hold_while_running
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseRegistry"]
 
-_MOST_CAUSES = 1_000
 _DROPPED = Kind("removals", "closing a dropped registry failed: %s", interrupts=False)
 
 
@@ -93,8 +93,6 @@ class BaseRegistry(Cache):
         # While the registry is being closed by a call: the names and instances that are left open.
         self.left_at_close: list[tuple[str, Any]] | None = None
         self._ends = False  # it is closed because it is dropped, or because the process ends
-        # Class name -> the cause of its last removal, for `explain`; of so many classes.
-        self.last_causes: dict[str, int] = {}
         self._inherited = 0  # up to this serial number, entries are those of the parent process
         self.copying: set[int] = set()  # the threads that pickle it
         if not BaseRegistry.own_attributes:
@@ -256,23 +254,17 @@ class BaseRegistry(Cache):
         """Report a build that succeeded or failed, and log it."""
         for built in self._hooks["built"]:
             built(self, build)
-        if build.error is not None or _logs.info_wanted("builds"):
-            _log_event("log_build", build)
+        report_build(build)
 
     # -- removals --------------------------------------------------------------------------------
 
     def handle_removed(self, entries: list[Entry]) -> None:
         """Report removed entries, and close those that are not held."""
         try:
-            causes = self.last_causes
-            for entry in entries[-_MOST_CAUSES:]:
-                causes[entry.name] = entry.cause
-            while len(causes) > _MOST_CAUSES:
-                causes.pop(next(iter(causes), ""), None)
+            self.note_causes(entries)
             for removed in self._hooks["removed"]:
                 removed(self, entries)
-            if _logs.info_wanted("removals"):
-                _log_event("log_removals", entries, self.now())
+            report_removals(entries, self.now())
         finally:
             waiting = [entry for entry in entries if entry.state != HELD]
             if len(waiting) > 1:
@@ -367,8 +359,7 @@ class BaseRegistry(Cache):
         except BaseException:
             self.left_over = True
             raise
-        if _logs.info_wanted("removals"):
-            _log_event("log_clear", strong, weak)
+        report_clear(strong, weak)
         return strong, weak
 
     def sweep(self) -> int:
@@ -421,10 +412,7 @@ class BaseRegistry(Cache):
             return
         self._ends = True
         if self._inherited:
-            for slot in list(self.slots.values()):
-                entry = slot.entry
-                if entry is not None and entry.serial <= self._inherited:
-                    self.abandon(entry)
+            self.leave_to_parent(self._inherited)
         self.close()
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
@@ -500,13 +488,3 @@ class BaseRegistry(Cache):
         if not self.closed:
             state = f"{self.cached} of at most {self.max_size} instances warm"
         return f"<{type(self).__name__}: {self.registered} classes, {state}>"
-
-
-def _log_event(function: str, *arguments: Any) -> None:
-    try:
-        from . import event_logs
-
-        log = getattr(event_logs, function)
-    except (ImportError, AttributeError):
-        return  # this is a signal handler, and its thread is in the middle of importing the module
-    log(*arguments)
