@@ -16,7 +16,7 @@ cdef class Lease:
     """
 
     cdef RegistryCore _core
-    cdef readonly str class_name
+    cdef readonly object class_name  # a str, or the key of a family
     cdef readonly object instance
     cdef Entry _entry
     cdef Hold* _hold
@@ -130,6 +130,50 @@ cdef Lease _adopt(RegistryCore core, object class_name, Entry entry, Hold* hold)
     return lease
 
 
+# -- families ------------------------------------------------------------------------------------
+
+@cython.no_gc_clear
+cdef class FamilyCore:
+    """
+    The part of a family that a hit runs through.
+
+    Args:
+        registry: The registry.
+        keys: Those keys that are str -> what their instances are found by.
+    """
+
+    cdef RegistryCore _core
+    cdef dict _keys
+
+    def __cinit__(self, RegistryCore registry not None, *args, **kwargs):
+        self._core = registry
+        self._keys = {}
+
+    def __init__(self, registry, dict keys not None):
+        self._keys = keys
+
+    def get(self, key):
+        """
+        Return the instance of a key, building it if it is not warm.
+
+        Args:
+            key: A str, an int, or a tuple of them.
+
+        Returns:
+            The instance; the same one while it stays warm.
+
+        Raises:
+            TypeError: The key is of another type.
+            MethodRegistryError: As `RegistryCore.get_instance`.
+
+        Thread-safe; O(1) on a hit.
+        """
+        known = None
+        if type(key) is str:
+            known = _item(<PyObject*>self._keys, <PyObject*>key)
+        return _get_of_family(self._core, self.key(key) if known is None else known)
+
+
 # -- handles -------------------------------------------------------------------------------------
 
 @cython.final
@@ -146,7 +190,7 @@ cdef class Handle:
     cdef void* _vectorcall
     cdef RegistryCore _core
     cdef Slot _slot  # of the name; valid while it is alive
-    cdef readonly str class_name
+    cdef readonly object class_name  # a str, or the key of a family
     cdef readonly str method_name
 
     def __cinit__(self, RegistryCore core not None, class_name, method_name):

@@ -18,7 +18,8 @@ cdef class Changes(Ring):
         cdef Slot slot, fresh
         cdef PyObject* name = <PyObject*>class_name
         Py_INCREF(class_name)
-        PyUnicode_InternInPlace(&name)
+        if type(class_name) is str:
+            PyUnicode_InternInPlace(&name)
         class_name = _owned(name)
         fresh = Slot(class_name)
         fresh.table = self._table
@@ -33,7 +34,8 @@ cdef class Changes(Ring):
                 slot._target = target
                 slot._options = options
                 warmset_unlock(&slot.guard)
-                self.registered += (target is not None) - (before[0] is not None)
+                if type(class_name) is str:
+                    self.registered += (target is not None) - (before[0] is not None)
             if not slot._alive:
                 slot._alive = True
                 slot.idle_limit = self._idle_limit
@@ -51,8 +53,8 @@ cdef class Changes(Ring):
             slot.generation += 1
             _hide(slot)
             warmset_wait(self._table)
-            self.registered -= slot._target is not None
-            self._slots.pop(slot.name, None)
+            self.registered -= slot._target is not None and type(slot.key) is str
+            self._slots.pop(slot.key, None)
         _unlock(self)
         return dropped
 

@@ -69,9 +69,9 @@ class Changes(Ring):
 
     # -- slots -----------------------------------------------------------------------------------
 
-    def add_slot(self, class_name: str, target: Any, options: Any = None) -> tuple[Slot, Any]:
+    def add_slot(self, class_name: Any, target: Any, options: Any = None) -> tuple[Slot, Any]:
         """Return the slot of a name, made if need be, and its target before; None keeps that."""
-        name = sys.intern(class_name)
+        name = sys.intern(class_name) if (registers := type(class_name) is str) else class_name
         fresh = Slot(name, self._states)
         with self.lock:
             while True:
@@ -82,7 +82,7 @@ class Changes(Ring):
                 limits = self._idle_limit, self._age_limit
                 if alive:
                     limits = slot.idle_limit, slot.age_limit
-                more = (new[0] is not None) - (before[0] is not None)
+                more = registers * ((new[0] is not None) - (before[0] is not None))
                 # It may have been registered or dropped meanwhile.
                 if (
                     name in self._slots
@@ -105,8 +105,8 @@ class Changes(Ring):
             if slot.alive:
                 slot.alive = False
                 slot.generation += 1
-                self.registered -= slot.target is not None
-                del self._slots[slot.name]
+                self.registered -= slot.target is not None and type(slot.key) is str
+                del self._slots[slot.key]
                 return True
         return False
 

@@ -28,12 +28,30 @@ if _pure and _required:
 
 # The pure twin is the type source: a checker sees real, annotated code.
 if TYPE_CHECKING or _pure:
-    from ._core_py import Entry, ExecutorCore, Handle, Injected, Lease, RegistryCore, Slot
+    from ._core_py import (
+        Entry,
+        ExecutorCore,
+        FamilyCore,
+        Handle,
+        Injected,
+        Lease,
+        RegistryCore,
+        Slot,
+    )
 
     implementation = "pure"
 else:
     try:
-        from ._core_c import Entry, ExecutorCore, Handle, Injected, Lease, RegistryCore, Slot
+        from ._core_c import (
+            Entry,
+            ExecutorCore,
+            FamilyCore,
+            Handle,
+            Injected,
+            Lease,
+            RegistryCore,
+            Slot,
+        )
 
         implementation = "compiled"
     except ModuleNotFoundError as error:
@@ -44,13 +62,23 @@ else:
                 "WARMSET_REQUIRE_COMPILED is set, but this installation has no compiled core; "
                 "install a binary wheel, or build it from the sdist with a C compiler"
             ) from error
-        from ._core_py import Entry, ExecutorCore, Handle, Injected, Lease, RegistryCore, Slot
+        from ._core_py import (
+            Entry,
+            ExecutorCore,
+            FamilyCore,
+            Handle,
+            Injected,
+            Lease,
+            RegistryCore,
+            Slot,
+        )
 
         implementation = "pure"
 
 __all__ = [
     "Entry",
     "ExecutorCore",
+    "FamilyCore",
     "Handle",
     "Injected",
     "Lease",

@@ -63,9 +63,19 @@ from weakref import ref as weak_reference
 from . import _fork, codes
 from .codes import STATE_NAMES
 from .errors import MethodNotFoundError, MethodRegistryError
+from .family_keys import FamilyKey
 from .resolver import check_name, raise_not_found
 
-__all__ = ["Entry", "ExecutorCore", "Handle", "Injected", "Lease", "RegistryCore", "Slot"]
+__all__ = [
+    "Entry",
+    "ExecutorCore",
+    "FamilyCore",
+    "Handle",
+    "Injected",
+    "Lease",
+    "RegistryCore",
+    "Slot",
+]
 
 
 cdef extern from *:
@@ -453,7 +463,7 @@ cdef class RegistryCore(Changes):
 
     # -- operations on holds ---------------------------------------------------------------------
 
-    def look_up(self, str class_name not None, holder):
+    def look_up(self, class_name not None, holder):
         """Look up, for a holder; return the instance, or None after counting a miss."""
         cdef PyObject* held = NULL
         cdef PyObject* found = _look_up(self, class_name, _now(self), &held)
@@ -569,7 +579,15 @@ cdef object _get_by_class(RegistryCore core, object key):
         warmset_leave(stripe)
         if instance != NULL:
             return _owned(instance)
+    if type(key) is FamilyKey:
+        return _get_of_family(core, key)
     return _get(core, core.name_of(key))
+
+
+cdef object _get_of_family(RegistryCore core, object key):
+    """As `_get`, for the key of a family."""
+    cdef PyObject* instance = _look_up(core, key, _now(core), NULL)
+    return _build_and_share(core, key) if instance == NULL else _owned(instance)
 
 
 cdef object _build_and_share(RegistryCore core, object class_name):
@@ -630,7 +648,8 @@ cdef PyObject* _look_up_by_value(
     cdef Stripe* stripe = warmset_own(core._table)
     cdef PyObject* instance = NULL
     if slot is None:
-        check_name(class_name)
+        if type(class_name) is str:
+            check_name(class_name)
         warmset_add_number(&core.misses, 1)
         return NULL
     # Slots that want the same place displace one another now and then, not at each look-up.
@@ -640,7 +659,7 @@ cdef PyObject* _look_up_by_value(
     ):
         _lock(core)
         warmset_join(core._table)
-        if slot._alive and <PyObject*>slot.name == <PyObject*>class_name:
+        if slot._alive and <PyObject*>slot.key == <PyObject*>class_name:
             _show_slot(core, slot)
         _unlock(core)
     stripe = warmset_enter(core._table)

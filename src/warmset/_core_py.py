@@ -12,7 +12,7 @@ from math import ldexp
 from time import monotonic
 from types import MappingProxyType
 
-from ._calls_py import ExecutorCore, Handle, Injected, Lease
+from ._calls_py import ExecutorCore, FamilyCore, Handle, Injected, Lease
 from ._entry_py import Entry, Hold, Slot
 from ._holds_py import Holds
 from ._ring_py import LOCK_FREE
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
     from ._entry_py import Holder
 
-__all__ = ["Entry", "ExecutorCore", "Handle", "Injected", "Lease", "RegistryCore", "Slot"]
+__all__ = [
+    "Entry",
+    "ExecutorCore",
+    "FamilyCore",
+    "Handle",
+    "Injected",
+    "Lease",
+    "RegistryCore",
+    "Slot",
+]
 
 
 class RegistryCore(Holds):
@@ -260,7 +269,7 @@ class RegistryCore(Holds):
     def _find(
         self, class_name: str, slot: Slot | None, now: float, hold: Hold | None
     ) -> tuple[Any, Entry] | None:
-        if slot is None:
+        if slot is None and type(class_name) is str:
             check_name(class_name)
         removed: list[Entry] = []
         instance = found = None

@@ -17,17 +17,15 @@ cdef class Slot:
     """
     The registration of one class name: its target, options and limits, and its current entry.
 
-    `generation` changes whenever a build that is in progress must not be published any more.
-    `key`, `family` and `loop` tell what a slot is for where a name alone does not.
+    `generation` changes whenever a build that is in progress must not be published any more. `key`
+    is what it is found by: the name, or the key of a family, which is displayed as the name.
     """
 
     cdef readonly str name
     cdef object _target
     cdef object _options
     cdef Entry _entry
-    cdef public object key
-    cdef public object family
-    cdef public object loop
+    cdef readonly object key
     cdef PyObject** place  # in the address table, if it stands there
     cdef Table* table  # of its registry; NULL: it belongs to none
     cdef readonly double idle_limit  # seconds; inf: none
@@ -37,8 +35,9 @@ cdef class Slot:
     cdef unsigned char _alive  # whether it is the slot of its name
     cdef unsigned char _pinned
 
-    def __cinit__(self, str name):
-        self.name = name
+    def __cinit__(self, key):
+        self.key = key
+        self.name = key if type(key) is str else str(key)
         self.idle_limit = self.age_limit = INFINITY
 
     @property
@@ -119,7 +118,7 @@ cdef class Entry:
     cdef readonly double deadline  # a look-up past it, or of a weak entry, takes the slow path
     cdef readonly double build_seconds
     cdef unsigned long long _uses
-    cdef number stamp  # orders uses at the same time
+    cdef readonly number stamp  # orders uses at the same time
     cdef readonly long long bytes  # -1: not known
     cdef readonly unsigned int serial  # of the build
     cdef readonly unsigned int eviction_serial  # of its removal
@@ -240,12 +239,12 @@ cdef inline PyObject* _slot_at_address(Addresses* addresses, object class_name) 
     """The slot whose name is this very object, borrowed; NULL if it does not stand in the table."""
     cdef PyObject** place = _place(addresses, <PyObject*>class_name)
     cdef PyObject* found = <PyObject*>warmset_load_pointer(place)
-    if found != NULL and <PyObject*>(<Slot>found).name == <PyObject*>class_name:
+    if found != NULL and <PyObject*>(<Slot>found).key == <PyObject*>class_name:
         return found
     # The place beside it, in the same line of the processor's cache.
     place = &addresses.places[<size_t>(place - addresses.places) ^ 1]
     found = <PyObject*>warmset_load_pointer(place)
-    if found != NULL and <PyObject*>(<Slot>found).name == <PyObject*>class_name:
+    if found != NULL and <PyObject*>(<Slot>found).key == <PyObject*>class_name:
         return found
     return NULL
 
@@ -279,7 +278,7 @@ cdef void _empty_addresses(Addresses* addresses) noexcept:
 
 cdef void _show(Addresses* addresses, Slot slot) noexcept:
     """Let a slot be found by the address of its name, in the place of another one if need be."""
-    cdef PyObject** place = _place(addresses, <PyObject*>slot.name)
+    cdef PyObject** place = _place(addresses, <PyObject*>slot.key)
     cdef PyObject** other = &addresses.places[<size_t>(place - addresses.places) ^ 1]
     if slot.place != NULL:
         return

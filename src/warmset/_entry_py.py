@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
         entry: Entry | None
 
+    from .family_keys import FamilyKey
 
 NEW = -1  # the state of an entry whose constructor has not returned; it is counted nowhere
 
@@ -25,19 +26,17 @@ class Slot:
     """
     The registration of one class name: its target, options and limits, and its current entry.
 
-    `generation` changes whenever a build that is in progress must not be published any more.
-    `key`, `family` and `loop` tell what a slot is for where a name alone does not.
+    `generation` changes whenever a build that is in progress must not be published any more. `key`
+    is what it is found by: the name, or the key of a family, which is displayed as the name.
     """
 
     __slots__ = (
         "age_limit",
         "alive",
         "entry",
-        "family",
         "generation",
         "idle_limit",
         "key",
-        "loop",
         "name",
         "options",
         "owner",
@@ -45,15 +44,13 @@ class Slot:
         "target",
     )
 
-    def __init__(self, name: str, owner: object = None) -> None:
-        self.name = name
+    def __init__(self, key: str | FamilyKey, owner: object = None) -> None:
+        self.key: Any = key
+        self.name = key if type(key) is str else str(key)
         self.owner = owner  # what only its registry has; None: it belongs to none
         self.target: Any = None  # a class path, a class or a factory; None: not registered
         self.options: Any = None
         self.entry: Entry | None = None
-        self.key: Any = None
-        self.family: Any = None
-        self.loop: Any = None
         self.idle_limit = NO_LIMIT  # seconds
         self.age_limit = NO_LIMIT
         self.generation = 0

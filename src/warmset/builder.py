@@ -88,7 +88,7 @@ class Builder:
     ) -> None:
         self._timeout = min(timeout_seconds, TIMEOUT_MAX) if timeout_seconds > 0.0 else -1.0
         self.stopwatch = perf_counter if timer is None else timer
-        self._builds: dict[str, Build] = {}
+        self._builds: dict[Any, Build] = {}  # by the keys of their slots
         self.failures = Failures(retry_after_seconds, timer)
 
     def reset_after_fork(self) -> None:
@@ -180,7 +180,7 @@ class Builder:
         """Run a build, unless another one of its name is in progress; return the one that is."""
         build = None
         try:
-            build = self._builds.setdefault(mine.slot.name, mine)
+            build = self._builds.setdefault(mine.slot.key, mine)
             if build is mine:
                 running[mine.owner] = mine
                 run(mine)
@@ -199,7 +199,7 @@ class Builder:
 
     def _complete(self, build: Build) -> None:
         """Take a build out of the table, and serve its waiters; it may be done again."""
-        name = build.slot.name
+        name = build.slot.key
         if self._builds.get(name) is build:
             del self._builds[name]
         build.complete()
@@ -219,7 +219,7 @@ class Builder:
     def _try(self, build: Build) -> None:
         """Build, unless a failure is remembered; remember a failure."""
         slot, constructor = build.slot, build.constructor
-        remembered = self.failures.get(slot.name)
+        remembered = self.failures.get(slot.key)
         if remembered is not None:
             build.error = remembered
             raise remembered.fresh_copy() from remembered.__cause__
@@ -233,7 +233,7 @@ class Builder:
             if error is None:
                 raise
             path = slot.target if type(slot.target) is str else None
-            self.failures.remember(slot.name, error, outer=outer, path=path)
+            self.failures.remember(slot.key, error, outer=outer, path=path)
             raise
 
     def _build_aside(self, build: Build) -> None:
@@ -334,7 +334,7 @@ class Builder:
             build.seconds = max(0.0, self.stopwatch() - began - build.import_seconds)
         if not build.aside:
             build.published = build.constructor.publish_build(build)
-        self.failures.forget(slot.name)
+        self.failures.forget(slot.key)
 
     def _report(self, build: Build) -> None:
         """Report a completed build; its entry is held for the caller meanwhile."""
@@ -474,9 +474,13 @@ class Builder:
         now = perf_counter()
         waited_for = list(waiting.copy().values())
         return [
-            (name, build.thread, max(0.0, now - build.began), waited_for.count(build))
-            for name, build in self._builds.copy().items()
+            (build.slot.name, build.thread, max(0.0, now - build.began), waited_for.count(build))
+            for build in self._builds.copy().values()
         ]
+
+    def is_building(self, key: object) -> bool:
+        """Return whether a build for a key is in progress."""
+        return key in self._builds
 
     def waiting(self) -> int:
         """Return how many contexts wait for a build of another one."""

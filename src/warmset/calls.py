@@ -8,7 +8,9 @@ from types import BuiltinMethodType, MethodType
 
 from ._core import ExecutorCore, Lease
 from .errors import MethodRegistryError
+from .family_keys import FamilyKey
 from .resolver import call_names, method_of
+from .streams import is_running
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +27,35 @@ class Calls(ExecutorCore):
 
     def _execute_named(self, /, *names: Any, **payload: Any) -> Any:
         """Execute a call whose names are not two exact str, or are in the payload."""
+        class_name: Any
         try:
             class_name, method_name = call_names(names, payload, self._registry.name_of)
         except MethodRegistryError as error:  # of a class that is not registered itself
             return self.unavailable(str(error.class_name), str(names[1]), error)
+        if type(class_name) is FamilyKey:
+            return self._execute_of_family(class_name, method_name, payload)
         # Ours, and not one that overrides it and has been passed already.
         return ExecutorCore.execute(self, class_name, method_name, **payload)
+
+    def _execute_of_family(self, key: Any, method_name: str, payload: dict[str, Any]) -> Any:
+        """Execute a method of the instance of a family."""
+        lease = Lease(self._registry, key)
+        method = args = keywords = None
+        try:
+            try:
+                lease.__enter__()
+                method, args, keywords = self.prepare(lease, key, method_name, payload)
+            except MethodRegistryError as error:
+                return self.unavailable(str(key), method_name, error)
+            result = method(*args, **keywords)
+            if is_running(result):
+                kept, lease = lease, None  # type: ignore[assignment]
+                return self._registry.hold_while_running(kept, result)
+            return result
+        finally:
+            method = None  # at the last release, other references to the instance are counted
+            if lease is not None:
+                lease.__exit__()
 
     def _execute_injected(self, class_name: str, method_name: str, /, **payload: Any) -> Any:
         """Execute an injected method."""

@@ -338,7 +338,7 @@ class Capabilities(BaseRegistry):
         The holders of the old one keep it; it is closed at its last release.
         """
         slot = self.slot_to_build(self.name_of(class_name))
-        return self.builder.renew(self, slot.name)
+        return self.builder.renew(self, slot.key)
 
     # -- warming up ------------------------------------------------------------------------------
 

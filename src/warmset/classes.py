@@ -11,6 +11,7 @@ from itertools import starmap
 from .builds import results_of_build
 from .codes import DISCARDED, NO_LIMIT, REPLACED
 from .errors import AmbiguousClassError, AsyncRuleError, UnknownClassError
+from .family_keys import FamilyKey
 from .foreign import can_have_method
 from .providers import LeftOpen, is_async_generator, is_generator, start
 from .resolver import check_name, find_imported, near_names, resolve
@@ -77,6 +78,7 @@ class Classes:
         # result.
         self.awaiting: dict[int, Callable[[Any], Any]] = {}
         self.left_open = LeftOpen()
+        self.families: dict[str, Any] = {}  # name -> `families.FamilyRecord`
         self._shown = False  # whether the core finds slots by their classes
         # Class -> the slots whose target it is, by identity: a metaclass may define equality.
         self._registered: dict[int, list[Slot]] = {}
@@ -154,6 +156,18 @@ class Classes:
             self._shown = False
             cache.show_classes([])
 
+    def is_registered(self, cache: Cache, key: object) -> bool:
+        """Tell whether a name, or a class itself, is registered."""
+        if issubclass(type(key), type):
+            try:
+                key = self.name_of(cache, key)
+            except UnknownClassError:
+                return False
+        if not issubclass(type(key), str):
+            return False
+        slot = cache.slots.get(str.__str__(key))
+        return slot is not None and slot.target is not None
+
     def _show(self, cache: Cache) -> None:
         with self._changing:
             slots = [known[0] for known in self._registered.values() if len(known) == 1]
@@ -175,6 +189,8 @@ class Classes:
             UnknownClassError: That class object is not registered.
             AmbiguousClassError: It is registered under several names.
         """
+        if type(class_name) is FamilyKey:
+            return class_name  # type: ignore[return-value]
         if not issubclass(type(class_name), type):
             return check_name(class_name)
         names = [slot.name for slot in self._registered.get(id(class_name), ()) if slot.alive]
@@ -192,7 +208,11 @@ class Classes:
 
     def names(self, cache: Cache) -> list[str]:
         """Return the registered names, in the order of their registration."""
-        return [slot.name for slot in list(cache.slots.values()) if slot.target is not None]
+        return [
+            slot.name
+            for slot in list(cache.slots.values())
+            if slot.target is not None and type(slot.key) is str
+        ]
 
     # -- rules and construction ------------------------------------------------------------------
 
@@ -207,22 +227,26 @@ class Classes:
         self.rule_versions[name] = rule, version
         return name
 
-    def resolve(self, cache: Cache, class_name: str) -> Any:
+    def resolve(self, cache: Cache, class_name: Any) -> Any:
         """Return the class or the factory of a name, importing it if need be."""
-        slot = cache.slots.get(class_name)
-        if slot is None or slot.target is None:
-            raise UnknownClassError(class_name, near_names(class_name, self.names(cache)))
-        target = slot.target
-        return resolve(class_name, target) if isinstance(target, str) else target
+        if type(class_name) is FamilyKey:
+            target = self.families[class_name.family].target
+        else:
+            slot = cache.slots.get(class_name)
+            if slot is None or slot.target is None:
+                raise UnknownClassError(class_name, near_names(class_name, self.names(cache)))
+            target = slot.target
+        return resolve(str(class_name), target) if isinstance(target, str) else target
 
-    def instantiate(self, cache: Cache, class_name: str, target: Any) -> Any:
+    def instantiate(self, cache: Cache, class_name: Any, target: Any) -> Any:
         """Call the rule of a class, or the class or factory itself."""
         slot = cache.slots.get(class_name)
         rule = self.rules.get(class_name)
         results = results_of_build()
         # In C from the return to the list: an interrupt that arrives after it loses nothing.
         if rule is None:
-            _call(target, None if slot is None else slot.options, results)
+            first = () if type(class_name) is str else (class_name.key,)
+            _call(target, None if slot is None else slot.options, first, results)
             made = _last(results)
             if isinstance(target, type):
                 return made
@@ -241,10 +265,10 @@ class Classes:
         if awaited is None and (waits or is_async_generator(made)):
             if waits and hasattr(made, "close"):
                 made.close()  # a coroutine that nobody will await
-            raise AsyncRuleError(class_name, None if slot is None else slot.path)
+            raise AsyncRuleError(str(class_name), None if slot is None else slot.path)
         if waits:
             return awaited(made)  # type: ignore[misc]
-        return self._start(class_name, slot, made, awaited)
+        return self._start(str(class_name), slot, made, awaited)
 
     def _start(
         self,
@@ -282,15 +306,16 @@ class Classes:
         return can_have_method(target, method_name)  # type: ignore[arg-type]
 
 
-def _call(target: Any, options: Options | None, results: list[Any]) -> None:
+def _call(target: Any, options: Options | None, first: tuple[Any, ...], results: list[Any]) -> None:
     if options is None:
-        results.extend(starmap(target, _NO_ARGUMENTS))
+        results.extend(starmap(target, (first,)))
         return
+    args = first + options.args
     try:
-        results.extend(starmap(partial(target, **options.kwargs), (options.args,)))
+        results.extend(starmap(partial(target, **options.kwargs), (args,)))
     except TypeError as error:
         # Of a path it was not known before whether it takes these arguments.
-        text = misfit(target, options.args, options.kwargs)
+        text = misfit(target, args, options.kwargs)
         if text is None:
             raise
         raise TypeError(text) from error

@@ -105,12 +105,20 @@ def contents_of(registry: Any) -> dict[str, Any]:
     Returns:
         New containers; `fill` takes them.
     """
-    slots: list[Slot] = [slot for slot in list(registry.slots.values()) if slot.target is not None]
+    slots: list[Slot] = [
+        slot
+        for slot in list(registry.slots.values())
+        if slot.target is not None and type(slot.key) is str
+    ]
     classes = registry.classes
     versions = dict(classes.rule_versions)
     added = registry.__dict__.keys() - registry.own_attributes - registry.late_attributes
     return {
         "classes": {slot.name: (slot.target, _options_of(slot)) for slot in slots},
+        "families": {
+            name: (family.target, family.max_cache_size, _options_of(family))
+            for name, family in dict(registry.families).items()
+        },
         "pins": {slot.name: slot.pinned for slot in slots},
         "rules": {
             name: (rule, version if known is rule else None)
@@ -126,8 +134,8 @@ def contents_of(registry: Any) -> dict[str, Any]:
     }
 
 
-def _options_of(slot: Slot) -> dict[str, Any]:
-    options = slot.options
+def _options_of(registered: Any) -> dict[str, Any]:
+    options = registered.options
     if options is None:
         return {}
     given = {
@@ -157,6 +165,8 @@ def fill(registry: Any, contents: dict[str, Any]) -> None:
         registry.register(name, target, **options)
         if contents["pins"][name] != registry.slots[name].pinned:
             registry.set_pinned(registry.slots[name], contents["pins"][name])
+    for name, (target, bound, options) in contents["families"].items():
+        registry.family(name, target, max_cache_size=bound, **options)
     for name, (rule, version) in contents["rules"].items():
         registry.register_instantiation_rule(name, rule, version=version)
     for class_name, methods in contents["injected"].items():
@@ -172,6 +182,10 @@ def _parts(contents: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple
         yield from _one(f"the setting {name} of the registry", value)
     for name, (target, options) in contents["classes"].items():
         yield from _one(f"the target of {name!r}", target)
+        for option, value in options.items():
+            yield from _one(f"{option} of {name!r}", value)
+    for name, (target, _, options) in contents["families"].items():
+        yield from _one(f"the factory of the family {name!r}", target)
         for option, value in options.items():
             yield from _one(f"{option} of {name!r}", value)
     for name, (rule, _) in contents["rules"].items():

@@ -261,6 +261,10 @@ class ExecuteUnknownClassError(UnknownClassError, ExecuteError):
     """An `UnknownClassError` in `execute`."""
 
 
+class ExecuteAmbiguousClassError(AmbiguousClassError, ExecuteError):
+    """An `AmbiguousClassError` in `execute`."""
+
+
 class ExecuteClassPathError(ClassPathError, ExecuteError):
     """A `ClassPathError` in `execute`."""
 
@@ -300,6 +304,7 @@ class ExecuteClosedError(ClosedError, ExecuteError):
 _IN_EXECUTE: dict[type, type[ExecuteError]] = {
     MethodRegistryError: ExecuteError,
     UnknownClassError: ExecuteUnknownClassError,
+    AmbiguousClassError: ExecuteAmbiguousClassError,
     ClassPathError: ExecuteClassPathError,
     ClassImportError: ExecuteClassImportError,
     NotAClassError: ExecuteNotAClassError,

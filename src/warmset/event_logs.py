@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from . import _logs
 from .events import BuildEvent, RemovalCause, RemovalEvent
+from .family_keys import FamilyKey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._core import Entry
+    from typing import Any
+
+    from ._core import Entry, Slot
     from .builder import Build
 
 __all__ = ["build_event", "log_build", "log_clear", "log_removals", "removal_event"]
@@ -34,6 +37,7 @@ def removal_event(entry: Entry, now: float) -> RemovalEvent:
         uses=entry.uses,
         build_seconds=entry.build_seconds,
         held=entry.held,
+        **_family(entry.slot),
         bytes=None if entry.bytes < 0 else entry.bytes,
     )
 
@@ -66,7 +70,13 @@ def build_event(build: Build) -> BuildEvent:
         own_seconds=max(0.0, build.seconds - build.elsewhere),
         opened=build.opened,
         import_seconds=build.import_seconds,
+        **_family(slot),
     )
+
+
+def _family(slot: Slot) -> dict[str, Any]:
+    key = slot.key
+    return {"family": key.family, "key": key.key} if type(key) is FamilyKey else {}
 
 
 def log_build(build: Build) -> None:

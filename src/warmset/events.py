@@ -5,7 +5,7 @@ What the registry tells of its own doings: that an instance left, and why; that 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class RemovalCause(IntEnum):
@@ -72,6 +72,10 @@ class RemovalEvent(NamedTuple):
     held: bool
     bytes: int | None = None
     """Its size, where something measures it."""
+    family: str | None = None
+    """The family that it belongs to, if any."""
+    key: Any = None
+    """Its key in the family."""
 
 
 class BuildEvent(NamedTuple):
@@ -107,3 +111,7 @@ class BuildEvent(NamedTuple):
     """Whether it was not built, but opened from a snapshot; see `warmset.share`."""
     import_seconds: float = 0.0
     """The import of the class's module, which a later build does not repeat."""
+    family: str | None = None
+    """The family that it belongs to, if any."""
+    key: Any = None
+    """Its key in the family."""

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._core import Slot
+    from .family_keys import FamilyKey
 
 __all__ = ["Failures", "closed_before", "failure_of", "raised_in_build"]
 
 _RESUMED = 0x20 | 0x80 | 0x200  # flags of the code of generators, coroutines and both
 _PAUSES = ("YIELD", "RESUME", "SEND")  # where these are suspended
 _PASSING = (BuildTimeoutError, CapacityError)  # nothing is wrong with the class
+
+
+MOST_KEYS = 1_000  # of families, whose failures are remembered
 
 
 class _Failure:
@@ -56,9 +60,9 @@ class Failures:
     ) -> None:
         self._retry_after = retry_after_seconds
         self._now = monotonic if timer is None else timer
-        self._failures: dict[str, _Failure] = {}
+        self._failures: dict[str | FamilyKey, _Failure] = {}
 
-    def get(self, class_name: str) -> MethodRegistryError | None:
+    def get(self, class_name: str | FamilyKey) -> MethodRegistryError | None:
         """Return the error of a failed build that is still remembered."""
         failure = self._failures.get(class_name)
         if failure is None or not self._now() < failure.until:
@@ -74,20 +78,20 @@ class Failures:
         if not self._failures:
             return []
         now = self._now()
-        return [name for name, failure in self._failures.copy().items() if now < failure.until]
+        return [str(key) for key, failure in self._failures.copy().items() if now < failure.until]
 
     def rows(self) -> list[tuple[str, MethodRegistryError, float]]:
         """Return name, error, and seconds until the next try (or inf) of each failure."""
         now = self._now()
         return [
-            (name, failure.error, failure.until - now)
-            for name, failure in self._failures.copy().items()
+            (str(key), failure.error, failure.until - now)
+            for key, failure in self._failures.copy().items()
             if now < failure.until
         ]
 
     def remember(
         self,
-        class_name: str,
+        class_name: str | FamilyKey,
         error: MethodRegistryError,
         *,
         seconds: float | None = None,
@@ -119,8 +123,17 @@ class Failures:
         target = None if path is None else find_imported(path)
         failure = _Failure(error.fresh_copy(), self._now() + seconds, path, target)
         self._failures[class_name] = failure
+        if type(class_name) is not str and len(self._failures) > MOST_KEYS:
+            self._forget_oldest_key()
 
-    def forget(self, class_name: str | None = None) -> int:
+    def _forget_oldest_key(self) -> None:
+        """Forget the oldest failure of a family: its keys are without number."""
+        for key in self._failures.copy():
+            if type(key) is not str:
+                self._failures.pop(key, None)
+                return
+
+    def forget(self, class_name: str | FamilyKey | None = None) -> int:
         """Forget one failure, or all; return how many were remembered."""
         if class_name is not None:
             return int(self._failures.pop(class_name, None) is not None)

@@ -34,4 +34,4 @@ def apply_fork_policies(registry: Registry) -> None:
         if options is None or entry is None or options.after_fork == "keep":
             continue
         if registry.abandon(entry) and options.after_fork == "rebuild":
-            contain(_REBUILD, registry.get_instance, slot.name, class_name=slot.name)
+            contain(_REBUILD, registry.get_instance, slot.key, class_name=slot.name)

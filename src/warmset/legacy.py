@@ -397,7 +397,7 @@ class MethodRegistry(Registry):
             idle_seconds = self.settings.cache_ttl_seconds or NO_LIMIT
         super().set_limits(slot, idle_seconds, age_seconds)
 
-    def add_slot(self, class_name: str, target: Any, options: Any = None) -> tuple[Slot, Any]:
+    def add_slot(self, class_name: Any, target: Any, options: Any = None) -> tuple[Slot, Any]:
         slot, before = super().add_slot(class_name, target, options)
         if before is None and self._ttl_was_assigned:
             self.set_limits(slot, None, None)
@@ -454,7 +454,8 @@ class MethodRegistry(Registry):
 
     def slot_to_build(self, class_name: str) -> Slot:
         slot = self.slots.get(class_name)
-        if (slot is None or slot.target is None) and self._loads_itself() and not self.closed:
+        unknown = (slot is None or slot.target is None) and type(class_name) is str
+        if unknown and self._loads_itself() and not self.closed:
             return slot or self.add_slot(class_name, None)[0]
         return super().slot_to_build(class_name)
 
@@ -479,6 +480,8 @@ class MethodRegistry(Registry):
         return self.classes.instantiate(self, class_name, cls)
 
     def construct_instance(self, slot: Slot) -> Any:
+        if type(slot.key) is not str:  # of a family
+            return super().construct_instance(slot)
         return self._instantiate_class(slot.name, self._load_class(slot.name))
 
 

@@ -272,7 +272,9 @@ class LeftOpen:
 
     def add(self, entry: Any, suspended: Suspended, box: list[Any]) -> None:
         """Keep a generator, and the list with its instance."""
-        self._kept.append((entry, suspended, box))
+        kept = entry, suspended, box
+        _kept_alive[id(kept)] = kept
+        self._kept.append(kept)
 
     def close(self, registry: Owner) -> None:
         """Resume those to whose instance nobody else refers any more."""
@@ -283,12 +285,10 @@ class LeftOpen:
                     self._kept.remove(kept)
                 except ValueError:  # another thread was quicker
                     continue
+                _kept_alive.pop(id(kept), None)
                 contain(CLOSER, suspended.close, registry, entry, class_name=entry.name)
 
-    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not _is_finalizing():
-            _kept_for_good.extend(self._kept)
 
-
-# Of registries that do not exist any more. Nobody can tell when their instances are not used.
-_kept_for_good: list[Any] = []
+# Those of all registries. The collector ends a generator that only garbage refers to, and of a
+# registry that does not exist any more nobody can tell when its instances are not used.
+_kept_alive: dict[int, Any] = {}

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from ._core import Handle
 from .capabilities import Capabilities
+from .errors import UnknownClassError
 from .resolver import check_name
+from .setting_table import BY_NAME
 from .targets import check_arguments, check_target, target_name
 
 TYPE_CHECKING = False
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from ._core import Injected
+    from .families import Family
     from .options import ClassKeywords
 
     _T = TypeVar("_T")
@@ -100,6 +104,8 @@ class Registrations(Capabilities):
                 )
             class_name = target_name(class_name)
         name = check_name(class_name)
+        if name in self.families:
+            raise ValueError(f"{name!r} is the name of a family")
         target = check_target(name, target)
         checked = None
         if args or kwargs or options:
@@ -172,6 +178,63 @@ class Registrations(Capabilities):
             )
         return register(target)
 
+    def family(
+        self,
+        name: str,
+        factory: Any,
+        *,
+        max_cache_size: int | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[ClassKeywords],
+    ) -> Family:
+        """
+        Register one factory for many keys; its instances are built at the first use of their keys.
+
+        Args:
+            name: The name of the family, by which it is reported: an instance is displayed as
+                ``Model[fr]``.
+            factory: A class, a factory or a class path; it is called with the key first.
+            max_cache_size: How many of its instances are cached at most, within the bound of the
+                registry; None: only that applies.
+            args: Positional arguments after the key.
+            kwargs: Keyword arguments.
+            options: Of all its instances, as for `register`; `pin` is not among them.
+
+        Returns:
+            The family. Registered again under its name, it is the same one with another factory.
+
+        Raises:
+            TypeError: As `register`.
+            ValueError: The name is registered as a class, or the bound is below 1.
+            ClosedError: The registry is closed.
+
+        Keys are str, int, or tuples of them; keys of different types differ. Memory does not grow
+        with the number of keys that were ever used. Thread-safe.
+        """
+        from .families import make_family
+        from .options import ClassOptions
+
+        name = check_name(name)
+        target = check_target(name, factory)
+        if "pin" in options:
+            raise TypeError(f"{name!r} has no option 'pin': a family keeps those used last")
+        if max_cache_size is not None:
+            max_cache_size = BY_NAME["max_cache_size"].checked(
+                max_cache_size, f"max_cache_size of {name!r}"
+            )
+        slot = self.slots.get(name)
+        if slot is not None and slot.target is not None:
+            raise ValueError(f"{name!r} is registered as a class")
+        checked = ClassOptions(name, args=args, kwargs=kwargs, **options)
+        check_arguments(name, target, ("key", *checked.args), checked.kwargs)
+        self.refuse_if_closed(name)
+        if checked.managed:
+            from .assembly import memory_manager
+
+            memory_manager(self).serve(self, checked)
+        return make_family(self, name, target, checked, max_cache_size)
+
     def unregister(self, class_name: str | type) -> bool:
         """
         Forget a class; its instance is removed.
@@ -232,7 +295,8 @@ class Registrations(Capabilities):
         Thread-safe; O(1).
         """
         class_name, method_name = self.name_of(class_name), check_name(method_name)
-        if class_name not in self.slots and self.find_injected(class_name, method_name) is None:
+        known = class_name in self.slots or self.is_of_family(class_name)
+        if not known and self.find_injected(class_name, method_name) is None:
             self.refuse(class_name)
         return Handle(self, class_name, method_name)
 
@@ -260,6 +324,18 @@ class Registrations(Capabilities):
                 f"method injected as {class_name}.{method_name} must be callable, got {method!r}"
             )
         self.inject(class_name, method_name, method)
+
+    def name_if_known(self, class_name: object) -> str | None:
+        """Return a name, or that of a class; None for a class that is not registered."""
+        try:
+            return self.name_of(class_name)
+        except UnknownClassError:
+            return None
+
+    def find_injected(self, class_name: str, method_name: str) -> Injected | None:
+        """Return what was injected under two names, if anything was."""
+        methods = self.injected.get(class_name)
+        return None if methods is None else methods.get(method_name)
 
     def has_method(self, class_name: str | type, method_name: str) -> bool:
         """

@@ -20,6 +20,7 @@ from .codes import CLEARED, HELD, SHUTDOWN
 from .errors import ClosedError, UnknownClassError
 from .extension import HOOKS, Extension, wrapped
 from .failures import closed_before
+from .family_keys import FamilyKey
 from .foreign import Kind, contain
 from .fork_policies import apply_fork_policies
 from .reports import report_build, report_clear, report_removals
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._core import Entry, Injected, Lease, Slot
+    from ._core import Entry, Lease, Slot
     from .builder import Build
     from .builds import Holder
     from .settings import RegistrySettings
@@ -84,6 +85,7 @@ class BaseRegistry(Cache):
             timer=timer,
         )
         self.classes = Classes(self.builder.current_build)
+        self.families = self.classes.families
         # How an entry is closed; an asynchronous executor has it done elsewhere.
         self.close_entry: Callable[[Any, Entry], None] = close_entry
         self.extensions: tuple[Extension, ...] = ()
@@ -137,20 +139,19 @@ class BaseRegistry(Cache):
                 return each
         return None
 
-    # -- names -----------------------------------------------------------------------------------
-
-    def find_injected(self, class_name: str, method_name: str) -> Injected | None:
-        """Return what was injected under two names, if anything was."""
-        methods = self.injected.get(class_name)
-        return None if methods is None else methods.get(method_name)
-
     # -- the path of a miss ----------------------------------------------------------------------
 
-    def build(self, class_name: str, holder: Holder) -> Any:
+    def build(self, class_name: Any, holder: Holder) -> Any:
         """Build after a miss; return the instance. The holder has a hold on its entry then."""
         if self.left_over:
             self.close_left_over()
+        if self.is_of_family(class_name):
+            self.families[class_name.family].count_miss()
         return self.builder.obtain(self, class_name, holder)
+
+    def is_of_family(self, key: Any) -> bool:
+        """Return whether a key is that of a registered family."""
+        return type(key) is FamilyKey and key.family in self.families
 
     def refuse_if_closed(self, class_name: str) -> None:
         """Raise if the registry is closed."""
@@ -163,11 +164,14 @@ class BaseRegistry(Cache):
     def refuse(self, class_name: str) -> Any:
         """Raise the error for a name that cannot be looked up."""
         self.refuse_if_closed(class_name)
-        raise UnknownClassError(class_name, near_names(class_name, self.class_names()))
+        raise UnknownClassError(class_name, near_names(str(class_name), self.class_names()))
 
-    def slot_to_build(self, class_name: str) -> Slot:
+    def slot_to_build(self, class_name: Any) -> Slot:
         """Return the slot of a name that may be built, or raise."""
         slot = self.slots.get(class_name)
+        if not self.closed and self.is_of_family(class_name):
+            family = self.families[class_name.family]
+            return family.slot_for(self, class_name)  # type: ignore[no-any-return]
         if self.closed or slot is None or slot.target is None:
             self.refuse(class_name)
         return slot  # type: ignore[return-value]
@@ -183,13 +187,6 @@ class BaseRegistry(Cache):
     def name_of(self, class_name: object) -> str:
         """Return the name of a class that is registered itself, or check that it is a name."""
         return self.classes.name_of(self, class_name)
-
-    def name_if_known(self, class_name: object) -> str | None:
-        """Return a name, or that of a class; None for a class that is not registered."""
-        try:
-            return self.name_of(class_name)
-        except UnknownClassError:
-            return None
 
     def find_warm(self, slot: Slot, holder: Holder) -> Any:
         """Return what is warm in a slot, and let the holder hold it; it is no look-up."""
@@ -217,10 +214,10 @@ class BaseRegistry(Cache):
 
     def construct_instance(self, slot: Slot) -> Any:
         """Import and build; foreign code runs in it."""
-        name = slot.name
-        return self.classes.instantiate(self, name, self.resolve_class(name))
+        key = slot.key
+        return self.classes.instantiate(self, key, self.resolve_class(key))
 
-    def resolve_class(self, class_name: str) -> Any:
+    def resolve_class(self, class_name: Any) -> Any:
         """Return the class or the factory of a name; an import is timed apart from the build."""
         slot = self.slots.get(class_name)
         target = None if slot is None else slot.target
@@ -244,11 +241,17 @@ class BaseRegistry(Cache):
         """Cache what was built, if nothing was cleared meanwhile."""
         entry, old = build.entry, build.replaces
         assert entry is not None
-        if old is None:
-            hooks = self._hooks["wait_for_capacity"]
-            wait = partial(hooks[0], self, build) if hooks else None
-            return self.add(entry, build.token, build.seconds, wait=wait)
-        return self.substitute(old, entry, build.token, build.seconds)
+        if old is not None:
+            return self.substitute(old, entry, build.token, build.seconds)
+        family = build.slot.target if self.is_of_family(build.slot.key) else None
+        if family is not None:
+            family.make_capacity(self, 1)
+        hooks = self._hooks["wait_for_capacity"]
+        wait = partial(hooks[0], self, build) if hooks else None
+        published = self.add(entry, build.token, build.seconds, wait=wait)
+        if family is not None:  # another build may have ended at the same moment
+            family.make_capacity(self, 0, entry)
+        return published
 
     def report_build(self, build: Build, seconds: float) -> None:
         """Report a build that succeeded or failed, and log it."""
@@ -470,12 +473,7 @@ class BaseRegistry(Cache):
         return self.builder.waiting() + self.watched
 
     def __contains__(self, class_name: object) -> bool:
-        if issubclass(type(class_name), type):
-            class_name = self.name_if_known(class_name)
-        if not issubclass(type(class_name), str):
-            return False
-        slot = self.slots.get(str.__str__(class_name))
-        return slot is not None and slot.target is not None
+        return self.classes.is_registered(self, class_name)
 
     def __len__(self) -> int:
         return self.registered

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EntryStats",
+    "FamilyStats",
     "HolderStats",
     "RegistryStats",
+    "family_stats",
     "holder_threads",
     "holders",
     "snapshot",
@@ -70,6 +72,29 @@ class HolderStats(NamedTuple):
     class_name: str
     thread: str
     held_seconds: float
+
+
+class FamilyStats(NamedTuple):
+    """
+    One family: its warm keys, and what its instances had in common.
+    """
+
+    name: str
+    max_cache_size: int | None
+    """Its own bound; None: it has none."""
+    keys: tuple[Any, ...]
+    """The keys whose instances are warm."""
+    hits: int
+    misses: int
+    builds: int
+    failed_builds: int
+    evictions: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits per look-up; 0.0 before the first."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else 0.0
 
 
 class RegistryStats(NamedTuple):
@@ -109,6 +134,8 @@ class RegistryStats(NamedTuple):
     """
     How many entries are in each state. At any moment `builds` + `adopted` is their sum.
     """
+    families: tuple[FamilyStats, ...] = ()
+    """The families, in the order of their registration."""
 
     @property
     def lookups(self) -> int:
@@ -165,6 +192,10 @@ class RegistryStats(NamedTuple):
             "held_instances": self.held,
             "adopted_instances": self.adopted,
             "entries_by_state": dict(self.states),
+            "families": {
+                family.name: {**family._asdict(), "keys": list(family.keys)}
+                for family in self.families
+            },
         }
 
 
@@ -218,8 +249,31 @@ def snapshot(registry: BaseRegistry) -> RegistryStats:
         max_cache_size=registry.max_size,
         enable_weakref=settings.enable_weakref,
         adopted=adopted,
+        families=tuple(map(family_stats, list(registry.families.values()))),
         states=MappingProxyType(dict(zip(STATE_NAMES, states, strict=True))),
         bytes=sum(known) if (known := [e.bytes for e in entries if e.bytes is not None]) else None,
+    )
+
+
+def family_stats(record: Any) -> FamilyStats:
+    """
+    Take the statistics of one family.
+
+    Args:
+        record: Its `warmset.families.FamilyRecord`.
+
+    Returns:
+        The statistics.
+    """
+    return FamilyStats(
+        record.name,
+        record.max_cache_size,
+        tuple(slot.key.key for slot in record.warm()),
+        record.hits,
+        record.misses,
+        record.builds,
+        record.failed_builds,
+        record.evictions,
     )
 
 

@@ -172,11 +172,11 @@ def _upcoming_removals(
     """Yield each cached instance, the newest first, with its next removal and the seconds to it."""
     spare = stats.max_cache_size - stats.cached
     # How many instances are evicted before it: those used less recently, neither held nor pinned.
-    slots = {entry.class_name: registry.slots.get(entry.class_name) for entry in stats.entries}
+    slots = {slot.name: slot for slot in list(registry.slots.values())}
     pinned = {name for name, slot in slots.items() if slot is not None and slot.pinned}
     before = sum(not e.holders and e.class_name not in pinned for e in stats.entries)
     for entry in stats.entries:
-        slot = slots[entry.class_name]
+        slot = slots.get(entry.class_name)
         causes = []
         idle_left = age_left = inf
         if slot is not None:

@@ -58,9 +58,9 @@ def check_structure(registry: BaseRegistry) -> None:
     """
     check_accounts(registry)
     newest_first, oldest_first = registry.ring(), registry.ring(from_oldest=True)
-    names = [entry.name for entry in newest_first]
-    _agree("the ring in both directions", names, [entry.name for entry in oldest_first[::-1]])
-    _agree("names in the ring, each once", sorted(names), sorted(set(names)))
+    names = [entry.slot.key for entry in newest_first]
+    _agree("the ring in both directions", names, [entry.slot.key for entry in oldest_first[::-1]])
+    _agree("names in the ring, each once", len(names), len(set(names)))
     slots = dict(registry.slots)
     entries = {name: slot.entry for name, slot in slots.items() if slot.entry is not None}
     strong = {name for name, entry in entries.items() if entry.state == CACHED}
@@ -69,10 +69,11 @@ def check_structure(registry: BaseRegistry) -> None:
     others = set(entries) - strong - weak
     _agree("entries in a slot that are neither cached nor weak", others, set())
     for name, slot in slots.items():
-        _agree("a slot's name and its key", slot.name, name)
+        _agree("a slot's key and where it is found", slot.key, name)
+        _agree("a slot's name and its key", slot.name, str(name))
         if slot.entry is not None:
             _agree(f"the slot of the entry of {name!r}", slot.entry.slot is slot, True)
-    targets = sum(slot.target is not None for slot in slots.values())
+    targets = sum(slot.target is not None and type(key) is str for key, slot in slots.items())
     _agree("the count of registered names and the slots", registry.registered, targets)
     dropped = [name for name, slot in slots.items() if not slot.alive]
     _agree("slots of a name that were dropped", dropped, [])

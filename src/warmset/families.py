@@ -1,0 +1,456 @@
+"""
+Families: one factory for many keys, with a bound of its own.
+
+The instance of a key has a slot like that of a class, which is found by a `FamilyKey`. So leases,
+handles, single flight, expiry, eviction, budgets, failures and reports are those of classes. A slot
+is made when its key is first looked up, and forgotten when its instance was removed or not built,
+and nobody waits for a build: any number of keys leave memory unchanged.
+
+What the registry keeps of a family is a `FamilyRecord`, which does not refer to the registry.
+"""
+
+from __future__ import annotations
+
+from _thread import RLock
+
+from ._core import FamilyCore, Handle, Lease
+from .codes import COLLECTED, DISCARDED, NO_LIMIT, REPLACED, SIZE
+from .extension import Extension
+from .family_keys import FamilyKey
+from .resolver import check_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from ._core import Entry, Slot
+    from .builder import Build
+    from .options import ClassOptions
+    from .registry import BaseRegistry
+
+__all__ = ["Families", "Family", "FamilyRecord"]
+
+_SPARE_SLOTS = 64  # without an instance, before they are searched for those to forget
+
+
+class FamilyRecord:
+    """
+    What a registry keeps of one family: the target of the slots of its keys.
+
+    Args:
+        name: Its name.
+        target: A class, a factory or a class path; it is called with the key first.
+        options: Of all its instances.
+        max_cache_size: How many of them are cached at most; None: no bound of its own.
+    """
+
+    def __init__(
+        self, name: str, target: Any, options: ClassOptions, max_cache_size: int | None
+    ) -> None:
+        self.name = name
+        self.set(target, options, max_cache_size)
+        self.keys: dict[str, FamilyKey] = {}  # of the slots whose key is a str, by that
+        self.slots: dict[FamilyKey, Slot] = {}
+        self.misses = 0
+        self.builds = 0
+        self.failed_builds = 0
+        self.evictions = 0
+        self._uses = 0  # of entries that have been removed
+        self._oldest: list[tuple[Entry, float, int]] = []  # the next victims, the first one last
+        self._prune_at = _SPARE_SLOTS
+        self._lock = RLock()  # re-entrant: a finaliser may look a key up
+        self._watching = False
+
+    def set(self, target: Any, options: ClassOptions, max_cache_size: int | None) -> None:
+        """Give it a target, options and a bound."""
+        self.target = target
+        self.options = options
+        self.max_cache_size = max_cache_size
+        # What the path of a slot is made of.
+        module, _, attribute = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+        kind = type(target)
+        self.__module__ = module or getattr(target, "__module__", kind.__module__)
+        self.__qualname__ = attribute or getattr(target, "__qualname__", kind.__qualname__)
+
+    def reset_after_fork(self) -> None:
+        """Reset what belongs to threads that do not exist in the child."""
+        self._lock = RLock()
+        self._watching = False
+
+    def __repr__(self) -> str:
+        return f"<family {self.name!r}: {len(self.warm())} warm>"
+
+    # -- slots -----------------------------------------------------------------------------------
+
+    def slot_for(self, registry: BaseRegistry, key: FamilyKey) -> Slot:
+        """Return the slot of a key that is to be built, made if need be."""
+        with self._lock:
+            slot = self.slots.get(key)
+            if slot is None or not slot.alive:
+                if len(self.slots) >= self._prune_at:
+                    self._prune(registry)
+                slot, _ = registry.add_slot(key, self, self.options)
+                idle, age = self.options.cache_ttl_seconds, self.options.max_age_seconds
+                if idle is not None or age is not None:
+                    # 0 is none.
+                    registry.set_limits(
+                        slot, NO_LIMIT if idle == 0.0 else idle, NO_LIMIT if age == 0.0 else age
+                    )
+                self.slots[slot.key] = slot
+                if type(key.key) is str:
+                    self.keys[key.key] = slot.key
+            return slot
+
+    def _prune(self, registry: BaseRegistry) -> None:
+        """Forget keys of interrupted builds, and of weakly kept instances that were collected."""
+        for slot in list(self.slots.values()):
+            entry = slot.entry
+            if entry is not None and entry.weak and entry.instance is None:
+                registry.evict(entry, COLLECTED)
+            elif entry is None:
+                self.forget(registry, slot)
+        self._prune_at = 2 * len(self.slots) + _SPARE_SLOTS
+
+    def forget(self, registry: BaseRegistry, slot: Slot) -> None:
+        """Forget a key that has no instance, unless somebody builds it, or waits for that."""
+        with self._lock:
+            if slot.entry is not None or registry.builder.is_building(slot.key):
+                return
+            registry.drop_slot(slot)
+            if self.slots.get(slot.key) is slot:
+                del self.slots[slot.key]
+                if type(slot.key.key) is str:
+                    self.keys.pop(slot.key.key, None)
+
+    def warm(self) -> list[Slot]:
+        """Return the slots that have an instance, in the order in which they were made."""
+        found = []
+        for slot in list(self.slots.values()):
+            entry = slot.entry
+            if entry is not None and (not entry.weak or entry.instance is not None):
+                found.append(slot)
+        return found
+
+    @property
+    def hits(self) -> int:
+        """Look-ups that found a live instance."""
+        entries = [slot.entry for slot in list(self.slots.values())]
+        uses = sum(entry.uses for entry in entries if entry is not None)
+        return max(0, self._uses + uses - self.builds)
+
+    # -- the bound -------------------------------------------------------------------------------
+
+    def _cached(self) -> int:
+        return sum(
+            entry is not None and not entry.weak
+            for entry in [slot.entry for slot in list(self.slots.values())]
+        )
+
+    def make_capacity(self, registry: BaseRegistry, more: int, spare: Entry | None = None) -> None:
+        """
+        Evict the least recently used ones until some more fit within the bound.
+
+        Args:
+            registry: The registry.
+            more: How many.
+            spare: An entry that stays.
+
+        Held ones stay, and are evicted at their release.
+        """
+        bound = self.max_cache_size
+        if bound is None:
+            return
+        while self._cached() + more > bound:
+            victim = self._victim(registry, spare)
+            if victim is None:
+                self._watch(registry, True)
+                return
+            registry.evict(victim, SIZE)
+        self._watch(registry, False)
+
+    def _victim(self, registry: BaseRegistry, spare: Entry | None) -> Entry | None:
+        """Return the least recently used entry that is not held."""
+        for fresh in (False, True):
+            if fresh:
+                entries = [slot.entry for slot in list(self.slots.values())]
+                rows = [
+                    (entry, entry.last_used, entry.stamp)
+                    for entry in entries
+                    if entry is not None and not entry.weak
+                ]
+                rows.sort(key=lambda row: row[1:], reverse=True)
+                self._oldest = rows
+            while True:
+                try:
+                    entry, used, stamp = self._oldest.pop()
+                except IndexError:  # another thread may have taken the last one
+                    break
+                # What was used since is newer than all others in the queue.
+                if (
+                    entry.slot.entry is entry
+                    and entry is not spare
+                    and not entry.holds
+                    and (entry.last_used, entry.stamp) == (used, stamp)
+                ):
+                    return entry
+        return None
+
+    def _watch(self, registry: BaseRegistry, exceeded: bool) -> None:
+        with self._lock:
+            if self._watching is not exceeded:
+                self._watching = exceeded
+                registry.watch(1 if exceeded else -1)
+
+    # -- what is reported to it ------------------------------------------------------------------
+
+    def count_miss(self) -> None:
+        """Count a look-up that found no instance."""
+        with self._lock:
+            self.misses += 1
+
+    def built(self, registry: BaseRegistry, build: Build) -> None:
+        """Note a build that succeeded or failed."""
+        with self._lock:
+            if build.error is None:
+                self.builds += 1
+                if not build.published and build.entry is not None:
+                    self._uses += 1
+            else:
+                self.failed_builds += 1
+        self.forget(registry, build.slot)
+
+    def removed(self, registry: BaseRegistry, entry: Entry) -> None:
+        """Note a removed entry."""
+        with self._lock:
+            self._uses += entry.uses
+            self.evictions += entry.cause <= COLLECTED
+        self.forget(registry, entry.slot)
+
+    def released(self, registry: BaseRegistry) -> None:
+        """Evict what exceeds the bound, now that something is not held any more."""
+        if self._watching:
+            self.make_capacity(registry, 0)
+
+
+class Families(Extension):
+    """The families of one registry."""
+
+    def before_build(self, registry: BaseRegistry, build: Build) -> None:
+        key = build.slot.key
+        if not build.slot.alive and registry.is_of_family(key):
+            # The key was forgotten just before the build was entered into the table of builds.
+            build.slot = registry.families[key.family].slot_for(registry, key)
+            build.token = registry.token(build.slot)
+
+    def built(self, registry: BaseRegistry, build: Build) -> None:
+        record = build.slot.target
+        if type(record) is FamilyRecord:
+            record.built(registry, build)
+
+    def removed(self, registry: BaseRegistry, entries: list[Entry]) -> None:
+        for entry in entries:
+            record = entry.slot.target
+            if type(record) is FamilyRecord:
+                record.removed(registry, entry)
+
+    def released(self, registry: BaseRegistry) -> None:
+        for record in list(registry.families.values()):
+            record.released(registry)
+
+    def after_fork(self, registry: BaseRegistry) -> None:
+        for record in list(registry.families.values()):
+            record.reset_after_fork()
+
+
+class Family(FamilyCore):
+    """
+    Builds instances by key with one factory, and keeps some of them warm; see `Registry.family`.
+
+    Args:
+        registry: The registry that keeps them.
+        record: What it keeps of the family.
+
+    Its methods are those of the registry, with a key in place of the class name, and as safe under
+    threads. It keeps its registry alive; it can be pickled, by its name, with its registry.
+    """
+
+    def __init__(self, registry: BaseRegistry, record: FamilyRecord) -> None:
+        super().__init__(registry, record.keys)
+        self._registry = registry
+        self._record = record
+
+    @property
+    def name(self) -> str:
+        """The name of the family."""
+        return self._record.name
+
+    def key(self, key: Any) -> FamilyKey:
+        """
+        Return what stands for one instance wherever a class name is taken.
+
+        Args:
+            key: A str, an int, or a tuple of them.
+
+        Returns:
+            The key, for `MethodExecutor.execute`, `AsyncMethodExecutor.use` and all others.
+
+        Raises:
+            TypeError: The key is of another type.
+        """
+        return FamilyKey(self._record.name, key)
+
+    def use(self, key: Any) -> Lease:
+        """
+        Look up and hold the instance of a key for the time of a ``with`` block.
+
+        Args:
+            key: A str, an int, or a tuple of them.
+
+        Returns:
+            As `Registry.use`.
+        """
+        return Lease(self._registry, self.key(key))
+
+    def bind(self, key: Any, method_name: str) -> Handle:
+        """
+        Return a handle on a method of the instance of a key.
+
+        Args:
+            key: A str, an int, or a tuple of them.
+            method_name: The method that each call runs.
+
+        Returns:
+            As `Registry.bind`.
+        """
+        return Handle(self._registry, self.key(key), check_name(method_name))
+
+    def get_method(self, key: Any, method_name: str) -> Callable[..., Any]:
+        """
+        Return a bound method of the instance of a key.
+
+        Args:
+            key: A str, an int, or a tuple of them.
+            method_name: The attribute of the instance.
+
+        Returns:
+            As `Registry.get_method`.
+        """
+        name: Any = self.key(key)
+        return self._registry.get_method(name, method_name)
+
+    def discard(self, key: Any) -> bool:
+        """
+        Remove the instance of a key.
+
+        Args:
+            key: A str, an int, or a tuple of them.
+
+        Returns:
+            Whether there was one.
+        """
+        slot = self._record.slots.get(self.key(key))
+        return slot is not None and self._registry.remove_from(slot, DISCARDED)
+
+    def clear(self) -> int:
+        """
+        Remove all instances of the family.
+
+        Returns:
+            How many there were.
+        """
+        slots = list(self._record.slots.values())
+        return sum(self._registry.remove_from(slot, DISCARDED) for slot in slots)
+
+    def warm_up(self, keys: Iterable[Any]) -> list[Any]:
+        """
+        Build the instances of some keys ahead, one after the other.
+
+        Args:
+            keys: The keys, the most valuable first.
+
+        Returns:
+            The keys that are warm afterwards. No more are built than the family's bound allows, and
+            a key whose build fails stops no other: the failure is logged.
+        """
+        from .errors import MethodRegistryError
+
+        bound = self._record.max_cache_size
+        for count, key in enumerate(keys):
+            if bound is not None and count >= bound:
+                break
+            try:
+                with self.use(key):
+                    pass
+            except MethodRegistryError:
+                pass  # it is logged, counted, and remembered
+        return list(self)
+
+    def stats(self) -> Any:
+        """
+        Return the statistics of the family.
+
+        Returns:
+            A `warmset.stats.FamilyStats`; O(its instances).
+        """
+        from .stats import family_stats
+
+        return family_stats(self._record)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            slot = self._record.slots.get(self.key(key))
+        except TypeError:
+            return False
+        return slot is not None and self._registry.instance_in(slot) is not None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([slot.key.key for slot in self._record.warm()])
+
+    def __len__(self) -> int:
+        return len(self._record.warm())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __reduce__(self) -> Any:
+        return _family_of, (self._registry, self._record.name)
+
+    def __repr__(self) -> str:
+        return repr(self._record)
+
+
+def _family_of(registry: Any, name: str) -> Family:
+    return Family(registry, registry.families[name])
+
+
+def make_family(
+    registry: BaseRegistry,
+    name: str,
+    target: Any,
+    options: ClassOptions,
+    max_cache_size: int | None,
+) -> Family:
+    """
+    Register a family, or give a registered one another factory.
+
+    Args:
+        registry: The registry.
+        name: A checked name.
+        target: A checked target.
+        options: Of all its instances.
+        max_cache_size: Its bound; None: that of the registry alone.
+
+    Returns:
+        The family. Instances of another factory have been removed.
+    """
+    registry.attach(Families())
+    fresh = FamilyRecord(name, target, options, max_cache_size)
+    record = registry.families.setdefault(name, fresh)
+    if record is not fresh:
+        changed = record.target is not target and record.target != target
+        record.set(target, options, max_cache_size)
+        for slot in list(record.slots.values()) if changed else ():
+            registry.remove_from(slot, REPLACED)
+            registry.builder.failures.forget(slot.key)
+    return Family(registry, record)
