@@ -223,3 +223,29 @@ def test_a_loop_awaits_for_a_worker_during_the_fork(ws: Any, make: Any, samples:
     executor = AsyncMethodExecutor(method_registry=registry)
     assert asyncio.run(executor.execute("Alpha", "echo", text="x")) == "x"
     assert status == [0]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_what_another_thread_is_closing_is_the_parents(make: Any, samples: Any) -> None:
+    """The child neither closes it nor waits for it for ever."""
+    registry = make()
+    gate = Gate()
+    registry.register("Alpha", "samples.Alpha", closer=lambda alpha: gate())
+    for name in ("Beta", "Alpha"):
+        with registry.use(name):
+            pass
+    closing = in_thread(registry.clear_cache)
+    gate.wait()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            states = registry.stats().states
+            status = 0 if (states["parents"], states["waiting"]) == (2, 0) else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    gate.open()
+    closing.result()
+    assert samples.closed == ["Beta"]
+    assert registry.stats().closed == 2

@@ -35,6 +35,7 @@ DEFAULTS = {
     "build_timeout_seconds": 0.0,
     "block_when_full": False,
     "block_timeout_seconds": 30.0,
+    "closing": "inline",
     "sweep_interval_seconds": 0.0,
     "max_age_seconds": 0.0,
     "policy": "lru",

@@ -263,7 +263,7 @@ cdef class Changes(Ring):
         """Take an entry out of the cache and leave it alone: after a fork it is the parent's."""
         cdef bint found
         _begin(self, entry.slot)
-        found = entry.state == HELD or _detach(self, entry, DISCARDED, True)
+        found = entry.state in (HELD, WAITING) or _detach(self, entry, DISCARDED, True)
         if found:
             _set_state(self, entry, PARENTS)
         _unlock(self)

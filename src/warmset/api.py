@@ -50,6 +50,9 @@ class Registry(Registrations):
             `block_timeout_seconds`, and then raise `CapacityError`; False exceeds the bound.
         block_timeout_seconds: Maximum seconds that a build waits for capacity; see
             `block_when_full`.
+        closing: Who closes removed instances: "inline", the thread that removes or releases them;
+            or "background", a thread of the registry, for closers that take long, as those of a
+            `subprocess.Popen` or a thread pool. `close()` waits for it, at most 30 s.
         sweep_interval_seconds: Seconds between sweeps, by one thread for all registries of the
             process, which evict expired instances; 0: only look-ups and `evict_expired` do.
         max_age_seconds: Seconds since its build after which an instance is no longer returned, even
@@ -109,6 +112,7 @@ class Registry(Registrations):
         build_timeout_seconds: float = 0.0,
         block_when_full: bool = False,
         block_timeout_seconds: float = 30.0,
+        closing: str = "inline",
         sweep_interval_seconds: float = 0.0,
         max_age_seconds: float = 0.0,
         policy: Any = "lru",
@@ -143,6 +147,7 @@ class Registry(Registrations):
             build_timeout_seconds=build_timeout_seconds,
             block_when_full=block_when_full,
             block_timeout_seconds=block_timeout_seconds,
+            closing=closing,
             sweep_interval_seconds=sweep_interval_seconds,
             max_age_seconds=max_age_seconds,
             policy=policy,

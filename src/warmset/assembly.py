@@ -35,6 +35,10 @@ def attach_extensions(registry: BaseRegistry, settings: RegistrySettings) -> Non
         from .lifecycle.capacity import Capacity
 
         registry.attach(Capacity(settings.block_timeout_seconds))
+    if settings.closing == "background":
+        from .lifecycle.closing_thread import ClosingThread
+
+        registry.attach(ClosingThread(registry))
     if settings.manages_memory:
         memory_manager(registry)
     if settings.max_cache_size == "auto":

@@ -427,6 +427,10 @@ class BaseRegistry(Cache):
     def reset_after_fork(self) -> None:
         super().reset_after_fork()
         self._inherited = self.builds + self.adopted
+        # Kept: their finalisers are foreign code, which must not run here.
+        self._parents = list(self.unclosed)
+        for entry in self._parents:
+            self.abandon(entry)
         self._attaching = RLock()
         self.builder.reset_after_fork()
         self.classes.reset_after_fork()

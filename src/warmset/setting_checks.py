@@ -254,6 +254,10 @@ def _closer(value: Any) -> Any:
     return _callable_or_none(value)
 
 
+def _closing(value: Any) -> str:
+    return _one_of(value, "inline", "background")
+
+
 def _after_fork(value: Any) -> str:
     return _one_of(value, "keep", "drop", "rebuild")
 
@@ -297,6 +301,7 @@ HOST_BUDGET = Rule(
 )
 CLOSER = Rule(_closer, "Callable[[Any], Any] | str | None", "a callable, None or 'auto'")
 ARGUMENTS = Rule(_arguments, "str", "'strict', 'names' or 'off'")
+CLOSING = Rule(_closing, "str", "'inline' or 'background'")
 AFTER_FORK = Rule(_after_fork, "str", "'keep', 'drop' or 'rebuild'")
 SHAREABLE = Rule(_shareable, "bool | str", "a bool, true or false, or 'copy_on_write'")
 SNAPSHOT = Rule(

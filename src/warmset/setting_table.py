@@ -98,6 +98,14 @@ SETTINGS = (
         "Maximum seconds that a build waits for capacity; see `block_when_full`.",
     ),
     _registry(
+        "closing",
+        rules.CLOSING,
+        "inline",
+        'Who closes removed instances: "inline", the thread that removes or releases them; or '
+        '"background", a thread of the registry, for closers that take long, as those of a '
+        "`subprocess.Popen` or a thread pool. `close()` waits for it, at most 30 s.",
+    ),
+    _registry(
         "sweep_interval_seconds",
         rules.FINITE_SECONDS,
         0.0,

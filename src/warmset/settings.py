@@ -64,6 +64,7 @@ class RegistrySettings(Frozen):
     build_timeout_seconds: float
     block_when_full: bool
     block_timeout_seconds: float
+    closing: str
     sweep_interval_seconds: float
     max_age_seconds: float
     policy: Any
@@ -95,6 +96,7 @@ class RegistrySettings(Frozen):
         build_timeout_seconds: float = 0.0,
         block_when_full: bool = False,
         block_timeout_seconds: float = 30.0,
+        closing: str = "inline",
         sweep_interval_seconds: float = 0.0,
         max_age_seconds: float = 0.0,
         policy: Any = "lru",
@@ -127,6 +129,7 @@ class RegistrySettings(Frozen):
             "build_timeout_seconds": build_timeout_seconds,
             "block_when_full": block_when_full,
             "block_timeout_seconds": block_timeout_seconds,
+            "closing": closing,
             "sweep_interval_seconds": sweep_interval_seconds,
             "max_age_seconds": max_age_seconds,
             "policy": policy,
@@ -251,7 +254,13 @@ class RegistrySettings(Frozen):
     def needs_assembly(self) -> bool:
         """Whether a setting takes any capability."""
         started = self.sweep_interval_seconds or self.observe_socket or self.store is not None
-        return bool(self.manages_memory or self.block_when_full or self.plan or started)
+        return bool(
+            self.manages_memory
+            or self.block_when_full
+            or self.plan
+            or started
+            or self.closing != "inline"
+        )
 
     def as_options(self) -> dict[str, Any]:
         """Return the keyword arguments for `MethodRegistry`, a new dict."""

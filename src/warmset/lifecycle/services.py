@@ -77,6 +77,11 @@ class Service:
         """Whether there is a thread."""
         return self._running.locked()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is a step of the thread."""
+        return self.thread is threading.current_thread()
+
     def wake(self) -> None:
         """Have the next step done now, in a new thread if there is none."""
         self._signals.put(None)
