@@ -184,6 +184,11 @@ class World:
             registry.unregister(name)
             self.register(name)
 
+        def warm_up(dice: random.Random, name: str, i: int) -> None:
+            # Its threads may wait for a greenlet that does not run while this thread waits for them.
+            if not hasattr(self.local, "hub"):
+                registry.warm_up([name], workers=1)
+
         def pin(dice: random.Random, name: str, i: int) -> None:
             registry.pin(name)
             registry.unpin(name)
@@ -204,7 +209,7 @@ class World:
             (1, lambda dice, name, i: registry.sweep()),
             (1, anew),
             (1, pin),
-            (1, lambda dice, name, i: registry.warm_up([name], workers=1)),
+            (1, warm_up),
             (1, lambda dice, name, i: registry.forget_failures()),
             (1, lambda dice, name, i: registry.stats()),
             (1, lambda dice, name, i: registry.holders()),
@@ -369,7 +374,10 @@ class World:
     def run(self, seconds: float) -> None:
         """Let everything work for so long, and settle the accounts."""
         faulthandler.dump_traceback_later(seconds + HANG_SECONDS, exit=True)
-        # A child that is forked while another thread imports a module cannot import it any more.
+        # CPython's import system survives neither a fork nor an interrupt in its middle: a lock stays
+        # locked. So what is imported at first use is imported here.
+        with contextlib.suppress(warmset.UnknownClassError):
+            self.registry.get_instance("Unknown")
         for _, operation in self.operations():
             with contextlib.suppress(*EXPECTED):
                 operation(self.dice(), NAMES[0], 0)

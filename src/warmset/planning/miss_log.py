@@ -1,10 +1,11 @@
 """
-The latest builds, each with what would have avoided it: records in arrays, of a bounded number.
+The latest builds, each with what would have avoided it: packed records of a bounded number.
 """
 
 from __future__ import annotations
 
-from array import array
+from collections import deque
+from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ FIRST = -1
 LEVELS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 """The multiples of a bound that are followed."""
 MOST_MISSES = 4096
+
+_PACKED = Struct("=dbdiqdHH")  # a `Miss` without its class name
 
 
 class Miss(NamedTuple):
@@ -44,32 +47,22 @@ class Miss(NamedTuple):
 
 class MissLog:
     """
-    The latest `MOST_MISSES` builds.
+    The latest `MOST_MISSES` builds; one thread adds to it at a time, any number read it.
 
-    A record takes 48 bytes and a reference to the class name. Not thread-safe.
+    A record takes some 140 bytes and a reference to the class name.
     """
 
     def __init__(self) -> None:
-        self._start = 0  # the position of the oldest record, once the log is full
-        self._times, self._seconds = array("d"), array("d")
-        self._causes, self._places, self._bytes = array("b"), array("i"), array("q")
-        self._ratios, self._size_levels, self._byte_levels = array("f"), array("H"), array("H")
-        self._names: list[str] = []
+        # Each record is one element, so that a reader never finds a part of one.
+        self._records: deque[tuple[str, bytes]] = deque(maxlen=MOST_MISSES)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._records)
 
     def add(self, miss: Miss) -> None:
-        """Add a build; the oldest one is overwritten when the log is full."""
-        columns = (self._times, self._names, self._causes, self._seconds, self._places,
-                   self._bytes, self._ratios, self._size_levels, self._byte_levels)  # fmt: skip
-        if len(self._names) < MOST_MISSES:
-            for column, value in zip(columns, miss, strict=True):
-                column.append(value)  # type: ignore[attr-defined]
-            return
-        for column, value in zip(columns, miss, strict=True):
-            column[self._start] = value  # type: ignore[index]
-        self._start = (self._start + 1) % MOST_MISSES
+        """Add a build; the oldest one is dropped when the log is full."""
+        at, class_name, *others = miss
+        self._records.append((class_name, _PACKED.pack(at, *others)))
 
     def since(self, start: float) -> Iterator[Miss]:
         """
@@ -78,24 +71,14 @@ class MissLog:
         Args:
             start: The time.
         """
-        count = len(self._names)
-        for age in range(count):
-            position = (self._start - 1 - age) % count
-            if self._times[position] < start:
+        for class_name, packed in reversed(self._records.copy()):
+            at, *others = _PACKED.unpack(packed)
+            if at < start:
                 return
-            yield Miss(
-                self._times[position],
-                self._names[position],
-                self._causes[position],
-                self._seconds[position],
-                self._places[position],
-                self._bytes[position],
-                self._ratios[position],
-                self._size_levels[position],
-                self._byte_levels[position],
-            )
+            yield Miss(at, class_name, *others)
 
     @property
     def forgotten_before(self) -> float | None:
-        """The time of the oldest record if earlier ones were overwritten; None if none were."""
-        return self._times[self._start] if len(self._names) == MOST_MISSES else None
+        """The time of the oldest record if earlier ones were dropped; None if none were."""
+        records = self._records.copy()
+        return _PACKED.unpack(records[0][1])[0] if len(records) == MOST_MISSES else None
