@@ -97,6 +97,14 @@ def test_sizes(size: str, expected: int) -> None:
     assert ByteSize().convert(size, None, None) == expected
 
 
+def test_a_budget_needs_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("seconds,class_name\n1,A\n2,B\n")
+    status, output = invoke("plan", str(path), "--memory", "1GB")
+    assert status == 2
+    assert "has no sizes, which --memory needs" in output
+
+
 def test_what_is_no_profile(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     assert invoke("plan", str(path))[0] == 2
@@ -118,3 +126,4 @@ def test_a_recorded_run(write: Any, pipeline_text: Any, fakes: Any, tmp_path: Pa
     status, output = invoke("plan", profile)
     assert status == 0, output
     assert "uses of 1 class replayed" in output
+    assert "of unknown size" not in output

@@ -255,7 +255,9 @@ def _execute(
         max_growth_mb = 20.0 if selected.name is None else 50.0
     run_options = RunOptions(workers=workers or default_workers(selected), **options)
     given = {"max_cache_size": max_cache_size, "cache_ttl_seconds": cache_ttl_seconds}
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if record_profile is not None and pipeline.settings.sizer is None:
+        changes["sizer"] = "measured"  # a profile without sizes cannot plan a budget of bytes
     try:
         settings = pipeline.settings.replace(**changes)
     except (TypeError, ValueError) as error:

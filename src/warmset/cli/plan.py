@@ -95,6 +95,11 @@ def plan(
     forecast = forecast_trace(
         trace, max_size=size, max_bytes=memory, policy=policy, ttl_seconds=ttl
     )
+    if memory is not None and not forecast.roster_bytes:
+        raise CommandError(
+            f"{str(profile)!r} has no sizes, which --memory needs: expected a profile of a registry"
+            " with a sizer, or a trace with the column bytes"
+        )
     if report_file is not None:
         _write_page(report_file, profile.name, forecast)
     if as_json:

@@ -49,7 +49,8 @@ def profile_options(command: _Command) -> _Command:
         "--record-profile",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="PATH",
-        help="Record the uses and the build costs of each class, and write them as a profile.",
+        help="Record the uses, the build costs and the sizes of each class, and write them as a"
+        " profile.",
     )
     warmed = click.option(
         "--warm-up",

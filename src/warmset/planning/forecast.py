@@ -343,7 +343,8 @@ def _candidates(by_bytes: bool, best: int, exact: bool) -> list[int]:
 def _smallest(
     at: Callable[[float], tuple[float, float]], candidates: Sequence[int], best: int
 ) -> int:
-    """Return the smallest candidate within 5 % of the best bound."""
+    """Return the smallest candidate within 5 % of the best one; `best` is the largest."""
     # A search by halves would not do: by bytes, or by a policy, a larger bound may need more.
-    enough = (1.0 + WITHIN) * at(best)[1]
-    return next(each for each in candidates if each == best or at(each)[1] <= enough)
+    costs = {each: at(each)[1] for each in {*candidates, best}}
+    enough = (1.0 + WITHIN) * min(costs.values())
+    return next(each for each in sorted(costs) if costs[each] <= enough)
