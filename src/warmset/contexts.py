@@ -63,13 +63,12 @@ def current_context() -> Hashable:
 
 def _hub() -> Any:
     """Return gevent's hub of this thread, if it has one that can be switched to."""
-    gevent = sys.modules.get("gevent.hub")
-    if gevent is None or "gevent.thread" not in sys.modules:
-        return None
-    find = getattr(gevent, "get_hub_if_exists", None)
+    find = getattr(sys.modules.get("gevent._hub_local"), "get_hub_if_exists", None)
     hub = None if find is None else find()
     # A callback of the event loop runs in the hub itself, and cannot wait.
-    return None if hub is sys.modules["greenlet"].getcurrent() else hub
+    if hub is None or hub is sys.modules["greenlet"].getcurrent():
+        return None
+    return hub
 
 
 def can_switch() -> bool:
@@ -81,7 +80,7 @@ def make_lock() -> Lock:
     """Return a lock on which this context can wait, and which any other one can release."""
     if _hub() is None:
         return _allocate_lock()  # type: ignore[no-any-return]
-    return sys.modules["gevent.thread"].allocate_lock()  # type: ignore[no-any-return]
+    return __import__("gevent.thread").thread.allocate_lock()  # type: ignore[no-any-return]
 
 
 # -- imports -------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ many choices as there are candidates.
 from __future__ import annotations
 
 import math
-from _thread import RLock
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._locks import make_lock
 from ..codes import CACHED
 from ..foreign import POLICY, Kind, contain
 
@@ -64,11 +64,11 @@ class Chooser:
         self._heap: list[_Candidate] = []
         self._searching = 0  # threads that have some candidates out of the heap
         self._failed = False  # whether it was logged that the policy fails
-        self._lock = RLock()  # re-entrant: a finaliser may use the registry
+        self._lock = make_lock()  # re-entrant: a finaliser may use the registry
 
     def reset_after_fork(self) -> None:
         """Make the lock anew, and forget candidates that a thread of the parent had taken."""
-        self._lock = RLock()
+        self._lock = make_lock()
         self._judged, self._heap, self._searching = OrderedDict(), [], 0
 
     def note(self, entry: Entry, now: float) -> None:
