@@ -483,8 +483,8 @@ def test_removals_of_one_class_are_reported_in_order_under_threads(make: Any) ->
     numbers = iter(range(10_000))
     add = registry.add
 
-    def numbered(entry: Any, token: int, seconds: float) -> bool:
-        return bool(add(entry, token, float(next(numbers))))
+    def numbered(entry: Any, token: int, seconds: float, **options: Any) -> bool:
+        return bool(add(entry, token, float(next(numbers)), **options))
 
     registry.add = numbered
 
