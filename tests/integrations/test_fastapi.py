@@ -116,6 +116,11 @@ def test_a_class_that_is_not_registered(ws: Any, integration: Any) -> None:
         keys.class_name_of(registry, type("Thre", (), {}))
     with pytest.raises(TypeError, match="a class name must be a str"):
         integration.leased(registry, 3)
+    for in_background in (False, True):
+        app = make_app(integration, registry, warm_up=["Thre"], in_background=in_background)
+        started = app.router.lifespan_context(app).__aenter__()
+        with pytest.raises(ws.errors.UnknownClassError, match="nearest: 'Three'"):
+            asyncio.run(started)
 
 
 @pytest.mark.parametrize("in_background", [False, True])

@@ -276,6 +276,14 @@ class AsyncMethodExecutor:
         """
         return await self._workers.call(self._registry.evict_expired)  # type: ignore[no-any-return]
 
+    async def close_registry(self) -> None:
+        """
+        Close the registry, whoever made it; instances with ``aclose()`` are closed in this loop.
+
+        As `Registry.close`, which cannot await.
+        """
+        await self._workers.call(self._registry.close)
+
     async def aclose(self) -> None:
         """
         Close the registry, also one that was given, and the executor's own threads.
@@ -283,7 +291,7 @@ class AsyncMethodExecutor:
         Instances are closed in the reverse order of their building, with ``aclose()`` if they have
         it. Synchronous methods that still run in the executor's own threads are waited for.
         """
-        await self._workers.call(self._registry.close)
+        await self.close_registry()
         await self._workers.shut_down()
 
     async def __aenter__(self) -> Self:

@@ -112,7 +112,8 @@ def lifespan(
         then: Another lifespan to run within this one.
 
     Returns:
-        The lifespan, for ``FastAPI(lifespan=...)``.
+        The lifespan, for ``FastAPI(lifespan=...)``. The application does not start if `warm_up`
+        names a class that is not registered.
     """
 
     @asynccontextmanager
@@ -122,7 +123,8 @@ def lifespan(
         task = None
         try:
             if warm_up is not None:
-                task = asyncio.create_task(_warm_up(app, registry, warm_up, deadline_seconds))
+                names = warm_up_names(registry, warm_up)
+                task = asyncio.create_task(_warm_up(app, registry, names, deadline_seconds))
                 if not in_background:
                     await task
             if then is None:
@@ -134,21 +136,16 @@ def lifespan(
             if task is not None:
                 await task  # builds cannot be interrupted, and must not meet a closed registry
             if close:
-                await executor.aclose()
+                await executor.close_registry()
 
     return run
 
 
 async def _warm_up(
-    app: FastAPI,
-    registry: Registry,
-    warm_up: Profile | Iterable[str | type],
-    deadline_seconds: float | None,
+    app: FastAPI, registry: Registry, names: Any, deadline_seconds: float | None
 ) -> None:
     try:
-        await asyncio.to_thread(
-            registry.warm_up, warm_up_names(registry, warm_up), deadline=deadline_seconds
-        )
+        await asyncio.to_thread(registry.warm_up, names, deadline=deadline_seconds)
     finally:
         setattr(app.state, _WARMING_UP, False)
 

@@ -90,10 +90,19 @@ def class_name_of(registry: BaseRegistry, key: str | type) -> str:
 
 
 def warm_up_names(registry: BaseRegistry, warm_up: Profile | Iterable[str | type]) -> Any:
-    """Return what `Registry.warm_up` takes: a profile as it is, or names in place of classes."""
+    """
+    Return what `Registry.warm_up` takes: a profile as it is, or names in place of classes.
+
+    Raises:
+        UnknownClassError: A name or class is not registered, which `Registry.warm_up` would skip.
+    """
     if hasattr(warm_up, "classes"):
         return warm_up
-    return [class_name_of(registry, key) for key in warm_up]
+    names = [class_name_of(registry, key) for key in warm_up]
+    for name in names:
+        if name not in registry:
+            raise UnknownClassError(name, near_names(name, registry.class_names()))
+    return names
 
 
 def is_temporary(error: MethodRegistryError) -> bool:
