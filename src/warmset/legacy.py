@@ -16,7 +16,8 @@ from time import time
 from weakref import ReferenceType
 
 from .api import Registry
-from .codes import CACHED, DISCARDED, NO_LIMIT, WEAK
+from .assigned_limits import AssignedLimits
+from .codes import CACHED, DISCARDED, WEAK
 from .errors import BuildError, ClosedError
 from .executor import MethodExecutor as _MethodExecutor
 from .resolver import check_name
@@ -356,7 +357,7 @@ def _counter(name: str) -> Any:
     return property(get, assign)
 
 
-class MethodRegistry(Registry):
+class MethodRegistry(AssignedLimits):
     __doc__ = Registry.__doc__
 
     late_attributes = frozenset(("_offset", "_ttl_was_assigned"))
@@ -370,50 +371,6 @@ class MethodRegistry(Registry):
     _cache_hits = _counter("hits")
     _cache_misses = _counter("misses")
     _total_instantiations = _counter("builds")
-
-    # The core knows only the TTL that it was made with, for the slots that are added later.
-    _ttl_was_assigned = False
-
-    @property
-    def _cache_ttl_seconds(self) -> float:
-        return self.settings.cache_ttl_seconds
-
-    @_cache_ttl_seconds.setter
-    def _cache_ttl_seconds(self, seconds: float) -> None:
-        self.settings = self.settings.replace(cache_ttl_seconds=seconds)
-        self._ttl_was_assigned = True
-        if self.settings.adaptive_ttl:
-            return  # each class gets its own, from its use
-        for slot in list(self.slots.values()):
-            idle = age = None
-            if slot.options is not None:
-                idle, age = slot.options.cache_ttl_seconds, slot.options.max_age_seconds
-            self.set_limits(
-                slot, NO_LIMIT if idle == 0.0 else idle, NO_LIMIT if age == 0.0 else age
-            )
-
-    def set_limits(self, slot: Slot, idle_seconds: float | None, age_seconds: float | None) -> None:
-        if idle_seconds is None:
-            idle_seconds = self.settings.cache_ttl_seconds or NO_LIMIT
-        super().set_limits(slot, idle_seconds, age_seconds)
-
-    def add_slot(self, class_name: Any, target: Any, options: Any = None) -> tuple[Slot, Any]:
-        slot, before = super().add_slot(class_name, target, options)
-        if before is None and self._ttl_was_assigned:
-            self.set_limits(slot, None, None)
-        return slot, before
-
-    @property
-    def _max_cache_size(self) -> int:
-        return self.max_size
-
-    @_max_cache_size.setter
-    def _max_cache_size(self, size: int) -> None:
-        self.settings = self.settings.replace(max_cache_size=size)
-        self.max_size = self.settings.first_size
-        self.make_capacity()
-        if self.watched:
-            self.capacity_freed()
 
     @property
     def _cache(self) -> _Cache:
