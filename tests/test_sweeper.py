@@ -190,7 +190,7 @@ def test_an_interval_longer_than_a_lock_can_wait(make: Any, sweeper: Any) -> Non
     before = threading.active_count()
     sweeper.service.wake()
     other = make(sweep_interval_seconds=1e300)
-    until(lambda: sweeper.service._signals.empty())
+    until(lambda: sweeper.service._quiet.locked())
     assert sweeper.service.is_running
     assert threading.active_count() == before
     registry.close()
@@ -208,7 +208,7 @@ def test_the_thread_is_replaced_if_it_dies(make: Any, sweeper: Any, caplog: Any)
         ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
     )
     assert sent == 1
-    sweeper.service._signals.put(None)
+    sweeper.service.signal()
     until(lambda: sweeper.service.thread not in (None, thread))
     assert services.failures()["warmset-sweeper"] == before + 1
     assert "another one takes over" in caplog.text

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from _thread import allocate_lock
-from queue import Empty, SimpleQueue
+from contextlib import suppress
 from time import monotonic
 
 from .. import _logs
@@ -69,7 +69,10 @@ class Service:
     def reset_after_fork(self) -> None:
         """Forget the thread, which does not exist in the child."""
         self._running = allocate_lock()  # held by the thread
-        self._signals: SimpleQueue[None] = SimpleQueue()
+        # Unlocked while there is a signal. (In a SimpleQueue, 3.10 can wait for ever in a timed
+        # `get`.)
+        self._quiet = allocate_lock()
+        self._quiet.acquire()
         self.thread: threading.Thread | None = None
 
     @property
@@ -84,8 +87,13 @@ class Service:
 
     def wake(self) -> None:
         """Have the next step done now, in a new thread if there is none."""
-        self._signals.put(None)
+        self.signal()
         self._start()
+
+    def signal(self) -> None:
+        """Have the next step done now if there is a thread."""
+        with suppress(RuntimeError):  # there is a signal already
+            self._quiet.release()
 
     def _start(self) -> None:
         # The lock is taken for the thread, which releases it: so no two are started.
@@ -118,18 +126,14 @@ class Service:
         ended = False
         try:
             while not self._stopping:
-                while not self._signals.empty():
-                    self._signals.get_nowait()
+                self._quiet.acquire(False)
                 wait = contain(SERVICE, self._step, failed=_FAILED, about=self.name)
                 if wait is _FAILED:
                     count_failure(self.name)
                     wait = _PAUSE
                 if wait is None:
                     break
-                try:
-                    self._signals.get(timeout=min(max(0.0, wait), _LONGEST_WAIT))
-                except Empty:
-                    continue
+                self._quiet.acquire(timeout=min(max(0.0, wait), _LONGEST_WAIT))
             ended = True
         except BaseException as error:  # it was sent to the thread
             count_failure(self.name)
@@ -144,7 +148,7 @@ class Service:
             self.thread = None
             running.release()
             # After the release: who woke it before has counted on this thread.
-            if not ended or not self._signals.empty():
+            if not ended or not self._quiet.locked():
                 self._start()
 
     def join(self, timeout_seconds: float | None = None) -> bool:
@@ -159,5 +163,5 @@ class Service:
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """End the thread after its current step, for good; for the end of the process."""
         self._stopping = True
-        self._signals.put(None)
+        self.signal()
         self.join(timeout_seconds)
