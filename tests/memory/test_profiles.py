@@ -242,6 +242,15 @@ def test_a_missing_file_raises(tmp_path: Path) -> None:
         Profile.load(tmp_path / "none.json")
 
 
+def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+    """It is not read as a whole; here it is sparse."""
+    path = tmp_path / "p.json"
+    with open(path, "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ProfileError, match=r"cannot be read: .*more than 100000000 bytes"):
+        Profile.load(path)
+
+
 def test_the_valid_parts_of_another_version_are_read(tmp_path: Path) -> None:
     data = {
         "format": "warmset-profile",

@@ -247,7 +247,9 @@ class Profile(Frozen):
         file = os.fsdecode(path)
         try:
             with open(file, "rb") as stream:
-                raw = stream.read()
+                raw = stream.read(_MOST_BYTES + 1)
+            if len(raw) > _MOST_BYTES:
+                raise ValueError(f"it has more than {_MOST_BYTES} bytes")
         except (OSError, ValueError) as error:
             # A ValueError is raised for a path with a null character.
             problem = getattr(error, "strerror", None) or error_text(error)
@@ -267,6 +269,7 @@ class Profile(Frozen):
         return _Reader().profile(data)
 
 
+_MOST_BYTES = 100_000_000
 _EXPECTED = "expected a profile written by `Profile.save` or `warmset run --record-profile`"
 
 

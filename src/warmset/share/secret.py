@@ -122,7 +122,7 @@ def secrets_from(
 
     Returns:
         The keys. Without arguments, those of the environment variables ``WARMSET_STORE_KEY`` and
-        ``WARMSET_STORE_OLD_KEY``, as far as they are set.
+        ``WARMSET_STORE_OLD_KEY``, as far as they are set and not empty.
 
     Raises:
         TypeError: An argument has the wrong type, or several are given.
@@ -141,9 +141,9 @@ def secrets_from(
         path = os.path.abspath(os.fspath(key_file))
         return (_from_file(path),)
     found = tuple(
-        _from_environment(name) for name in (KEY_VARIABLE, OLD_KEY_VARIABLE) if name in os.environ
+        _from_environment(name) for name in (KEY_VARIABLE, OLD_KEY_VARIABLE) if os.environ.get(name)
     )
-    if found and KEY_VARIABLE not in os.environ:
+    if found and not os.environ.get(KEY_VARIABLE):
         raise ValueError(f"{OLD_KEY_VARIABLE} is set, but {KEY_VARIABLE} is not")
     return found
 
