@@ -185,7 +185,7 @@ class World:
             self.register(name)
 
         def warm_up(dice: random.Random, name: str, i: int) -> None:
-            # Its threads may wait for a greenlet that does not run while this thread waits for them.
+            # Its threads may wait for a greenlet, which does not run while this thread waits.
             if not hasattr(self.local, "hub"):
                 registry.warm_up([name], workers=1)
 
@@ -374,8 +374,8 @@ class World:
     def run(self, seconds: float) -> None:
         """Let everything work for so long, and settle the accounts."""
         faulthandler.dump_traceback_later(seconds + HANG_SECONDS, exit=True)
-        # CPython's import system survives neither a fork nor an interrupt in its middle: a lock stays
-        # locked. So what is imported at first use is imported here.
+        # CPython's import system survives neither a fork nor an interrupt in its middle: a lock
+        # stays locked. So what is imported at first use is imported here.
         with contextlib.suppress(warmset.UnknownClassError):
             self.registry.get_instance("Unknown")
         for _, operation in self.operations():
