@@ -15,3 +15,5 @@ say "cython-lint"
 cython-lint src/warmset/_core_c.pyx src/warmset/*.pxi
 say "import-linter"
 PYTHONPATH=src lint-imports --no-cache
+say "samples for type checkers, against the installed wheel"
+"$work/lint/bin/python" -m pytest -q -p no:cacheprovider --confcutdir tests/typing tests/typing

@@ -214,3 +214,25 @@ def test_many_classes_come_and_go(make: Any) -> None:
     for cls in classes[::2]:
         registry.register(cls)
     assert all(type(registry.get_instance(cls)) is cls for cls in classes)
+
+
+class Derived(Tagger):
+    pass
+
+
+def test_a_handle_is_bound_to_a_method_of_a_class(make: Any, ws: Any) -> None:
+    registry = make({})
+    with pytest.raises(ws.UnknownClassError):
+        registry.bind(Tagger.tag)
+    registry.register(Derived)
+    assert registry.bind(Tagger.tag)("a") == "tagged a"  # inherited by the only one
+    registry.register(Tagger)
+    registry.register(Scorer)
+    assert registry.bind(Scorer.tag)("a") == "scored a"
+    assert registry.bind(Tagger.tag).class_name == "Tagger"
+    registry.register("other", Tagger)
+    with pytest.raises(ws.AmbiguousClassError, match="'Tagger'"):
+        registry.bind(Tagger.tag)
+    for wrong in (Tagger, "Tagger", 3):
+        with pytest.raises(TypeError):
+            registry.bind(wrong)

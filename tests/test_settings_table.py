@@ -195,7 +195,7 @@ def test_a_second_run_changes_nothing(generator: Any) -> None:
 def test_a_stale_region_is_found(generator: Any, tmp_path: Path) -> None:
     (tmp_path / "new.py").write_text(generator.renewed(EMPTY), encoding="utf-8")
     assert generator.stale(tmp_path) == {}
-    declared = "max_cache_size: int | str ="
+    declared = 'max_cache_size: int | Literal["auto"] ='
     old = generator.renewed(EMPTY).replace(f"{declared} 100", f"{declared} 99")
     (tmp_path / "old.py").write_text(old, encoding="utf-8")
     assert list(generator.stale(tmp_path)) == [tmp_path / "old.py"]

@@ -26,6 +26,10 @@ cdef class Lease:
         self._core = core
         self.class_name = class_name
 
+    @classmethod
+    def __class_getitem__(cls, parameters):
+        return cls
+
     @property
     def entry(self):
         """The entry that is held; None while there is none."""
@@ -152,6 +156,10 @@ cdef class FamilyCore:
     def __init__(self, registry, dict keys not None):
         self._keys = keys
 
+    @classmethod
+    def __class_getitem__(cls, parameters):
+        return cls
+
     def get(self, key):
         """
         Return the instance of a key, building it if it is not warm.
@@ -198,6 +206,10 @@ cdef class Handle:
         self._core = core
         self.class_name = class_name
         self.method_name = method_name
+
+    @classmethod
+    def __class_getitem__(cls, parameters):
+        return cls
 
     def __call__(self, /, *args, **kwargs):
         return PyVectorcall_Call(self, args, kwargs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from ._entry_py import Hold
+from ._generic import Generic, K, P, R, T
 from .errors import MethodRegistryError
 from .resolver import method_of
 from .streams import PLAIN, is_running
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         @property
         def holding(self) -> dict[Hold, None]: ...
         def build(self, class_name: str, holder: Hold) -> Any: ...
-        def hold_while_running(self, lease: Lease, result: Any) -> Any: ...
+        def hold_while_running(self, lease: Lease[Any], result: Any) -> Any: ...
         def _find_injected(self, class_name: str, method_name: str) -> Injected | None: ...
         def _check_owner(self, slot: Slot) -> None: ...
 
@@ -57,7 +58,7 @@ class Injected:
         self.plan: Any = None
 
 
-class Lease:
+class Lease(Generic[T]):
     """
     Holds an instance for the time of a ``with`` block; made by `RegistryCore.use`.
 
@@ -79,7 +80,7 @@ class Lease:
         """The entry that is held; None while there is none."""
         return self._hold.entry
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> T:
         if self._state != FREE:
             raise RuntimeError(f"this lease already holds {self.class_name!r}")
         self._state = ENTERING  # nobody else can enter it, however long a build takes
@@ -90,7 +91,7 @@ class Lease:
         except BaseException:
             self._leave()
             raise
-        return instance
+        return instance  # type: ignore[no-any-return]
 
     def take(self, find: Callable[[Hold], Any]) -> bool:
         """Hold what a callable finds for a holder, which it returns; False if that is nothing."""
@@ -115,7 +116,7 @@ class Lease:
             raise
         return True
 
-    def adopt(self, hold: Hold) -> Lease:
+    def adopt(self, hold: Hold) -> Lease[Any]:
         """Take over a hold that a call has."""
         self._hold, self._state = hold, HELD
         return self
@@ -148,7 +149,7 @@ class Lease:
         return f"<warmset lease of {self.class_name!r}, {state}>"
 
 
-class FamilyCore:
+class FamilyCore(Generic[K, T]):
     """
     The part of a family that a hit runs through.
 
@@ -161,7 +162,7 @@ class FamilyCore:
         self._core = registry
         self._keys = keys
 
-    def get(self, key: Any) -> Any:
+    def get(self, key: K) -> T:
         """
         Return the instance of a key, building it if it is not warm.
 
@@ -177,16 +178,17 @@ class FamilyCore:
 
         Thread-safe; O(1) on a hit.
         """
-        known = self._keys.get(key) if type(key) is str else None
-        return self._core.get_instance(self.key(key) if known is None else known)
+        known = self._keys.get(key) if type(key) is str else None  # type: ignore[call-overload]
+        name: Any = self.key(key) if known is None else known
+        return self._core.get_instance(name)  # type: ignore[no-any-return]
 
     if TYPE_CHECKING:
 
-        def key(self, key: Any) -> FamilyKey:
+        def key(self, key: K) -> FamilyKey:
             """Return what the instance of a key is found by."""
 
 
-class Handle:
+class Handle(Generic[P, R]):
     """
     Calls one method of one class's instance, building it when it is not warm.
 
@@ -202,14 +204,15 @@ class Handle:
         self.class_name = class_name
         self.method_name = method_name
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         core = self._core
         if core._injected:
             injected = core._find_injected(self.class_name, self.method_name)
             if injected is not None:
-                return injected.method(*args, **kwargs)
+                return injected.method(*args, **kwargs)  # type: ignore[no-any-return]
         hold = Hold()
         method: Any = None
+        result: Any
         try:
             instance = core.enter(self.class_name, hold)
             method = method_of(instance, self.class_name, self.method_name)
@@ -217,8 +220,8 @@ class Handle:
             if type(result) not in PLAIN and is_running(result):
                 lease = Lease(core, self.class_name).adopt(hold)
                 hold = Hold()
-                return core.hold_while_running(lease, result)
-            return result
+                return core.hold_while_running(lease, result)  # type: ignore[no-any-return]
+            return result  # type: ignore[no-any-return]
         finally:
             method = instance = None  # at the last release, other references to it are counted
             try:

@@ -150,7 +150,7 @@ class RegistryCore(Holds):
                 return injected.method
         return method_of(self.get_instance(class_name), class_name, method_name)
 
-    def use(self, class_name: str) -> Lease:
+    def use(self, class_name: str) -> Lease[Any]:
         """
         Look up and hold an instance for the time of a ``with`` block.
 
@@ -197,7 +197,7 @@ class RegistryCore(Holds):
         def handle_removed(self, entries: list[Entry]) -> None:
             """Report removed entries, and close those that are not held."""
 
-        def hold_while_running(self, lease: Lease, result: Any) -> Any:
+        def hold_while_running(self, lease: Lease[Any], result: Any) -> Any:
             """Keep a lease until the generator or coroutine that a method returned has ended."""
 
     # -- the paths of a look-up ------------------------------------------------------------------

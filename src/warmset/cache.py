@@ -250,7 +250,7 @@ class Cache(RegistryCore):
                 self.evict(entry, COLLECTED)
         return None
 
-    def copy_lease(self, lease: Lease) -> Lease:
+    def copy_lease(self, lease: Lease[Any]) -> Lease[Any]:
         """Return another lease on what a lease holds; it is no look-up."""
         instance, entry = lease.instance, lease.entry
         copy = self.use(lease.class_name)

@@ -39,7 +39,7 @@ class Calls(ExecutorCore):
 
     def _execute_of_family(self, key: Any, method_name: str, payload: dict[str, Any]) -> Any:
         """Execute a method of the instance of a family."""
-        lease = Lease(self._registry, key)
+        lease: Any = Lease(self._registry, key)
         method = args = keywords = None
         try:
             try:
@@ -49,7 +49,7 @@ class Calls(ExecutorCore):
                 return self.unavailable(str(key), method_name, error)
             result = method(*args, **keywords)
             if is_running(result):
-                kept, lease = lease, None  # type: ignore[assignment]
+                kept, lease = lease, None
                 return self._registry.hold_while_running(kept, result)
             return result
         finally:
@@ -66,7 +66,11 @@ class Calls(ExecutorCore):
         return method(*args, **keywords)
 
     def prepare(
-        self, source: Lease | Injected, class_name: str, method_name: str, payload: dict[str, Any]
+        self,
+        source: Lease[Any] | Injected,
+        class_name: str,
+        method_name: str,
+        payload: dict[str, Any],
     ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """
         Do what `execute` does up to the call: find the method, and route its arguments.

@@ -12,7 +12,7 @@ from .builds import results_of_build
 from .codes import DISCARDED, NO_LIMIT, REPLACED
 from .errors import AmbiguousClassError, AsyncRuleError, UnknownClassError
 from .family_keys import FamilyKey
-from .foreign import can_have_method
+from .foreign import can_have_method, find_in_type
 from .providers import LeftOpen, is_async_generator, is_generator, start
 from .resolver import check_name, find_imported, near_names, resolve
 from .streams import PLAIN, is_awaitable
@@ -155,6 +155,40 @@ class Classes:
         if self._shown:
             self._shown = False
             cache.show_classes([])
+
+    def owner_of(self, method: object) -> tuple[type, str]:
+        """
+        Find the class of a method, among those that are registered themselves.
+
+        Args:
+            method: A function that a class has, as ``Tagger.tag``.
+
+        Returns:
+            The class, and the name of the method.
+
+        Raises:
+            TypeError: It is no such function.
+            UnknownClassError: No registered class has it.
+            AmbiguousClassError: Several have it, none of which defines it.
+        """
+        name = getattr(method, "__name__", None)
+        qualified = getattr(method, "__qualname__", None)
+        if type(name) is not str or type(qualified) is not str or isinstance(method, type):
+            raise TypeError(f"expected a name and a method name, or a method, got {method!r}")
+        owners = [
+            slot
+            for slots in list(self._registered.values())
+            for slot in slots
+            if find_in_type(slot.target, name) is method
+        ]
+        # A class that inherits it has the very same function.
+        own = [slot for slot in owners if vars(slot.target).get(name) is method] or owners
+        if own and all(slot.target is own[0].target for slot in own):
+            return own[0].target, name
+        path = f"{getattr(method, '__module__', '')}.{qualified}"
+        if owners:
+            raise AmbiguousClassError(path, [slot.name for slot in owners])
+        raise UnknownClassError(path)
 
     def is_registered(self, cache: Cache, key: object) -> bool:
         """Tell whether a name, or a class itself, is registered."""

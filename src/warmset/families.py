@@ -14,6 +14,7 @@ from __future__ import annotations
 from _thread import RLock
 
 from ._core import FamilyCore, Handle, Lease
+from ._generic import K, T
 from .codes import COLLECTED, DISCARDED, NO_LIMIT, REPLACED, SIZE
 from .extension import Extension
 from .family_keys import FamilyKey
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .builder import Build
     from .options import ClassOptions
     from .registry import BaseRegistry
+    from .stats import FamilyStats
 
 __all__ = ["Families", "Family", "FamilyRecord"]
 
@@ -263,7 +265,7 @@ class Families(Extension):
             record.reset_after_fork()
 
 
-class Family(FamilyCore):
+class Family(FamilyCore[K, T]):
     """
     Builds instances by key with one factory, and keeps some of them warm; see `Registry.family`.
 
@@ -285,7 +287,7 @@ class Family(FamilyCore):
         """The name of the family."""
         return self._record.name
 
-    def key(self, key: Any) -> FamilyKey:
+    def key(self, key: K) -> FamilyKey:
         """
         Return what stands for one instance wherever a class name is taken.
 
@@ -300,7 +302,7 @@ class Family(FamilyCore):
         """
         return FamilyKey(self._record.name, key)
 
-    def use(self, key: Any) -> Lease:
+    def use(self, key: K) -> Lease[T]:
         """
         Look up and hold the instance of a key for the time of a ``with`` block.
 
@@ -312,7 +314,7 @@ class Family(FamilyCore):
         """
         return Lease(self._registry, self.key(key))
 
-    def bind(self, key: Any, method_name: str) -> Handle:
+    def bind(self, key: K, method_name: str) -> Handle[..., Any]:
         """
         Return a handle on a method of the instance of a key.
 
@@ -325,7 +327,7 @@ class Family(FamilyCore):
         """
         return Handle(self._registry, self.key(key), check_name(method_name))
 
-    def get_method(self, key: Any, method_name: str) -> Callable[..., Any]:
+    def get_method(self, key: K, method_name: str) -> Callable[..., Any]:
         """
         Return a bound method of the instance of a key.
 
@@ -339,7 +341,7 @@ class Family(FamilyCore):
         name: Any = self.key(key)
         return self._registry.get_method(name, method_name)
 
-    def discard(self, key: Any) -> bool:
+    def discard(self, key: K) -> bool:
         """
         Remove the instance of a key.
 
@@ -362,7 +364,7 @@ class Family(FamilyCore):
         slots = list(self._record.slots.values())
         return sum(self._registry.remove_from(slot, DISCARDED) for slot in slots)
 
-    def warm_up(self, keys: Iterable[Any]) -> list[Any]:
+    def warm_up(self, keys: Iterable[K]) -> list[K]:
         """
         Build the instances of some keys ahead, one after the other.
 
@@ -386,7 +388,7 @@ class Family(FamilyCore):
                 pass  # it is logged, counted, and remembered
         return list(self)
 
-    def stats(self) -> Any:
+    def stats(self) -> FamilyStats:
         """
         Return the statistics of the family.
 
@@ -399,12 +401,12 @@ class Family(FamilyCore):
 
     def __contains__(self, key: object) -> bool:
         try:
-            slot = self._record.slots.get(self.key(key))
+            slot = self._record.slots.get(self.key(key))  # type: ignore[arg-type]
         except TypeError:
             return False
         return slot is not None and self._registry.instance_in(slot) is not None
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[K]:
         return iter([slot.key.key for slot in self._record.warm()])
 
     def __len__(self) -> int:
@@ -420,7 +422,7 @@ class Family(FamilyCore):
         return repr(self._record)
 
 
-def _family_of(registry: Any, name: str) -> Family:
+def _family_of(registry: Any, name: str) -> Family[Any, Any]:
     return Family(registry, registry.families[name])
 
 
@@ -430,7 +432,7 @@ def make_family(
     target: Any,
     options: ClassOptions,
     max_cache_size: int | None,
-) -> Family:
+) -> Family[Any, Any]:
     """
     Register a family, or give a registered one another factory.
 

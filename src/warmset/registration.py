@@ -13,15 +13,19 @@ from .targets import check_arguments, check_target, target_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, TypeVar, overload
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from typing import Any, Concatenate, TypeVar, overload
 
-    from typing_extensions import Unpack
+    from typing_extensions import ParamSpec, Unpack
 
-    from ._core import Injected
+    from ._core import Injected, Lease
     from .families import Family
+    from .family_keys import FamilyKey
     from .options import ClassKeywords
 
+    _K = TypeVar("_K")
+    _P = ParamSpec("_P")
+    _R = TypeVar("_R")
     _T = TypeVar("_T")
     _Target = TypeVar("_Target", bound=Callable[..., Any])
 
@@ -125,6 +129,24 @@ class Registrations(Capabilities):
     if TYPE_CHECKING:
 
         @overload
+        def get_instance(self, class_name: type[_T]) -> _T: ...
+        @overload
+        def get_instance(self, class_name: str | FamilyKey) -> Any: ...
+        def get_instance(self, class_name: Any) -> Any: ...
+
+        @overload
+        def use(self, class_name: type[_T]) -> Lease[_T]: ...
+        @overload
+        def use(self, class_name: str | FamilyKey) -> Lease[Any]: ...
+        def use(self, class_name: Any) -> Any: ...
+
+        def get_method(
+            self, class_name: str | type | FamilyKey, method_name: str
+        ) -> Callable[..., Any]: ...
+
+    if TYPE_CHECKING:
+
+        @overload
         def provider(self, target: _Target, /) -> _Target: ...
         @overload
         def provider(
@@ -178,6 +200,64 @@ class Registrations(Capabilities):
             )
         return register(target)
 
+    if TYPE_CHECKING:
+
+        @overload
+        def family(
+            self,
+            name: str,
+            factory: Callable[Concatenate[_K, ...], Iterator[_T]],
+            *,
+            max_cache_size: int | None = None,
+            args: tuple[Any, ...] = (),
+            kwargs: Mapping[str, Any] | None = None,
+            **options: Unpack[ClassKeywords],
+        ) -> Family[_K, _T]: ...
+        @overload
+        def family(
+            self,
+            name: str,
+            factory: Callable[Concatenate[_K, ...], AsyncIterator[_T]],
+            *,
+            max_cache_size: int | None = None,
+            args: tuple[Any, ...] = (),
+            kwargs: Mapping[str, Any] | None = None,
+            **options: Unpack[ClassKeywords],
+        ) -> Family[_K, _T]: ...
+        @overload
+        def family(
+            self,
+            name: str,
+            factory: Callable[Concatenate[_K, ...], Awaitable[_T]],
+            *,
+            max_cache_size: int | None = None,
+            args: tuple[Any, ...] = (),
+            kwargs: Mapping[str, Any] | None = None,
+            **options: Unpack[ClassKeywords],
+        ) -> Family[_K, _T]: ...
+        @overload
+        def family(
+            self,
+            name: str,
+            factory: Callable[Concatenate[_K, ...], _T],
+            *,
+            max_cache_size: int | None = None,
+            args: tuple[Any, ...] = (),
+            kwargs: Mapping[str, Any] | None = None,
+            **options: Unpack[ClassKeywords],
+        ) -> Family[_K, _T]: ...
+        @overload
+        def family(
+            self,
+            name: str,
+            factory: str,
+            *,
+            max_cache_size: int | None = None,
+            args: tuple[Any, ...] = (),
+            kwargs: Mapping[str, Any] | None = None,
+            **options: Unpack[ClassKeywords],
+        ) -> Family[Any, Any]: ...
+
     def family(
         self,
         name: str,
@@ -187,7 +267,7 @@ class Registrations(Capabilities):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[ClassKeywords],
-    ) -> Family:
+    ) -> Family[Any, Any]:
         """
         Register one factory for many keys; its instances are built at the first use of their keys.
 
@@ -278,22 +358,39 @@ class Registrations(Capabilities):
         self.refuse_if_closed(class_name)
         self.builder.failures.forget(self.classes.add_rule(class_name, rule, version))
 
-    def bind(self, class_name: str, method_name: str) -> Handle:
+    if TYPE_CHECKING:
+
+        @overload
+        def bind(
+            self, class_name: Callable[Concatenate[Any, _P], _R], method_name: None = None
+        ) -> Handle[_P, _R]: ...
+        @overload
+        def bind(
+            self, class_name: str | type | FamilyKey, method_name: str
+        ) -> Handle[..., Any]: ...
+
+    def bind(self, class_name: Any, method_name: str | None = None) -> Handle[..., Any]:
         """
         Return a handle: a callable that survives evictions, and holds the instance while it runs.
 
         Args:
-            class_name: A registered name, or one that a method was injected for.
-            method_name: The method that each call runs.
+            class_name: A registered name or class, or a name that a method was injected for. Or a
+                method of a class that is registered itself, as ``Tagger.tag``: type checkers see
+                its parameters and its result then.
+            method_name: The method that each call runs; None: the first argument is the method.
 
         Returns:
             The handle. Nothing is built until it is called.
 
         Raises:
-            UnknownClassError: The name is not registered, and no such method was injected.
+            UnknownClassError: It is not registered, and no such method was injected.
+            AmbiguousClassError: The class of a method is registered under several names, or the
+                method is that of several classes.
 
-        Thread-safe; O(1).
+        Thread-safe; O(1), and O(registered classes) for a method.
         """
+        if method_name is None:
+            class_name, method_name = self.classes.owner_of(class_name)
         class_name, method_name = self.name_of(class_name), check_name(method_name)
         known = class_name in self.slots or self.is_of_family(class_name)
         if not known and self.find_injected(class_name, method_name) is None:

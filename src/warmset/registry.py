@@ -329,7 +329,7 @@ class BaseRegistry(Cache):
     def evict_by_policy(self, more_than: int) -> bool:
         return any(choose(self, None, more_than) for choose in self._hooks["choose_victim"])
 
-    def hold_while_running(self, lease: Lease, result: Any) -> Any:
+    def hold_while_running(self, lease: Lease[Any], result: Any) -> Any:
         """Keep a lease until the generator or coroutine that a method returned has ended."""
         entry = lease.entry
         if entry is not None and entry.instance is result:

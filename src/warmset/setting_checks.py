@@ -11,7 +11,21 @@ from .resolver import safe_repr
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Literal, Protocol, TypeAlias
+
+    class HasWorth(Protocol):
+        """A policy."""
+
+        def worth(self, entry: Any, now: float, /) -> float: ...
+
+    class HasSize(Protocol):
+        """A sizer."""
+
+        def size(self, instance: Any, /) -> int: ...
+
+    SizerSetting: TypeAlias = (
+        Literal["measured", "deep", "declared"] | Callable[[Any], int] | HasSize
+    )
 
 
 LEAST_PROCESS_BYTES = 1_000_000
@@ -270,7 +284,9 @@ FLAG = Rule(_flag, "bool", "a bool, true or false")
 SECONDS = Rule(_seconds, "float", "a number of seconds, 0 or more")
 FINITE_SECONDS = Rule(_finite_seconds, "float", "a finite number of seconds, 0 or more")
 COUNT = Rule(_one_or_more, "int", "a whole number, 1 or more")
-COUNT_OR_AUTO = Rule(_count_or_auto, "int | str", "a whole number, 1 or more, or 'auto'")
+COUNT_OR_AUTO = Rule(
+    _count_or_auto, 'int | Literal["auto"]', "a whole number, 1 or more, or 'auto'"
+)
 USES = Rule(_none_or_more, "int", "a whole number of uses, 0 or more")
 BYTES = Rule(_none_or_more, "int", "a whole number of bytes, 0 or more")
 INTEGER = Rule(_integer, "int", "a whole number")
@@ -280,10 +296,14 @@ MEMORY = Rule(
     "a whole number of bytes, 1,000,000 or more or 0, or a float up to 1.0, a fraction of the "
     "memory available to the process (1.0 is all of it, 1 would be one byte)",
 )
-POLICY = Rule(_policy, "Any", "'lru', 'cost', or an object with a method worth(slot, now)")
+POLICY = Rule(
+    _policy,
+    'Literal["lru", "cost"] | HasWorth',
+    "'lru', 'cost', or an object with a method worth(slot, now)",
+)
 SIZER = Rule(
     _sizer,
-    "Any",
+    "SizerSetting | None",
     "None, 'measured', 'deep', 'declared', a callable that takes an instance, or an object with a "
     "method size(instance)",
 )
@@ -299,11 +319,15 @@ HOST_BUDGET = Rule(
     "a whole number of bytes, 1,000,000 or more or 0, a float up to 1.0, a fraction of the memory "
     "of the machine (1.0 is all of it, 1 would be one byte), or a warmset.share.HostBudget",
 )
-CLOSER = Rule(_closer, "Callable[[Any], Any] | str | None", "a callable, None or 'auto'")
-ARGUMENTS = Rule(_arguments, "str", "'strict', 'names' or 'off'")
-CLOSING = Rule(_closing, "str", "'inline' or 'background'")
-AFTER_FORK = Rule(_after_fork, "str", "'keep', 'drop' or 'rebuild'")
-SHAREABLE = Rule(_shareable, "bool | str", "a bool, true or false, or 'copy_on_write'")
+CLOSER = Rule(
+    _closer, 'Callable[[Any], Any] | Literal["auto"] | None', "a callable, None or 'auto'"
+)
+ARGUMENTS = Rule(_arguments, 'Literal["strict", "names", "off"]', "'strict', 'names' or 'off'")
+CLOSING = Rule(_closing, 'Literal["inline", "background"]', "'inline' or 'background'")
+AFTER_FORK = Rule(_after_fork, 'Literal["keep", "drop", "rebuild"]', "'keep', 'drop' or 'rebuild'")
+SHAREABLE = Rule(
+    _shareable, 'bool | Literal["copy_on_write"]', "a bool, true or false, or 'copy_on_write'"
+)
 SNAPSHOT = Rule(
     _callable_or_none,
     "Callable[[Any], Any] | None",

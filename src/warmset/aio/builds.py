@@ -14,7 +14,7 @@ import threading
 from contextvars import copy_context
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..builder import serving_worker
 from ..codes import WAITS
@@ -115,7 +115,7 @@ class Builds:
             if built is not None:
                 return built
 
-    def _enter_warm(self, lease: Lease, is_first: bool) -> bool:
+    def _enter_warm(self, lease: Lease[Any], is_first: bool) -> bool:
         """Hold what is warm; the first attempt is counted as a look-up."""
         registry = self._registry
         if is_first:
@@ -127,7 +127,7 @@ class Builds:
         slot = self._registry.slots.get(class_name)
         return _Asked(slot, 0 if slot is None else self._registry.token(slot))
 
-    async def _request(self, lease: Lease, hold: AsyncHold) -> bool:
+    async def _request(self, lease: Lease[Any], hold: AsyncHold) -> bool:
         """Have the worker that serves the caller build or wait; False if none serves it."""
         job = Job(partial(self._enter_built, lease), hold)
         if not self._workers.request(job):
@@ -217,7 +217,7 @@ class Builds:
         class_name: str,
         build: _Build,
         loop: Loop,
-        lease: Lease | None,
+        lease: Lease[Any] | None,
         error: BaseException | None,
     ) -> None:
         """Give each waiter a lease of its own, or the error."""
@@ -259,7 +259,7 @@ class Builds:
                 if outcome[0] is not None:
                     outcome[0].__exit__()
 
-    def _enter_built(self, lease: Lease) -> None:
+    def _enter_built(self, lease: Lease[Any]) -> None:
         try:
             lease.take(partial(self._registry.build, lease.class_name))
         except MethodRegistryError as error:

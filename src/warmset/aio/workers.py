@@ -276,8 +276,8 @@ class AsyncHold:
 
     __slots__ = ("_loop", "_workers", "lease")
 
-    def __init__(self, lease: Lease, workers: Workers, loop: Loop) -> None:
-        self.lease: Lease | None = lease
+    def __init__(self, lease: Lease[Any], workers: Workers, loop: Loop) -> None:
+        self.lease: Lease[Any] | None = lease
         self._workers = workers
         self._loop = loop
 
