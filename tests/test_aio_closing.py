@@ -370,3 +370,62 @@ def test_cancelling_a_removal_does_not_stop_it(executor: Any, registry: Any) -> 
 
     run(main())
     assert closed == ["Slow"]
+
+
+class PanicException(BaseException):
+    """As a Rust extension raises it."""
+
+
+@pytest.mark.parametrize("kind", [SystemExit, PanicException, GeneratorExit, ValueError])
+def test_an_asynchronous_closer_that_exits(
+    executor: Any, registry: Any, kind: type[BaseException]
+) -> None:
+    """It has failed, and the loop goes on."""
+
+    class Client:
+        async def aclose(self) -> None:
+            await asyncio.sleep(0)
+            raise kind("from a closer")
+
+        def ask(self) -> str:
+            return "fine"
+
+    registry.register("Client", Client)
+
+    async def main() -> str:
+        await executor.execute("Client", "ask")
+        await executor.discard("Client")
+        return str(await executor.execute("Client", "ask"))
+
+    assert run(main()) == "fine"
+    assert registry.stats().close_failures == 1
+
+
+@pytest.mark.parametrize("kind", [SystemExit, PanicException])
+def test_an_asynchronous_rule_that_exits(
+    ws: Any, executor: Any, registry: Any, kind: type[BaseException]
+) -> None:
+    """Its caller gets the exit, and the loop goes on."""
+
+    async def build(cls: type) -> Any:
+        await asyncio.sleep(0)
+        raise kind("no licence")
+
+    registry.register_instantiation_rule("Alpha", build)
+
+    async def main() -> list[Any]:
+        outcomes = [await asyncio.gather(_caught(executor.execute("Alpha", "echo", text="x")))]
+        outcomes.append(await executor.execute("Beta", "echo", text="y"))
+        return outcomes
+
+    async def _caught(awaitable: Any) -> type[BaseException]:
+        try:
+            await awaitable
+        except BaseException as error:
+            return type(error)
+        raise AssertionError
+
+    first, second = run(main())
+    assert first[0] is kind or issubclass(first[0], ws.BuildError)
+    assert second == "y"
+    assert registry.stats().failed_builds == 1

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..builder import serving_worker
 from ..closing import close_entry
+from ..foreign import is_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,8 +152,13 @@ class AwaitedCode:
         outcome: Outcome = None, LoopEndedError("it was cancelled, or its event loop has ended")
         try:
             outcome = await awaitable, None
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # An exit is the failure of what was awaited: raised here, it would end the loop.
             outcome = None, error
+            if is_interrupt(error):
+                raise
         finally:
             self._queue.put(outcome)
             del outcome, awaitable
