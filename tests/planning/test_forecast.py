@@ -127,6 +127,22 @@ def test_a_file_that_is_no_trace(tmp_path: Any, text: str, problem: str) -> None
         load_trace(tmp_path / "none.csv")
 
 
+def test_a_file_that_cannot_be_a_trace(tmp_path: Any, monkeypatch: Any) -> None:
+    import warmset.planning.traces as module
+
+    with pytest.raises(TraceError, match="not a regular file"):
+        load_trace("/dev/zero")
+    with pytest.raises(TraceError, match="cannot be read"):
+        load_trace("log\0.csv")
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"seconds,class_name\n1,\xff\n")
+    with pytest.raises(TraceError, match="cannot be read"):
+        load_trace(path)
+    monkeypatch.setattr(module, "_MOST_BYTES", 10)
+    with pytest.raises(TraceError, match="more than 10 bytes"):
+        load_trace(path)
+
+
 # -- the recorded order of uses ------------------------------------------------------------------
 
 

@@ -288,6 +288,54 @@ def test_builds_of_many_threads_are_all_counted(ws: Any) -> None:
     assert sum(share.builds for share in plan.causes) == plan.builds
 
 
+def test_plans_can_be_made_while_others_build(ws: Any) -> None:
+    registry = registry_of(ws, max_cache_size=3)
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                plan = registry.plan(window_seconds=1e6)
+                assert sum(share.builds for share in plan.causes) == plan.builds
+        except BaseException as error:
+            errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for turn in range(1_000):
+            registry.get_instance(f"C{turn * 7 % 10}")
+            if turn % 300 == 0:
+                registry.clear_cache()
+    finally:
+        done.set()
+        reader.join()
+    assert errors == []
+
+
+def test_an_interrupt_leaves_a_valid_memory(ws: Any, monkeypatch: Any) -> None:
+    """What was remembered is forgotten, and what was built stays accounted for."""
+    from warmset.planning.ghost_table import GhostTable
+
+    registry = registry_of(ws, max_cache_size=2)
+    replay(registry, [0, 1, 2])
+    add = GhostTable.add
+
+    def interrupted(self: Any, ghost: Any, **options: Any) -> None:
+        monkeypatch.setattr(GhostTable, "add", add)
+        self._used += 1  # half a change
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GhostTable, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replay(registry, [3])
+    builds = replay(registry, [3, 4, 5, 3])
+    plan = registry.plan()
+    assert 0 < plan.builds <= builds
+    assert plan.causes[-1].cause == "size"
+
+
 def test_ghosts_keep_neither_registry_nor_instances_alive(ws: Any) -> None:
     import gc
     import weakref

@@ -19,6 +19,7 @@ bound within the same budget. Without builds nothing changes: what is idle is a 
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -140,7 +141,11 @@ class Autosize(Extension):
         self.steering = Steering(*self.limits)
         self.bound_changes: deque[BoundChange] = deque(maxlen=_MOST_CHANGES)
         self._count = _Count(self.steering)
+        self._judging = allocate_lock()
         ghosts_of(registry).memory.on_miss = self._missed
+
+    def after_fork(self, registry: BaseRegistry) -> None:
+        self._judging = allocate_lock()
 
     def _missed(self, miss: Miss, affordable: bool) -> None:
         self._count((miss.seconds, affordable))
@@ -152,14 +157,19 @@ class Autosize(Extension):
     def built(self, registry: BaseRegistry, build: Build) -> None:
         if build.error is not None or registry.settings.max_cache_size != "auto":
             return
-        before = registry.max_size
-        bound = self.steering.wanted(before, registry.cached)
-        if bound == before or (bound > before and _is_short(registry)):
-            return
-        registry.max_size = bound
+        if not self._judging.acquire(False):
+            return  # another thread judges, or a finaliser came in between
+        try:
+            before = registry.max_size
+            bound = self.steering.wanted(before, registry.cached)
+            if bound == before or (bound > before and _is_short(registry)):
+                return
+            registry.max_size = bound
+            share = self.steering.share
+        finally:
+            self._judging.release()
         if registry.watched:
             registry.capacity_freed()
-        share = self.steering.share
         why = f"builds that the bound caused take {share:.1%} of the other build seconds, " + (
             f"above {RAISE_ABOVE:.0%}" if bound > before else f"below {LOWER_BELOW:.0%}"
         )

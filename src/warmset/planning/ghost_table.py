@@ -196,13 +196,17 @@ class GhostTable:
         return [self.size(each) for each in self.positions() if self._last_used[each] > last_used]
 
     def newest_bytes(self, count: int) -> int:
-        """Return the bytes of the newest records."""
+        """Return the bytes of the newest records; another thread may be changing the table."""
+        causes, sizes, cursor = self._causes, self._bytes, self._cursor
+        capacity = min(len(causes), len(sizes))
         found = 0
-        for position in self.positions():
+        for age in range(capacity):
             if count <= 0:
                 break
-            count -= 1
-            found += max(0, self._bytes[position])
+            position = (cursor - 1 - age) % capacity
+            if causes[position] != _FREE:
+                count -= 1
+                found += max(0, sizes[position])
         return found
 
     def positions(self) -> Iterator[int]:

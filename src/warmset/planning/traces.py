@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+import stat
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Trace", "TraceError", "load_trace"]
 
 _MOST_REQUESTS = 5_000_000
+_MOST_BYTES = 500_000_000
 _LARGEST = 2**62
 
 
@@ -66,9 +68,17 @@ def load_trace(path: str | os.PathLike[str]) -> Trace:
     """
     file = os.fsdecode(path)
     try:
+        status = os.stat(file)  # before it is opened: a pipe would wait for its other end
+        if not stat.S_ISREG(status.st_mode):
+            raise TraceError(f"{file}: it is not a regular file; {_EXPECTED}")
+        if status.st_size > _MOST_BYTES:
+            raise TraceError(f"{file}: it has more than {_MOST_BYTES:,} bytes")
         with open(file, newline="", encoding="utf-8") as stream:
             return _read(csv.DictReader(stream), file)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except TraceError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        # A ValueError is raised for a path with a null character, and for what is not UTF-8.
         problem = getattr(error, "strerror", None) or error_text(error)
         raise TraceError(f"{file}: cannot be read: {problem}; {_EXPECTED}") from error
 
