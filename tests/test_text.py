@@ -125,3 +125,17 @@ def test_reports_of_memory(ws: Any, make: Any, samples: Any) -> None:
     report = registry.warm_up([name])
     assert len(str(report).splitlines()) == 2
     assert all(line.isprintable() for line in str(report).splitlines())
+
+
+def test_an_error_of_a_handler(ws: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is printed, since no handler can log it."""
+    logs = importlib.import_module("warmset._logs")
+
+    class Bad:
+        def __repr__(self) -> str:
+            raise RuntimeError("\x1b[2J\udcff")
+
+    logs.warning("share", "%r", Bad())
+    printed = capsys.readouterr().err
+    assert r"RuntimeError: \x1b[2J\udcff" in printed
+    assert printed.replace("\n", "").isprintable()

@@ -148,9 +148,11 @@ def _report_logging_error() -> None:
     """Print an error of `logging` to stderr, as `logging` itself does for errors in handlers."""
     try:
         if getattr(sys.modules.get("logging"), "raiseExceptions", True) and sys.stderr is not None:
-            from traceback import print_exc
+            from traceback import format_exc
+
+            from ._text import printable
 
             sys.stderr.write("warmset: writing a log record failed\n")
-            print_exc(file=sys.stderr)
+            sys.stderr.write(printable(format_exc(), keep="\n\t"))
     except Exception:  # stderr is closed, so the error cannot be reported
         return

@@ -10,6 +10,8 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from .._text import printable
+
 __all__ = ["ALERTS", "DASHBOARD", "read", "write"]
 
 ALERTS, DASHBOARD = "alerts.yml", "dashboard.json"
@@ -62,10 +64,10 @@ def main(arguments: list[str]) -> int:
     try:
         paths = write(arguments[0])
     except OSError as error:
-        print(error, file=sys.stderr)
+        print(printable(error), file=sys.stderr)
         return 1
     for path in paths:
-        print(path)
+        print(printable(path))
     return 0
 
 
