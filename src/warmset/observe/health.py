@@ -207,7 +207,7 @@ class HealthMonitor(Extension):
         before = self._since(now, window_seconds)
         leaked = self._leaks.leaked(registry, thresholds.leaked_after_seconds)
         found = [
-            *_judge_rates(before, now, thresholds),
+            *_judge_rates(before, now, thresholds, stats.enable_weakref),
             *_judge_levels(stats, leaked, thresholds),
             *_judge_bounds(registry, window_seconds, thresholds),
         ]
@@ -263,13 +263,15 @@ def monitor_of(registry: BaseRegistry) -> HealthMonitor:
 
 
 def _judge_rates(
-    before: _Observation, now: _Observation, thresholds: HealthThresholds
+    before: _Observation, now: _Observation, thresholds: HealthThresholds, weak: bool
 ) -> Iterator[Finding]:
     hits = max(0, now.hits - before.hits)
     lookups = hits + max(0, now.misses - before.misses)
     builds = max(0, now.builds - before.builds)
     evictions = max(0, now.evictions - before.evictions)
-    if lookups and lookups >= thresholds.min_lookups:
+    # By weak reference alone, nearly every look-up may build: some builds tell that.
+    least = min(thresholds.min_builds, thresholds.min_lookups) if weak else thresholds.min_lookups
+    if lookups and lookups >= least:
         hit_rate = hits / lookups
         if hit_rate < thresholds.min_hit_rate:
             yield Finding(
@@ -277,7 +279,10 @@ def _judge_rates(
                 Severity.WARNING,
                 hit_rate,
                 thresholds.min_hit_rate,
-                "raise cache_ttl_seconds or max_cache_size; stats().removals shows which",
+                "instances are kept by weak reference only, and built anew when nobody refers to "
+                "them: hold them with leases, or set enable_weakref=False"
+                if weak
+                else "raise cache_ttl_seconds or max_cache_size; stats().removals shows which",
             )
     if builds and builds >= thresholds.min_builds:
         per_build = evictions / builds
