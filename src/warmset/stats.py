@@ -136,6 +136,8 @@ class RegistryStats(NamedTuple):
     """
     families: tuple[FamilyStats, ...] = ()
     """The families, in the order of their registration."""
+    unmatched_rules: tuple[str, ...] = ()
+    """Names that have a rule and are not registered."""
 
     @property
     def lookups(self) -> int:
@@ -192,6 +194,7 @@ class RegistryStats(NamedTuple):
             "held_instances": self.held,
             "adopted_instances": self.adopted,
             "entries_by_state": dict(self.states),
+            "unmatched_rules": list(self.unmatched_rules),
             "families": {
                 family.name: {**family._asdict(), "keys": list(family.keys)}
                 for family in self.families
@@ -249,6 +252,9 @@ def snapshot(registry: BaseRegistry) -> RegistryStats:
         max_cache_size=registry.max_size,
         enable_weakref=settings.enable_weakref,
         adopted=adopted,
+        unmatched_rules=tuple(
+            name for name in list(registry.classes.rules) if name not in registry
+        ),
         families=tuple(map(family_stats, list(registry.families.values()))),
         states=MappingProxyType(dict(zip(STATE_NAMES, states, strict=True))),
         bytes=sum(known) if (known := [e.bytes for e in entries if e.bytes is not None]) else None,

@@ -55,6 +55,7 @@ class FindingKind(Enum):
     SERVICES_FAILING = "services_failing"
     THRASHING = "thrashing"
     OVERSIZED = "oversized"
+    RULES_UNMATCHED = "rules_unmatched"
 
 
 class Severity(IntEnum):
@@ -100,6 +101,7 @@ class HealthThresholds:
         max_service_failures: Steps of service threads of the process (sweeper, recycling, closing,
             live view) that failed within the window, and threads that died or could not be started.
         max_failed_classes: Classes whose failed build is remembered at present.
+        max_unmatched_rules: Rules of names that are not registered at present.
         max_thrashing: Builds within the window that at most twice a bound would have avoided,
             relative to all.
         max_unused: Cached instances that were not used for `unused_after_seconds`, relative to
@@ -124,6 +126,7 @@ class HealthThresholds:
     max_close_failures: float = 0
     max_service_failures: float = 0
     max_failed_classes: float = 0
+    max_unmatched_rules: float = 0
     max_thrashing: float = advice.MAX_THRASHING
     max_unused: float = advice.MAX_UNUSED
     min_lookups: float = 100
@@ -358,6 +361,16 @@ def _judge_levels(
             len(failed),
             thresholds.max_failed_classes,
             f"builds fail, and look-ups raise the same error for retry_after_seconds: {names}",
+        )
+    unmatched = stats.unmatched_rules
+    if len(unmatched) > thresholds.max_unmatched_rules:
+        names = ", ".join(unmatched[:5]) + (", ..." if len(unmatched) > 5 else "")
+        yield Finding(
+            FindingKind.RULES_UNMATCHED,
+            Severity.WARNING,
+            len(unmatched),
+            thresholds.max_unmatched_rules,
+            f"rules of names that are not registered, or misspelt, build nothing: {names}",
         )
     for class_name, count in leaked.items():
         if count > thresholds.max_leaked:

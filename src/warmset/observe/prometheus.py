@@ -68,6 +68,7 @@ _FAMILIES: dict[str, tuple[type[Metric], str, tuple[str, ...]]] = {
     "waiting_threads": (GaugeMetricFamily, "Threads that wait for a build or for capacity.", ()),
     "registered_classes": (GaugeMetricFamily, "Registered classes.", ()),
     "failed_classes": (GaugeMetricFamily, "Classes whose failed build is remembered.", ()),
+    "unmatched_rules": (GaugeMetricFamily, "Rules of names that are not registered.", ()),
     "cached_bytes": (
         GaugeMetricFamily,
         "Bytes of the cached instances, where they are measured.",
@@ -277,6 +278,7 @@ def _samples(registry: BaseRegistry, tally: BuildTally) -> Iterator[_Sample]:
         "waiting_threads": registry.waiting_threads(),
         "registered_classes": stats.classes_registered,
         "failed_classes": len(stats.failed_class_names),
+        "unmatched_rules": len(stats.unmatched_rules),
     }.items():
         yield key, (), value
     if stats.bytes is not None:

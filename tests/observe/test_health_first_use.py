@@ -1,4 +1,4 @@
-"""Weak mode builds on nearly every look-up where nobody keeps an instance: health says so."""
+"""What a first registry gets wrong and health reports: weak mode alone, rules of misspelt names."""
 
 from __future__ import annotations
 
@@ -21,3 +21,16 @@ def test_builds_on_nearly_every_look_up_are_a_finding(ws: Any, timer: Any) -> No
         assert registry.get_instance("Alpha") is kept
     timer.advance(301.0)
     assert all(each.kind.value != "hit_rate_low" for each in registry.health())
+
+
+def test_rules_of_names_that_are_not_registered_are_a_finding(make: Any) -> None:
+    registry = make()
+    registry.register_instantiation_rule("Alpha", lambda cls: cls())
+    registry.register_instantiation_rule("Alhpa", lambda cls: cls())
+    (finding,) = registry.health()
+    assert finding.kind.value == "rules_unmatched"
+    assert finding.figure == 1
+    assert "Alhpa" in finding.advice
+    assert registry.get_stats()["unmatched_rules"] == ["Alhpa"]
+    registry.register("Alhpa", "samples.Beta")
+    assert registry.health() == ()
