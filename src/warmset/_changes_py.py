@@ -101,11 +101,12 @@ class Changes(Ring):
     def drop_slot(self, slot: Slot) -> bool:
         """Forget a slot, if it is the one of its name; nothing is published in it any more."""
         self._check_owner(slot)
+        is_named = type(slot.key) is str
         with self.lock:
             if slot.alive:
                 slot.alive = False
                 slot.generation += 1
-                self.registered -= slot.target is not None and type(slot.key) is str
+                self.registered -= (slot.target is not None) & is_named
                 del self._slots[slot.key]
                 return True
         return False

@@ -158,15 +158,15 @@ class Builder:
                         waiter = Waiter(slot, asked)
                         if not self._wait_for(build, waiter, constructor, me):
                             continue
+                found = mine if waiter is None else waiter
+                # No call and no jump from here on: an interrupt would lose the hold.
+                holder.entry = found.entry
+                found.entry = None
+                return found.instance
             except BaseException:
                 # An interrupt, also in a listener or a closer: the caller will not release it.
                 self._give_up(mine, waiter)
                 raise
-            found = mine if waiter is None else waiter
-            # No call from here on: an interrupt would lose the hold.
-            holder.entry = found.entry
-            found.entry = None
-            return found.instance
 
     def _give_up(self, mine: Build, waiter: Waiter | None) -> None:
         mine.instance = None
@@ -281,14 +281,10 @@ class Builder:
         mine.replaces = slot.entry
         try:
             self._enter(mine, self._replace)
-        except BaseException:
-            self._give_up(mine, None)
-            raise
-        published = mine.published
-        try:
+            published = mine.published
             self._give_up(mine, None)
         except BaseException:
-            self._give_up(mine, None)  # an interrupt at the call above
+            self._give_up(mine, None)
             raise
         return published
 
