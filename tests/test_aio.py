@@ -315,7 +315,7 @@ def test_unknown_and_closed(ws: Any, executor: Any) -> None:
             await executor.get_instance("Alhpa")
         with pytest.raises(TypeError):
             await executor.get_instance(3)
-        await executor.aclose()
+        await executor.close_registry()
         with pytest.raises(ws.ClosedError):
             await executor.get_instance("Alpha")
 

@@ -74,10 +74,10 @@ def test_the_async_api_closes_with_aclose(aio: Any, make: Any, timer: Any, way: 
             async with executor.use("Beta"):
                 pass
         else:
-            await executor.aclose()
-            await executor.aclose()
+            await executor.close_registry()
+            await executor.close_registry()
         assert [loop for _, loop in closed] == [asyncio.get_running_loop()]
-        await executor.aclose()
+        await executor.close_registry()
 
     run(main())
     assert len(closed) == (2 if way == "idle" else 1)
@@ -132,7 +132,7 @@ def test_closing_in_reverse_order_and_outside_the_loop(
         for name in ("Alpha", "Beta", "Gamma", "Delta"):
             async with executor.use(name):
                 timer.advance(1)
-        closing = asyncio.create_task(executor.aclose())
+        closing = asyncio.create_task(executor.close_registry())
         await until(gate.reached.is_set)
         assert gate.thread != threading.get_ident()
         assert len(closed) == 1

@@ -123,6 +123,12 @@ cdef class Changes(Ring):
             raise
         return entry
 
+    def place(self, Entry entry not None, Slot slot not None):
+        """Let an entry that `construct` made, and that is not published yet, belong to a slot."""
+        before = entry.slot  # dropped after the change
+        entry.slot = slot
+        del before
+
     def publish(
         self,
         Entry entry not None,

@@ -166,6 +166,10 @@ class Changes(Ring):
             raise
         return target.entry
 
+    def place(self, entry: Entry, slot: Slot) -> None:
+        """Let an entry that `construct` made, and that is not published yet, belong to a slot."""
+        entry.slot = slot
+
     def _count_build(self, entry: Entry, holder: Holder, source: Any) -> None:
         """Count an entry that has its instance, once."""
         closer = None if source is None else source.closer

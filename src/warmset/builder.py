@@ -94,7 +94,7 @@ class Builder:
     def reset_after_fork(self) -> None:
         """Forget the builds of contexts that do not exist in the child."""
         me = current_context()
-        self._builds = {name: build for name, build in self._builds.items() if build.owner == me}
+        self._builds = {key: build for key, build in self._builds.items() if build.owner == me}
         builds.reset_after_fork(me)
 
     # -- building --------------------------------------------------------------------------------
@@ -180,7 +180,8 @@ class Builder:
         """Run a build, unless another one of its name is in progress; return the one that is."""
         build = None
         try:
-            build = self._builds.setdefault(mine.slot.key, mine)
+            mine.key = mine.constructor.build_key(mine.slot)
+            build = self._builds.setdefault(mine.key, mine)
             if build is mine:
                 running[mine.owner] = mine
                 run(mine)
@@ -199,9 +200,9 @@ class Builder:
 
     def _complete(self, build: Build) -> None:
         """Take a build out of the table, and serve its waiters; it may be done again."""
-        name = build.slot.key
-        if self._builds.get(name) is build:
-            del self._builds[name]
+        for key in (build.key, build.loop_key):
+            if self._builds.get(key) is build:
+                del self._builds[key]
         build.complete()
 
     def _lead(self, build: Build) -> None:
@@ -463,6 +464,11 @@ class Builder:
                 return innermost_build(worker.thread)
         return build
 
+    def bind_to_loop(self, build: Build, loop: Any, key: str) -> None:
+        """Let what a build makes belong to a loop; later look-ups from there join it by a key."""
+        build.loop, build.loop_key = loop, key
+        self._builds.setdefault(key, build)
+
     # -- reports ---------------------------------------------------------------------------
 
     def in_progress(self) -> list[tuple[str, int, float, int]]:
@@ -471,7 +477,7 @@ class Builder:
         waited_for = list(waiting.copy().values())
         return [
             (build.slot.name, build.thread, max(0.0, now - build.began), waited_for.count(build))
-            for build in self._builds.copy().values()
+            for build in dict.fromkeys(self._builds.copy().values())
         ]
 
     def is_building(self, key: object) -> bool:
@@ -487,7 +493,4 @@ class Builder:
 def _thread_name(ident: int) -> str:
     import threading
 
-    for thread in threading.enumerate():
-        if thread.ident == ident:
-            return thread.name
-    return f"thread {ident}"
+    return {each.ident: each.name for each in threading.enumerate()}.get(ident, f"thread {ident}")

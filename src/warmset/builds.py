@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         def slot_to_build(self, class_name: str) -> Slot:
             """Return the slot of a name that may be built, or raise."""
 
+        def build_key(self, slot: Slot) -> Any:
+            """Return what builds that must not run at the same time have in common."""
+
         def token(self, slot: Slot) -> int:
             """Return a number that grows when the slot is cleared."""
 
@@ -105,6 +108,9 @@ class Build:
         "import_seconds",
         "instance",
         "interrupted",
+        "key",
+        "loop",
+        "loop_key",
         "made",
         "notes",
         "opened",
@@ -130,6 +136,9 @@ class Build:
     ) -> None:
         self.constructor = constructor
         self.slot = slot
+        self.key: Any = slot.key  # of builds with the same one, there is one at a time
+        self.loop: Any = None  # the event loop that its instance belongs to, if any
+        self.loop_key: Any = slot.key  # what builds of that loop have in common
         self.token = token  # of the slot when the build began
         self.owner = owner  # its context
         self.thread: int = owner if type(owner) is int else get_ident()
@@ -182,6 +191,7 @@ class Build:
         if not waiter.served:
             fits = waiter.slot is self.slot and self.token >= waiter.asked
             usable = entry is not None and self.error is None and self.replaces is None
+            usable = usable and self.loop is None  # else it is not for a thread that waits
             if usable and fits and waiter.entry is None:
                 waiter.instance = self.instance
                 self.constructor.hold(entry, waiter)  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from typing_extensions import Self
+
     from .events import BuildEvent, RemovalEvent
     from .memory.explain import Explanation
     from .memory.profiles import Profile
@@ -96,6 +98,28 @@ class Capabilities(BaseRegistry):
         from .assembly import build_listeners
 
         return build_listeners(self).remove(listener)
+
+    # -- copies ----------------------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        from .copies import pickled
+
+        return pickled(self, protocol)
+
+    def __setstate__(self, contents: dict[str, Any]) -> None:
+        from .copies import fill
+
+        fill(self, contents)
+
+    def __copy__(self) -> Self:
+        from .copies import copied
+
+        return copied(self)  # type: ignore[no-any-return]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        from .copies import deep_copied
+
+        return deep_copied(self, memo)  # type: ignore[no-any-return]
 
     # -- reports ---------------------------------------------------------------------------------
 

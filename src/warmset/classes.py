@@ -13,6 +13,7 @@ from .codes import DISCARDED, NO_LIMIT, REPLACED
 from .errors import AmbiguousClassError, AsyncRuleError, UnknownClassError
 from .family_keys import FamilyKey
 from .foreign import can_have_method, find_in_type
+from .loop_slots import LoopSlots
 from .providers import LeftOpen, is_async_generator, is_generator, start
 from .resolver import check_name, find_imported, near_names, resolve
 from .streams import PLAIN, is_awaitable
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
         """A build in progress, which passes on what closes its instance."""
 
         closer: Any
+
+    class Builder(Protocol):
+        """Knows the builds in progress."""
+
+        def current_build(self) -> Any: ...
+        def bind_to_loop(self, build: Any, loop: Any, key: str) -> None: ...
 
     class Options(Protocol):
         """What a registration reads of the options of a class."""
@@ -64,19 +71,20 @@ class Classes:
     The registrations of one registry, which keeps them in the slots of its cache.
 
     Args:
-        current_build: Returns the build that the calling thread is running, if any.
+        builder: Knows the build that the calling thread is running, if any.
 
     Thread-safe. The cache is an argument of each call: kept here, it would be a cycle.
     """
 
-    def __init__(self, current_build: Callable[[], Build | None]) -> None:
-        self._current_build = current_build
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
         self.rules: dict[str, Callable[[type], Any]] = {}
         # With the rule that it belongs to: `rules` may be written from outside.
         self.rule_versions: dict[str, tuple[Callable[[type], Any], str | None]] = {}
         # Thread -> a function that has an awaitable awaited by an event loop, and returns the
         # result.
         self.awaiting: dict[int, Callable[[Any], Any]] = {}
+        self.loop_slots = LoopSlots()
         self.left_open = LeftOpen()
         self.families: dict[str, Any] = {}  # name -> `families.FamilyRecord`
         self._shown = False  # whether the core finds slots by their classes
@@ -300,9 +308,38 @@ class Classes:
             if waits and hasattr(made, "close"):
                 made.close()  # a coroutine that nobody will await
             raise AsyncRuleError(str(class_name), None if slot is None else slot.path)
+        if awaited is not None and type(class_name) is str and not is_generator(made):
+            self._note_loop(class_name, target if rule is None else rule, awaited)
         if waits:
             return awaited(made)  # type: ignore[misc]
         return self._start(str(class_name), slot, made, awaited)
+
+    def _note_loop(self, class_name: str, maker: Any, awaited: Any) -> None:
+        """Note that what is built belongs to the loop that awaits it."""
+        build = self._builder.current_build()
+        if build is not None:
+            self._builder.bind_to_loop(build, awaited.loop, _loop_key(class_name, awaited.loop))
+        self.loop_slots.note_asynchronous(class_name, maker)  # then: others join by that key
+
+    def slot_of_loop(self, class_name: Any) -> Slot | None:
+        """Return the slot of a name for the event loop that this thread works for, if any."""
+        awaiting: Any = self.awaiting.get(get_ident())
+        return None if awaiting is None else self.loop_slots.find(class_name, awaiting.loop)
+
+    def build_key(self, cache: Cache, class_name: Any) -> Any:
+        """Return what builds that must not run at the same time have in common."""
+        awaiting: Any = self.awaiting.get(get_ident())
+        if awaiting is None or type(class_name) is not str:
+            return class_name
+        if not self.is_asynchronous(cache, class_name):
+            return class_name
+        return _loop_key(class_name, awaiting.loop)
+
+    def is_asynchronous(self, cache: Cache, class_name: str) -> bool:
+        """Whether the rule or the factory of a name is known to be awaited."""
+        slot = cache.slots.get(class_name)
+        maker = self.rules.get(class_name, None if slot is None else slot.target)
+        return self.loop_slots.is_asynchronous(class_name, maker)
 
     def _start(
         self,
@@ -319,7 +356,7 @@ class Classes:
                 "it takes no closer"
             )
         instance, suspended = start(class_name, made, awaited if is_async_generator(made) else None)
-        build = self._current_build()
+        build: Build | None = self._builder.current_build()
         if build is not None:
             build.closer = suspended
         else:  # it was called outside a build, and no entry will have it
@@ -338,6 +375,10 @@ class Classes:
         if slot.name in self.rules or not issubclass(type(target), type):
             return True
         return can_have_method(target, method_name)  # type: ignore[arg-type]
+
+
+def _loop_key(class_name: str, loop: Any) -> str:
+    return f"{class_name}\0{id(loop)}"  # each loop builds its own
 
 
 def _call(target: Any, options: Options | None, first: tuple[Any, ...], results: list[Any]) -> None:

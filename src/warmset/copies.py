@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._core import Slot
 
-__all__ = ["contents_of", "fill", "make_empty", "pickled"]
+__all__ = ["copied", "deep_copied", "fill", "make_empty", "pickled"]
 
 _ADVICE = (
     "define it at the top level of a module that the other process imports, or leave it out here "
@@ -174,6 +174,40 @@ def fill(registry: Any, contents: dict[str, Any]) -> None:
             registry.inject_method(class_name, name, method)
     if contents["closed"]:
         registry.close()
+
+
+def copied(registry: Any) -> Any:
+    """
+    Return a shallow copy of a registry.
+
+    Args:
+        registry: The registry.
+
+    Returns:
+        One that shares rules, options and injected methods with it.
+    """
+    made = make_empty(type(registry), registry.settings.as_options())
+    fill(made, contents_of(registry))
+    return made
+
+
+def deep_copied(registry: Any, memo: dict[int, Any]) -> Any:
+    """
+    Return a deep copy of a registry.
+
+    Args:
+        registry: The registry.
+        memo: Of `copy.deepcopy`.
+
+    Returns:
+        One that shares only functions and classes with it.
+    """
+    from copy import deepcopy
+
+    made = make_empty(type(registry), deepcopy(registry.settings.as_options(), memo))
+    memo[id(registry)] = made  # before its contents, which may refer to it
+    fill(made, deepcopy(contents_of(registry), memo))
+    return made
 
 
 def _parts(contents: dict[str, Any], settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from typing_extensions import Self
-
     from ._core import Entry, Lease, Slot
     from .builder import Build
     from .builds import Holder
@@ -84,7 +82,7 @@ class BaseRegistry(Cache):
             timeout_seconds=settings.build_timeout_seconds,
             timer=timer,
         )
-        self.classes = Classes(self.builder.current_build)
+        self.classes = Classes(self.builder)
         self.families = self.classes.families
         # How an entry is closed; an asynchronous executor has it done elsewhere.
         self.close_entry: Callable[[Any, Entry], None] = close_entry
@@ -190,7 +188,13 @@ class BaseRegistry(Cache):
 
     def find_warm(self, slot: Slot, holder: Holder) -> Any:
         """Return what is warm in a slot, and let the holder hold it; it is no look-up."""
-        return self.find_held(slot, holder)
+        found = self.find_held(slot, holder)
+        own = self.classes.slot_of_loop(slot.key) if found is None else None
+        return found if own is None else self.find_held(own, holder)
+
+    def build_key(self, slot: Slot) -> Any:
+        """Return what builds that must not run at the same time have in common."""
+        return self.classes.build_key(self, slot.key)
 
     def prepare_build(self, build: Build) -> None:
         """Do what has to precede a build."""
@@ -248,7 +252,10 @@ class BaseRegistry(Cache):
             family.make_capacity(self, 1)
         hooks = self._hooks["wait_for_capacity"]
         wait = partial(hooks[0], self, build) if hooks else None
-        published = self.add(entry, build.token, build.seconds, wait=wait)
+        token: int | None = build.token
+        if build.loop is not None:
+            token = self.classes.loop_slots.place(self, entry, build.loop, build.token)
+        published = token is not None and self.add(entry, token, build.seconds, wait=wait)
         if family is not None:  # another build may have ended at the same moment
             family.make_capacity(self, 0, entry)
         return published
@@ -260,6 +267,17 @@ class BaseRegistry(Cache):
         report_build(build)
 
     # -- removals --------------------------------------------------------------------------------
+
+    def remove_from(self, slot: Slot, cause: int) -> bool:
+        removed = super().remove_from(slot, cause)
+        for own in self.classes.loop_slots.of_name(slot.key):
+            removed |= super().remove_from(own, cause)
+        return removed
+
+    def forget_slot(self, slot: Slot, cause: int) -> bool:
+        for own in self.classes.loop_slots.take(slot.key):
+            super().forget_slot(own, cause)
+        return super().forget_slot(slot, cause)
 
     def handle_removed(self, entries: list[Entry]) -> None:
         """Report removed entries, and close those that are not held."""
@@ -439,36 +457,11 @@ class BaseRegistry(Cache):
 
     def resume_after_fork(self) -> None:
         """Drop and build what a child is to drop or build; all else has been reset by then."""
+        for slot in self.classes.loop_slots.take():  # their loops run in the parent
+            if slot.entry is not None:
+                self.abandon(slot.entry)
+            self.drop_slot(slot)
         apply_fork_policies(self)
-
-    # -- copies ----------------------------------------------------------------------------------
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        from .copies import pickled
-
-        return pickled(self, protocol)
-
-    def __setstate__(self, contents: dict[str, Any]) -> None:
-        from .copies import fill
-
-        fill(self, contents)
-
-    def __copy__(self) -> Self:
-        from .copies import contents_of, fill, make_empty
-
-        made: Self = make_empty(type(self), self.settings.as_options())
-        fill(made, contents_of(self))
-        return made
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        from copy import deepcopy
-
-        from .copies import contents_of, fill, make_empty
-
-        made: Self = make_empty(type(self), deepcopy(self.settings.as_options(), memo))
-        memo[id(self)] = made  # before its contents, which may refer to it
-        fill(made, deepcopy(contents_of(self), memo))
-        return made
 
     # -- reports ---------------------------------------------------------------------------------
 

@@ -45,10 +45,11 @@ class _Waiter(NamedTuple):
 class _Build:
     """A build that loops wait for."""
 
-    __slots__ = ("asked", "began", "waiters")
+    __slots__ = ("asked", "began", "key", "waiters")
 
-    def __init__(self, asked: _Asked) -> None:
+    def __init__(self, asked: _Asked, key: tuple[str, int]) -> None:
         self.asked = asked  # when it began
+        self.key = key
         self.began = perf_counter()
         self.waiters: list[_Waiter] = []
 
@@ -71,8 +72,9 @@ class Builds:
     def __init__(self, registry: BaseRegistry, workers: Workers) -> None:
         self._registry = registry
         self._workers = workers
+        self._slots = registry.classes.loop_slots
         self._lock = threading.Lock()  # guards the builds and their waiters
-        self._builds: dict[str, _Build] = {}
+        self._builds: dict[tuple[str, int], _Build] = {}
 
     async def obtain(self, class_name: str) -> AsyncHold:
         """
@@ -94,7 +96,7 @@ class Builds:
         hold = AsyncHold(lease, self._workers, loop)
         asked: _Asked | None = None
         while True:
-            warm, removed = put_aside(partial(self._enter_warm, lease, asked is None))
+            warm, removed = put_aside(partial(self._enter_warm, lease, loop, asked is None))
             if removed:
                 try:
                     await self._workers.close(removed)
@@ -115,12 +117,16 @@ class Builds:
             if built is not None:
                 return built
 
-    def _enter_warm(self, lease: Lease[Any], is_first: bool) -> bool:
+    def _enter_warm(self, lease: Lease[Any], loop: Loop, is_first: bool) -> bool:
         """Hold what is warm; the first attempt is counted as a look-up."""
         registry = self._registry
-        if is_first:
-            return lease.take(partial(registry.look_up, lease.class_name))
         slot = registry.slots.get(lease.class_name)
+        own = self._slots.find(lease.class_name, loop)
+        if own is not None and own.entry is not None and (slot is None or slot.entry is None):
+            slot = own
+        if is_first:
+            key = lease.class_name if slot is None else slot.key
+            return lease.take(partial(registry.look_up, key))
         return slot is not None and lease.take(partial(registry.find_held, slot))
 
     def _ask(self, class_name: str) -> _Asked:
@@ -147,11 +153,14 @@ class Builds:
         """Wait for a build, which is begun if there is none; None: look the name up again."""
         waiter = _Waiter(loop, loop.create_future(), asked)
         future = waiter.future
+        key = class_name, 0
+        if self._registry.classes.is_asynchronous(self._registry, class_name):
+            key = class_name, id(loop)  # each loop builds its own
         with self._lock:
-            build = self._builds.get(class_name)
+            build = self._builds.get(key)
             is_first = build is None
             if build is None:
-                build = self._builds[class_name] = _Build(now)
+                build = self._builds[key] = _Build(now, key)
             build.waiters.append(waiter)
         try:
             if is_first:
@@ -223,16 +232,19 @@ class Builds:
         """Give each waiter a lease of its own, or the error."""
         with self._lock:
             # A look-up from now on finds the instance, or begins another build.
-            if self._builds.get(class_name) is build:
-                del self._builds[class_name]
+            if self._builds.get(build.key) is build:
+                del self._builds[build.key]
         loop_ended = error is not None and _is_caused_by(error, LoopEndedError)
+        entry = None if lease is None else lease.entry
+        bound = entry is not None and self._slots.reference(entry.slot) is not None
+        entry = None
         interrupted = False
         outcomes: list[Outcome] = []
         for waiter in build.waiters:
             outcome: Outcome = None, None
-            # A look-up after a clear must not get what was begun before it, and the end of one
-            # loop does not affect another.
-            again = not build.fits(waiter) or (loop_ended and waiter.loop is not loop)
+            # A look-up after a clear must not get what was begun before it; the end of one loop
+            # does not affect another, and what was built for one is not for another.
+            again = not build.fits(waiter) or ((loop_ended or bound) and waiter.loop is not loop)
             if again or interrupted or waiter.future.cancelled():
                 pass
             elif lease is not None:

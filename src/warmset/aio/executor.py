@@ -75,6 +75,7 @@ class AsyncMethodExecutor:
                 raise TypeError(f"max_threads must be an int or None, got {max_threads!r}")
             if max_threads < 1:
                 raise ValueError(f"max_threads must be at least 1, got {max_threads!r}")
+        self._owns_registry = method_registry is None
         self._executor = MethodExecutor(method_registry=method_registry, arguments=arguments)
         self._registry = self._executor.registry
         self._registry.close_entry = close_or_put_aside
@@ -276,23 +277,25 @@ class AsyncMethodExecutor:
         """
         return await self._workers.call(self._registry.evict_expired)  # type: ignore[no-any-return]
 
-    async def close_registry(self) -> None:
-        """
-        Close the registry, whoever made it; instances with ``aclose()`` are closed in this loop.
-
-        As `Registry.close`, which cannot await.
-        """
-        await self._workers.call(self._registry.close)
-
     async def aclose(self) -> None:
         """
-        Close the registry, also one that was given, and the executor's own threads.
+        End the executor's own threads, and close the registry if the executor made it.
+
+        Synchronous methods that still run in the executor's own threads are waited for. A registry
+        that was given stays open, since others may use it: see `close_registry`.
+        """
+        if self._owns_registry:
+            await self.close_registry()
+        await self._workers.shut_down()
+
+    async def close_registry(self) -> None:
+        """
+        Close the registry, also one that was given; its instances are closed in this loop.
 
         Instances are closed in the reverse order of their building, with ``aclose()`` if they have
-        it. Synchronous methods that still run in the executor's own threads are waited for.
+        it; those that another loop built, in that one.
         """
-        await self.close_registry()
-        await self._workers.shut_down()
+        await self._workers.call(self._registry.close)
 
     async def __aenter__(self) -> Self:
         return self

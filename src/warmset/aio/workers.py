@@ -170,18 +170,42 @@ def request_of_worker(call: Callable[[], None]) -> bool:
     return isinstance(code, AwaitedCode) and code.request(call)
 
 
+class AwaitingIn:
+    """Has awaitables awaited by a loop; the thread of a worker calls it."""
+
+    __slots__ = ("loop",)
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+
+    def __call__(self, awaitable: Any) -> Any:
+        return AwaitedCode(awaitable).result(self.loop)
+
+
 @contextmanager
 def awaiting_in(registry: BaseRegistry, loop: Loop) -> Iterator[None]:
     """Have a loop await what rules and closers of a registry return to this thread."""
     awaiting, me = registry.classes.awaiting, threading.get_ident()
     before = awaiting.get(me)
-    awaiting[me] = lambda awaitable: AwaitedCode(awaitable).result(loop)
+    awaiting[me] = AwaitingIn(loop)
     try:
         yield
     finally:
         if before is None:
             awaiting.pop(me, None)
         else:
+            awaiting[me] = before
+
+
+@contextmanager
+def not_awaiting(registry: BaseRegistry) -> Iterator[None]:
+    """Have nothing awaited for this thread."""
+    awaiting, me = registry.classes.awaiting, threading.get_ident()
+    before = awaiting.pop(me, None)
+    try:
+        yield
+    finally:
+        if before is not None:
             awaiting[me] = before
 
 
@@ -433,11 +457,20 @@ def close_or_put_aside(registry: BaseRegistry, entry: Entry) -> None:
         removed.add(registry, entry)
         return
     loop: Loop | None = getattr(_here, "loop", None)
-    if loop is None or threading.get_ident() in registry.classes.awaiting:
+    awaiting = registry.classes.awaiting.get(threading.get_ident())
+    reference = registry.classes.loop_slots.reference(entry.slot)
+    bound = None if reference is None else reference()
+    if loop is None or (reference is None and awaiting is not None):
         close_entry(registry, entry)
-        return
-    with awaiting_in(registry, loop):  # a worker of another registry, which removed something here
-        close_entry(registry, entry)
+    elif reference is None:
+        with awaiting_in(registry, loop):  # a worker of another registry
+            close_entry(registry, entry)
+    elif bound is not None and bound.is_running():
+        with awaiting_in(registry, bound):  # whatever loop removes it
+            close_entry(registry, entry)
+    else:  # nobody can await for it any more
+        with not_awaiting(registry):
+            close_entry(registry, entry)
 
 
 def put_aside(call: Callable[[], Any]) -> tuple[Any, PutAside]:
