@@ -228,8 +228,7 @@ cdef class Changes(Ring):
         """Remove an entry from the cache, if it is there."""
         cdef bint found = False
         cdef double much
-        if not 0 <= cause < CAUSES:
-            raise ValueError(f"expected a cause of a removal, got {cause}")
+        _check_cause(cause)
         _begin(self, entry.slot)
         much = <double>self.known_bytes if cause == MEMORY else <double>self.cached
         if much > more_than and not (cause <= MEMORY and entry.slot._pinned):
@@ -243,12 +242,14 @@ cdef class Changes(Ring):
         cdef Entry entry
         cdef list entries
         cdef Py_ssize_t i
+        _check_cause(cause)
         _lock(self)
         self._generation += 1
         _unlock(self)
         entries = self.ring(from_oldest=True)
         if self.weakly_kept:
-            entries += [slot.entry for slot in list(self._slots.values())]
+            slots = list(self._slots.values())
+            entries += [slot.entry for slot in slots if slot.table == self._table]
         _lock(self)
         for i in range(len(entries)):
             entry = entries[i]
@@ -320,6 +321,12 @@ cdef class Changes(Ring):
     def is_alone(self, list box not None):
         """Whether nothing but this list refers to what is in it, as far as that can be known."""
         return len(box) == 1 and warmset_is_alone(PyList_GET_ITEM(box, 0))
+
+
+cdef int _check_cause(int cause) except -1:
+    if not 0 <= cause < CAUSES:
+        raise ValueError(f"expected a cause of a removal, got {cause}")
+    return 0
 
 
 cdef int _check_owner(Ring core, Slot slot) except -1:

@@ -402,7 +402,7 @@ class Changes(Ring):
             if self.weakly_kept:
                 for slot in list(self._slots.values()):
                     weak = slot.entry
-                    if weak is not None and weak.weak:
+                    if weak is not None and weak.weak and slot.owner is self._states:
                         self._detach(weak, cause, removed)
         return removed
 
