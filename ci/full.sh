@@ -13,6 +13,7 @@ step matrix.sh
 step pure.sh
 step freethreaded.sh
 step stress.sh "${SEED:-0}" 600
+step sanitizers.sh "${SEED:-0}" 600
 step tables.sh
 step instructions.sh
 step demo.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import textwrap
 from typing import Any
 
 import pytest
+
+from warmset.testing.structure import check_accounts, check_structure
 
 PRELUDE = """
 import gc, os, sys, threading, types, warmset
@@ -243,3 +246,153 @@ def test_private_mappings_cannot_be_written(make: Any) -> None:
     for mapping in (registry.slots, registry.injected):
         with pytest.raises(TypeError):
             mapping["Alpha"] = object()
+
+
+def behind(view: Any) -> Any:
+    """The dict behind a read-only view, which hands it to a comparison."""
+    found = []
+
+    class Thief:
+        def __eq__(self, other: object) -> bool:
+            found.append(other)
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    assert view == Thief()
+    return found[0]
+
+
+def test_what_somebody_wrote_into_a_private_mapping_is_refused(make: Any, twin: str) -> None:
+    """It is of another type, or the slot of another registry."""
+    if twin == "pure":
+        pytest.skip("these are plain Python objects there")
+    registry, other = make(), make()
+    other.get_instance("Alpha")
+    handle = registry.bind("Beta", "echo")
+    before = registry.slots["Alpha"]
+    for wrong in (object(), "Alpha", other.slots["Alpha"], type(other.slots["Alpha"])("Alpha")):
+        behind(registry.slots)["Alpha"] = wrong
+        for call in (registry.get_instance, registry.discard, registry.pin):
+            # A slot that is found by the address of its name is still the right one.
+            with contextlib.suppress(TypeError, ValueError, AttributeError):
+                call("Alpha")
+            with contextlib.suppress(TypeError, ValueError, AttributeError):
+                call("".join(["Al", "pha"]))
+        with pytest.raises((TypeError, ValueError)):
+            registry.add_slot("Alpha", None)
+        check_accounts(registry)
+        check_accounts(other)
+    behind(registry.slots)["Alpha"] = before
+    for wrong in (object(), {"echo": object()}, {"echo": print}):
+        behind(registry.injected)["Beta"] = wrong
+        for call in (handle, lambda: registry.get_method("Beta", "echo")):
+            with pytest.raises(TypeError):
+                call()
+
+
+def test_each_change_refuses_the_entries_of_another_registry(make: Any) -> None:
+    """Their ring and their counts are not these."""
+    registry, other = make(), make()
+    other.get_instance("Alpha")
+    slot = other.slots["Alpha"]
+    entry = slot.entry
+    changes = [
+        lambda: registry.drop_slot(slot),
+        lambda: registry.token(slot),
+        lambda: registry.invalidate(slot),
+        lambda: registry.set_limits(slot, 1.0, 1.0),
+        lambda: registry.construct(slot, lambda _: object()),
+        lambda: registry.publish(entry, 0, 0.0),
+        lambda: registry.adopt(slot, object(), weak=False, built_at=0.0, last_used=0.0, uses=0),
+        lambda: registry.amend(entry, 0.0, 0.0, 0),
+        lambda: registry.remove(entry, 1),
+        lambda: registry.expire(entry, 0.0),
+        lambda: registry.abandon(entry),
+        lambda: registry.claim(entry, [None]),
+        lambda: registry.settle(entry, 4),
+        lambda: registry.set_bytes(entry, 1),
+        lambda: registry.hold(entry),
+        lambda: registry.release(entry, None),
+        lambda: registry.use("Alpha").take(lambda hold: setattr(hold, "entry", entry) or entry),
+    ]
+    for change in changes:
+        with pytest.raises(ValueError, match="belongs to another registry"):
+            change()
+    check_structure(registry)
+    check_structure(other)
+
+
+def test_a_release_without_a_hold_does_nothing(make: Any) -> None:
+    registry = make()
+    registry.get_instance("Alpha")
+    entry = registry.slots["Alpha"].entry
+    registry.release(entry, None)
+    registry.discard("Alpha")
+    registry.release(entry, None)
+    assert entry.holds == 0
+    check_structure(registry)
+
+
+def test_a_second_initialisation_is_refused(ws: Any, make: Any) -> None:
+    """Of each class that has one."""
+    registry = make()
+    executor = ws.MethodExecutor(method_registry=registry)
+    for made, arguments in ((registry, {}), (executor, {"method_registry": registry})):
+        for kind in type(made).__mro__:
+            if kind.__name__ in ("RegistryCore", "MethodRegistry", "MethodExecutor"):
+                with pytest.raises(RuntimeError, match="initialised already"):
+                    kind.__init__(made, **arguments)
+    assert executor.execute("Alpha", "echo", text="x") == "x"
+
+
+def test_names_are_exact_before_they_are_compared(ws: Any, make: Any) -> None:
+    """A subclass of str that claims to equal the empty one is taken by its characters."""
+    called: list[str] = []
+
+    class Liar(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            called.append("eq")
+            return True
+
+        def __ne__(self, other: object) -> bool:
+            called.append("ne")
+            return False
+
+        def __hash__(self) -> int:
+            called.append("hash")
+            return 0
+
+        def __len__(self) -> int:
+            called.append("len")
+            return 10**9
+
+        def __str__(self) -> str:
+            called.append("str")
+            return ""
+
+    kind = type("Kind", (), {"itself": lambda self: self})
+    registry = make()
+    registry.register_instantiation_rule("Alpha", lambda cls: kind())
+    executor = ws.MethodExecutor(method_registry=registry)
+    registry.inject_method("Gamma", "other", lambda: None)
+    alpha = registry.get_instance("Alpha")
+    for class_name in ("Alpha", Liar("Alpha")):
+        for method_name in ("itself", Liar("itself")):
+            assert executor.execute(class_name, method_name) is alpha
+            assert executor.execute(class_name=class_name, method_name=method_name) is alpha
+            assert registry.get_method(class_name, method_name)() is alpha
+            assert registry.bind(class_name, method_name)() is alpha
+            with registry.use(class_name) as held:
+                assert held is alpha
+    for empty in ("", Liar("")):
+        with pytest.raises(TypeError, match="needs a class name"):
+            executor.execute(empty, "itself")
+    for wrong in (object(), 0, None, b"Alpha"):
+        with pytest.raises(TypeError, match="must be a str"):
+            executor.execute(wrong, "itself")
+        with pytest.raises(TypeError, match="must be a str"):
+            executor.execute("Alpha", wrong)
+    assert called == []

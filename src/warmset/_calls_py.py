@@ -69,6 +69,8 @@ class Lease(Generic[T]):
     __slots__ = ("_core", "_hold", "_state", "class_name", "instance")
 
     def __init__(self, core: RegistryCore, class_name: Any) -> None:
+        if hasattr(self, "_state"):
+            raise RuntimeError("this lease was initialised already")
         self._core = core
         self._state = FREE
         self._hold = Hold()

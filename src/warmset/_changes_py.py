@@ -72,7 +72,7 @@ class Changes(Ring):
     def add_slot(self, class_name: Any, target: Any, options: Any = None) -> tuple[Slot, Any]:
         """Return the slot of a name, made if need be, and its target before; None keeps that."""
         name = sys.intern(class_name) if (registers := type(class_name) is str) else class_name
-        fresh = Slot(name, self._states)
+        fresh = Slot(name, self._owner)
         with self.lock:
             while True:
                 slot = self._slots.setdefault(name, fresh)
@@ -96,7 +96,7 @@ class Changes(Ring):
                     slot.target, slot.options = new
                     self.registered += more
                     return slot, before[0]
-                fresh = Slot(name, self._states)
+                fresh = Slot(name, self._owner)
 
     def drop_slot(self, slot: Slot) -> bool:
         """Forget a slot, if it is the one of its name; nothing is published in it any more."""
@@ -394,7 +394,9 @@ class Changes(Ring):
         removed: list[Entry] = []
         with self.lock:
             self._generation += 1
-            while self.cached:
+            count = -1
+            while len(removed) > count:  # others may have been cached meanwhile
+                count = len(removed)
                 for entry in self.ring(from_oldest=True):
                     self._detach(entry, cause, removed)
             # Once: a weak entry whose slot was just dropped is removed by the thread that dropped
@@ -402,7 +404,7 @@ class Changes(Ring):
             if self.weakly_kept:
                 for slot in list(self._slots.values()):
                     weak = slot.entry
-                    if weak is not None and weak.weak and slot.owner is self._states:
+                    if weak is not None and weak.weak and slot.owner is self._owner:
                         self._detach(weak, cause, removed)
         return removed
 

@@ -50,6 +50,7 @@ Why a look-up runs no foreign code
 
 cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
+from cpython.exc cimport PyErr_Occurred
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
@@ -303,6 +304,7 @@ cdef class RegistryCore(Changes):
     """
 
     cdef public Py_ssize_t max_size
+    cdef bint _ready
     cdef public bint by_policy  # whether an extension chooses victims, and not the ring
     cdef long long _hits
     cdef public long long misses
@@ -325,6 +327,9 @@ cdef class RegistryCore(Changes):
         enable_weakref=False,
         timer=None,
     ):
+        if self._ready:
+            raise RuntimeError("this registry was initialised already")
+        self._ready = True
         self._idle_limit = cache_ttl_seconds if cache_ttl_seconds > 0.0 else INFINITY
         self._age_limit = max_age_seconds if max_age_seconds > 0.0 else INFINITY
         self._one_limit = self._age_limit == INFINITY
@@ -403,8 +408,10 @@ cdef class RegistryCore(Changes):
         cdef PyObject* method
         if type(class_name) is not str:
             class_name = self.name_of(class_name)
+        if type(method_name) is not str:
+            method_name = check_name(method_name)
         if self._injected:
-            injected = _find_injected(self, class_name, check_name(method_name))
+            injected = _find_injected(self, class_name, method_name)
             if injected is not None:
                 return injected.method
         warm = _get(self, class_name)
@@ -894,7 +901,9 @@ cdef int _after_release(RegistryCore core, Entry ended, Entry spare, bint cached
 # -- methods -------------------------------------------------------------------------------------
 
 cdef int _propagate() except -1:
-    """Raise the error that a C call has set."""
+    """Raise the error that a C call has set; without memory the interpreter may fail to set one."""
+    if PyErr_Occurred() == NULL:
+        raise MemoryError
     return -1
 
 

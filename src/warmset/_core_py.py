@@ -61,8 +61,6 @@ class RegistryCore(Holds):
         enable_weakref: bool = False,
         timer: Callable[[], float] | None = None,
     ) -> None:
-        if "max_size" in self.__dict__:
-            raise RuntimeError("this registry was initialised already")
         super().__init__()
         self._idle_limit = cache_ttl_seconds if cache_ttl_seconds > 0.0 else NO_LIMIT
         self._age_limit = max_age_seconds if max_age_seconds > 0.0 else NO_LIMIT
@@ -144,8 +142,10 @@ class RegistryCore(Holds):
         """
         if type(class_name) is not str:
             class_name = self.name_of(class_name)
+        if type(method_name) is not str:
+            method_name = check_name(method_name)
         if self._injected:
-            injected = self._find_injected(class_name, check_name(method_name))
+            injected = self._find_injected(class_name, method_name)
             if injected is not None:
                 return injected.method
         return method_of(self.get_instance(class_name), class_name, method_name)
@@ -269,7 +269,9 @@ class RegistryCore(Holds):
     def _find(
         self, class_name: str, slot: Slot | None, now: float, hold: Hold | None
     ) -> tuple[Any, Entry] | None:
-        if slot is None and type(class_name) is str:
+        if slot is not None:
+            self._check_owner(slot)
+        elif type(class_name) is str:
             check_name(class_name)
         removed: list[Entry] = []
         instance = found = None

@@ -89,7 +89,8 @@ class Holds(Changes):
                 if entry is None or not entry.holds:
                     return
                 state, holds = entry.state, entry.holds
-                last = holds == 1 and state == HELD
+                # A hit may have found the slot of another registry, if somebody wrote it there.
+                last = holds == 1 and state == HELD and entry.slot.owner is self._owner
                 used = now is not None and state <= WEAK
                 if holder.entry is entry and entry.state == state and entry.holds == holds:
                     holder.entry = None

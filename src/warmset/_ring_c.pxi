@@ -169,7 +169,7 @@ cdef class Ring:
     def set_bytes(self, Entry entry not None, long long size):
         """Note how big an instance is, -1 if that is not known; whether it is still cached."""
         cdef bint there
-        _lock(self)
+        _begin(self, entry.slot)
         there = entry.state == CACHED or entry.state == WEAK
         if there:
             if entry.state == CACHED:

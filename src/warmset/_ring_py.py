@@ -58,6 +58,9 @@ class Ring:
     """Slots and entries of a registry, and the ring of those entries that are cached."""
 
     def __init__(self) -> None:
+        if "lock" in self.__dict__:
+            raise RuntimeError("this registry was initialised already")
+        self._owner = object()  # which its slots have, and no others
         self._slots: dict[str, Slot] = {}
         self.slots = MappingProxyType(self._slots)  # a read-only view
         self.registered = 0  # slots with a target
@@ -97,7 +100,7 @@ class Ring:
 
     def _check_owner(self, slot: Slot) -> None:
         """Refuse the slot of another registry, whose ring and counts are not these."""
-        if slot.owner is not self._states:
+        if slot.owner is not self._owner:
             raise ValueError(f"the slot of {slot.name!r} belongs to another registry")
 
     # -- the ring --------------------------------------------------------------------------------
