@@ -12,7 +12,7 @@ stress() {
     say "schedules, WARMSET_PURE=$1"
     "$work/stress/bin/python" support/stress.py schedules --seed "$seed"
     say "fuzz, WARMSET_PURE=$1, seed $seed"
-    "$work/stress/bin/python" support/fuzz.py --seed "$seed" --seconds "$((seconds / 2))" 2>/dev/null
+    "$work/stress/bin/python" support/fuzz.py --seed "$seed" --seconds "$((seconds / 2))"
     say "soak, WARMSET_PURE=$1"
     "$work/stress/bin/python" support/stress.py soak --seed "$seed" --seconds "$seconds"
     say "accounts, WARMSET_PURE=$1"
