@@ -3,8 +3,8 @@ Autosize: a registry with `max_cache_size="auto"` chooses its own bound within a
 
 The rule:
 
-- The *price* of the bound are the seconds of those builds that it caused: of instances that were
-  evicted for it and that the budget of bytes would have kept. The *share* is the price by the
+- The *price* of the bound is the total duration of the builds that it caused: of instances that
+  were evicted for it and that the budget of bytes would have kept. The *share* is the price by the
   seconds of all other builds. Both are sums that lose half their weight every 300 builds.
 - The bound is judged after as many builds as a quarter of the cached instances, at least 8. If the
   share is above 7 %, it is raised to 1.25 times the cached instances; if it is below 4 % and an

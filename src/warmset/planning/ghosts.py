@@ -35,7 +35,7 @@ _SIZE_BITS = (1 << len(LEVELS)) - 1
 _BYTE_BITS = _SIZE_BITS << len(LEVELS)
 _TWICE = 1 << LEVELS.index(2.0)
 _IDLE_WEIGHT = 0.3  # as in `CostPolicy`
-_SEARCHED = 32  # ghosts that are compared to find one of the lowest worth
+_SEARCHED = 64  # ghosts that are compared to find one of the lowest worth
 
 
 class _Bounds(NamedTuple):
