@@ -76,7 +76,7 @@ def test_a_coroutine_function_is_awaited(make: Any, ws: Any, executor_of: Any) -
             registry.get_instance(name)
 
 
-@pytest.mark.parametrize("removal", ["discard", "clear", "aclose"])
+@pytest.mark.parametrize("removal", ["discard", "clear"])
 def test_the_code_after_the_yield_is_awaited_by_its_own_loop(
     provided: Any, log: list[Any], executor_of: Any, removal: str
 ) -> None:
@@ -87,10 +87,8 @@ def test_the_code_after_the_yield_is_awaited_by_its_own_loop(
         del connection
         if removal == "discard":
             await executor.discard("db")
-        elif removal == "clear":
-            await executor.clear_instance_cache()
         else:
-            await executor.aclose()
+            await executor.clear_instance_cache()
         return asyncio.get_running_loop()
 
     loop = run(main())

@@ -139,7 +139,7 @@ def test_code_cannot_stand_in_a_file(ws: Any) -> None:
         for name in ws.setting_table.CLASS_DEFAULTS
         if not ws.setting_table.BY_NAME[name].in_files
     }
-    assert code == {"closer", "snapshot", "restore"}
+    assert code == {"closer", "snapshot", "restore", "validate"}
     assert code.isdisjoint(ws.settings_file.CLASS_OPTIONS)
 
 

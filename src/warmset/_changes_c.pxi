@@ -94,6 +94,15 @@ cdef class Changes(Ring):
         _choose_clock(self, idle, age)
         _unlock(self)
 
+    def defer(self, Entry entry not None, double deadline):
+        """Let a look-up after a time take the slow path; the entry expires by its age alone."""
+        _begin(self, entry.slot)
+        if not entry._weak:
+            warmset_store_time(
+                &entry.deadline, min(deadline, entry.built_at + entry.slot.age_limit)
+            )
+        _unlock(self)
+
     # -- entries: construction and publication ---------------------------------------------------
 
     def construct(self, Slot slot not None, make, source=None):
@@ -427,7 +436,7 @@ cdef bint _detach(Ring core, Entry entry, int cause, bint even_held) noexcept:
 
 cdef bint _expire(Ring core, Entry entry, double now) noexcept:
     """Remove an entry if it is past its age, or was idle for too long."""
-    if not now <= entry.deadline and not entry._weak:
+    if not now <= entry.built_at + entry.slot.age_limit and not entry._weak:
         return _detach(core, entry, AGED, False)
     return _is_stale(<PyObject*>entry, now) and _detach(core, entry, IDLE, False)
 

@@ -141,6 +141,13 @@ class Changes(Ring):
             if entry is not None and not entry.weak:
                 entry.deadline = entry.built_at + age
 
+    def defer(self, entry: Entry, deadline: float) -> None:
+        """Let a look-up after a time take the slow path; the entry expires by its age alone."""
+        self._check_owner(entry.slot)
+        with self.lock:
+            if not entry.weak:
+                entry.deadline = min(deadline, entry.built_at + entry.slot.age_limit)
+
     # -- entries: construction and publication ---------------------------------------------------
 
     def construct(self, slot: Slot, make: Callable[..., Any], source: Any = None) -> Entry | None:
@@ -417,7 +424,7 @@ class Changes(Ring):
         return bool(removed)
 
     def _expire(self, entry: Entry, now: float, removed: list[Entry]) -> bool:
-        if not now <= entry.deadline and not entry.weak:
+        if not now <= entry.built_at + entry.slot.age_limit and not entry.weak:
             return self._detach(entry, AGED, removed)
         if self.is_stale(entry, now):
             return self._detach(entry, IDLE, removed)

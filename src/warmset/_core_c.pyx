@@ -224,7 +224,7 @@ cdef extern from "Python.h":
 
 
 cdef enum:  # sizes of arrays, checked below
-    CAUSES = 10
+    CAUSES = 11
     STATES = 9
     COUNTERS = 3
 
@@ -305,6 +305,7 @@ cdef class RegistryCore(Changes):
 
     cdef public Py_ssize_t max_size
     cdef bint _ready
+    cdef public bint validates  # whether an entry may be due to be validated
     cdef public bint by_policy  # whether an extension chooses victims, and not the ring
     cdef long long _hits
     cdef public long long misses
@@ -683,6 +684,8 @@ cdef PyObject* _look_up_under_lock(
     cdef Entry entry
     cdef PyObject* found = NULL
     cdef bint removed = False
+    if core.validates:
+        core.check_due(slot, now)
     instance = None
     _lock(core)
     entry = slot._entry

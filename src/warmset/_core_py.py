@@ -72,6 +72,7 @@ class RegistryCore(Holds):
         self.tick = 0.0  # seconds by which the clock may lag
         self._injected: dict[str, dict[str, Injected]] = {}
         self.injected = MappingProxyType(self._injected)  # a read-only view
+        self.validates = False  # whether an entry may be due to be validated
         self.by_policy = False  # whether an extension chooses victims, and not the ring
         self.misses = 0
 
@@ -194,6 +195,9 @@ class RegistryCore(Holds):
         def build(self, class_name: str, holder: Holder) -> Any:
             """Build after a miss; return the instance. The holder has a hold on its entry then."""
 
+        def check_due(self, slot: Slot, now: float) -> None:
+            """Validate what a slot has, if that is due."""
+
         def handle_removed(self, entries: list[Entry]) -> None:
             """Report removed entries, and close those that are not held."""
 
@@ -273,6 +277,8 @@ class RegistryCore(Holds):
             self._check_owner(slot)
         elif type(class_name) is str:
             check_name(class_name)
+        if self.validates and slot is not None:
+            self.check_due(slot, now)
         removed: list[Entry] = []
         instance = found = None
         with self.lock:

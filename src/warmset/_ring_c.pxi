@@ -237,7 +237,7 @@ cdef inline void _use(Ring core, Entry entry, double now) noexcept:
 cdef bint _is_stale(PyObject* found, double now) noexcept:
     cdef PyObject* slot = <PyObject*>(<Entry>found).slot
     # Written so that a clock that returns NaN makes it stale.
-    if not now <= (<Entry>found).deadline:
+    if not now <= (<Entry>found).built_at + (<Slot>slot).age_limit:
         return not (<Entry>found)._weak
     return (
         not now - _used_at(found) <= (<Slot>slot).idle_limit

@@ -230,9 +230,9 @@ class Ring:
     def is_stale(self, entry: Entry, now: float) -> bool:
         """Whether an entry is past its age, or was idle for too long."""
         # Written so that a clock that returns NaN makes it stale.
-        if not now <= entry.deadline:
-            return not entry.weak
         slot = entry.slot
+        if not now <= entry.built_at + slot.age_limit:
+            return not entry.weak
         return not now - entry.last_used <= slot.idle_limit and not entry.holds and not slot.pinned
 
     # -- sizes and counters ----------------------------------------------------------------------

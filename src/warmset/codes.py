@@ -38,12 +38,13 @@ SIZE = 1
 MEMORY = 2
 AGED = 3
 RECYCLED = 4
-COLLECTED = 5
-CLEARED = 6
-DISCARDED = 7
-REPLACED = 8
-SHUTDOWN = 9
-CAUSES = 10
+INVALID = 5
+COLLECTED = 6
+CLEARED = 7
+DISCARDED = 8
+REPLACED = 9
+SHUTDOWN = 10
+CAUSES = 11
 
 # Counters that the registry keeps in its core, besides look-ups, builds, removals and states.
 WAITS = 0

@@ -26,15 +26,17 @@ class RemovalCause(IntEnum):
     """Built longer ago than the maximum age of its class."""
     RECYCLED = 4
     """Built anew, and replaced by that."""
-    COLLECTED = 5
+    INVALID = 5
+    """Found invalid by the option `validate` of its class."""
+    COLLECTED = 6
     """A weakly kept instance that nobody held any more."""
-    CLEARED = 6
+    CLEARED = 7
     """`clear_cache`."""
-    DISCARDED = 7
+    DISCARDED = 8
     """`discard`."""
-    REPLACED = 8
+    REPLACED = 9
     """Its class was given another path, or another instance was written in its place."""
-    SHUTDOWN = 9
+    SHUTDOWN = 10
     """The registry was closed."""
 
     @property

@@ -73,6 +73,9 @@ class Extension:
         """Return figures to be merged into those of the registry."""
         return {}
 
+    def due(self, registry: Any, slot: Slot, now: float) -> None:
+        """Check what a slot has, where a look-up is past the deadline; see `Registry.validates`."""
+
     def sweep(self, registry: Any) -> None:
         """Do what is due because time has passed."""
 
@@ -92,6 +95,7 @@ HOOKS = (
     "choose_victim",
     "wait_for_capacity",
     "stats",
+    "due",
     "sweep",
     "after_fork",
     "close",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         max_age_seconds: float | None
         sizer: SizerSetting | None
         closer: Callable[[Any], Any] | Literal["auto"] | None
+        validate: Callable[[Any], Any] | None
+        validate_interval_seconds: float
         close_when_removed: bool
         after_fork: Literal["keep", "drop", "rebuild"]
         priority: int
@@ -59,6 +61,8 @@ class ClassOptions:
     max_age_seconds: float | None
     sizer: SizerSetting | None
     closer: Callable[[Any], Any] | Literal["auto"] | None
+    validate: Callable[[Any], Any] | None
+    validate_interval_seconds: float
     close_when_removed: bool
     after_fork: Literal["keep", "drop", "rebuild"]
     priority: int

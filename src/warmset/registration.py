@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._core import Injected, Lease
     from .families import Family
     from .family_keys import FamilyKey
-    from .options import ClassKeywords
+    from .options import ClassKeywords, ClassOptions
 
     _K = TypeVar("_K")
     _P = ParamSpec("_P")
@@ -63,6 +63,10 @@ class Registrations(Capabilities):
             sizer: Sizer of this class, as for the registry; None: the registry's.
             closer: How a removed instance is closed: a callable that takes it; None: not at all;
                 "auto": by its `close()`, else its `__exit__`.
+            validate: Takes the instance and returns whether it is still valid; an invalid one is
+                removed and built anew. Raising counts as invalid. None: it is not checked.
+            validate_interval_seconds: Minimum seconds between two checks by `validate`; the first
+                look-up after them checks.
             close_when_removed: Close a removed instance even if a caller that received it without a
                 lease still refers to it.
             after_fork: What a forked child does with a cached instance: "keep" it; "drop" it
@@ -121,10 +125,20 @@ class Registrations(Capabilities):
         _, changed = self.classes.register(self, name, target, checked)
         if changed:
             self.builder.failures.forget(name)
-        if checked is not None and checked.managed:
+        if checked is not None:
+            self._serve(checked)
+
+    def _serve(self, options: ClassOptions) -> None:
+        """Attach what the options of a class need."""
+        if options.managed:
             from .assembly import memory_manager
 
-            memory_manager(self).serve(self, checked)
+            memory_manager(self).serve(self, options)
+        if options.validate is not None:
+            from .lifecycle.validation import Validation
+
+            self.attach(Validation())
+            self.validates = True
 
     if TYPE_CHECKING:
 
@@ -309,10 +323,7 @@ class Registrations(Capabilities):
         checked = ClassOptions(name, args=args, kwargs=kwargs, **options)
         check_arguments(name, target, ("key", *checked.args), checked.kwargs)
         self.refuse_if_closed(name)
-        if checked.managed:
-            from .assembly import memory_manager
-
-            memory_manager(self).serve(self, checked)
+        self._serve(checked)
         return make_family(self, name, target, checked, max_cache_size)
 
     def unregister(self, class_name: str | type) -> bool:

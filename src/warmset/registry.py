@@ -331,6 +331,11 @@ class BaseRegistry(Cache):
         if entry is not None:
             self.release(entry, None)
 
+    def check_due(self, slot: Slot, now: float) -> None:
+        """Check what a slot has, if that is due."""
+        for due in self._hooks["due"]:
+            due(self, slot, now)
+
     def capacity_freed(self) -> None:
         """Report that a hold was released while somebody waits for that."""
         for released in self._hooks["released"]:

@@ -328,6 +328,11 @@ AFTER_FORK = Rule(_after_fork, 'Literal["keep", "drop", "rebuild"]', "'keep', 'd
 SHAREABLE = Rule(
     _shareable, 'bool | Literal["copy_on_write"]', "a bool, true or false, or 'copy_on_write'"
 )
+VALIDATE = Rule(
+    _callable_or_none,
+    "Callable[[Any], Any] | None",
+    "None, or a callable that takes an instance and returns whether it is valid",
+)
 SNAPSHOT = Rule(
     _callable_or_none,
     "Callable[[Any], Any] | None",

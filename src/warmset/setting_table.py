@@ -232,6 +232,20 @@ SETTINGS = (
         in_files=False,
     ),
     _class(
+        "validate",
+        rules.VALIDATE,
+        None,
+        "Takes the instance and returns whether it is still valid; an invalid one is removed and "
+        "built anew. Raising counts as invalid. None: it is not checked.",
+        in_files=False,
+    ),
+    _class(
+        "validate_interval_seconds",
+        rules.FINITE_SECONDS,
+        30.0,
+        "Minimum seconds between two checks by `validate`; the first look-up after them checks.",
+    ),
+    _class(
         "close_when_removed",
         rules.FLAG,
         False,

@@ -103,6 +103,7 @@ THRESHOLDS = {
     "services_failing": ("max_service_failures", "above {}", "> {}"),
     "builds_failing": ("max_failed_classes", "above {}", "> {}"),
     "thrashing": ("max_thrashing", "above {}", "> {}"),
+    "instances_invalid": ("max_invalid", "above {}", "> {}"),
     "rules_unmatched": ("max_unmatched_rules", "above {}", "> {}"),
     "oversized": ("max_unused", "above {}", "> {}"),
 }

@@ -13,6 +13,7 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _logs
+from ..events import RemovalCause
 from ..extension import Extension
 from ..lifecycle.services import failures
 from ..planning import advice
@@ -56,6 +57,7 @@ class FindingKind(Enum):
     THRASHING = "thrashing"
     OVERSIZED = "oversized"
     RULES_UNMATCHED = "rules_unmatched"
+    INSTANCES_INVALID = "instances_invalid"
 
 
 class Severity(IntEnum):
@@ -102,6 +104,7 @@ class HealthThresholds:
             live view) that failed within the window, and threads that died or could not be started.
         max_failed_classes: Classes whose failed build is remembered at present.
         max_unmatched_rules: Rules of names that are not registered at present.
+        max_invalid: Instances that were found invalid within the window.
         max_thrashing: Builds within the window that at most twice a bound would have avoided,
             relative to all.
         max_unused: Cached instances that were not used for `unused_after_seconds`, relative to
@@ -127,6 +130,7 @@ class HealthThresholds:
     max_service_failures: float = 0
     max_failed_classes: float = 0
     max_unmatched_rules: float = 0
+    max_invalid: float = 0
     max_thrashing: float = advice.MAX_THRASHING
     max_unused: float = advice.MAX_UNUSED
     min_lookups: float = 100
@@ -150,6 +154,7 @@ class _Observation(NamedTuple):
     builds: int
     evictions: int
     close_failures: int
+    invalid: int
     left_open: int
     cached: int
     service_failures: int
@@ -202,6 +207,7 @@ class HealthMonitor(Extension):
             builds=stats.builds,
             evictions=stats.evictions,
             close_failures=stats.close_failures,
+            invalid=stats.removals[RemovalCause.INVALID],
             left_open=stats.left_open,
             cached=stats.cached,
             service_failures=sum(failures().values()),
@@ -317,6 +323,15 @@ def _judge_rates(
             thresholds.max_left_open,
             "removed instances were not closed, because callers without a lease reference them: "
             "use `use`, `execute` or a handle, or set close_when_removed=True",
+        )
+    if now.invalid - before.invalid > thresholds.max_invalid:
+        yield Finding(
+            FindingKind.INSTANCES_INVALID,
+            Severity.WARNING,
+            now.invalid - before.invalid,
+            thresholds.max_invalid,
+            "`validate` found instances invalid, which were removed and are built anew: check what "
+            "they depend on",
         )
     if now.close_failures - before.close_failures > thresholds.max_close_failures:
         yield Finding(
