@@ -104,6 +104,8 @@ def test_what_is_refused(make: Any, ws: Any) -> None:
         registry.family("Model", Model, kwargs={"sise": 1})
     with pytest.raises(TypeError, match="has no option 'pin'"):
         registry.family("Model", Model, pin=True)
+    with pytest.raises(TypeError, match="has no option 'shareable'"):
+        registry.family("Model", Model, shareable=True)
     with pytest.raises(ValueError, match="max_cache_size of 'Model'"):
         registry.family("Model", Model, max_cache_size=0)
     registry.close()
