@@ -4,8 +4,8 @@ Registrations: which names there are, what builds their instances, and with whic
 
 from __future__ import annotations
 
+from _functools import partial  # type: ignore[import-not-found]
 from _thread import RLock, get_ident
-from functools import partial
 from itertools import starmap
 
 from .builds import results_of_build

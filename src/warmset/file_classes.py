@@ -4,8 +4,6 @@ Registers the classes of a file: a `warmset.toml`, or a pipeline file.
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 from .resolver import import_dotted
 
 TYPE_CHECKING = False
@@ -75,6 +73,8 @@ class _Constructor:
         self._kwargs = dict(kwargs)
 
     def __call__(self, cls: Any) -> Any:
+        from copy import deepcopy
+
         return cls(**deepcopy(self._kwargs))
 
 

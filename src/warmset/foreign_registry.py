@@ -8,7 +8,7 @@ those of any executor, on both cores.
 
 from __future__ import annotations
 
-from functools import partial
+from _functools import partial  # type: ignore[import-not-found]
 
 from .api import Registry
 from .resolver import safe_repr

@@ -8,8 +8,8 @@ settings. `api.py` has the public class.
 from __future__ import annotations
 
 import sys
+from _functools import partial  # type: ignore[import-not-found]
 from _thread import RLock
-from functools import partial
 
 from . import process_end
 from .builder import Builder

@@ -26,7 +26,7 @@ them in place.
 
 from __future__ import annotations
 
-from functools import partial
+from _functools import partial  # type: ignore[import-not-found]
 
 from .annotations import Expected, converts, evaluate, scope_of, written_annotation
 from .errors import ArgumentValidationError

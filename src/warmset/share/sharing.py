@@ -150,25 +150,21 @@ class Sharing(Extension):
                 return None
             seconds = time.perf_counter() - began
             opened = _NOTHING
-            try:
-                stored = self._store_instance(
-                    registry, slot.name, options, key, claim, instance, seconds
-                )
-                stack.close()  # before it is opened: other processes may open it at the same time
-                if stored is None:
+            # If this is interrupted, the registry closes what the constructor returned.
+            stored = self._store_instance(
+                registry, slot.name, options, key, claim, instance, seconds
+            )
+            stack.close()  # before it is opened: other processes may open it at the same time
+            if stored is None:
+                self._count("unused")
+            elif stored.shared:
+                opened = self._opened(registry, slot.name, options, key, stored)
+                if opened is _NOTHING:
                     self._count("unused")
-                elif stored.shared:
-                    opened = self._opened(registry, slot.name, options, key, stored)
-                    if opened is _NOTHING:
-                        self._count("unused")
-                        self._not_shareable(
-                            slot.name, options, "its snapshot cannot be opened again"
-                        )
-            except BaseException:
-                registry.close_unused(slot, instance)
-                raise
+                    self._not_shareable(slot.name, options, "its snapshot cannot be opened again")
         if opened is _NOTHING:
             return instance
+        build.made.clear()
         registry.close_unused(slot, instance)
         return opened
 
