@@ -198,11 +198,8 @@ class Registrations(Capabilities):
         name: str | None = None
 
         def register(decorated: Any) -> Any:
-            self.register(
-                target_name(decorated) if name is None else name,
-                decorated,
-                **options,
-            )
+            class_name = target_name(decorated) if name is None else name
+            self.register(class_name, decorated, **options)
             return decorated
 
         if target is None or isinstance(target, str):
