@@ -52,8 +52,9 @@ class Extension:
     def released(self, registry: Any) -> None:
         """Report that a hold was released or an entry removed; see `RegistryCore.watch`."""
 
-    def wait_for_capacity(self, registry: Any, build: Build) -> None:
-        """Wait until what was built can be cached within the bound, or raise."""
+    # Takes the registry and a build, and waits until what was built can be cached within the bound,
+    # or raises. None: builds do not wait, and the bound is exceeded while all instances are held.
+    wait_for_capacity: Callable[[Any, Build], None] | None = None
 
     def choose_victim(self, registry: Any, spare: Entry | None, more_than: int) -> bool:
         """

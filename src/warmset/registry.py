@@ -123,7 +123,7 @@ class BaseRegistry(Cache):
                 hook: tuple(
                     getattr(each, hook)
                     for each in extensions
-                    if getattr(type(each), hook) is not getattr(Extension, hook)
+                    if getattr(type(each), hook) not in (None, getattr(Extension, hook))
                 )
                 for hook in HOOKS
             }
