@@ -140,7 +140,7 @@ def test_an_import_that_asks_for_a_class_whose_rule_imports_it(
 ) -> None:
     """The thread that imports gets an error, and the other one goes on."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.delitem(sys.modules, "asks", raising=False)
     registry = make(retry_after_seconds=0)
     (tmp_path / "asks.py").write_text("import conftest_hooks\nconftest_hooks.imported()\n")
     building = threading.Event()
@@ -171,6 +171,7 @@ def test_an_import_that_asks_for_a_class_whose_rule_imports_it(
     importing.result()
     assert builder.result() is registry.get_instance("Alpha")
     assert str(asked[0]) == "cyclic build: Alpha -> import of asks -> Alpha"
+    del sys.modules["asks"]
 
 
 # -- failures that pass by themselves --------------------------------------------------------------

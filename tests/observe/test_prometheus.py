@@ -77,6 +77,7 @@ def test_a_scrape_exports_every_figure(make: Any, timer: Any, samples: Any, coll
         "memory": 0,
         "aged": 0,
         "recycled": 0,
+        "invalid": 0,
         "collected": 0,
         "cleared": 0,
         "discarded": 1,

@@ -282,14 +282,17 @@ def tls_server(tmp_path: Path) -> Iterator[Callable[[str], tuple[int, list[Any]]
         subprocess.run([*openssl, *words], check=True, capture_output=True, cwd=tmp_path)
 
     new_key = ["-newkey", "rsa:2048", "-nodes"]
+    # The extensions are those that Python 3.13 and later require.
     run("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj",
-        "/CN=Some CA")  # fmt: skip
+        "/CN=Some CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
     threads: list[threading.Thread] = []
     listeners: list[socket.socket] = []
 
     def start(host: str) -> tuple[int, list[Any]]:
         run("req", *new_key, "-keyout", "s.key", "-out", "s.csr", "-subj", f"/CN={host}")
-        (tmp_path / "ext").write_text(f"subjectAltName=DNS:{host}\n")
+        (tmp_path / "ext").write_text(
+            f"subjectAltName=DNS:{host}\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+        )
         run("x509", "-req", "-in", "s.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
             "-out", "s.pem", "-days", "2", "-extfile", "ext")  # fmt: skip
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

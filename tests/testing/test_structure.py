@@ -36,7 +36,9 @@ def test_a_slot_under_the_wrong_key_fails(make: Any) -> None:
     registry = make()
     slots = dict(registry.slots)
     slots["Alpha"], slots["Beta"] = slots["Beta"], slots["Alpha"]
-    with pytest.raises(AssertionError, match="a slot's name and its key: 'Beta', expected"):
+    with pytest.raises(
+        AssertionError, match="a slot's key and where it is found: 'Beta', expected"
+    ):
         check_structure(Damaged(registry, slots=slots))  # type: ignore[arg-type]
 
 

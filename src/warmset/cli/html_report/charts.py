@@ -201,7 +201,7 @@ def _draw_removals(canvas: _Canvas, data: ReportData) -> None:
     base = [0] * len(rows)
     for cause in data.causes:
         heights = [row.removals[cause] for row in rows]
-        axes.bar(across, heights, widths, base, color=COLOURS[f"cause-{cause % 10}"],
+        axes.bar(across, heights, widths, base, color=COLOURS[f"cause-{cause}"],
                  edgecolor=COLOURS["paper"], linewidth=1 if len(rows) <= _MAX_MARKERS else 0,
                  label=cause_name(cause))  # fmt: skip
         base = [under + height for under, height in zip(base, heights, strict=True)]

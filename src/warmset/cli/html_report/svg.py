@@ -12,13 +12,15 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from ...codes import CAUSES
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["COLOURS", "embedded_svg"]
 
 _ROLES = ("ink", "muted", "grid", "paper", "rss", "peak", "bound", "hits", "build", "warm")
-_CAUSES = tuple(f"cause-{at}" for at in range(10))
+_CAUSES = tuple(f"cause-{at}" for at in range(CAUSES))
 # Role of a colour -> its placeholder; figures must not use other colours.
 COLOURS = {role: f"#0101{at:02x}" for at, role in enumerate(_ROLES + _CAUSES, 1)}
 _VARIABLES = {placeholder: f"var(--{role})" for role, placeholder in COLOURS.items()}
