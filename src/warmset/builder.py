@@ -231,10 +231,11 @@ class Builder:
             self._construct(build)
         except BaseException as raised:
             error = self._count_failure(build, raised)
-            if error is None:
-                raise
-            path = slot.target if type(slot.target) is str else None
-            self.failures.remember(slot.key, error, outer=outer, path=path)
+            if error is not None:
+                path = slot.target if type(slot.target) is str else None
+                self.failures.remember(slot.key, error, outer=outer, path=path)
+            # This frame is in the traceback of the error: the two would be a cycle.
+            del error
             raise
 
     def _build_aside(self, build: Build) -> None:

@@ -171,8 +171,11 @@ def _clear_locals(causes: list[BaseException]) -> None:
         is_first = number == 0
         while traceback is not None:
             frame = traceback.tb_frame
-            # Without a caller: one of a generator that has ended, or made up for compiled code.
-            if is_first or frame in build or frame.f_back in build or frame.f_back is None:
+            # Without a caller: one of a generator that has ended, or made up for compiled code. A
+            # coroutine was called by an event loop, which may be just about to leave it.
+            resumed = frame.f_code.co_flags & _RESUMED
+            caller = frame.f_back
+            if is_first or frame in build or caller in build or caller is None or resumed:
                 if _is_suspended(frame):
                     break
                 build.add(frame)
