@@ -131,8 +131,9 @@ class Ring:
 
     def _move(self, entry: Entry, newer: Entry, sort: int | None = None) -> None:
         """Move a linked entry to the older side of another one, while a sort is the last one."""
-        own_newer, own_older, older = entry.newer, entry.older, newer.older
         number = self._sorts if sort is None else sort
+        # After the last jump: what is read here is not stale where it is stored.
+        own_newer, own_older, older = entry.newer, entry.older, newer.older
         if (
             own_newer is not None
             and older is not entry
