@@ -203,7 +203,8 @@ def test_two_worker_processes(tmp_path: Path, core: str, pytestconfig: pytest.Co
     assert [result for result, _ in answers] == [f"{NAMES[at % 3]} abc" for at in range(150)]
     reports = [json.loads(file.read_text()) for file in (tmp_path / "reports").glob("*.json")]
     processes = {process for _, process in answers}
-    assert len(reports) >= max(3, len(processes)), output  # some were replaced
+    assert len(processes) >= 3, output  # some were replaced
+    assert len(reports) >= 2, output  # Celery kills a child that is slow to end; it reports nothing
     for report in reports:
         assert (report["core"], report["faults"]) == (core, [])
         assert not report["inherited_closed"]
