@@ -1,4 +1,4 @@
-"""Whether a method can be expected is told without running foreign code, warm as well as cold."""
+"""`has_method` runs no foreign code, and returns the same for warm and cold classes."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def errors(row: Row) -> list[float]:
 
 
 def goals(rows: Sequence[Row]) -> list[str]:
-    """Tell what was aimed at, and what came of it."""
+    """Print each goal with the result."""
     said = []
     for policy, goal in GOALS.items():
         judged = [row for row in rows if row["kind"] == "prediction" and row["policy"] == policy]

@@ -27,7 +27,7 @@ class Built:
 
 
 class Driven(NamedTuple):
-    """What came of a trace."""
+    """The result of running a trace."""
 
     builds: int
     build_seconds: float

@@ -28,7 +28,7 @@ __all__ = ["Cache", "Ours", "Replayed", "lower_bound", "offline", "replay"]
 
 
 class Replayed(NamedTuple):
-    """What came of a trace."""
+    """The result of replaying a trace."""
 
     build_seconds: float
     builds: int

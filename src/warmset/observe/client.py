@@ -107,7 +107,7 @@ class Connection:
     def _receive(self) -> Any:
         parts = [self._unread]
         size = len(self._unread)
-        # For the whole answer, so that a process that sends byte by byte does not prolong the wait.
+        # One deadline for the whole answer: a process that sends byte by byte cannot extend it.
         deadline = time.monotonic() + self._timeout
         try:
             while b"\n" not in parts[-1]:

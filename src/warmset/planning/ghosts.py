@@ -341,5 +341,5 @@ def _prospects(registry: BaseRegistry) -> Any:
 
 def ghosts_of(registry: BaseRegistry) -> Ghosts:
     """Return the ghosts of a registry, attached at the first call."""
-    # First: a policy forgets a removed instance when its own extension is told.
+    # Attached first: the hook of the policy's extension drops what is known of a removed instance.
     return registry.extension(Ghosts) or registry.attach(Ghosts(registry), first=True)
