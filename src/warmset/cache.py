@@ -170,12 +170,21 @@ class Cache(RegistryCore):
 
     def forget_slot(self, slot: Slot, cause: int) -> bool:
         """Drop a slot, and remove what it has; whether it was the slot of its name."""
-        if not self.drop_slot(slot):
-            return False
+        try:
+            if not self.drop_slot(slot):
+                return False
+            self._evict_dropped(slot, cause)
+        except BaseException:
+            # An interrupt between the two: nothing else removes what a dropped slot has.
+            if not slot.alive:
+                self._evict_dropped(slot, cause)
+            raise
+        return True
+
+    def _evict_dropped(self, slot: Slot, cause: int) -> None:
         entry = slot.entry
         if entry is not None:
             self.evict(entry, cause)
-        return True
 
     def set_pinned(self, slot: Slot, pinned: bool) -> None:
         """

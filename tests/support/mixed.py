@@ -405,6 +405,7 @@ class World:
             raise self.errors[0]
         registry = self.registry
         gc.collect()
+        registry.sweep()  # it closes what an interrupt left to be closed
         check_structure(registry)
         assert registry.holders() == []
         assert registry.stats().held == 0
