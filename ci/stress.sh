@@ -11,10 +11,8 @@ stress() {
     "$work/stress/bin/python" support/stress.py faults --seed "$seed"
     say "schedules, WARMSET_PURE=$1"
     "$work/stress/bin/python" support/stress.py schedules --seed "$seed"
-    if [ "$seconds" -ge 60 ]; then
-        say "fuzz, WARMSET_PURE=$1, seed $seed"
-        "$work/stress/bin/python" support/fuzz.py --seed "$seed" --seconds "$((seconds / 2))"
-    fi
+    say "fuzz, WARMSET_PURE=$1, seed $seed"
+    "$work/stress/bin/python" support/fuzz.py --seed "$seed" --seconds "$((seconds / 2))"
     say "soak, WARMSET_PURE=$1"
     "$work/stress/bin/python" support/stress.py soak --seed "$seed" --seconds "$seconds"
     say "accounts, WARMSET_PURE=$1"
