@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 import pytest
+from invoking import invoke
 
-from warmset.cli import main
 from warmset.cli.pipeline_file import load_pipeline
 from warmset.cli.pipeline_run import make_registry
 from warmset.memory.profiles import ClassProfile, Profile
@@ -36,13 +34,6 @@ class = "One"
 method = "clear"
 each = "run"
 """
-
-
-def invoke(*words: str) -> tuple[int, str]:
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        status = main(words)
-    return status, output.getvalue()
 
 
 @pytest.fixture

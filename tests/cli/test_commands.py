@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from invoking import invoke
 
 import warmset
-from warmset.cli import app, main, report
+from warmset.cli import app, report
 from warmset.cli.pipeline_run import Failure, FailureGroup, Outcome, RunRecord
 
 if TYPE_CHECKING:
@@ -30,14 +29,6 @@ COUNT = '[[steps]]\nclass = "Counter"\nmethod = "count"\narguments = { text = "$
 FAIL = '[[steps]]\nclass = "Sink"\nmethod = "fail"\narguments = { name = "$document.name" }\n'
 LEAK = '[[steps]]\nclass = "Sink"\nmethod = "leak"\neach = "run"\n'
 HEADINGS = "run seconds calls MB MB MB hits misses rate tions cached"
-
-
-def invoke(*words: str) -> tuple[int, str]:
-    # Through `main`, as the script does: click's own runner would choose another exit status.
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        status = main(words)
-    return status, output.getvalue()
 
 
 def record(run: int, rss_mb: float, first_mb: float = 100.0, **changes: Any) -> RunRecord:

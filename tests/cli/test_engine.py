@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 from array import array
-from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from invoking import invoke
 
-from warmset.cli import main, report
+from warmset.cli import report
 from warmset.cli.pipeline_file import load_pipeline
 from warmset.cli.pipeline_run import Outcome, run_on
 from warmset.cli.run_options import RunOptions
@@ -104,13 +104,6 @@ class = "Ruled"
 method = "describe"
 arguments = { name = "$document.name", score = "$steps.second" }
 """
-
-
-def invoke(*words: str) -> tuple[int, str]:
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        status = main(words)
-    return status, output.getvalue()
 
 
 @pytest.fixture

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
-from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from invoking import invoke
 
-from warmset.cli import main
 from warmset.share.host_table import HostTable, Member, ProcessRow, process_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MB = 1_000_000
-
-
-def invoke(*words: str) -> tuple[int, str]:
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        status = main(words)
-    return status, output.getvalue()
 
 
 @pytest.fixture

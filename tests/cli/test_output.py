@@ -7,16 +7,17 @@ import io
 import json
 import os
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from invoking import invoke_apart
 
 import warmset
 from warmset import observe
-from warmset.cli import main, output
+from warmset.cli import output
 from warmset.cli.tables import new_table, render_table
 from warmset.share import HostBudget
 
@@ -49,14 +50,6 @@ def test_no_module_prints_by_itself() -> None:
         or (name.endswith((".write", ".print")) and name != "console.print")
     }
     assert found - {("tables.py", "console.print")} <= allowed
-
-
-def invoke(*words: str) -> tuple[int, str, str]:
-    """Return the exit status, stdout and stderr."""
-    streams = io.StringIO(), io.StringIO()
-    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
-        status = main(words)
-    return status, streams[0].getvalue(), streams[1].getvalue()
 
 
 def check(text: str) -> None:
@@ -99,7 +92,7 @@ def hostile_process(place: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     "words", [["stats"], ["stats", "nope"], ["stats", f"R{HOSTILE}"], ["stats", "--host=b"]]
 )
 def test_stats_of_a_hostile_process(hostile_process: Any, words: list[str]) -> None:
-    status, printed, errors = invoke(*words)
+    status, printed, errors = invoke_apart(*words)
     check(printed)
     check(errors)
     assert status == (4 if words[-1] == "nope" else 0) or not printed
@@ -109,7 +102,7 @@ def test_stats_of_a_hostile_process(hostile_process: Any, words: list[str]) -> N
 @pytest.mark.skipif(os.name != "posix", reason="needs Unix sockets")
 def test_json_of_a_hostile_process(hostile_process: Any) -> None:
     """The exact names, in ASCII."""
-    status, printed, _ = invoke("stats", "--json")
+    status, printed, _ = invoke_apart("stats", "--json")
     assert (status, printed.isascii()) == (0, True)
     check(printed)
     (process,) = json.loads(printed)["processes"]
@@ -139,13 +132,13 @@ def test_run_check_and_warm_up(
         """
     )
     for words in (["run", "--runs", "2"], ["check"], ["run", "--max-cache-size", "-1"]):
-        status, printed, errors = invoke(*words, str(file))
+        status, printed, errors = invoke_apart(*words, str(file))
         check(printed)
         check(errors)
         assert "TITLE" in printed + errors or status in (0, 2)
     profile = tmp_path / f"p{HOSTILE}"[:80].replace("/", "")
     for words in (["warm-up", str(profile)], ["check", str(profile)], ["run", f"--no{HOSTILE}"]):
-        status, printed, errors = invoke(*words)
+        status, printed, errors = invoke_apart(*words)
         assert status == 2
         check(printed)
         check(errors)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from warmset.cli import main
+from invoking import invoke
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,13 +14,6 @@ if TYPE_CHECKING:
 LOG = "seconds,class_name,build_seconds,bytes\n" + "".join(
     f"{at},{'ABC'[at % 3]},{at % 3 + 1},{(at % 3 + 1) * 1_000_000}\n" for at in range(30)
 )
-
-
-def invoke(*words: str) -> tuple[int, str]:
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        status = main(words)
-    return status, output.getvalue()
 
 
 @pytest.fixture

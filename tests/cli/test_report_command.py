@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from invoking import invoke
 
 import warmset
-from warmset.cli import html_report, main
+from warmset.cli import html_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,13 +22,6 @@ FAIL = '[[steps]]\nclass = "Sink"\nmethod = "fail"\narguments = { name = "$docum
 INTERRUPT = (
     '[[steps]]\nclass = "Sink"\nmethod = "interrupt"\narguments = { name = "$document.name" }\n'
 )
-
-
-def invoke(*words: str) -> tuple[int, str]:
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        status = main(words)
-    return status, output.getvalue()
 
 
 @pytest.fixture

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
-from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
+from invoking import invoke_apart
 
 pytest.importorskip("pty")
 
 from served import Served
 from terminal import warmset
 
-from warmset.cli import app, class_table, main
+from warmset.cli import app, class_table
 from warmset.cli.formatting import format_bytes
 from warmset.observe.rows import span
 
@@ -38,18 +37,10 @@ def served(twin: str, place: str) -> Iterator[Served]:
         yield process
 
 
-def invoke(*words: str) -> tuple[int, str, str]:
-    """Return the exit status, stdout and stderr."""
-    output, errors = io.StringIO(), io.StringIO()
-    with redirect_stdout(output), redirect_stderr(errors):
-        status = main(words)
-    return status, output.getvalue(), errors.getvalue()
-
-
 def test_json_for_scripts(served: Served, twin: str) -> None:
     """By PID, by name, or all processes; stdout contains only JSON."""
     for words in ([], [str(served.pid)], ["main"]):
-        status, output, errors = invoke("stats", "--json", *words)
+        status, output, errors = invoke_apart("stats", "--json", *words)
         assert (status, errors) == (0, "")
         (process,) = json.loads(output)["processes"]
         assert (process["pid"], process["implementation"]) == (served.pid, twin)
@@ -85,11 +76,11 @@ def test_the_table(served: Served) -> None:
 
 def test_sort_and_filter(served: Served) -> None:
     """The filter ignores case; an unknown column is a usage error."""
-    _, output, _ = invoke("stats", "--json", "--sort", "class", "--filter", "A")
+    _, output, _ = invoke_apart("stats", "--json", "--sort", "class", "--filter", "A")
     (process,) = json.loads(output)["processes"]
     names = [row["class_name"] for row in process["registries"][0]["classes"]]
     assert names == ["Alpha", "Beta", "Delta", "Gamma"]
-    status, _, errors = invoke("stats", "--sort", "colour")
+    status, _, errors = invoke_apart("stats", "--sort", "colour")
     assert status == 2
     assert "colour" in errors
 
@@ -97,18 +88,18 @@ def test_sort_and_filter(served: Served) -> None:
 def test_several_processes(served: Served) -> None:
     """All of them are shown unless one is selected."""
     with Served(name="other") as other:
-        _, output, _ = invoke("stats", "--json")
+        _, output, _ = invoke_apart("stats", "--json")
         pids = [process["pid"] for process in json.loads(output)["processes"]]
         assert pids == sorted([served.pid, other.pid])
-        _, output, _ = invoke("stats", "other", "--json")
+        _, output, _ = invoke_apart("stats", "other", "--json")
         assert [process["pid"] for process in json.loads(output)["processes"]] == [other.pid]
-        _, output, _ = invoke("stats")
+        _, output, _ = invoke_apart("stats")
         assert output.count("process ") == 2
 
 
 def test_no_process_serves(place: str) -> None:
     """Exit status 4; the message explains how a process serves."""
-    status, output, errors = invoke("stats", "--json")
+    status, output, errors = invoke_apart("stats", "--json")
     assert (status, output) == (4, "")
     assert errors.startswith("warmset: no running process serves a registry; ")
     assert "observe_socket = true" in errors
@@ -116,11 +107,11 @@ def test_no_process_serves(place: str) -> None:
 
 def test_the_requested_process_does_not_serve(served: Served) -> None:
     """Exit status 4; the message has the nearest name and lists what is served."""
-    status, _, errors = invoke("stats", "mian")
+    status, _, errors = invoke_apart("stats", "mian")
     assert status == 4
     assert errors.startswith("warmset: no registry mian is served (nearest: 'main'); served: ")
     assert f"{served.pid} -c: main" in errors
-    status, _, errors = invoke("stats", "1")
+    status, _, errors = invoke_apart("stats", "1")
     assert status == 4
     assert errors.startswith("warmset: no process 1 is served; served: ")
 
@@ -128,7 +119,7 @@ def test_the_requested_process_does_not_serve(served: Served) -> None:
 def test_a_directory_that_is_not_private_is_reported(place: str) -> None:
     """No socket in it is used."""
     os.mkdir(place, 0o755)
-    status, _, errors = invoke("stats")
+    status, _, errors = invoke_apart("stats")
     assert status == 4
     assert "skipped: " in errors
     assert "mode 0755; expected 0700" in errors
@@ -201,7 +192,7 @@ def test_sort_orders() -> None:
 
 def test_help_names_every_column() -> None:
     """As a choice of --sort."""
-    text = CliRunner().invoke(app.cli, ["stats", "--help"]).output
+    text = CliRunner().invoke_apart(app.cli, ["stats", "--help"]).output
     assert "[class|state|age|idle|uses|build|bytes|held|removal]" in text.replace("\n", "").replace(
         " ", ""
     )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pty
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from invoking import invoke
 
-from warmset.cli import main
 from warmset.memory.profiles import Profile
 
 if TYPE_CHECKING:
@@ -31,13 +29,6 @@ class = "Sink"
 method = "take"
 """
 RULES = '[options]\nSink.rule = "fakes.rule_with_parameters"\n'
-
-
-def invoke(*words: str) -> tuple[int, str]:
-    output = io.StringIO()
-    with redirect_stdout(output), redirect_stderr(output):
-        status = main(words)
-    return status, output.getvalue()
 
 
 @pytest.fixture
