@@ -192,7 +192,7 @@ def test_sort_orders() -> None:
 
 def test_help_names_every_column() -> None:
     """As a choice of --sort."""
-    text = CliRunner().invoke_apart(app.cli, ["stats", "--help"]).output
+    text = CliRunner().invoke(app.cli, ["stats", "--help"]).output
     assert "[class|state|age|idle|uses|build|bytes|held|removal]" in text.replace("\n", "").replace(
         " ", ""
     )

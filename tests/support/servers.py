@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,12 @@ def program() -> str | None:
     return shutil.which("valkey-server") or shutil.which("redis-server")
 
 
+def _accepts(path: str) -> bool:
+    """Whether a server accepts connections on this socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
 @contextmanager
 def server(*options: str) -> Iterator[str]:
     """
@@ -44,7 +51,8 @@ def server(*options: str) -> Iterator[str]:
     words = [command, "--port", "0", "--unixsocket", path, "--save", "", "--dir", place, *options]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while not os.path.exists(path):
+        # The file is there before the server listens; only a connection proves that it does.
+        while not _accepts(path):
             assert process.poll() is None, "the server did not come up"
             time.sleep(0.01)
         yield path
