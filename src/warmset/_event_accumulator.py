@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from . import _fork
 
@@ -24,11 +24,14 @@ class EventAccumulator(ABC, Generic[Event]):
 
     def __init__(self) -> None:
         self._queue: deque[Event] = deque()
-        self._adding = allocate_lock()
+        # Its owner is known to the interpreter, so an interrupt right after it was acquired cannot
+        # hide that it must be released.
+        self._adding: Any = RLock()
+        self._unfinished = False  # whether an event is being added, or was not added to its end
         _fork.watch(self)
 
     def reset_after_fork(self) -> None:
-        self._adding = allocate_lock()
+        self._adding = RLock()
 
     def __call__(self, event: Event) -> None:
         """Queue an event and process the queue."""
@@ -39,13 +42,33 @@ class EventAccumulator(ABC, Generic[Event]):
         """Process the queued events, unless a thread is already doing so."""
         # A thread that fails to acquire the lock has queued its event before that, so the queue is
         # checked again after each release.
-        while self._queue and self._adding.acquire(False):
+        adding = self._adding
+        while (self._queue or self._unfinished) and not adding._is_owned():  # by an outer call
             try:
+                if not adding.acquire(False):
+                    return
+                if self._unfinished:
+                    self._recover()
+                    self._unfinished = False
                 while self._queue:
+                    self._unfinished = True
                     self._add(self._queue.popleft())
+                    self._unfinished = False
             finally:
-                self._adding.release()
+                # Nothing is called before it, so no interrupt comes first; `suppress` would be.
+                try:  # noqa: SIM105
+                    adding.release()
+                except RuntimeError:  # it was not acquired
+                    pass
 
     @abstractmethod
     def _add(self, event: Event) -> None:
         """Accumulate one event; calls never overlap."""
+
+    def _recover(self) -> None:
+        """
+        Make what was accumulated usable again after a call of `_add` that did not end.
+
+        It was interrupted, or ran in another thread when the process forked. By default there is
+        nothing to do: at worst, one event is missing from a sum.
+        """

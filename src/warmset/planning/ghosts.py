@@ -143,14 +143,10 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
         """Process what another thread has queued, unless it is doing so."""
         self._settle()
 
-    def _add(self, event: _Removed | _Looked | _Built) -> None:
-        try:
-            self._process(event)
-        except BaseException:  # an interrupt between two changes; what was known is of no use
-            self.table, self.log = GhostTable(MOST_GHOSTS), MissLog()
-            raise
+    def _recover(self) -> None:
+        self.table, self.log = GhostTable(MOST_GHOSTS), MissLog()
 
-    def _process(self, event: _Removed | _Looked | _Built) -> None:
+    def _add(self, event: _Removed | _Looked | _Built) -> None:
         if isinstance(event, _Removed):
             if event.cleared:  # a cache of any bound would be empty now
                 self.table.clear()
