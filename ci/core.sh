@@ -1,22 +1,18 @@
 #!/usr/bin/env bash
 # The tests of the core (ci/core_tests.txt) on each interpreter that is present, but for the one that runs the
-# whole suite; each operation at each point of the core on the oldest one only (ci/matrix.sh: on each), because
-# that takes as long as all the others. Arguments narrow it down: 3.10 3.12
+# whole suite. Arguments narrow it down: 3.10 3.12
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 mapfile -t files < <(grep -v '^#' "$root/ci/core_tests.txt")
 
 core() {
-    local environment chosen=("${files[@]}")
-    if [ "$1" != "${interpreters[0]}" ]; then
-        mapfile -t chosen < <(printf '%s\n' "${files[@]}" | grep -vxF tests/test_reentry_points.py)
-    fi
+    local environment
     environment=$(mktemp -d "$work/core.XXXXXX")
     say "$("$1" -VV)"
     install_wheel "$environment" "$1" "[test-core]"
     cd "$work/suite"
     WARMSET_REQUIRE_COMPILED=1 "$environment/bin/python" -c 'import warmset'
-    "$environment/bin/python" -m pytest -q -p no:cacheprovider --examples 20 -m "not cluster" "${chosen[@]}"
+    "$environment/bin/python" -m pytest -q -p no:cacheprovider --examples 20 -m "not cluster" "${files[@]}"
 }
 
 suite "$work/suite"

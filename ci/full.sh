@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step build.sh
 step lint.sh
-export WARMSET_POINTS_STEP=1  # every point at which an interrupt can arrive
+export WARMSET_POINTS_STEP=1  # every point of an interrupt or of a re-entry
 EXTRAS=test,browser step test.sh
 step matrix.sh
 step pure.sh
