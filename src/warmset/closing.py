@@ -128,6 +128,11 @@ def close_entry(registry: Owner, entry: Entry) -> None:
     try:
         if not registry.claim(entry, box):
             return
+        options = entry.options
+        by_itself = entry.closer is None and (options is None or options.closer == "auto")
+        if by_itself and _has_no_way(box):
+            call.state = NOTHING_TO_CLOSE
+            return
         call.state = contain(
             CLOSER, _close, registry, entry, box, call, failed=CLOSE_FAILED, class_name=entry.name
         )
@@ -217,6 +222,25 @@ def _finish(closing: Any, awaited: Callable[[Any], Any] | None) -> None:
     )
 
 
+def _has_no_way(box: list[Any]) -> bool:
+    """Whether the instance certainly has none of the methods by which it could be closed."""
+    kind = type(box[0])
+    try:
+        return (
+            type(kind) is type
+            and kind.__getattribute__ is _OBJECTS_OWN
+            and getattr(kind, "__getattr__", None) is None
+            and getattr(kind, "__exit__", None) is None
+            and getattr(kind, "close", None) is None
+            and getattr(kind, "aclose", None) is None
+            # Only the instance can have one now, and there is no code that these run.
+            and getattr(box[0], "close", None) is None
+            and getattr(box[0], "aclose", None) is None
+        )
+    except Exception:  # of a descriptor; the full search reports it
+        return False
+
+
 def _closer(box: list[Any], in_loop: bool) -> Callable[[Any], Any] | None:
     """Return what closes the instance; see the module."""
     close = _method(box, "aclose") if in_loop else None
@@ -224,8 +248,6 @@ def _closer(box: list[Any], in_loop: bool) -> Callable[[Any], Any] | None:
     if close is not None:
         return close
     kind = type(box[0])
-    if type(kind) is type and getattr(kind, "__exit__", None) is None:
-        return None  # the common case
     if not callable(find_in_type(kind, "__exit__")) or not callable(
         find_in_type(kind, "__enter__")
     ):
@@ -243,15 +265,6 @@ def _method(box: list[Any], name: str) -> Callable[[Any], Any] | None:
     kind = type(box[0])
     if issubclass(kind, type):
         return None  # a class has the methods of its instances, not its own
-    if (
-        type(kind) is type
-        and getattr(kind, name, None) is None
-        and kind.__getattribute__ is _OBJECTS_OWN
-        and getattr(kind, "__getattr__", None) is None
-    ):
-        # The common case, by the interpreter's own look-up: only the instance can have it, and
-        # there is no code that it would run.
-        return _CALLS[name] if callable(getattr(box[0], name, None)) else None
     in_type = find_in_type(kind, name)
     if _is_dynamic(kind, in_type):
         found = callable(_ask(box, name)) and (callable(in_type) or not _answers_to_anything(box))

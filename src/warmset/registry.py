@@ -24,7 +24,7 @@ from .family_keys import FamilyKey
 from .foreign import Kind, contain
 from .fork_policies import apply_fork_policies
 from .reports import report_build, report_clear, report_removals
-from .resolver import find_imported, near_names
+from .resolver import find_ready, near_names
 from .streams import hold_while_running
 
 TYPE_CHECKING = False
@@ -225,8 +225,11 @@ class BaseRegistry(Cache):
         """Return the class or the factory of a name; an import is timed apart from the build."""
         slot = self.slots.get(class_name)
         target = None if slot is None else slot.target
-        if not isinstance(target, str) or find_imported(target) is not None:
+        if not isinstance(target, str):
             return self.classes.resolve(self, class_name)
+        ready = find_ready(target)
+        if ready is not None:
+            return ready
         build, began = self.builder.current_build(), self.builder.stopwatch()
         try:
             return self.classes.resolve(self, class_name)

@@ -7,6 +7,8 @@ module itself. All functions are thread-safe.
 
 from __future__ import annotations
 
+import sys
+
 from .errors import (
     ClassAttributeError,
     ClassImportError,
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, NoReturn
 
+_Module = type(sys)
 PATH_EXPECTED = "an absolute dotted path 'package.module.Class'"
 
 
@@ -308,8 +311,6 @@ def resolve(class_name: str, class_path: str) -> type:
     KeyboardInterrupt, propagate. Thread-safe. Runs the code of the imported modules, so callers
     must not hold a lock. Costs one import the first time and some microseconds afterwards.
     """
-    import sys
-
     path = check_path(class_name, class_path)
     parts = path.split(".")
     what = f"class {class_name!r} ({path})"
@@ -400,11 +401,32 @@ def find_imported(class_path: str) -> type | None:
     Returns:
         The class, or None if the module is not imported or has no such class.
     """
-    import sys
-
     module_name, _, attribute = class_path.rpartition(".")
     found = getattr(sys.modules.get(module_name), "__dict__", {}).get(attribute)
     return found if issubclass(type(found), type) else None
+
+
+def find_ready(class_path: str) -> type | None:
+    """
+    Find the class of a path if its module has been imported to the end.
+
+    Args:
+        class_path: A path returned by `check_path`.
+
+    Returns:
+        What `resolve` would return; None if only that can tell.
+    """
+    module_name, _, attribute = class_path.rpartition(".")
+    module = sys.modules.get(module_name)
+    if type(module) is not _Module:  # such as one that imports at first use
+        return None
+    known = module.__dict__
+    found = known.get(attribute)
+    if not issubclass(type(found), type):
+        return None
+    # The import system sets it while the code of the module runs, maybe in another thread.
+    spec = known.get("__spec__")
+    return None if getattr(spec, "_initializing", False) else found
 
 
 def import_dotted(path: str) -> Any:
