@@ -13,6 +13,7 @@ What counts
 
 from __future__ import annotations
 
+from _operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -202,6 +203,10 @@ class RegistryStats(NamedTuple):
         }
 
 
+_new = tuple.__new__
+_read = attrgetter("name", "built_at", "last_used", "uses", "build_seconds", "holds", "bytes")
+
+
 def snapshot(registry: BaseRegistry) -> RegistryStats:
     """
     Take the snapshot of a registry.
@@ -216,16 +221,24 @@ def snapshot(registry: BaseRegistry) -> RegistryStats:
     hits, misses, evictions, builds, adopted, build_seconds, removals, states, counts = counters
     now = registry.now()
     entries = tuple(
-        EntryStats(
-            entry.name,
-            max(0.0, now - entry.built_at),
-            max(0.0, now - entry.last_used),
-            entry.uses,
-            entry.build_seconds,
-            entry.holds,
-            None if entry.bytes < 0 else entry.bytes,
-        )
-        for entry in registry.warm_entries()
+        [
+            # Not by the class, whose `__new__` is Python code: this is done for each instance.
+            _new(
+                EntryStats,
+                (
+                    name,
+                    now - built_at if now > built_at else 0.0,
+                    now - last_used if now > last_used else 0.0,
+                    uses,
+                    build_seconds,
+                    holds,
+                    None if size < 0 else size,
+                ),
+            )
+            for name, built_at, last_used, uses, build_seconds, holds, size in map(
+                _read, registry.warm_entries()
+            )
+        ]
     )
     settings = registry.settings
     return RegistryStats(
@@ -233,7 +246,7 @@ def snapshot(registry: BaseRegistry) -> RegistryStats:
         methods_injected=sum(len(methods) for methods in list(registry.injected.values())),
         cached=len(entries),
         weakly_kept=registry.weakly_alive(),
-        held=sum(entry.holders > 0 for entry in entries),
+        held=len([entry for entry in entries if entry.holders]),
         hits=hits,
         misses=misses,
         builds=builds,
