@@ -430,3 +430,23 @@ def test_asynchronous_factories(make: Any) -> None:
 
     run(main())
     assert built == ["fr", "de"]
+
+
+ALIKE = ["1", 1, True, "True", ("1",), (1,), "(1,)", "1,", "a, b", ("a", "b"), (("a", "b"),)]
+ALIKE += ["", (), "()", " a", "a", "'a'", "-5", -5, 2**70, str(2**70), 2**20_000, 2**20_001]
+ALIKE += ["x" * 60, "x" * 99, "x" * 100, ("x" * 50, "y" * 50), ("x" * 50, "y" * 51), "\ud800"]
+
+
+def test_different_keys_are_displayed_as_different_texts(make: Any) -> None:
+    """So each has a row of its own in every report, and in metrics."""
+    models = make({}, max_cache_size=1_000).family("Model", Model)
+    names = [str(models.key(key)) for key in ALIKE]
+    longest = max(names, key=len)
+    names.append(str(models.key(longest[len("Model[") : -1])))  # what a long key is displayed as
+    assert len(set(names)) == len(ALIKE) + 1
+    assert all(name.isprintable() and len(name) <= len("Model[]") + 60 for name in names)
+    for key in ALIKE:
+        models.get(key)
+    stats = models._registry.stats()
+    assert len({entry.class_name for entry in stats.entries}) == len(ALIKE)
+    assert {entry.slot_key for entry in stats.entries} == set(map(models.key, ALIKE))

@@ -61,7 +61,7 @@ class Ring:
         if "lock" in self.__dict__:
             raise RuntimeError("this registry was initialised already")
         self._owner = object()  # which its slots have, and no others
-        self._slots: dict[str, Slot] = {}
+        self._slots: dict[Any, Slot] = {}
         self.slots = MappingProxyType(self._slots)  # a read-only view
         self.registered = 0  # slots with a target
         self.sealed = False

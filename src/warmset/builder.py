@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from ._core import Slot
     from .builds import Constructor, Holder
+    from .family_keys import SlotKey
 
     class ServingWorker(Protocol):
         """A thread that makes calls for code while an event loop awaits that for it."""
@@ -472,12 +473,12 @@ class Builder:
 
     # -- reports ---------------------------------------------------------------------------
 
-    def in_progress(self) -> list[tuple[str, int, float, int]]:
-        """Return name, thread, seconds so far and waiters of each build in progress."""
+    def in_progress(self) -> list[tuple[SlotKey, int, float, int]]:
+        """Return key, thread, seconds so far and waiters of each build in progress."""
         now = perf_counter()
         waited_for = list(waiting.copy().values())
         return [
-            (build.slot.name, build.thread, max(0.0, now - build.began), waited_for.count(build))
+            (build.slot.key, build.thread, max(0.0, now - build.began), waited_for.count(build))
             for build in dict.fromkeys(self._builds.copy().values())
         ]
 

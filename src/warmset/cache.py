@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ._core import Lease
     from .builds import Holder
+    from .family_keys import SlotKey
 
 __all__ = ["Cache"]
 
@@ -30,7 +31,7 @@ class Cache(RegistryCore):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.last_causes: dict[str, int] = {}  # of the last removals; for `explain`
+        self.last_causes: dict[SlotKey, int] = {}  # of the last removals; for `explain`
 
     def add(
         self, entry: Entry, token: int, seconds: float, *, wait: Callable[[], None] | None = None
@@ -301,10 +302,10 @@ class Cache(RegistryCore):
         return left
 
     def note_causes(self, entries: list[Entry]) -> None:
-        """Note why entries were removed, by class name; the first noted ones are forgotten."""
+        """Note why entries were removed; the first noted ones are forgotten."""
         causes = self.last_causes
         for entry in entries[-_MOST_CAUSES:]:
-            causes[entry.name] = entry.cause
+            causes[entry.slot.key] = entry.cause
         while len(causes) > _MOST_CAUSES:
             try:
                 causes.pop(next(iter(causes)), None)

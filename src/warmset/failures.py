@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._core import Slot
-    from .family_keys import FamilyKey
+    from .family_keys import SlotKey
 
 __all__ = ["Failures", "closed_before", "failure_of", "raised_in_build"]
 
@@ -60,9 +60,9 @@ class Failures:
     ) -> None:
         self._retry_after = retry_after_seconds
         self._now = monotonic if timer is None else timer
-        self._failures: dict[str | FamilyKey, _Failure] = {}
+        self._failures: dict[SlotKey, _Failure] = {}
 
-    def get(self, class_name: str | FamilyKey) -> MethodRegistryError | None:
+    def get(self, class_name: SlotKey) -> MethodRegistryError | None:
         """Return the error of a failed build that is still remembered."""
         failure = self._failures.get(class_name)
         if failure is None or not self._now() < failure.until:
@@ -80,18 +80,18 @@ class Failures:
         now = self._now()
         return [str(key) for key, failure in self._failures.copy().items() if now < failure.until]
 
-    def rows(self) -> list[tuple[str, MethodRegistryError, float]]:
-        """Return name, error, and seconds until the next try (or inf) of each failure."""
+    def rows(self) -> list[tuple[SlotKey, MethodRegistryError, float]]:
+        """Return key, error, and seconds until the next try (or inf) of each failure."""
         now = self._now()
         return [
-            (str(key), failure.error, failure.until - now)
+            (key, failure.error, failure.until - now)
             for key, failure in self._failures.copy().items()
             if now < failure.until
         ]
 
     def remember(
         self,
-        class_name: str | FamilyKey,
+        class_name: SlotKey,
         error: MethodRegistryError,
         *,
         seconds: float | None = None,
@@ -133,7 +133,7 @@ class Failures:
                 self._failures.pop(key, None)
                 return
 
-    def forget(self, class_name: str | FamilyKey | None = None) -> int:
+    def forget(self, class_name: SlotKey | None = None) -> int:
         """Forget one failure, or all; return how many were remembered."""
         if class_name is not None:
             return int(self._failures.pop(class_name, None) is not None)

@@ -193,6 +193,7 @@ class FamilyRecord:
                     entry.slot.entry is entry
                     and entry is not spare
                     and not entry.holds
+                    and not entry.slot.pinned
                     and (entry.last_used, entry.stamp) == (used, stamp)
                 ):
                     return entry

@@ -8,9 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+
 __all__ = ["FamilyKey"]
 
 _LONGEST = 60  # characters of a key that are shown
+_DECIMAL_BITS = 256  # of an int; a longer one is shown in hexadecimal digits, whose number is free
+_NEVER_BARE = frozenset("()[]'\"\\,")  # have a meaning in the text of a tuple or a quoted key
 
 
 class FamilyKey(tuple):  # type: ignore[type-arg]
@@ -25,7 +28,8 @@ class FamilyKey(tuple):  # type: ignore[type-arg]
         TypeError: The key is of another type.
 
     Keys are the same if their types and values are: ``1``, ``"1"`` and ``True`` differ. None equals
-    a str: a class may be registered under what a key is displayed as.
+    a str: a class may be registered under what a key is displayed as. Different keys of a family
+    are displayed as different texts, so that each has a row of its own in every report.
     """
 
     # Exact types in a tuple: comparing and hashing them runs no code but that of the interpreter.
@@ -45,14 +49,21 @@ class FamilyKey(tuple):  # type: ignore[type-arg]
         return self[2]
 
     def __str__(self) -> str:
-        text = _shown(self[2])
-        return f"{self[0]}[{text if len(text) <= _LONGEST else f'{text[: _LONGEST - 3]}...'}]"
+        key = self[2]
+        text = _shown(key)
+        if type(key) is tuple and len(key) > 1:
+            text = text[1:-1]
+        return f"{self[0]}[{text if len(text) <= _LONGEST else _shortened(text)}]"
 
     def __repr__(self) -> str:
         return repr(str(self))
 
     def __reduce__(self) -> Any:
         return FamilyKey, (self[0], self[2])
+
+
+if TYPE_CHECKING:
+    SlotKey = str | FamilyKey  # what a slot is found by
 
 
 def _types_of(key: object) -> str:
@@ -71,8 +82,31 @@ def _types_of(key: object) -> str:
 
 
 def _shown(key: Any) -> str:
-    if type(key) is tuple:
-        return ", ".join(map(_shown, key))
-    if type(key) is str and key.isprintable():
-        return key
+    kind = type(key)
+    if kind is tuple:
+        return f"({', '.join(map(_shown, key))}{',' if len(key) == 1 else ''})"
+    if kind is int and key.bit_length() > _DECIMAL_BITS:
+        return hex(key)
+    if kind is str and _is_plain(key):
+        return str.__str__(key)
     return repr(key)
+
+
+def _is_plain(key: str) -> bool:
+    """Whether a str is shown without quotes: it cannot be taken for a key of another type."""
+    return (
+        key.isprintable()
+        and key.strip() == key != ""
+        and _NEVER_BARE.isdisjoint(key)
+        and not key.lstrip("-")[:1].isdigit()
+        and key not in ("True", "False")
+        and "..." not in key  # it ends the part of a long key that is shown
+    )
+
+
+def _shortened(text: str) -> str:
+    """Return the beginning of a text, and digits that tell it from others with that beginning."""
+    from hashlib import sha256
+
+    digits = sha256(text.encode()).hexdigest()[:16]
+    return f"{text[: _LONGEST - len(digits) - 3]}...{digits}"

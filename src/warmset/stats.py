@@ -27,11 +27,13 @@ from .codes import (
     WAITS,
 )
 from .events import RemovalCause
+from .family_keys import FamilyKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from .family_keys import SlotKey
     from .registry import BaseRegistry
 
 __all__ = [
@@ -61,6 +63,18 @@ class EntryStats(NamedTuple):
     holders: int
     bytes: int | None = None
     """Its size, where something measures it."""
+    slot_key: SlotKey = ""
+    """The class name, or the key of a family: unlike the texts of these, no two are the same."""
+
+    @property
+    def family(self) -> str | None:
+        """The family that it belongs to, if any."""
+        return self.slot_key.family if type(self.slot_key) is FamilyKey else None
+
+    @property
+    def key(self) -> Any:
+        """Its key in the family."""
+        return self.slot_key.key if type(self.slot_key) is FamilyKey else None
 
 
 class HolderStats(NamedTuple):
@@ -204,7 +218,9 @@ class RegistryStats(NamedTuple):
 
 
 _new = tuple.__new__
-_read = attrgetter("name", "built_at", "last_used", "uses", "build_seconds", "holds", "bytes")
+_read = attrgetter(
+    "name", "built_at", "last_used", "uses", "build_seconds", "holds", "bytes", "slot.key"
+)
 
 
 def snapshot(registry: BaseRegistry) -> RegistryStats:
@@ -233,9 +249,10 @@ def snapshot(registry: BaseRegistry) -> RegistryStats:
                     build_seconds,
                     holds,
                     None if size < 0 else size,
+                    key,
                 ),
             )
-            for name, built_at, last_used, uses, build_seconds, holds, size in map(
+            for name, built_at, last_used, uses, build_seconds, holds, size, key in map(
                 _read, registry.warm_entries()
             )
         ]

@@ -115,7 +115,7 @@ def test_the_order_can_be_read_without_changing_it() -> None:
     registry = warm(ByAttribute(), 3.0, 1.0, 2.0)
     registry.entries[2].slot.pinned = True
     order = registry.chooser.order(registry, 0.0)  # type: ignore[arg-type]
-    assert order == [("E1", 1.0), ("E0", 3.0)]
+    assert [(each.name, worth) for each, worth in order] == [("E1", 1.0), ("E0", 3.0)]
     assert registry.victim_name() == "E1"
 
 

@@ -19,9 +19,12 @@ from __future__ import annotations
 
 from _thread import RLock
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _fork
+
+if TYPE_CHECKING:
+    from ..family_keys import SlotKey
 
 __all__ = ["AdaptiveTtl", "IdleLimit"]
 
@@ -76,7 +79,7 @@ class AdaptiveTtl:
 
     def __init__(self, min_seconds: float, max_seconds: float) -> None:
         self._min, self._max = min_seconds, max_seconds
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[SlotKey, _Known] = OrderedDict()
         self._lock = RLock()  # re-entrant, because a finaliser may call in
         _fork.watch(self)
 
@@ -84,13 +87,13 @@ class AdaptiveTtl:
         self._lock = RLock()
 
     def observe_residence(
-        self, name: str, uses: int, built_at: float, last_used: float, build_seconds: float
+        self, key: SlotKey, uses: int, built_at: float, last_used: float, build_seconds: float
     ) -> None:
         """
         Record the residence of a removed instance.
 
         Args:
-            name: The class name.
+            key: The class name, or the key of a family.
             uses: The number of uses, including the build.
             built_at: The time of the build.
             last_used: The time of the last use.
@@ -98,7 +101,7 @@ class AdaptiveTtl:
         """
         gaps = uses - 1
         with self._lock:
-            known = self._of(name)
+            known = self._of(key)
             known.build_seconds = build_seconds
             if gaps <= 0:
                 known.single_use += 1
@@ -107,31 +110,31 @@ class AdaptiveTtl:
             gap = min(max(0.0, last_used - built_at) / gaps, self._max)
             known.add(gap, gaps, min(_MAX_RESIDENCE_WEIGHT, 1.0 - (1.0 - _GAP_WEIGHT) ** gaps))
 
-    def observe_return(self, name: str, gap_seconds: float) -> None:
+    def observe_return(self, key: SlotKey, gap_seconds: float) -> None:
         """
         Record that a removed class was built again.
 
         Args:
-            name: The class name.
+            key: The class name, or the key of a family.
             gap_seconds: The time between the last use and this build.
         """
         if gap_seconds > self._max:
             return
         with self._lock:
-            self._of(name).add(max(0.0, gap_seconds), 1, _GAP_WEIGHT)
+            self._of(key).add(max(0.0, gap_seconds), 1, _GAP_WEIGHT)
 
-    def limit(self, name: str) -> IdleLimit:
+    def limit(self, key: SlotKey) -> IdleLimit:
         """
         Compute the idle limit of a class.
 
         Args:
-            name: The class name.
+            key: The class name, or the key of a family.
 
         Returns:
             The limit and the values from which it was derived.
         """
         with self._lock:
-            known = self._known.get(name)
+            known = self._known.get(key)
             if known is None or not (known.gaps or known.single_use >= _SINGLE_USE_RESIDENCES):
                 cost = 0.0 if known is None else known.build_seconds
                 reason = (
@@ -153,12 +156,12 @@ class AdaptiveTtl:
         reason = f"{use_text}; {cost_text}; the longer applies, {bounds}"
         return IdleLimit(seconds, usual, gaps, cost, reason)
 
-    def _of(self, name: str) -> _Known:
-        known = self._known.get(name)
+    def _of(self, key: SlotKey) -> _Known:
+        known = self._known.get(key)
         if known is None:
-            known = self._known[name] = _Known()
+            known = self._known[key] = _Known()
             while len(self._known) > _MOST_CLASSES:
                 self._known.popitem(last=False)
         else:
-            self._known.move_to_end(name)
+            self._known.move_to_end(key)
         return known

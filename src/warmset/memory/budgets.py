@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from .._core import Entry, Slot
+    from ..family_keys import SlotKey
     from ..registry import BaseRegistry
     from .sizing import Sizing
 
@@ -125,7 +126,7 @@ class Budgets:
         self._give_back = collect_and_give_back if give_back is None else give_back
         self._relieving = allocate_lock()
         self._logged: set[str] = set()  # the conditions that were logged and still hold
-        self._large: set[str] = set()  # classes of which one instance exceeds max_cache_bytes
+        self._large: set[SlotKey] = set()  # of instances that exceed max_cache_bytes alone
 
     def reset_after_fork(self) -> None:
         """Replace the lock, which a thread of the parent may have held."""
@@ -162,7 +163,7 @@ class Budgets:
             slot: The class to be built.
         """
         marks = self.marks()
-        expected = manager.sizing.expected(slot.name)
+        expected = manager.sizing.expected(slot)
         if marks is None or not expected:
             return
         resident = self._measured()
@@ -192,7 +193,7 @@ class Budgets:
             entry: The entry that was built.
         """
         if self._max_cache and entry.bytes > self._max_cache:
-            self._large.add(entry.name)
+            self._large.add(entry.slot.key)
             self._log_once(
                 f"large {entry.name}",
                 "%r alone exceeds max_cache_bytes: %.1f MB of at most %.1f MB; it is cached while "
@@ -235,11 +236,11 @@ class Budgets:
     def _evict_large(self, registry: BaseRegistry) -> int:
         """Evict instances that exceed the budget alone; return the bytes of those that are held."""
         stays = 0
-        for class_name in list(self._large):
-            slot = registry.slots.get(class_name)
+        for key in list(self._large):
+            slot = registry.slots.get(key)
             entry = None if slot is None else slot.entry
             if entry is None or entry.bytes <= self._max_cache:
-                self._large.discard(class_name)
+                self._large.discard(key)
             elif not registry.evict(entry, MEMORY, more_than=self._max_cache):
                 stays += max(0, entry.bytes)
         return stays

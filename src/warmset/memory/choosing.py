@@ -123,7 +123,7 @@ class Chooser:
             chosen = min([self._candidate(entry, now) for entry in free], default=None)
         return None if chosen is None else chosen.entry
 
-    def order(self, registry: BaseRegistry, now: float) -> list[tuple[str, float]]:
+    def order(self, registry: BaseRegistry, now: float) -> list[tuple[Entry, float]]:
         """
         Return the eviction order.
 
@@ -132,12 +132,12 @@ class Chooser:
             now: The registry's clock.
 
         Returns:
-            Name and worth of each entry that is neither held nor pinned, the next victim first. It
+            Each entry that is neither held nor pinned, and its worth, the next victim first. It
             changes nothing. O(n log n).
         """
         free = [entry for entry in registry.warm_entries() if _evictable(entry)]
         candidates = sorted(self._candidate(entry, now) for entry in free)
-        return [(candidate.entry.name, candidate.worth) for candidate in candidates]
+        return [(candidate.entry, candidate.worth) for candidate in candidates]
 
     def purge(self, now: float | None = None) -> None:
         """

@@ -26,8 +26,16 @@ from .autosize import Autosize
 from .manager import MemoryManager
 
 if TYPE_CHECKING:
+    from typing import Any, Protocol
+
     from .._core import Entry, Slot
     from ..registry import BaseRegistry
+
+    class Bounded(Protocol):
+        """A family."""
+
+        max_cache_size: int | None
+
 
 __all__ = ["Explanation", "explain"]
 
@@ -67,13 +75,13 @@ class Explanation(NamedTuple):
         return "\n".join((f"{self.class_name}: {self.state}", *("  " + s for s in self.reasons)))
 
 
-def explain(registry: BaseRegistry, class_name: str) -> Explanation:
+def explain(registry: BaseRegistry, class_name: Any) -> Explanation:
     """
     Explain one class.
 
     Args:
         registry: The registry.
-        class_name: A class name, which need not be registered.
+        class_name: A class name, which need not be registered, or a key of a family.
 
     Returns:
         The explanation. O(cached), because of the position in the eviction order.
@@ -175,7 +183,7 @@ def _expiry(
         whose = "its own" if own_idle else "the registry's"
         adaptive = ""
         if not own_idle and memory is not None and memory.adaptive is not None:
-            whose, adaptive = "adaptive", f": {memory.adaptive.limit(slot.name).reason}"
+            whose, adaptive = "adaptive", f": {memory.adaptive.limit(slot.key).reason}"
         reasons.append(f"idle TTL {_span(slot.idle_limit)} ({whose}){adaptive}")
         if not entry.holds and not slot.pinned:
             expires_in = slot.idle_limit - idle
@@ -196,15 +204,15 @@ def _rank(registry: BaseRegistry, entry: Entry, reasons: list[str]) -> int | Non
         return None
     memory = registry.extension(MemoryManager)
     if memory is not None and memory.chooser is not None:
-        order = [name for name, _ in memory.chooser.order(registry, registry.now())]
+        order = [each for each, _ in memory.chooser.order(registry, registry.now())]
         by = "the policy"
     else:
         oldest_first = reversed(registry.warm_entries())
-        order = [e.name for e in oldest_first if not e.holds and not e.slot.pinned]
+        order = [each for each in oldest_first if not each.holds and not each.slot.pinned]
         by = "last use"
-    if entry.name not in order:  # used or removed meanwhile
+    if entry not in order:  # used or removed meanwhile
         return None
-    rank = order.index(entry.name) + 1
+    rank = order.index(entry) + 1
     reasons.append(
         f"{_ordinal(rank)} of {len(order)} in the eviction order, by {by}; "
         f"{registry.cached} of at most {registry.max_size} cached"
@@ -248,11 +256,15 @@ def _recycling_text(registry: BaseRegistry, entry: Entry) -> str:
     return f"recycled after {' or '.join(bounds)}"
 
 
-def _absent(registry: BaseRegistry, class_name: str, slot: Slot | None) -> Explanation:
+def _absent(registry: BaseRegistry, class_name: Any, slot: Slot | None) -> Explanation:
     builds = {
         name: (seconds, waiting) for name, _, seconds, waiting in registry.builder.in_progress()
     }
+    # The slot of a key is forgotten with its instance.
+    family = registry.families[class_name.family] if registry.is_of_family(class_name) else None
     options = None if slot is None else slot.options
+    if family is not None:
+        options = family.options
     reasons = []
     if class_name in builds:
         seconds, waiting = builds[class_name]
@@ -260,7 +272,7 @@ def _absent(registry: BaseRegistry, class_name: str, slot: Slot | None) -> Expla
         reasons.append(
             f"build in progress for {_span(seconds)}; {_times(waiting, 'thread')} waiting"
         )
-    elif slot is None or slot.path is None:
+    elif family is None and (slot is None or slot.path is None):
         state = "unknown"
         reasons.append("no class of that name is registered")
     else:
@@ -269,7 +281,7 @@ def _absent(registry: BaseRegistry, class_name: str, slot: Slot | None) -> Expla
         if cause is None:
             reasons.append("not built yet, as far as is known: the next look-up builds it")
         else:
-            reasons.append(f"removed: {_cause_text(registry, slot, cause)}")
+            reasons.append(f"removed: {_cause_text(registry, slot, cause, family)}")
             reasons.append("the next look-up builds it")
         for name, error, left in registry.builder.failures.rows():
             if name == class_name:
@@ -278,20 +290,25 @@ def _absent(registry: BaseRegistry, class_name: str, slot: Slot | None) -> Expla
                 reasons[:] = [f"its build failed: {error}", retry]
     reasons += _removed_text(registry, class_name)
     return Explanation(
-        class_name, state, None, None, 0, 0, None, None, None, None, None,
+        str(class_name), state, None, None, 0, 0, None, None, None, None, None,
         0 if options is None else options.priority,
         slot is not None and slot.pinned, None, tuple(reasons),
     )  # fmt: skip
 
 
-def _cause_text(registry: BaseRegistry, slot: Slot, cause: int) -> str:
+def _cause_text(
+    registry: BaseRegistry, slot: Slot | None, cause: int, family: Bounded | None
+) -> str:
     """Explain why the last instance of a class was removed."""
     settings = registry.settings
+    idle = "its idle TTL" if slot is None else _span(slot.idle_limit)
+    age = "its maximum age" if slot is None else _span(slot.age_limit)
+    own = "" if family is None else f", or max_cache_size={family.max_cache_size} of its family"
     reasons = {
-        IDLE: f"it was idle for longer than {_span(slot.idle_limit)}",
-        SIZE: f"evicted because more than max_cache_size={registry.max_size} were cached",
+        IDLE: f"it was idle for longer than {idle}",
+        SIZE: f"evicted because more than max_cache_size={registry.max_size}{own} were cached",
         MEMORY: "evicted because a memory budget was exceeded",
-        AGED: f"it was older than {_span(slot.age_limit)}",
+        AGED: f"it was older than {age}",
         RECYCLED: "replaced by a new one, which has been removed since",
         INVALID: "it was found invalid",
         COLLECTED: "it was kept weakly, and nobody referred to it any more",
@@ -309,12 +326,12 @@ def _cause_text(registry: BaseRegistry, slot: Slot, cause: int) -> str:
     return reasons.get(cause, "for an unknown reason")
 
 
-def _removed_text(registry: BaseRegistry, class_name: str) -> list[str]:
+def _removed_text(registry: BaseRegistry, class_name: Any) -> list[str]:
     """Explain that removed instances of a class are still held."""
     removed = {
         entry.serial
         for entry, _, _ in registry.holds()
-        if entry.state == HELD and entry.name == class_name
+        if entry.state == HELD and entry.slot.key == class_name
     }
     threads = [name for serial, names in holder_threads(registry).items() if serial in removed
                for name in names]  # fmt: skip

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .._core import Entry, Slot
     from ..builder import Build
+    from ..family_keys import SlotKey
     from ..options import ClassOptions
     from ..registry import BaseRegistry
     from .adaptive import AdaptiveTtl
@@ -54,7 +55,7 @@ class MemoryManager(Extension):
         self.chooser: Chooser | None = None
         self.policy: Policy | None = None  # of the chooser
         self.recycling: Recycling | None = None
-        self._last_used: dict[str, float] = {}  # of removed instances, by class name
+        self._last_used: dict[SlotKey, float] = {}  # of removed instances
         if settings.policy != "lru":
             self._evict_by_policy(registry)
         if settings.adaptive_ttl:
@@ -151,10 +152,11 @@ class MemoryManager(Extension):
                 self.chooser.removed(entry)
         if self.adaptive is not None:
             for entry in entries:
-                self._last_used.pop(entry.name, None)  # to the end
-                self._last_used[entry.name] = entry.last_used
+                key = entry.slot.key
+                self._last_used.pop(key, None)  # to the end
+                self._last_used[key] = entry.last_used
                 self.adaptive.observe_residence(
-                    entry.name, entry.uses, entry.built_at, entry.last_used, entry.build_seconds
+                    key, entry.uses, entry.built_at, entry.last_used, entry.build_seconds
                 )
             while len(self._last_used) > _MOST_NAMES:
                 with suppress(RuntimeError, StopIteration):  # another thread came in between
@@ -184,10 +186,11 @@ class MemoryManager(Extension):
 
     def _learn_return(self, entry: Entry) -> None:
         assert self.adaptive is not None
-        last_used = self._last_used.pop(entry.name, None)
+        key = entry.slot.key
+        last_used = self._last_used.pop(key, None)
         # Not where it was removed already, and this is its own last use.
         if last_used is not None and last_used <= entry.built_at:
-            self.adaptive.observe_return(entry.name, entry.built_at - last_used)
+            self.adaptive.observe_return(key, entry.built_at - last_used)
 
     def _adapt(self, registry: BaseRegistry, slot: Slot) -> None:
         """Give a class without a TTL of its own the one that follows from its use."""
@@ -196,5 +199,5 @@ class MemoryManager(Extension):
             return
         assert self.adaptive is not None
         age = None if options is None else options.max_age_seconds
-        limit = self.adaptive.limit(slot.name).seconds
+        limit = self.adaptive.limit(slot.key).seconds
         registry.set_limits(slot, limit, NO_LIMIT if age == 0.0 else age)

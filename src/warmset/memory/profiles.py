@@ -116,7 +116,11 @@ class Profile(Frozen):
         uses: UseSequence | None = None,
     ) -> None:
         put = object.__setattr__
-        put(self, "classes", MappingProxyType({name: classes[name] for name in sorted(classes)}))
+        put(
+            self,
+            "classes",
+            MappingProxyType({name: classes[name] for name in sorted(classes, key=str)}),
+        )
         put(self, "recordings", recordings)
         put(self, "skipped", tuple(skipped))
         put(self, "uses", uses)

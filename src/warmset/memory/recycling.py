@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._core import Entry
+    from ..family_keys import SlotKey
     from ..registry import BaseRegistry
     from .sizing import Size
 
@@ -40,11 +41,12 @@ class Recycling:
 
     def __init__(self, measure: Callable[[BaseRegistry, Entry], Size | None]) -> None:
         self._measure = measure
-        self._not_before: dict[str, float] = {}
-        # Class name -> the serial number of an entry, and its bytes when it was measured first.
-        self._sizes: dict[str, tuple[int, int]] = {}
-        # Class name -> registry, serial number of the entry that is due, and the reason.
-        self._due: dict[str, tuple[BaseRegistry, int, str]] = {}
+        # Keys of slots: class names, and keys of families.
+        self._not_before: dict[SlotKey, float] = {}
+        # Key -> the serial number of an entry, and its bytes when it was measured first.
+        self._sizes: dict[SlotKey, tuple[int, int]] = {}
+        # Key -> registry, serial number of the entry that is due, and the reason.
+        self._due: dict[SlotKey, tuple[BaseRegistry, int, str]] = {}
         self._service = Service("warmset-recycler", self._replace_next)
 
     def reset_after_fork(self) -> None:
@@ -84,9 +86,10 @@ class Recycling:
         size = self._measure(registry, entry)
         if size is None:
             return 0
-        first = self._sizes.get(entry.name)
+        key = entry.slot.key
+        first = self._sizes.get(key)
         if first is None or first[0] != entry.serial:
-            self._sizes[entry.name] = entry.serial, size.bytes
+            self._sizes[key] = entry.serial, size.bytes
             return 0
         return size.bytes - first[1]
 
@@ -100,9 +103,9 @@ class Recycling:
         Returns:
             Class name and reason of each.
         """
-        return [(class_name, reason) for class_name, _, reason in self._find_due(registry)]
+        return [(str(key), reason) for key, _, reason in self._find_due(registry)]
 
-    def _find_due(self, registry: BaseRegistry) -> list[tuple[str, int, str]]:
+    def _find_due(self, registry: BaseRegistry) -> list[tuple[SlotKey, int, str]]:
         now = registry.now()
         self._forget_removed(registry, now)
         due = []
@@ -110,23 +113,23 @@ class Recycling:
             entry, options = slot.entry, slot.options
             if entry is None or options is None or not options.recycles:
                 continue
-            if slot.name in self._not_before:
+            if slot.key in self._not_before:
                 continue
             reason = self.reason(registry, entry)
             if reason is not None:
-                due.append((slot.name, entry.serial, reason))
+                due.append((slot.key, entry.serial, reason))
         return due
 
     def _forget_removed(self, registry: BaseRegistry, now: float) -> None:
         """Forget the sizes of removed instances, and failures that are to be retried."""
-        for name, (serial, _) in self._sizes.copy().items():
-            slot = registry.slots.get(name)
+        for key, (serial, _) in self._sizes.copy().items():
+            slot = registry.slots.get(key)
             entry = None if slot is None else slot.entry
             if entry is None or entry.serial != serial:
-                self._sizes.pop(name, None)
-        for name, until in self._not_before.copy().items():
-            if now >= until or name not in registry.slots:
-                self._not_before.pop(name, None)
+                self._sizes.pop(key, None)
+        for key, until in self._not_before.copy().items():
+            if now >= until or key not in registry.slots:
+                self._not_before.pop(key, None)
 
     def sweep(self, registry: BaseRegistry) -> None:
         """
@@ -137,8 +140,8 @@ class Recycling:
         """
         if self._service.is_running:
             return
-        for class_name, serial, reason in self._find_due(registry):
-            self._due.setdefault(class_name, (registry, serial, reason))
+        for key, serial, reason in self._find_due(registry):
+            self._due.setdefault(key, (registry, serial, reason))
         if self._due:
             self._service.wake()
 
@@ -157,25 +160,22 @@ class Recycling:
     def _replace_next(self) -> float | None:
         """Replace one instance; a step of the thread."""
         try:
-            class_name = next(iter(self._due))
-            registry, serial, reason = self._due.pop(class_name)
+            key = next(iter(self._due))
+            registry, serial, reason = self._due.pop(key)
         except (StopIteration, KeyError, RuntimeError):  # another thread changed the dict
             return 0.0 if self._due else None
-        slot = registry.slots.get(class_name)
+        slot = registry.slots.get(key)
         entry = None if slot is None else slot.entry
         # Of two sweeps at once, the later one may have found what was replaced meanwhile.
         if not registry.closed and entry is not None and entry.serial == serial:
-            replaced = contain(
-                _RECYCLE, self._replace, registry, class_name, reason, class_name=class_name
-            )
+            replaced = contain(_RECYCLE, self._replace, registry, key, reason, class_name=str(key))
             if replaced is None:
-                self._not_before[class_name] = (
-                    registry.now() + registry.settings.retry_after_seconds
-                )
+                self._not_before[key] = registry.now() + registry.settings.retry_after_seconds
         return 0.0
 
-    def _replace(self, registry: BaseRegistry, class_name: str, reason: str) -> bool | None:
+    def _replace(self, registry: BaseRegistry, key: SlotKey, reason: str) -> bool | None:
         """Replace an instance; None if its build failed."""
+        class_name = str(key)
         _logs.info(
             "builds",
             "recycling %r: %s",
@@ -184,6 +184,6 @@ class Recycling:
             fields={"class_name": class_name, "reason": reason},
         )
         try:
-            return registry.builder.renew(registry, class_name)
+            return registry.builder.renew(registry, key)  # type: ignore[arg-type]
         except MethodRegistryError:
             return None  # it was logged as a failed build

@@ -251,12 +251,12 @@ class Sizing:
 
     def last(self, entry: Entry) -> Size | None:
         """Return the last known size of an instance."""
-        known = self._known.get(entry.name)
+        known = self._known.get(entry.slot.key)
         return known[1] if known is not None and known[0] == entry.serial else None
 
-    def expected(self, class_name: str) -> int | None:
-        """Return the last known size of a class in bytes, whether or not it is cached."""
-        known = self._known.get(class_name)
+    def expected(self, slot: Slot) -> int | None:
+        """Return the last known size of what a slot has, in bytes, whether or not it is cached."""
+        known = self._known.get(slot.key)
         return None if known is None else known[1].bytes
 
     def _sizer(self, slot: Slot) -> Any:
@@ -319,17 +319,17 @@ class Sizing:
         if size is None:
             return
         registry.set_bytes(entry, size.bytes)
-        self._known[entry.name] = entry.serial, size
+        self._known[entry.slot.key] = entry.serial, size
         if len(self._known) > self._most_known:
             self._forget_removed(registry)
 
     def _forget_removed(self, registry: BaseRegistry) -> None:
         """Forget sizes of removed instances, those that were recorded first, down to half."""
         excess = len(self._known) - _MOST_NAMES // 2
-        for name in list(self._known):
-            slot = registry.slots.get(name)
+        for key in list(self._known):
+            slot = registry.slots.get(key)
             if slot is None or slot.entry is None:
-                self._known.pop(name, None)
+                self._known.pop(key, None)
                 excess -= 1
                 if excess <= 0:
                     break

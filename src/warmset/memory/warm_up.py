@@ -15,7 +15,7 @@ from .. import _logs
 from .._text import printable
 from ..codes import LISTENER_FAILURES, MEMORY, SIZE
 from ..errors import ClosedError, MethodRegistryError
-from ..resolver import check_name, error_text, safe_repr
+from ..resolver import error_text, safe_repr
 from .profiles import ClassProfile, Profile
 from .recording import recorder_of
 from .warm_up_plan import WarmUpPlan
@@ -91,7 +91,7 @@ class WarmUpReport(NamedTuple):
 
 def warm_up(
     registry: BaseRegistry,
-    profile_or_names: Profile | Iterable[str],
+    profile_or_names: Profile | Iterable[str | type],
     *,
     deadline: float | None,
     max_bytes: int | None,
@@ -118,7 +118,7 @@ def warm_up(
         ClosedError: The registry is closed.
         MethodRegistryError: The caller is inside a build.
     """
-    profile = _profile_of(profile_or_names)
+    profile = _profile_of(registry, profile_or_names)
     threads = _checked(deadline, max_bytes, workers, progress)
     if registry.closed:
         raise ClosedError("the registry is closed and cannot be warmed up")
@@ -139,16 +139,16 @@ def _check_not_in_build(registry: BaseRegistry) -> None:
         )
 
 
-def _profile_of(given: Profile | Iterable[str]) -> Profile:
+def _profile_of(registry: BaseRegistry, given: Profile | Iterable[str | type]) -> Profile:
     if isinstance(given, Profile):
         return given
     if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
         raise TypeError(
             f"warm_up takes a Profile or class names, got {type(given).__name__} {safe_repr(given)}"
         )
-    names = [check_name(name) for name in given]
+    keys = [registry.name_of(name) for name in given]
     # Decreasing numbers of uses keep the order of the names.
-    return _Names({name: ClassProfile(uses=len(names) - at) for at, name in enumerate(names)})
+    return _Names({key: ClassProfile(uses=len(keys) - at) for at, key in enumerate(keys)})
 
 
 class _Names(Profile):
@@ -240,9 +240,9 @@ class _WarmUp:
         plan = self._plan
         return WarmUpReport(
             built=tuple(self._built),
-            warm=(*plan.warm, *self._warm),
+            warm=(*map(str, plan.warm), *self._warm),
             failed=tuple(self._failed),
-            skipped=(*plan.skipped, *self._skipped),
+            skipped=(*((str(key), why) for key, why in plan.skipped), *self._skipped),
             notes=tuple(plan.notes),
             seconds=max(0.0, self._clock() - self._started),
         )
@@ -255,7 +255,8 @@ class _WarmUp:
             if update is None:
                 workers -= 1
                 continue
-            name, state, seconds, reason = update
+            key, state, seconds, reason = update
+            name = str(key)
             done += state != "started"
             if state == "built":
                 self._built.append((name, seconds))

@@ -55,15 +55,16 @@ class WarmUpPlan:
 
     def _may_be_built(self, registry: BaseRegistry, name: str) -> bool:
         slot = registry.slots.get(name)
-        if slot is None or slot.path is None:
+        of_family = registry.is_of_family(name)
+        if not of_family and (slot is None or slot.path is None):
             self.skipped.append((name, "no class of that name is registered"))
         elif registry.settings.enable_weakref:
             self.skipped.append((name, "the registry keeps weak references only"))
-        elif slot.entry is not None:
+        elif slot is not None and slot.entry is not None:
             self.warm.append(name)
         else:
             path = self._known[name].class_path
-            if path not in (None, slot.path):
+            if slot is not None and path not in (None, slot.path):
                 self.notes.append(f"{name} was recorded as {path} and is now {slot.path}")
             return True
         return False
@@ -73,7 +74,7 @@ class WarmUpPlan:
         needs: dict[str, list[str]] = {}
         ended: set[str] = set()
 
-        for first in sorted(wanted):
+        for first in sorted(wanted, key=str):
             # An explicit stack instead of recursion, because chains can have any length.
             path: list[tuple[str, list[str]]] = []
             above: set[str] = {first}

@@ -16,7 +16,7 @@ from ..codes import DISCARDED
 from . import protocol
 from .process import resident_bytes
 from .protocol import CHANGES, PROTOCOL, RequestError, decode, encode, error_answer
-from .rows import describe
+from .rows import describe, find_shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,12 +135,12 @@ class CommandHandler:
             return {**self._describe_process(), "registries": self._describe_registries(request)}
         served, registry = self._find(request["registry"])
         self._check_allowed(command, served)
-        if command != "clear" and request["class"] not in registry:
+        slot = None if command == "clear" else find_shown(registry, request["class"])
+        if command != "clear" and slot is None:
             raise RequestError(f"no class {request['class']!r} in registry {served.name!r}")
         _log_change(command, served.name, request.get("class"), process)
-        if command == "clear":
+        if slot is None:
             return {"removed": sum(registry.clear_entries())}
-        slot = registry.registered_slot(request["class"])
         if command == "evict":
             return {"removed": int(registry.remove_from(slot, DISCARDED))}
         registry.set_pinned(slot, command == "pin")

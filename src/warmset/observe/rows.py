@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from .._core import Slot
+    from ..family_keys import SlotKey
     from ..registry import BaseRegistry
     from ..stats import EntryStats, RegistryStats
 
     Row = dict[str, Any]
 
-__all__ = ["STATES", "describe"]
+__all__ = ["STATES", "describe", "find_shown", "shown_name"]
 
 STATES = ("held", "warm", "weak", "removed", "building", "failed", "cold")
 """
@@ -84,20 +86,20 @@ def describe(
 
 def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
     """Yield one row for each class: cached ones first, the newest first, then the others."""
-    described: set[str] = set()
+    described: set[SlotKey] = set()
     cached, removed = _oldest_holds(registry)
     building = {build[0]: build[1:] for build in registry.builder.in_progress()}
     failed = {failure[0]: failure[1:] for failure in registry.builder.failures.rows()}
     names = {thread.ident: thread.name for thread in threads()}
-    paths = {slot.name: slot.path for slot in list(registry.slots.values())}
+    paths = {slot.key: slot.path for slot in list(registry.slots.values())}
 
-    def row(class_name: str, state: str, **known: Any) -> Row:
-        described.add(class_name)
+    def row(key: SlotKey, state: str, **known: Any) -> Row:
+        described.add(key)
         holds = removed if state == "removed" else cached
-        count, held_seconds = holds.get(class_name, (0, None))
+        count, held_seconds = holds.get(key, (0, None))
         return {
-            "class_name": class_name,
-            "class_path": paths.get(class_name),
+            "class_name": shown_name(registry, key),
+            "class_path": paths.get(key),
             "state": state,
             "age_seconds": None,
             "idle_seconds": None,
@@ -115,7 +117,7 @@ def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
     for figures, expires, seconds in _upcoming_removals(registry, stats):
         held = figures.holders > 0
         yield row(
-            figures.class_name,
+            figures.slot_key,
             "held" if held else "warm",
             age_seconds=figures.age_seconds,
             # The idle clock is stopped while the instance is held.
@@ -130,11 +132,11 @@ def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
     now = registry.now()
     for slot in list(registry.slots.values()):
         entry = slot.entry
-        if entry is None or entry.state != WEAK or slot.name in described:
+        if entry is None or entry.state != WEAK or slot.key in described:
             continue
         if entry.instance is not None:
             yield row(
-                slot.name,
+                slot.key,
                 "weak",
                 age_seconds=max(0.0, now - entry.built_at),
                 idle_seconds=None if entry.holds else max(0.0, now - entry.last_used),
@@ -143,27 +145,63 @@ def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
                 holders=entry.holds,
                 expires="when unreferenced",
             )
-    for class_name, (thread, seconds, waiting) in building.items():
-        if class_name not in described:
+    for key, (thread, seconds, waiting) in building.items():
+        if key not in described:
             builder = names.get(thread, f"thread {thread}")
             others = f", {waiting} waiting" if waiting else ""
             yield row(
-                class_name,
+                key,
                 "building",
                 build_seconds=seconds,
                 detail=f"for {span(seconds)} in {builder}{others}",
             )
-    for class_name, (error, seconds) in failed.items():
-        if class_name not in described:
+    for key, (error, seconds) in failed.items():
+        if key not in described:
             retry = "no retry" if seconds == inf else f"retry in {span(seconds)}"
             cause = str(error) if error.__cause__ is None else error_text(error.__cause__)
-            yield row(class_name, "failed", detail=f"{retry}: {cause}")
-    for class_name in removed:
-        if class_name not in described:
-            yield row(class_name, "removed", expires="still held, closed at its release")
-    for class_name, path in paths.items():
-        if path is not None and class_name not in described:
-            yield row(class_name, "cold")
+            yield row(key, "failed", detail=f"{retry}: {cause}")
+    for key in removed:
+        if key not in described:
+            yield row(key, "removed", expires="still held, closed at its release")
+    for key, path in paths.items():
+        if path is not None and key not in described:
+            yield row(key, "cold")
+
+
+def shown_name(registry: BaseRegistry, key: SlotKey) -> str:
+    """
+    Return the text by which clients know a class or a key of a family.
+
+    Args:
+        registry: The registry.
+        key: A class name, or a key of a family.
+
+    Returns:
+        A text that no other row has, also where a class is named like a key.
+    """
+    name = str(key)
+    return f"{name} (family)" if type(key) is not str and name in registry.slots else name
+
+
+def find_shown(registry: BaseRegistry, name: str) -> Slot | None:
+    """
+    Find a slot by the text by which clients know it.
+
+    Args:
+        registry: The registry.
+        name: A result of `shown_name`.
+
+    Returns:
+        The slot of a registered class, or of a key of a family; None if there is none. O(slots)
+        for a key.
+    """
+    slot = registry.slots.get(name)
+    if slot is not None:
+        return slot if slot.target is not None else None
+    for each in list(registry.slots.values()):
+        if type(each.key) is not str and shown_name(registry, each.key) == name:
+            return each
+    return None
 
 
 def _upcoming_removals(
@@ -172,17 +210,17 @@ def _upcoming_removals(
     """Yield each cached instance, the newest first, with its next removal and the seconds to it."""
     spare = stats.max_cache_size - stats.cached
     # How many instances are evicted before it: those used less recently, neither held nor pinned.
-    slots = {slot.name: slot for slot in list(registry.slots.values())}
-    pinned = {name for name, slot in slots.items() if slot is not None and slot.pinned}
-    before = sum(not e.holders and e.class_name not in pinned for e in stats.entries)
+    slots = {slot.key: slot for slot in list(registry.slots.values())}
+    pinned = {key for key, slot in slots.items() if slot is not None and slot.pinned}
+    before = sum(not e.holders and e.slot_key not in pinned for e in stats.entries)
     for entry in stats.entries:
-        slot = slots.get(entry.class_name)
+        slot = slots.get(entry.slot_key)
         causes = []
         idle_left = age_left = inf
         if slot is not None:
             age_left = slot.age_limit - entry.age_seconds
             idle_left = slot.idle_limit - entry.idle_seconds
-        may_be_evicted = not entry.holders and entry.class_name not in pinned
+        may_be_evicted = not entry.holders and entry.slot_key not in pinned
         if may_be_evicted:
             before -= 1
         else:
@@ -209,15 +247,15 @@ def _upcoming_removals(
 
 def _oldest_holds(
     registry: BaseRegistry,
-) -> tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]]]:
-    """Class name -> holders and seconds of the oldest hold; of cached and of removed instances."""
-    cached: dict[str, tuple[int, float]] = {}
-    removed: dict[str, tuple[int, float]] = {}
+) -> tuple[dict[SlotKey, tuple[int, float]], dict[SlotKey, tuple[int, float]]]:
+    """Key -> holders and seconds of the oldest hold; of cached and of removed instances."""
+    cached: dict[SlotKey, tuple[int, float]] = {}
+    removed: dict[SlotKey, tuple[int, float]] = {}
     now = registry.now()
     for entry, _, since in registry.holds():  # the oldest first
         found = cached if entry.in_cache else removed
-        count, seconds = found.get(entry.name, (0, max(0.0, now - since)))
-        found[entry.name] = count + 1, seconds
+        count, seconds = found.get(entry.slot.key, (0, max(0.0, now - since)))
+        found[entry.slot.key] = count + 1, seconds
     return cached, removed
 
 

@@ -68,10 +68,11 @@ class _Removed(NamedTuple):
 class _Looked:
     """A miss: what was found when its build began."""
 
-    __slots__ = ("affordable", "bounds", "ghost", "idle_limit", "miss", "name")
+    __slots__ = ("affordable", "bounds", "ghost", "idle_limit", "miss", "name", "name_hash")
 
-    def __init__(self, name: str, idle_limit: float, bounds: _Bounds) -> None:
+    def __init__(self, name: str, name_hash: int, idle_limit: float, bounds: _Bounds) -> None:
         self.name = name
+        self.name_hash = name_hash
         self.idle_limit = idle_limit
         self.bounds = bounds
         self.ghost: Ghost | None = None
@@ -114,7 +115,7 @@ class Ghosts(Extension):
             return
         slot = build.slot
         bounds = _Bounds.of(registry, has_large=self.memory.table.has_large)
-        looked = _Looked(slot.name, slot.idle_limit, bounds)
+        looked = _Looked(slot.name, hash(slot.key), slot.idle_limit, bounds)
         build.notes[self] = looked
         self.memory(looked)
 
@@ -208,7 +209,7 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
 
     def _look(self, looked: _Looked) -> None:
         table, bounds = self.table, looked.bounds
-        position = table.find(hash(looked.name))
+        position = table.find(looked.name_hash)
         if position < 0:
             looked.miss = Miss(bounds.now, looked.name, FIRST, 0.0, 0, 0, 0.0, 0, 0)
             return
@@ -323,7 +324,9 @@ def _ghost(entry: Entry, policy: Any) -> Ghost:
         with suppress(Exception):  # as any policy may fail; the entry is judged by its last use
             value, gap = policy.prospect(entry)
     levels = 0 if value <= 0.0 else _SIZE_BITS if entry.cause == SIZE else _BYTE_BITS
-    return Ghost(hash(entry.name), entry.bytes, entry.last_used, entry.cause, value, gap, levels)
+    return Ghost(
+        hash(entry.slot.key), entry.bytes, entry.last_used, entry.cause, value, gap, levels
+    )
 
 
 def _prospects(registry: BaseRegistry) -> Any:

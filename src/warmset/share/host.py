@@ -322,7 +322,7 @@ class HostMember(Extension):
         other.
         """
         manager = registry.extension(MemoryManager)
-        expected = None if manager is None else manager.sizing.expected(slot.name)
+        expected = None if manager is None else manager.sizing.expected(slot)
         light = expected is not None and 0 < expected < self.budget.heavy_bytes
         if light or not self.budget.one_heavy_build:
             yield

@@ -89,7 +89,7 @@ def check_structure(registry: BaseRegistry) -> None:
     held = {entry.serial for entry, _, _ in registry.holds() if entry.state == HELD}
     _agree("removed entries that are held, and their holders", states[HELD], len(held))
     _agree("entries that wait to be closed", states[WAITING], 0)
-    _agree("builds in progress", sorted(row[0] for row in registry.builder.in_progress()), [])
+    _agree("builds in progress", sorted(str(row[0]) for row in registry.builder.in_progress()), [])
     _agree("threads that wait for a build", registry.builder.waiting(), 0)
 
 
