@@ -10,6 +10,7 @@ import sys
 
 from ._entry_py import Hold
 from ._generic import Generic, K, P, R, T
+from ._ring_py import LOCK_FREE
 from .errors import MethodRegistryError
 from .resolver import method_of
 from .streams import PLAIN, is_running
@@ -351,6 +352,9 @@ class ExecutorCore:
 
     def _count_route(self) -> None:
         """Count a routed payload."""
+        if LOCK_FREE:
+            self._routes += 1
+            return
         with self._registry.lock:
             self._routes += 1
 
