@@ -16,6 +16,9 @@ pytestmark = [
 ]
 
 
+NOT_AGAIN = 77  # the exit status where the numbers of dead threads were not used again
+
+
 def in_child(work: Any) -> int:
     """Run a function in a forked child; return its exit status, 0 if the function returned."""
     child = os.fork()
@@ -192,10 +195,14 @@ def test_a_thread_of_the_child_has_the_number_of_a_dead_one(make: Any, samples: 
 
         for running in [in_thread(build) for _ in range(4)]:
             running.result()
-        assert seen & numbers, "the numbers were not used again: this tests nothing"
+        if not seen & numbers:
+            os._exit(NOT_AGAIN)
 
     try:
-        assert in_child(work) == 0
+        status = in_child(work)
+        if status == NOT_AGAIN:
+            pytest.skip("this system does not use the numbers of dead threads again")
+        assert status == 0
     finally:
         gate.open()
         for running in threads:
