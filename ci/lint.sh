@@ -16,4 +16,4 @@ cython-lint src/warmset/_core_c.pyx src/warmset/*.pxi
 say "import-linter"
 PYTHONPATH=src lint-imports --no-cache
 say "samples for type checkers, against the installed wheel"
-"$work/lint/bin/python" -m pytest -q -p no:cacheprovider --confcutdir tests/typing tests/typing
+WARMSET_TYPE_CHECKERS=required "$work/lint/bin/python" -m pytest -q -p no:cacheprovider --confcutdir tests/typing tests/typing

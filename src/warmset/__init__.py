@@ -23,6 +23,7 @@ from .errors import (
     NotAClassError,
     UnknownClassError,
 )
+from .family_keys import FamilyKey
 from .legacy import CacheEntry, MethodExecutor, MethodRegistry
 from .settings import RegistrySettings, SettingsError
 
@@ -42,6 +43,7 @@ __all__ = [
     "ClassPathError",
     "ClosedError",
     "CycleError",
+    "FamilyKey",
     "Handle",
     "Lease",
     "MethodExecutor",

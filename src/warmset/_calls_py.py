@@ -268,7 +268,13 @@ class ExecutorCore:
         self._refusals = 0
         self._drops_prevented = 0
 
-    def execute(self, class_name: str = "", method_name: str = "", /, **arguments: Any) -> Any:
+    def execute(
+        self,
+        class_name: str | type | FamilyKey = "",
+        method_name: str = "",
+        /,
+        **arguments: Any,
+    ) -> Any:
         """
         Call a method by name, its arguments routed by name and checked before it runs.
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Never, Self
 
+    from .family_keys import FamilyKey
     from .setting_checks import HasWorth, SizerSetting
 
 
@@ -271,7 +272,7 @@ class Registry(Registrations):
             "total_instantiations": builds,
         }
 
-    def discard(self, class_name: str | type) -> bool:
+    def discard(self, class_name: str | type | FamilyKey) -> bool:
         """
         Remove one instance; a build of it that is in progress is not cached.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .events import BuildEvent, RemovalEvent
+    from .family_keys import FamilyKey
     from .memory.explain import Explanation
     from .memory.profiles import Profile
     from .memory.recording import ProfileRecorder
@@ -213,7 +214,7 @@ class Capabilities(BaseRegistry):
 
         return make_plan(self, check_window(window_seconds))
 
-    def explain(self, class_name: str | type) -> Explanation:
+    def explain(self, class_name: str | type | FamilyKey) -> Explanation:
         """
         Tell why an instance is cached, until when, and what it costs; or why it is not cached.
 
@@ -269,7 +270,7 @@ class Capabilities(BaseRegistry):
 
     # -- memory ----------------------------------------------------------------------------------
 
-    def measure(self, class_name: str | type) -> Size | None:
+    def measure(self, class_name: str | type | FamilyKey) -> Size | None:
         """
         Tell how big a warm instance is now, by the sizer of its class.
 
@@ -345,7 +346,7 @@ class Capabilities(BaseRegistry):
 
         return release(self, self.evict_expired)
 
-    def recycle(self, class_name: str | type) -> bool:
+    def recycle(self, class_name: str | type | FamilyKey) -> bool:
         """
         Build an instance anew now, in this thread, while the old one serves; then replace it.
 
@@ -400,7 +401,7 @@ class Capabilities(BaseRegistry):
 
     def warm_up(
         self,
-        profile_or_names: Profile | Iterable[str],
+        profile_or_names: Profile | Iterable[str | type | FamilyKey],
         *,
         deadline: float | None = None,
         max_bytes: int | None = None,
@@ -411,7 +412,8 @@ class Capabilities(BaseRegistry):
         Build ahead what will be used: the most valuable first, dependencies before dependents.
 
         Args:
-            profile_or_names: A profile, or class names in the order of their value.
+            profile_or_names: A profile, or class names, registered classes and keys of families in
+                the order of their value.
             deadline: Seconds from now after which nothing more is begun, nor before it what, by the
                 profile, would not end in time. A build in progress is not interrupted. None: no
                 deadline.
@@ -429,6 +431,7 @@ class Capabilities(BaseRegistry):
         Raises:
             TypeError: An argument is of the wrong type.
             ValueError: An argument is out of range.
+            UnknownClassError: A class is not registered itself.
             ClosedError: The registry is closed.
             MethodRegistryError: It was called in the course of a build, for which it might wait.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from .family_keys import FamilyKey
     from .routing import Plan
 
 __all__ = ["LazyInstances", "MethodExecutor"]
@@ -154,7 +155,7 @@ class MethodExecutor(Calls):
         """The registry that provides the instances."""
         return self._given
 
-    def has_method(self, class_name: str, method_name: str) -> bool:
+    def has_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
         """
         Tell whether a method can be expected, without building anything.
 

@@ -4,12 +4,14 @@ Keys of families: names of instances that one factory builds for many keys.
 
 from __future__ import annotations
 
+from .resolver import check_name
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-__all__ = ["FamilyKey"]
+__all__ = ["FamilyKey", "check_key"]
 
 _LONGEST = 60  # characters of a key that are shown
 _DECIMAL_BITS = 256  # of an int; a longer one is shown in hexadecimal digits, whose number is free
@@ -64,6 +66,23 @@ class FamilyKey(tuple):  # type: ignore[type-arg]
 
 if TYPE_CHECKING:
     SlotKey = str | FamilyKey  # what a slot is found by
+
+
+def check_key(key: object) -> SlotKey:
+    """
+    Check that something is a class name or the key of a family, without a registry.
+
+    Args:
+        key: A non-empty str, or a `FamilyKey`.
+
+    Returns:
+        The key; a name as an exact str.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: The name is empty.
+    """
+    return key if type(key) is FamilyKey else check_name(key)
 
 
 def _types_of(key: object) -> str:

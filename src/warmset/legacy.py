@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ._core import Entry, Slot
     from .builds import Holder
+    from .family_keys import FamilyKey
 
 __all__ = ["CacheEntry", "MethodExecutor", "MethodRegistry"]
 
@@ -416,7 +417,7 @@ class MethodRegistry(AssignedLimits):
             return slot or self.add_slot(class_name, None)[0]
         return super().slot_to_build(class_name)
 
-    def has_method(self, class_name: str | type, method_name: str) -> bool:
+    def has_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
         if self._loads_itself() and type(class_name) is str and class_name not in self.slots:
             return class_name not in self._failed_classes
         return super().has_method(class_name, method_name)

@@ -444,7 +444,7 @@ class Registrations(Capabilities):
         methods = self.injected.get(class_name)
         return None if methods is None else methods.get(method_name)
 
-    def has_method(self, class_name: str | type, method_name: str) -> bool:
+    def has_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
         """
         Tell whether a method can be expected, without building or importing anything.
 
@@ -469,7 +469,7 @@ class Registrations(Capabilities):
             return False
         return self.classes.has_method(self, slot, method_name)
 
-    def pin(self, class_name: str | type) -> None:
+    def pin(self, class_name: str | type | FamilyKey) -> None:
         """
         Keep the instance of a class, once it is built, whatever its last use and the bounds.
 
@@ -484,7 +484,7 @@ class Registrations(Capabilities):
         """
         self.set_pinned(self.registered_slot(class_name), True)
 
-    def unpin(self, class_name: str | type) -> None:
+    def unpin(self, class_name: str | type | FamilyKey) -> None:
         """
         Let the instance of a class be evicted again.
 

@@ -174,7 +174,7 @@ class BaseRegistry(Cache):
             self.refuse(class_name)
         return slot  # type: ignore[return-value]
 
-    def registered_slot(self, class_name: str | type) -> Slot:
+    def registered_slot(self, class_name: str | type | FamilyKey) -> Slot:
         """Return the slot of a name, or raise."""
         class_name = self.name_of(class_name)
         slot = self.slots.get(class_name)

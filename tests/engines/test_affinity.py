@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from warmset.engines import affinity
 from warmset.engines.affinity import Router, Ticket
+from warmset.family_keys import FamilyKey
 
 
 def make(workers: int = 4, *, threads: int = 1, **options: Any) -> Router:
@@ -194,3 +196,41 @@ def test_random_operations(seed: int, timer: Any) -> None:
             if router.workers():
                 router.mark_cold(chance.choice(router.workers()))
         check_consistent(router)
+
+
+def test_keys_of_families_are_routed_like_classes() -> None:
+    router = Router({"a": 1, "b": 1, "c": 1})
+    keys = [FamilyKey("Model", key) for key in (1, "1", "fr", ("fr", 1))] + ["Model[fr]"]
+    first = {key: router.choose(key).worker for key in keys}
+    assert {key: router.choose(key).worker for key in keys} == first
+    assert set(router.placements()) == set(keys)
+    check_consistent(router)
+    with pytest.raises(TypeError, match="class name must be a str"):
+        router.choose(("Model", "fr"))  # type: ignore[arg-type]
+
+
+def test_keys_share_the_durations_of_their_family() -> None:
+    router = Router({"a": 1, "b": 1})
+    router.learn("Model", call_seconds=2.0, build_seconds=3.0)
+    assert router.choose(FamilyKey("Model", "fr")).seconds == 5.0
+    router.learn_times({"Model": 1.0}, {"Model": 1.0})
+    assert router.choose(FamilyKey("Model", "de")).seconds == 2.0
+
+
+def test_keys_without_number_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were not called for longest, and that are not being called."""
+    monkeypatch.setattr(affinity, "_MAX_KEYS", 10)
+    router = Router({"a": 1, "b": 1, "c": 1})
+    router.done(router.choose("Class"))
+    kept = router.choose(FamilyKey("Model", "kept"))
+    where: dict[int, str] = {}
+    for number in range(200):
+        ticket = router.choose(FamilyKey("Model", number))
+        where[number] = ticket.worker
+        router.done(ticket)
+        assert len(router.placements()) <= 12  # the class, and one that is being called
+        check_consistent(router)
+    assert kept.class_name in router.placements()
+    router.done(kept)
+    again = [router.choose(FamilyKey("Model", number)).worker for number in range(20)]
+    assert sum(where[number] == worker for number, worker in enumerate(again)) >= 10

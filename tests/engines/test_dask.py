@@ -16,7 +16,7 @@ pytest.importorskip("distributed")
 
 from distributed import Client, LocalCluster, as_completed, wait
 
-from warmset import ArgumentValidationError, BuildError, UnknownClassError
+from warmset import ArgumentValidationError, BuildError, FamilyKey, UnknownClassError
 from warmset.engines import dask as engine
 from warmset.engines.errors import EngineError
 from warmset.engines.settings import WorkerSettings
@@ -274,3 +274,21 @@ def test_workers_in_one_process(notes_file: Path) -> None:
         told = engine.stats(client)
         assert told.total["total_instantiations"] == 4
         assert sorted(len(each.warm) for each in told.workers.values()) in ([1, 3], [2, 2])
+
+
+def test_calls_of_a_family_go_to_the_worker_where_the_key_is_warm(
+    client: Client, built: Callable[[], list[str]]
+) -> None:
+    engine.install(client, WorkerSettings({}, families=engine_samples.FAMILIES))
+    keys = [FamilyKey("Model", key) for key in ("fr", 1, "1", ("de", 2))]
+    futures = engine.map_methods(client, [(key, "where") for _ in range(10) for key in keys])
+    processes = client.gather(futures)
+    assert all(len(set(processes[at::4])) == 1 for at in range(4))
+    assert built() == ["Keyed"] * 4
+    futures = [engine.submit_method(client, key, "own_key") for key in keys]
+    assert client.gather(futures) == ["fr", 1, "1", ("de", 2)]
+    told = engine.stats(client)
+    assert told.total["total_instantiations"] == 4
+    assert {name for each in told.workers.values() for name in each.build_seconds} == {"Model"}
+    report = engine.warm_up(client, [FamilyKey("Model", "es"), keys[0]])
+    assert sum(len(each["built"]) for each in report.values()) == 1

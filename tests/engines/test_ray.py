@@ -14,7 +14,7 @@ pytest.importorskip("ray")
 
 import ray
 
-from warmset import ArgumentValidationError, UnknownClassError
+from warmset import ArgumentValidationError, FamilyKey, UnknownClassError
 from warmset.engines import ray as engine
 from warmset.engines.errors import EngineError
 from warmset.engines.settings import WorkerSettings
@@ -88,9 +88,9 @@ def test_finished_calls_are_forgotten(workers: engine.RayWorkers) -> None:
         workers._collect_finished()
     assert workers._router.longest_wait() == pytest.approx(0.0)
     known = workers._router._classes["One"]
-    assert known.call_seconds is not None
-    assert known.call_seconds > 0.001
-    assert known.build_seconds is not None
+    assert known.times.call_seconds is not None
+    assert known.times.call_seconds > 0.001
+    assert known.times.build_seconds is not None
 
 
 def test_errors_of_calls_reach_the_caller(workers: engine.RayWorkers) -> None:
@@ -246,3 +246,19 @@ def test_start(started: None) -> None:
             cluster.submit("Oen", "add", {}).result()
         assert unknown.value.class_name == "Oen"
     assert ray.is_initialized()
+
+
+def test_calls_of_a_family_go_to_the_worker_where_the_key_is_warm(started: None) -> None:
+    settings = WorkerSettings({}, families=engine_samples.FAMILIES)
+    with engine.start(settings, workers=2) as cluster:
+        keys = [FamilyKey("Model", key) for key in ("fr", 1, "1", ("de", 2))]
+        pending = [cluster.submit(key, "where", {}) for _ in range(5) for key in keys]
+        processes = [each.result() for each in pending]
+        assert all(len(set(processes[at::4])) == 1 for at in range(4))
+        assert [cluster.submit(key, "own_key", {}).result() for key in keys] == [
+            "fr",
+            1,
+            "1",
+            ("de", 2),
+        ]
+        assert cluster.stats().total["total_instantiations"] == 4

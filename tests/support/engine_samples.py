@@ -89,3 +89,17 @@ def bad_prepare(registry: Any) -> None:
 PATHS = {
     name: f"engine_samples.{name}" for name in ("One", "Two", "Three", "Four", "Broken", "Ruled")
 }
+
+
+class Keyed(Base):
+    """The instance of a key of a family."""
+
+    def __init__(self, key: Any) -> None:
+        super().__init__()
+        self.key = key
+
+    def own_key(self) -> Any:
+        return self.key
+
+
+FAMILIES = {"Model": {"factory": f"{__name__}.Keyed", "max_cache_size": 10}}

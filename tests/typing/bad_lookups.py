@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from warmset import MethodRegistry, RegistrySettings
+from warmset import MethodExecutor, MethodRegistry, RegistrySettings
+from warmset.aio import AsyncMethodExecutor
 
 
 class Tagger:
@@ -43,3 +44,10 @@ models.get("fr")  # error
 models.use("fr")  # error
 models.get(1).tga("a")  # error
 registry.family("Model", load, max_cache_sise=3)  # error
+executor = MethodExecutor(method_registry=registry)
+executor.execute(3, "tag")  # error
+
+
+async def serve() -> None:
+    async with AsyncMethodExecutor(registry).use(Tagger) as tagger:
+        tagger.tga("a")  # error

@@ -7,7 +7,8 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from warmset import Handle, Lease, MethodExecutor, MethodRegistry
+from warmset import FamilyKey, Handle, Lease, MethodExecutor, MethodRegistry
+from warmset.aio import AsyncMethodExecutor
 from warmset.families import Family
 
 
@@ -91,3 +92,22 @@ assert_type(models.get("fr"), Model)
 with models.use("fr") as model:
     assert_type(model, Model)
 assert_type(list(models), list[str])
+
+executor = MethodExecutor(method_registry=registry)
+executor.execute(models.key("fr"), "predict", text="a")
+executor.execute(Tagger, "tag", text="a")
+executor.has_method(Tagger, "tag")
+assert_type(models.key("fr"), FamilyKey)
+assert_type(registry.get_instance(FamilyKey("Model", ("fr", 1))), Any)
+registry.explain(models.key("fr"))
+registry.warm_up([Tagger, "Scorer", models.key("fr")])
+
+
+async def serve() -> None:
+    async with AsyncMethodExecutor(registry) as shared:
+        assert_type(await shared.get_instance(Tagger), Tagger)
+        async with shared.use(Tagger) as tagger:
+            assert_type(tagger, Tagger)
+        async with shared.use(models.key("fr")) as model:
+            assert_type(model, Any)
+        await shared.execute(Tagger, "tag", text="a")

@@ -21,9 +21,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, Awaitable
 from functools import partial, partialmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import _fork
+from .._generic import Generic, T
 from ..errors import MethodNotFoundError, MethodRegistryError
 from ..executor import MethodExecutor
 from ..resolver import call_names
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..api import Registry
+    from ..family_keys import FamilyKey
     from .workers import AsyncHold
 
 __all__ = ["AsyncLease", "AsyncMethodExecutor"]
@@ -125,7 +127,11 @@ class AsyncMethodExecutor:
     # -- look-ups --------------------------------------------------------------------------------
 
     async def execute(
-        self, class_name: str = "", method_name: str = "", /, **arguments: Any
+        self,
+        class_name: str | type | FamilyKey = "",
+        method_name: str = "",
+        /,
+        **arguments: Any,
     ) -> Any:
         """
         Call a method by name, its arguments routed by name and checked before it runs.
@@ -201,12 +207,16 @@ class AsyncMethodExecutor:
             if hold is not None:
                 await self._release(hold)
 
-    async def get_instance(self, class_name: str) -> Any:
+    @overload
+    async def get_instance(self, class_name: type[T]) -> T: ...
+    @overload
+    async def get_instance(self, class_name: str | FamilyKey) -> Any: ...
+    async def get_instance(self, class_name: Any) -> Any:
         """
         Return the instance of a class, building it if it is not warm.
 
         Args:
-            class_name: A registered name.
+            class_name: A registered name or class, or the key of a family.
 
         Returns:
             The instance; the same one while it stays warm.
@@ -226,12 +236,16 @@ class AsyncMethodExecutor:
         await self._release(hold)
         return instance
 
-    def use(self, class_name: str) -> AsyncLease:
+    @overload
+    def use(self, class_name: type[T]) -> AsyncLease[T]: ...
+    @overload
+    def use(self, class_name: str | FamilyKey) -> AsyncLease[Any]: ...
+    def use(self, class_name: Any) -> AsyncLease[Any]:
         """
         Look up and hold an instance for the time of an ``async with`` block.
 
         Args:
-            class_name: A registered name.
+            class_name: A registered name or class, or the key of a family.
 
         Returns:
             A context manager that returns the instance; as `Registry.use`, awaited.
@@ -256,7 +270,7 @@ class AsyncMethodExecutor:
         clear = partial(self._registry.clear_cache, release=release)
         return await self._workers.call(clear)  # type: ignore[no-any-return]
 
-    async def discard(self, class_name: str) -> bool:
+    async def discard(self, class_name: str | type | FamilyKey) -> bool:
         """
         Remove one instance; if it has an ``aclose()`` it is closed with it, in this loop.
 
@@ -305,7 +319,7 @@ class AsyncMethodExecutor:
 
     # -- as the synchronous executor -------------------------------------------------------------
 
-    def has_method(self, class_name: str, method_name: str) -> bool:
+    def has_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
         """
         Tell whether a method can be expected, without building anything.
 
@@ -364,7 +378,7 @@ class AsyncMethodExecutor:
             await self._workers.close(removed)
 
 
-class AsyncLease:
+class AsyncLease(Generic[T]):
     """
     Holds an instance for the time of an ``async with`` block; see `AsyncMethodExecutor.use`.
 
@@ -379,7 +393,7 @@ class AsyncLease:
         self._class_name = class_name
         self._hold: AsyncHold | None = None
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> T:
         if self._hold is not None:
             raise RuntimeError(f"this lease already holds {self._class_name!r}")
         hold = await self._executor._builds.obtain(self._class_name)
@@ -388,7 +402,7 @@ class AsyncLease:
             raise RuntimeError(f"this lease already holds {self._class_name!r}")
         self._hold = hold
         assert hold.lease is not None
-        return hold.lease.instance
+        return hold.lease.instance  # type: ignore[no-any-return]
 
     async def __aexit__(self, *exception: object) -> None:
         hold, self._hold = self._hold, None

@@ -14,6 +14,10 @@ lower weight, the simulation in `benchmarks` shows more builds without earlier c
 therefore stays on its workers as long as waiting there is cheaper than building, M classes cost
 about M builds, and a class that is called more often than its workers can serve is given another
 worker.
+
+A key of a family is routed like a class; the durations are those of its family. Keys are without
+number, so those that were not called for longest are forgotten: their next call assigns them again,
+by the hash to the same worker in most cases.
 """
 
 from __future__ import annotations
@@ -25,12 +29,14 @@ from bisect import bisect_left, insort
 from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..resolver import check_name
+from ..family_keys import FamilyKey, check_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["Router", "Ticket"]
+    from ..family_keys import SlotKey
+
+__all__ = ["Router", "Ticket", "duration_name"]
 
 _RING_POSITIONS = 64  # per worker
 _MAX_SHARE = 1.25  # maximum number of classes per worker, relative to the mean
@@ -38,13 +44,14 @@ _BUILD_WEIGHT = 6.0  # of build seconds relative to waiting seconds
 _BUSY_SECONDS = 0.5  # a new class skips a worker whose queue is longer than the next one's by this
 _MIN_BUILD_SECONDS = 0.2  # lower bound, because an instance that is built quickly takes memory too
 _DEFAULT_CALL_SECONDS = 0.01  # for a class whose calls have not been measured
+_MAX_KEYS = 10_000  # of families, that are remembered
 _FORGET_SECONDS = 60.0  # an additional worker not used for this long counts as cold
 
 
 class Ticket(NamedTuple):
     """A call in progress; must be passed to `Router.done` when the call ends."""
 
-    class_name: str
+    class_name: SlotKey
     worker: str
     seconds: float
     """The expected duration."""
@@ -58,7 +65,7 @@ class _Worker:
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
         self.threads = threads
-        self.classes: set[str] = set()  # the classes for which it is the first worker
+        self.classes: set[SlotKey] = set()  # the classes for which it is the first worker
         self.queued = 0.0  # expected seconds of the unfinished calls
 
     @property
@@ -66,14 +73,23 @@ class _Worker:
         return self.queued / self.threads
 
 
-class _Class:
-    __slots__ = ("build_seconds", "call_seconds", "in_progress", "warm_on")
+class _Times:
+    """The durations of a class, or of all keys of a family."""
+
+    __slots__ = ("build_seconds", "call_seconds")
 
     def __init__(self) -> None:
-        self.warm_on: dict[str, float] = {}  # worker -> when it was last chosen; first worker first
-        self.in_progress: dict[str, int] = {}  # worker -> number of unfinished calls
         self.call_seconds: float | None = None
         self.build_seconds: float | None = None
+
+
+class _Class:
+    __slots__ = ("in_progress", "times", "warm_on")
+
+    def __init__(self, times: _Times) -> None:
+        self.times = times
+        self.warm_on: dict[str, float] = {}  # worker -> when it was last chosen; first worker first
+        self.in_progress: dict[str, int] = {}  # worker -> number of unfinished calls
 
 
 class Router:
@@ -99,7 +115,9 @@ class Router:
         self._affinity = affinity
         self._timer = timer
         self._workers: dict[str, _Worker] = {}
-        self._classes: dict[str, _Class] = {}
+        self._classes: dict[SlotKey, _Class] = {}
+        self._keys: dict[FamilyKey, None] = {}  # those among them, the last one called last
+        self._times: dict[str, _Times] = {}  # by class or family
         self._ring: list[tuple[int, str]] = []
         self._assigned = 0  # number of classes assigned to a first worker
         self._lock = RLock()
@@ -136,7 +154,7 @@ class Router:
             for index in range(_RING_POSITIONS):
                 insort(self._ring, (ring_position(f"{name}#{index}"), name))
 
-    def remove_worker(self, name: str) -> list[str]:
+    def remove_worker(self, name: str) -> list[SlotKey]:
         """
         Remove a worker that was lost or shut down.
 
@@ -185,39 +203,65 @@ class Router:
 
     # -- calls -----------------------------------------------------------------------------------
 
-    def choose(self, class_name: str) -> Ticket:
+    def choose(self, class_name: SlotKey) -> Ticket:
         """
         Choose the worker for a call, which counts as queued there until `done` is called.
 
         Args:
-            class_name: The class to call.
+            class_name: The class, or the key of a family, to call.
 
         Returns:
             A ticket with the name of the worker.
 
         Raises:
-            TypeError: The name is not a string.
+            TypeError: It is neither.
             LookupError: There are no workers.
         """
-        class_name = check_name(class_name)
+        class_name = check_key(class_name)
         with self._lock:
             if not self._workers:
                 raise LookupError(f"no worker to call {class_name!r} on")
-            known = self._classes.get(class_name)
-            if known is None:
-                known = self._classes[class_name] = _Class()
+            known = self._class_of(class_name)
             now = self._timer()
             worker = self._choose(class_name, known, now)
             built = worker.name not in known.warm_on
             known.warm_on[worker.name] = now
             known.in_progress[worker.name] = known.in_progress.get(worker.name, 0) + 1
-            seconds = _DEFAULT_CALL_SECONDS if known.call_seconds is None else known.call_seconds
+            times = known.times
+            seconds = _DEFAULT_CALL_SECONDS if times.call_seconds is None else times.call_seconds
             if built:
-                seconds += known.build_seconds or 0.0
+                seconds += times.build_seconds or 0.0
             worker.queued += seconds
             return Ticket(class_name, worker.name, seconds, built)
 
-    def _choose(self, class_name: str, known: _Class, now: float) -> _Worker:
+    def _class_of(self, key: SlotKey) -> _Class:
+        known = self._classes.get(key)
+        if known is None:
+            known = self._classes[key] = _Class(self._times_of(duration_name(key)))
+        if type(key) is FamilyKey:
+            self._keys.pop(key, None)  # to the end
+            self._keys[key] = None
+            for _ in range(2):  # so that what exceeds the bound shrinks again
+                if len(self._keys) > _MAX_KEYS:
+                    self._forget_key(next(iter(self._keys)))
+        return known
+
+    def _forget_key(self, key: FamilyKey) -> None:
+        """Forget a key of a family; one that is being called becomes the last one."""
+        del self._keys[key]
+        if self._classes[key].in_progress:
+            self._keys[key] = None
+            return
+        del self._classes[key]
+        for worker in self._workers.values():
+            if key in worker.classes:
+                worker.classes.discard(key)
+                self._assigned -= 1
+
+    def _times_of(self, name: str) -> _Times:
+        return self._times.setdefault(name, _Times())
+
+    def _choose(self, class_name: SlotKey, known: _Class, now: float) -> _Worker:
         if not self._affinity:
             return min(self._workers.values(), key=_by_wait)
         if not known.warm_on:
@@ -228,7 +272,7 @@ class Router:
         if len(known.warm_on) > 1:
             self._forget_unused(known, now)
         best = min((self._workers[name] for name in known.warm_on), key=_by_wait)
-        build = known.build_seconds
+        build = known.times.build_seconds
         if build is not None:
             build = max(build, _MIN_BUILD_SECONDS)
         # An unknown build time means that the first build is still in progress. A build on another
@@ -241,9 +285,9 @@ class Router:
             return best
         return other
 
-    def _first_worker(self, class_name: str) -> _Worker:
+    def _first_worker(self, class_name: SlotKey) -> _Worker:
         most = math.ceil(_MAX_SHARE * (self._assigned + 1) / len(self._workers))
-        start = bisect_left(self._ring, (ring_position(class_name), ""))
+        start = bisect_left(self._ring, (ring_position(str(class_name)), ""))
         first: _Worker | None = None
         for offset in range(len(self._ring)):
             worker = self._workers[self._ring[(start + offset) % len(self._ring)][1]]
@@ -291,17 +335,15 @@ class Router:
         build_seconds: float | None = None,
     ) -> None:
         """
-        Record the measured durations of a class.
+        Record the measured durations of a class or a family.
 
         Args:
-            class_name: The class.
+            class_name: The class or the family; see `duration_name`.
             call_seconds: The mean duration of a call; None leaves it unchanged.
             build_seconds: The duration of its last build; None leaves it unchanged.
         """
         with self._lock:
-            known = self._classes.get(class_name)
-            if known is None:
-                known = self._classes[class_name] = _Class()
+            known = self._times_of(class_name)
             if call_seconds is not None:
                 known.call_seconds = call_seconds
             if build_seconds is not None:
@@ -324,7 +366,7 @@ class Router:
                 build_seconds=build_seconds.get(class_name),
             )
 
-    def mark_cold(self, worker: str, class_names: Iterable[str] | None = None) -> None:
+    def mark_cold(self, worker: str, class_names: Iterable[SlotKey] | None = None) -> None:
         """
         Record that classes are no longer warm on a worker.
 
@@ -347,7 +389,7 @@ class Router:
         """Return the length of the longest queue in seconds."""
         return max((worker.wait for worker in list(self._workers.values())), default=0.0)
 
-    def placements(self) -> dict[str, tuple[str, ...]]:
+    def placements(self) -> dict[SlotKey, tuple[str, ...]]:
         """Return the workers of each class, its first worker first."""
         with self._lock:
             return {
@@ -359,6 +401,11 @@ class Router:
 
 def _by_wait(worker: _Worker) -> float:
     return worker.wait
+
+
+def duration_name(key: SlotKey) -> str:
+    """Return the name by which durations are recorded: the class, or the family of a key."""
+    return key.family if type(key) is FamilyKey else str(key)
 
 
 def ring_position(text: str) -> int:

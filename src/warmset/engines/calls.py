@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..resolver import check_name, safe_repr
+from ..family_keys import check_key
+from ..resolver import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from ..family_keys import SlotKey
 
 __all__ = ["MethodCall", "checked_call", "checked_calls"]
 
 
 class MethodCall(NamedTuple):
-    """A call of one method of a class."""
+    """A call of one method of a class, or of the instance of a key of a family."""
 
-    class_name: str
+    class_name: SlotKey
     method_name: str
     arguments: Mapping[str, Any] = {}  # never modified
 
@@ -25,7 +28,7 @@ def checked_call(class_name: object, method_name: object, arguments: object) -> 
     Validate the parts of a call.
 
     Args:
-        class_name: A non-empty str.
+        class_name: A non-empty str, or a `FamilyKey`.
         method_name: A non-empty str.
         arguments: A mapping with str keys.
 
@@ -36,7 +39,7 @@ def checked_call(class_name: object, method_name: object, arguments: object) -> 
         TypeError: A part has the wrong type.
         ValueError: The class name is empty.
     """
-    class_name = check_name(class_name)
+    class_name = check_key(class_name)
     if type(method_name) is not str or not method_name:
         raise TypeError(f"a method name must be a non-empty str, got {safe_repr(method_name)}")
     try:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ..family_keys import SlotKey
     from .worker import ClusterStats
 
     class PendingCall(Protocol):
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         """A set of workers with one registry each; see `warmset.engines.dask.start`."""
 
         def submit(
-            self, class_name: str, method_name: str, arguments: Mapping[str, Any]
+            self, class_name: SlotKey, method_name: str, arguments: Mapping[str, Any]
         ) -> PendingCall:
             """Call a method on a worker where its class is warm."""
             ...

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from distributed import Future
     from typing_extensions import Self
 
+    from ..family_keys import SlotKey
     from ..legacy import MethodRegistry
     from .affinity import Ticket
     from .calls import MethodCall
@@ -125,7 +126,7 @@ def _worker_of(worker: Any) -> Worker:
     return plugin.worker  # type: ignore[no-any-return]
 
 
-def _call(class_name: str, method_name: str, arguments: Mapping[str, Any]) -> Any:
+def _call(class_name: SlotKey, method_name: str, arguments: Mapping[str, Any]) -> Any:
     return _current_worker().call(class_name, method_name, arguments)
 
 
@@ -136,7 +137,7 @@ async def _run(
     return await asyncio.to_thread(call_on_worker, _worker_of(dask_worker), function, arguments)
 
 
-def _warm_up(class_names: list[str], options: Mapping[str, Any]) -> dict[str, Any]:
+def _warm_up(class_names: list[SlotKey], options: Mapping[str, Any]) -> dict[str, Any]:
     return _current_worker().warm_up(class_names, **options)
 
 
@@ -158,7 +159,7 @@ class _ClientRouter:
         self.router.set_workers({name: each["nthreads"] for name, each in found.items()})
         self._refreshed = time.monotonic()
 
-    def choose(self, client: Client, class_name: str) -> Ticket:
+    def choose(self, client: Client, class_name: SlotKey) -> Ticket:
         now = time.monotonic()
         if now - self._refreshed > _REFRESH_SECONDS and self._lock.acquire(blocking=False):
             try:
@@ -219,14 +220,14 @@ def _router_of(client: Client) -> _ClientRouter:
 
 
 def submit_method(
-    client: Client, class_name: str, method_name: str, /, **arguments: Any
+    client: Client, class_name: SlotKey, method_name: str, /, **arguments: Any
 ) -> Future[Any]:
     """
     Call a method on a worker where its class is warm.
 
     Args:
         client: A client of a cluster with registries.
-        class_name: The class.
+        class_name: The class, or the key of a family: ``FamilyKey("Model", "fr")``.
         method_name: The method.
         arguments: The keyword arguments; a future among them is replaced by its result.
 
@@ -235,7 +236,7 @@ def submit_method(
         routing before it.
 
     Raises:
-        TypeError: A name is not a string.
+        TypeError: A name is neither a string nor, for the class, the key of a family.
 
     Thread-safe. Refreshes the set of workers once a second, which takes some milliseconds.
     """
@@ -373,7 +374,7 @@ def warm_up(
         Worker -> report of its warm-up, as plain data.
     """
     client_router = _router_of(client)
-    by_worker: dict[str, list[str]] = {}
+    by_worker: dict[str, list[SlotKey]] = {}
     for class_name in class_names_of(profile_or_names):
         ticket = client_router.choose(client, class_name)
         client_router.router.done(ticket)
@@ -409,7 +410,7 @@ class DaskCluster:
         self._local = local
 
     def submit(
-        self, class_name: str, method_name: str, arguments: Mapping[str, Any]
+        self, class_name: SlotKey, method_name: str, arguments: Mapping[str, Any]
     ) -> Future[Any]:
         """Call `submit_method` with the arguments as a mapping."""
         return submit_method(self.client, class_name, method_name, **arguments)

@@ -17,7 +17,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from ..resolver import safe_repr
-from .affinity import Router
+from .affinity import Router, duration_name
 from .calls import checked_call, checked_calls
 from .errors import EngineError
 from .settings import WorkerSettings
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ..family_keys import SlotKey
     from .affinity import Ticket
     from .calls import MethodCall
     from .worker import ClusterStats, WorkerStats
@@ -185,7 +186,7 @@ class RayWorkers:
             pending = list(self._in_progress)
             ended, _ = ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)
             tickets = [self._in_progress.pop(durations) for durations in ended]
-        latest: dict[str, Any] = {}
+        latest: dict[SlotKey, Any] = {}
         for durations, ticket in zip(ended, tickets, strict=True):
             self._router.done(ticket)
             latest[ticket.class_name] = durations, ticket
@@ -197,7 +198,9 @@ class RayWorkers:
                 continue
             except Exception:  # raised by the method; the caller receives it with the result
                 continue
-            self._router.learn(class_name, call_seconds=call_seconds, build_seconds=build_seconds)
+            self._router.learn(
+                duration_name(class_name), call_seconds=call_seconds, build_seconds=build_seconds
+            )
 
 
 def _ping(worker: Worker) -> None:
@@ -237,14 +240,14 @@ def uninstall(workers: RayWorkers) -> None:
 
 
 def submit_method(
-    workers: RayWorkers, class_name: str, method_name: str, /, **arguments: Any
+    workers: RayWorkers, class_name: SlotKey, method_name: str, /, **arguments: Any
 ) -> Any:
     """
     Call a method on a worker where its class is warm.
 
     Args:
         workers: The workers.
-        class_name: The class.
+        class_name: The class, or the key of a family: ``FamilyKey("Model", "fr")``.
         method_name: The method.
         arguments: The keyword arguments; an `ObjectRef` among them is replaced by its value.
 
@@ -253,7 +256,7 @@ def submit_method(
         the class of the original error, which is its attribute `cause`.
 
     Raises:
-        TypeError: A name is not a string.
+        TypeError: A name is neither a string nor, for the class, the key of a family.
         EngineError: There are no workers.
 
     Thread-safe.
@@ -351,7 +354,7 @@ def warm_up(
     Returns:
         Worker -> report of its warm-up, as plain data.
     """
-    by_worker: dict[str, list[str]] = {}
+    by_worker: dict[str, list[SlotKey]] = {}
     for class_name in class_names_of(profile_or_names):
         ticket = workers._router.choose(class_name)
         workers._router.done(ticket)
@@ -397,7 +400,7 @@ class RayCluster:
         self._owns_ray = owns_ray
 
     def submit(
-        self, class_name: str, method_name: str, arguments: Mapping[str, Any]
+        self, class_name: SlotKey, method_name: str, arguments: Mapping[str, Any]
     ) -> _PendingCall:
         """Call `submit_method` with the arguments as a mapping."""
         return _PendingCall(submit_method(self.ray_workers, class_name, method_name, **arguments))

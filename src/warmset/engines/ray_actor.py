@@ -14,6 +14,7 @@ from .worker import Worker, call_on_worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..family_keys import SlotKey
     from ..legacy import MethodRegistry
 
 __all__ = ["Actor", "worker_registry"]
@@ -30,7 +31,7 @@ class Actor:
         sys.path += [place for place in search if place not in sys.path]
         self._worker = _worker = Worker(name, cloudpickle.loads(zlib.decompress(settings)))
 
-    def call(self, class_name: str, method_name: str, /, **arguments: Any) -> tuple[Any, Any]:
+    def call(self, class_name: SlotKey, method_name: str, /, **arguments: Any) -> tuple[Any, Any]:
         """Call a method; return its result, and as a second object the durations of its class."""
         result = self._worker.call(class_name, method_name, arguments)
         return result, self._worker.times_of_class(class_name)

@@ -27,6 +27,8 @@ class WorkerSettings:
         class_options: Class name -> options of `register`.
         rules: Class name -> rule: a function that can be imported on the workers, its dotted path,
             or a pair of either and a version.
+        families: Family -> arguments of `Registry.family`, "factory" among them: a path, or a
+            function or class that can be imported on the workers.
         prepare: A function that can be imported on the workers. Each worker calls it with its
             registry before the first build, for settings that cannot be pickled.
 
@@ -38,12 +40,13 @@ class WorkerSettings:
     `warmset.share`.
     """
 
-    __slots__ = ("class_options", "class_paths", "prepare", "rules", "settings")
+    __slots__ = ("class_options", "class_paths", "families", "prepare", "rules", "settings")
 
     class_paths: dict[str, str]
     settings: RegistrySettings
     class_options: dict[str, dict[str, Any]]
     rules: dict[str, tuple[Callable[[type], Any] | str, str | None]]
+    families: dict[str, dict[str, Any]]
     prepare: Callable[[MethodRegistry], Any] | None
 
     def __init__(
@@ -53,6 +56,7 @@ class WorkerSettings:
         settings: RegistrySettings | None = None,
         class_options: Mapping[str, Mapping[str, Any]] | None = None,
         rules: Mapping[str, Any] | None = None,
+        families: Mapping[str, Mapping[str, Any]] | None = None,
         prepare: Callable[[MethodRegistry], Any] | None = None,
     ) -> None:
         if settings is None:
@@ -66,12 +70,14 @@ class WorkerSettings:
         put(self, "settings", settings)
         put(self, "class_options", {n: dict(o) for n, o in (class_options or {}).items()})
         put(self, "rules", {n: _rule(n, rule) for n, rule in (rules or {}).items()})
+        put(self, "families", {n: dict(family) for n, family in (families or {}).items()})
         put(self, "prepare", prepare)
         for name in (*self.class_options, *self.rules):
             if name not in self.class_paths:
                 raise ValueError(f"options or a rule for {name!r}, which is not in class_paths")
-        # Invalid class paths raise here instead of on every worker.
-        Registry(self.class_paths).close()
+        # Invalid paths and options raise here instead of on every worker.
+        with Registry(self.class_paths) as registry:
+            self._register_families(registry)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **options: Any) -> WorkerSettings:
@@ -80,7 +86,7 @@ class WorkerSettings:
 
         Args:
             path: The file, which is read in this process, not on the workers.
-            options: The arguments `rules` and `prepare`.
+            options: The arguments `rules`, `families` and `prepare`.
 
         Returns:
             The settings.
@@ -117,12 +123,21 @@ class WorkerSettings:
             for name, (rule, version) in self.rules.items():
                 called = import_dotted(rule) if isinstance(rule, str) else rule
                 registry.register_instantiation_rule(name, called, version=version)
+            self._register_families(registry)
             if self.prepare is not None:
                 self.prepare(registry)
         except BaseException:
             registry.close()
             raise
         return registry
+
+    def _register_families(self, registry: Registry) -> None:
+        for name, family in self.families.items():
+            if "factory" not in family:
+                raise ValueError(
+                    f"the family {name!r} needs a factory: a path, a function or a class"
+                )
+            registry.family(name, **family)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"WorkerSettings is immutable: cannot set {name!r}")
@@ -133,6 +148,7 @@ class WorkerSettings:
             self.settings,
             self.class_options,
             self.rules,
+            self.families,
             self.prepare,
         )
 
@@ -141,13 +157,14 @@ class WorkerSettings:
 
 
 def _rebuild(
-    class_paths: Any, settings: Any, class_options: Any, rules: Any, prepare: Any
+    class_paths: Any, settings: Any, class_options: Any, rules: Any, families: Any, prepare: Any
 ) -> WorkerSettings:
     return WorkerSettings(
         class_paths,
         settings=settings,
         class_options=class_options,
         rules=rules,
+        families=families,
         prepare=prepare,
     )
 

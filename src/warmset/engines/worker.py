@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._process_memory import resident_bytes
 from ..executor import MethodExecutor
-from ..resolver import check_name
+from ..family_keys import check_key
+from .affinity import duration_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ..events import BuildEvent
+    from ..family_keys import SlotKey
     from ..legacy import MethodRegistry
     from .settings import WorkerSettings
 
@@ -35,9 +37,9 @@ class WorkerStats(NamedTuple):
     warm: tuple[str, ...]
     """The warm classes, the most recently used first."""
     call_seconds: Mapping[str, float]
-    """Class name -> moving average of the duration of a call, without builds."""
+    """Class or family -> moving average of the duration of a call, without builds."""
     build_seconds: Mapping[str, float]
-    """Class name -> duration of the last build."""
+    """Class or family -> duration of the last build."""
     registry: Mapping[str, Any]
     """The result of `get_stats` without the cache entries."""
 
@@ -73,14 +75,14 @@ class Worker:
 
     def _record_build(self, event: BuildEvent) -> None:
         if event.succeeded:
-            self._build_seconds[event.class_name] = event.seconds
+            self._build_seconds[event.family or event.class_name] = event.seconds
 
-    def call(self, class_name: str, method_name: str, arguments: Mapping[str, Any]) -> Any:
+    def call(self, class_name: SlotKey, method_name: str, arguments: Mapping[str, Any]) -> Any:
         """
         Call a method with `MethodExecutor.execute` and measure the call.
 
         Args:
-            class_name: The class.
+            class_name: The class, or the key of a family.
             method_name: The method.
             arguments: The keyword arguments.
 
@@ -100,17 +102,19 @@ class Worker:
             with self._lock:
                 self._calls += 1
                 if warm:  # otherwise the duration is mostly that of the build
-                    before = self._call_seconds.get(class_name, seconds)
-                    self._call_seconds[class_name] = before + _NEW_CALL_WEIGHT * (seconds - before)
+                    name = duration_name(class_name)
+                    before = self._call_seconds.get(name, seconds)
+                    self._call_seconds[name] = before + _NEW_CALL_WEIGHT * (seconds - before)
 
     def times(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the durations of calls and of builds, each by class name."""
+        """Return the durations of calls and of builds, each by the name of a class or family."""
         with self._lock:
             return dict(self._call_seconds), dict(self._build_seconds)
 
-    def times_of_class(self, class_name: str) -> tuple[float | None, float | None]:
+    def times_of_class(self, class_name: SlotKey) -> tuple[float | None, float | None]:
         """Return the durations of a call and of the last build of a class; None if unknown."""
-        return self._call_seconds.get(class_name), self._build_seconds.get(class_name)
+        name = duration_name(class_name)
+        return self._call_seconds.get(name), self._build_seconds.get(name)
 
     def stats(self) -> WorkerStats:
         """Return a snapshot of the worker."""
@@ -132,7 +136,7 @@ class Worker:
         """Call `Registry.clear_cache`."""
         return self.registry.clear_cache(release=release)
 
-    def warm_up(self, class_names: Iterable[str], **options: Any) -> dict[str, Any]:
+    def warm_up(self, class_names: Iterable[SlotKey], **options: Any) -> dict[str, Any]:
         """Call `Registry.warm_up` and return the report as plain data."""
         return self.registry.warm_up(list(class_names), **options).as_dict()
 
@@ -157,15 +161,15 @@ def measured_times(worker: Worker) -> tuple[dict[str, float], dict[str, float]]:
     return worker.times()
 
 
-def class_names_of(profile_or_names: Any) -> list[str]:
+def class_names_of(profile_or_names: Any) -> list[SlotKey]:
     """
     Return the names of the classes to warm up.
 
     Args:
-        profile_or_names: A `Profile` or an iterable of class names.
+        profile_or_names: A `Profile`, or an iterable of class names and keys of families.
 
     Returns:
-        The class names.
+        The class names and keys.
 
     Raises:
         TypeError: The argument is neither.
@@ -173,7 +177,7 @@ def class_names_of(profile_or_names: Any) -> list[str]:
     if isinstance(profile_or_names, str):
         raise TypeError(f"expected a Profile or class names, got the str {profile_or_names!r}")
     classes = getattr(profile_or_names, "classes", profile_or_names)
-    return [check_name(name) for name in classes]
+    return [check_key(name) for name in classes]
 
 
 _COUNTERS = (

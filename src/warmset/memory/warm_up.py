@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
+    from ..family_keys import FamilyKey
     from ..registry import BaseRegistry
 
 __all__ = ["WarmUpEvent", "WarmUpReport", "warm_up"]
@@ -91,7 +92,7 @@ class WarmUpReport(NamedTuple):
 
 def warm_up(
     registry: BaseRegistry,
-    profile_or_names: Profile | Iterable[str | type],
+    profile_or_names: Profile | Iterable[str | type | FamilyKey],
     *,
     deadline: float | None,
     max_bytes: int | None,
@@ -139,7 +140,9 @@ def _check_not_in_build(registry: BaseRegistry) -> None:
         )
 
 
-def _profile_of(registry: BaseRegistry, given: Profile | Iterable[str | type]) -> Profile:
+def _profile_of(
+    registry: BaseRegistry, given: Profile | Iterable[str | type | FamilyKey]
+) -> Profile:
     if isinstance(given, Profile):
         return given
     if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
