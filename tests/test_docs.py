@@ -25,7 +25,7 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 
 # Extras that the examples of a page need.
-NEEDED = {"serving.md": ("fastapi", "flask", "celery")}
+NEEDED = {"README.md": ("fastapi",), "serving.md": ("fastapi", "flask", "celery")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,7 +1,7 @@
 """
 Problems of other libraries of this kind, each as a probe that must pass here.
 
-The numbers are those of the README's comparison. Where a probe has its own tests elsewhere, it
+The numbers are those of docs/comparison.md. Where a probe has its own tests elsewhere, it
 still runs here in the form in which the others fail it.
 """
 

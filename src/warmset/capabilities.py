@@ -173,7 +173,7 @@ class Capabilities(BaseRegistry):
             window_seconds: How far to look back. What happens between two calls that are further
                 apart than this is judged as a whole.
             thresholds: `warmset.observe.health.HealthThresholds`; None takes the defaults, which
-                the README lists.
+                docs/observability.md lists.
 
         Returns:
             The findings, the gravest first; empty if all is well. The first call begins the window:

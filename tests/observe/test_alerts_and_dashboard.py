@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("prometheus_client")
 yaml = pytest.importorskip("yaml")
 
-README = Path(__file__).resolve().parent.parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "observability.md"
 METRIC = re.compile(r"\bwarmset_\w+")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
 GROUPING = re.compile(r"\b(?:by|on|ignoring|without)\s*\(([^)]*)\)")
@@ -109,14 +109,14 @@ THRESHOLDS = {
 }
 
 
-def test_readme_rules_and_defaults_have_the_same_thresholds(files: Any, observe: Any) -> None:
+def test_page_rules_and_defaults_have_the_same_thresholds(files: Any, observe: Any) -> None:
     """They list the same findings, too."""
     health = observe("health")
     defaults = health.HealthThresholds()
     table = {
         match[1]: match[2].strip()
         for match in re.finditer(
-            r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", README.read_text(encoding="utf-8"), re.MULTILINE
+            r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", PAGE.read_text(encoding="utf-8"), re.MULTILINE
         )
         if match[1] in THRESHOLDS
     }
@@ -132,8 +132,8 @@ def test_readme_rules_and_defaults_have_the_same_thresholds(files: Any, observe:
         ), finding
     assert f">= {defaults.min_lookups}" in by_finding["hit_rate_low"]["expr"]
     assert f">= {defaults.min_builds}" in by_finding["eviction_rate_high"]["expr"]
-    assert f"{defaults.min_lookups} look-ups" in README.read_text(encoding="utf-8")
-    assert f"{defaults.min_builds} builds" in README.read_text(encoding="utf-8")
+    assert f"{defaults.min_lookups} look-ups" in PAGE.read_text(encoding="utf-8")
+    assert f"{defaults.min_builds} builds" in PAGE.read_text(encoding="utf-8")
 
 
 def test_severities_are_those_of_the_findings(files: Any, observe: Any) -> None:

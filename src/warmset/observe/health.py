@@ -87,7 +87,7 @@ class Finding(NamedTuple):
 @dataclass(frozen=True)
 class HealthThresholds:
     """
-    The thresholds of health checks; the README lists them, and the alert rules use the same ones.
+    The thresholds of health checks, which docs/observability.md lists; alert rules use the same.
 
     Args:
         min_hit_rate: Hits per look-up within the window; 0 disables the check.
