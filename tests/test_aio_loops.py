@@ -51,12 +51,27 @@ def made() -> list[Any]:
     return []
 
 
+class Pause(threading.Event):
+    """Unless it is set, a build of a client stops in the middle, and says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set()
+        self.reached = threading.Event()
+
+
+@pytest.fixture
+def may_end() -> Pause:
+    return Pause()
+
+
 @pytest.fixture(params=["coroutine function", "gives a coroutine", "gives an awaitable", "factory"])
-def registry(make: Any, made: list[Any], request: pytest.FixtureRequest) -> Any:
+def registry(make: Any, made: list[Any], may_end: Pause, request: pytest.FixtureRequest) -> Any:
     """Builds a `Client` under the name "Client", asynchronously."""
 
     async def connect(*_: Any) -> Client:
-        await asyncio.sleep(0)
+        may_end.reached.set()
+        await until(may_end.is_set)
         made.append(Client())
         return made[-1]
 
@@ -211,13 +226,17 @@ def test_a_removal_by_another_loop(executor: Any, registry: Any, made: list[Any]
     assert registry.stats().states["closed"] == 1
 
 
-def test_a_discard_during_the_build(executor: Any, registry: Any, made: list[Any]) -> None:
+def test_a_discard_during_the_build(
+    executor: Any, registry: Any, made: list[Any], may_end: Pause
+) -> None:
     """The result is returned and not cached."""
 
     async def main() -> None:
+        may_end.clear()
         asking = asyncio.create_task(executor.execute("Client", "ask"))
-        await until(lambda: registry.builder.in_progress())
+        await until(may_end.reached.is_set)
         registry.discard("Client")
+        may_end.set()
         assert await asking == "answer"
         await executor.execute("Client", "ask")
         assert len(made) == 2

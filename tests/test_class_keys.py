@@ -155,6 +155,7 @@ def test_a_metaclass_does_not_decide_what_is_the_same_class(make: Any, ws: Any) 
         assert type(registry.get_instance(cls.__name__)) is cls
 
 
+@pytest.mark.referrers
 def test_a_registered_class_is_owned_and_an_unregistered_one_is_not(make: Any) -> None:
     registry = make({})
 

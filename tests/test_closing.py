@@ -587,6 +587,7 @@ def test_the_repr_tells_that_a_registry_is_closed(make: Any) -> None:
 
 
 @pytest.mark.parametrize("remove", ["clear_cache", "evict_expired", "close"])
+@pytest.mark.counts
 def test_what_is_removed_together_is_closed_in_the_reverse_order_of_building(
     make: Any, samples: Any, timer: Any, remove: str
 ) -> None:

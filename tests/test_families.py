@@ -121,6 +121,7 @@ def test_arguments_and_paths(make: Any) -> None:
     assert type(by_path.get("de").key) is str
 
 
+@pytest.mark.counts
 def test_its_bound_counts_within_that_of_the_registry(make: Any) -> None:
     registry = make({"Alpha": "samples.Alpha"}, max_cache_size=4)
     models = registry.family("Model", Model, max_cache_size=2)
@@ -161,6 +162,7 @@ def test_held_instances_exceed_the_bound_until_their_release(models: Any) -> Non
     assert sorted(closed) == ["a", "b"]
 
 
+@pytest.mark.counts
 def test_keys_expire(make: Any, timer: Any) -> None:
     models = make({}).family("Model", Model, cache_ttl_seconds=10.0)
     models.get("fr")
@@ -303,6 +305,7 @@ def test_warming_up(models: Any, make: Any) -> None:
     assert failing.warm_up([1, 0, 2]) == [1, 2]
 
 
+@pytest.mark.counts
 def test_registering_again_is_the_same_family(models: Any) -> None:
     registry = models._registry
     models.get("fr")
@@ -344,6 +347,7 @@ def test_a_weak_family_forgets_collected_keys(make: Any) -> None:
     assert list(models) == ["kept"]
 
 
+@pytest.mark.counts
 def test_a_dropped_registry_is_not_kept_by_its_families(make: Any) -> None:
     import weakref
 
@@ -355,6 +359,7 @@ def test_a_dropped_registry_is_not_kept_by_its_families(make: Any) -> None:
     assert closed == ["fr"]
 
 
+@pytest.mark.counts
 def test_closing_closes_all(models: Any, ws: Any) -> None:
     models.get("fr")
     models.get("de")

@@ -46,6 +46,7 @@ def registry(ws: Any) -> Any:
 
 
 @pytest.mark.parametrize("copied", COPIES)
+@pytest.mark.counts
 def test_a_copy_builds_the_same(registry: Any, copied: Any) -> None:
     """It has settings, targets, options, rules, injected methods and pins, and no instances."""
     registry.get_instance("C")

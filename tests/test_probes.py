@@ -117,6 +117,7 @@ def test_p9_a_ttl_that_passes_without_traffic(ws: Any, make: Any, timer: Any) ->
     registry.get_instance("Alpha")
     timer.advance(11)
     assert called.wait(PATIENCE)
+    until(lambda: not registry.stats().states["waiting"])
     registry.close()
 
 

@@ -109,7 +109,7 @@ def test_eviction_ends_it(ws: Any, make: Any, log: list[str]) -> None:
     assert log == ["open", "end"]
 
 
-@pytest.mark.counts
+@pytest.mark.referrers
 def test_it_is_left_open_while_a_caller_without_a_lease_has_it(
     provided: Any, log: list[str]
 ) -> None:
@@ -126,7 +126,7 @@ def test_it_is_left_open_while_a_caller_without_a_lease_has_it(
     assert log == ["open", "end"]
 
 
-@pytest.mark.counts
+@pytest.mark.referrers
 def test_it_is_ended_when_no_caller_has_it_any_more(provided: Any, log: list[str]) -> None:
     assert provided.get_instance("db").echo("a") == "a"
     provided.discard("db")
@@ -134,7 +134,7 @@ def test_it_is_ended_when_no_caller_has_it_any_more(provided: Any, log: list[str
     assert states(provided) == {"closed": 1}
 
 
-@pytest.mark.counts
+@pytest.mark.referrers
 def test_what_the_provider_itself_keeps_is_no_caller(make: Any, log: list[str]) -> None:
     registry = make({})
     pool: list[Any] = []

@@ -446,6 +446,7 @@ def test_a_callable_that_answers_to_every_name(inject: Any) -> None:
     assert inject(Greedy())(a=1) == {"a": 1}
 
 
+@pytest.mark.counts
 def test_plans_refer_to_no_instance(ws: Any, registry: Any, executor: Any) -> None:
     """An instance that was refused arguments is closed as any other."""
     registry.register("Routed", "routed.Routed", closer=lambda instance: None)

@@ -132,6 +132,7 @@ def test_it_works_in_families(make: Any, timer: Any) -> None:
     assert models.get("fr") is not first
 
 
+@pytest.mark.counts
 def test_health_reports_invalid_instances(make: Any, timer: Any) -> None:
     registry = make({})
     register(registry, lambda db: False)
