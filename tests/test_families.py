@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copy_module
 import pickle
 import threading
 from typing import Any
@@ -104,8 +105,6 @@ def test_what_is_refused(make: Any, ws: Any) -> None:
         registry.family("Model", Model, kwargs={"sise": 1})
     with pytest.raises(TypeError, match="has no option 'pin'"):
         registry.family("Model", Model, pin=True)
-    with pytest.raises(TypeError, match="has no option 'shareable'"):
-        registry.family("Model", Model, shareable=True)
     with pytest.raises(ValueError, match="max_cache_size of 'Model'"):
         registry.family("Model", Model, max_cache_size=0)
     registry.close()
@@ -331,6 +330,12 @@ def test_it_is_pickled_by_its_name_with_its_registry(ws: Any) -> None:
     assert copy.stats().max_cache_size == 2
     handle = pickle.loads(pickle.dumps(models.bind(("fr", 1), "predict")))
     assert handle("a") == "('fr', 1): a"
+    for key in (1, "1", ("fr", 1)):
+        executor = pickle.loads(pickle.dumps(ws.MethodExecutor(method_registry=registry)))
+        assert executor.execute(models.key(key), "predict", text="a") == f"{key}: a"
+        for copied in (copy_module.copy(registry), copy_module.deepcopy(registry)):
+            assert copied.get_instance(models.key(key)).size == "large"
+        assert pickle.loads(pickle.dumps(models.key(key))) == models.key(key)
 
 
 def test_a_weak_family_forgets_collected_keys(make: Any) -> None:

@@ -50,6 +50,11 @@ class FamilyKey(tuple):  # type: ignore[type-arg]
         """The key."""
         return self[2]
 
+    @property
+    def key_text(self) -> str:
+        """The key as a text, of any length, that no other key has."""
+        return _shown(self[2])
+
     def __str__(self) -> str:
         key = self[2]
         text = _shown(key)

@@ -319,8 +319,6 @@ class Registrations(Capabilities):
             raise ValueError(f"{name!r} is registered as a class")
         checked = ClassOptions(name, args=args, kwargs=kwargs, **options)
         check_arguments(name, target, ("key", *checked.args), checked.kwargs)
-        if checked.shareable:  # the keys of snapshots do not tell the keys of a family apart
-            raise TypeError(f"{name!r} has no option 'shareable': a family keeps no snapshots")
         self.refuse_if_closed(name)
         self._serve(checked)
         return make_family(self, name, target, checked, max_cache_size)

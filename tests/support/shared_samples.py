@@ -104,3 +104,23 @@ class Closing:
 
     def close(self) -> None:
         note("closed")
+
+
+class Keyed(Table):
+    """The instance of a key of a family."""
+
+    def __init__(self, key: Any, rows: int = 10) -> None:
+        super().__init__(rows)
+        self.key = key
+
+
+class Wrapper:
+    """Has another instance of the registry in it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+
+def locked_or_keyed(key: Any) -> Any:
+    """Build what cannot be pickled for some keys."""
+    return Locked() if key == "locked" else Keyed(key)

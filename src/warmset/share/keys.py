@@ -33,6 +33,7 @@ def snapshot_key(
     rule_version: str | None,
     secret: Secret | None,
     store_version: str = "",
+    family_key: str | None = None,
 ) -> str:
     """
     Compute the key of a class's snapshot.
@@ -45,6 +46,8 @@ def snapshot_key(
         rule_version: The version of the rule.
         secret: The signing key; stores with different signing keys have different snapshots.
         store_version: The version of the store; those of different versions differ, too.
+        family_key: The text of the key of a family, with which the class or factory is called; None
+            for a class.
 
     Returns:
         The class path and 32 hexadecimal digits.
@@ -66,6 +69,8 @@ def snapshot_key(
     }
     if store_version:
         parts["version"] = store_version
+    if family_key is not None:
+        parts["key"] = family_key
     if rule is None and (options.args or options.kwargs):
         arguments = [options.args, sorted(options.kwargs.items())]
         if not _is_plain(arguments):

@@ -3,8 +3,8 @@ Pickling of instances with their large buffers out of band.
 
 numpy arrays, and objects that consist of them, provide their buffers through pickle protocol 5.
 torch tensors do not, so this module extracts the storages of tensors on the CPU. A reference to
-another instance of the registry is pickled as its class name, and resolved by a look-up when the
-snapshot is opened.
+another instance of the registry is pickled as its class name, or as its family and key, and
+resolved by a look-up when the snapshot is opened.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ class Pickled(NamedTuple):
     cannot be read-only."""
 
 
-def dump(instance: Any, others: Mapping[int, str]) -> Pickled:
+def dump(instance: Any, others: Mapping[int, tuple[Any, ...]]) -> Pickled:
     """
     Pickle an instance.
 
     Args:
         instance: The instance.
-        others: `id` of each other instance of the registry -> its class name.
+        others: `id` of each other instance of the registry -> what it is looked up by: a class
+            name, or the name and the key of a family.
 
     Returns:
         The pickle and its buffers.
@@ -64,7 +65,7 @@ def dump(instance: Any, others: Mapping[int, str]) -> Pickled:
 
 
 def load(
-    pickled: memoryview | bytes, buffers: Sequence[Any], instance_of: Callable[[str], Any]
+    pickled: memoryview | bytes, buffers: Sequence[Any], instance_of: Callable[..., Any]
 ) -> Any:
     """
     Unpickle an instance; this executes code in the pickle.
@@ -72,7 +73,7 @@ def load(
     Args:
         pickled: The pickle of `dump`, from a trusted source.
         buffers: The buffers of `dump`, in the same order.
-        instance_of: Looks up the instance of another class of the registry.
+        instance_of: Looks up another instance of the registry, by the same.
 
     Returns:
         The instance, which uses the buffers in place.
@@ -87,7 +88,7 @@ class _Pickler(pickle.Pickler):
     def __init__(
         self,
         stream: io.BytesIO,
-        others: Mapping[int, str],
+        others: Mapping[int, tuple[Any, ...]],
         take_buffer: Callable[[pickle.PickleBuffer], bool],
     ) -> None:
         super().__init__(stream, protocol=5, buffer_callback=take_buffer)
@@ -98,9 +99,9 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         # Called for each object except those of plain built-in types.
-        name = self._others.get(id(obj))
-        if name is not None:
-            return _instance_of, (name,)
+        other = self._others.get(id(obj))
+        if other is not None:
+            return _instance_of, other
         kind = type(obj)
         # A class or function counts with its own module; so does an object whose type comes from no
         # file, such as a Cython function.
@@ -128,7 +129,7 @@ class _Unpickler(pickle.Unpickler):
         self,
         pickled: memoryview | bytes,
         buffers: Sequence[Any],
-        instance_of: Callable[[str], Any],
+        instance_of: Callable[..., Any],
     ) -> None:
         super().__init__(io.BytesIO(pickled), buffers=buffers)
         self._instance_of = instance_of
@@ -139,8 +140,8 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module_name, name)
 
 
-def _instance_of(class_name: str) -> Any:
-    raise AssertionError(f"{class_name!r} was unpickled outside a registry")  # see `_Unpickler`
+def _instance_of(*key: Any) -> Any:
+    raise AssertionError(f"{key!r} was unpickled outside a registry")  # see `_Unpickler`
 
 
 class _TorchStorages:

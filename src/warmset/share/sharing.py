@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from math import inf
 from threading import RLock, local
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import _logs
 from ..errors import MethodRegistryError
 from ..extension import Extension
+from ..family_keys import FamilyKey
 from ..resolver import error_text
 from .envelope import Facts, pack, unpack
 from .errors import DamagedError, StoreBusyError, StoreError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from .._core import Slot
     from ..builder import Build
+    from ..family_keys import SlotKey
     from ..options import ClassOptions
     from ..registry import BaseRegistry
     from .protocol import Blob, Claim, Store
@@ -42,6 +45,7 @@ _NOTHING: Any = object()
 _WRITABLE = "copy_on_write"
 _MOST_ATTEMPTS = 10  # to get a claim, each after another process had it
 _RETRY_SECONDS = 60.0  # of the registry's clock
+_MOST_KEYS = 10_000  # classes, and keys of families, of which something is noted
 
 
 class SnapshotStats(NamedTuple):
@@ -92,10 +96,12 @@ class Sharing(Extension):
         self._lock = RLock()  # re-entrant: a finaliser may run while it is held
         self._counts = {what: 0 for what in SnapshotStats._fields if what != "opened_seconds"}
         self._seconds = 0.0
-        self._unshareable: dict[str, Any] = {}  # class name -> the options at that time
-        self._damaged_at: dict[str, float] = {}  # class name -> when that was last logged
-        self._retry_at: dict[str, float] = {}  # class name -> when the store is used again
-        self._logged: set[str] = set()
+        # By class name or key of a family: the options at that time; when it was last logged that
+        # a snapshot is damaged; when the store is used again.
+        self._unshareable: dict[SlotKey, Any] = {}
+        self._damaged_at: dict[SlotKey, float] = {}
+        self._retry_at: dict[SlotKey, float] = {}
+        self._logged: set[tuple[str, str]] = set()
 
     def after_fork(self, registry: BaseRegistry) -> None:
         self._lock = RLock()
@@ -129,11 +135,11 @@ class Sharing(Extension):
         if options is None or not options.shareable:
             return make(slot)
         keys = self._keys(registry, slot, options)
-        if not keys or registry.now() < self._retry_at.get(slot.name, 0.0):
+        if not keys or registry.now() < self._retry_at.get(slot.key, 0.0):
             self._count("unused")
             return make(slot)
         key = keys[0]
-        instance, claim = self._open_or_claim(registry, slot.name, options, keys)
+        instance, claim = self._open_or_claim(registry, slot.key, options, keys)
         if instance is not _NOTHING:
             build.opened = True
             return instance
@@ -152,16 +158,16 @@ class Sharing(Extension):
             opened = _NOTHING
             # If this is interrupted, the registry closes what the constructor returned.
             stored = self._store_instance(
-                registry, slot.name, options, key, claim, instance, seconds
+                registry, slot.key, options, key, claim, instance, seconds
             )
             stack.close()  # before it is opened: other processes may open it at the same time
             if stored is None:
                 self._count("unused")
             elif stored.shared:
-                opened = self._opened(registry, slot.name, options, key, stored)
+                opened = self._opened(registry, slot.key, options, key, stored)
                 if opened is _NOTHING:
                     self._count("unused")
-                    self._not_shareable(slot.name, options, "its snapshot cannot be opened again")
+                    self._not_shareable(slot.key, options, "its snapshot cannot be opened again")
         if opened is _NOTHING:
             return instance
         build.made.clear()
@@ -170,20 +176,20 @@ class Sharing(Extension):
 
     def _keys(self, registry: BaseRegistry, slot: Slot, options: ClassOptions) -> list[str]:
         """The key of a class for each signing key, the one to store under first; or none."""
-        class_name = slot.name
-        if self._unshareable.get(class_name) is options:
+        whose = slot.key
+        if self._unshareable.get(whose) is options:
             return []
         try:
-            cls = registry.classes.resolve(registry, class_name)
+            cls = registry.classes.resolve(registry, whose)
         except MethodRegistryError:
             return []  # the build raises the same error
-        if not isinstance(slot.target, str) and not found_by_name(cls):
-            self._not_shareable(
-                class_name, options, f"{cls!r} is not found by its name in its module"
-            )
+        of_family = isinstance(whose, FamilyKey)
+        target = slot.target.target if of_family else slot.target
+        if not isinstance(target, str) and not found_by_name(cls):
+            self._not_shareable(whose, options, f"{cls!r} is not found by its name in its module")
             return []
-        rule = registry.classes.rules.get(class_name)
-        versioned_rule, version = registry.classes.rule_versions.get(class_name, (None, None))
+        rule = registry.classes.rules.get(whose)
+        versioned_rule, version = registry.classes.rule_versions.get(whose, (None, None))
         try:
             return [
                 snapshot_key(
@@ -194,15 +200,16 @@ class Sharing(Extension):
                     version if versioned_rule is rule else None,
                     secret,
                     self._version,
+                    whose.key_text if of_family else None,
                 )
                 for secret in self._secrets or (None,)
             ]
         except NotShareableError as error:
-            self._not_shareable(class_name, options, str(error))
+            self._not_shareable(whose, options, str(error))
             return []
 
     def _open_or_claim(
-        self, registry: BaseRegistry, class_name: str, options: ClassOptions, keys: list[str]
+        self, registry: BaseRegistry, whose: SlotKey, options: ClassOptions, keys: list[str]
     ) -> tuple[Any, Claim | None]:
         """Open the instance, or claim the right to build it; neither if the store is unusable."""
         # A build under one claim does not wait for another claim. Two processes could otherwise
@@ -213,11 +220,11 @@ class Sharing(Extension):
             damaged = False
             for attempt in range(_MOST_ATTEMPTS):
                 if not damaged:
-                    instance, damaged = self._fetched(registry, class_name, options, key)
+                    instance, damaged = self._fetched(registry, whose, options, key)
                     if instance is not _NOTHING:
                         return instance, None
                 for each in older if attempt == 0 else ():
-                    instance, _ = self._fetched(registry, class_name, options, each)
+                    instance, _ = self._fetched(registry, whose, options, each)
                     if instance is not _NOTHING:
                         return instance, None
                 claim = self._store.claim(key, wait=False)
@@ -235,62 +242,60 @@ class Sharing(Extension):
                 # Another process may have stored it between the fetch and the claim. It is opened
                 # without the claim, so that all waiting processes can open it at once.
                 try:
-                    found = self._blob(registry, class_name, key)
+                    found = self._blob(registry, whose, key)
                 except BaseException:
                     claim.__exit__(None, None, None)
                     raise
                 if found is None:
                     return _NOTHING, claim
                 claim.__exit__(None, None, None)
-                instance = self._opened(registry, class_name, options, key, found)
+                instance = self._opened(registry, whose, options, key, found)
                 if instance is not _NOTHING:
                     return instance, None
                 damaged = True
             raise StoreBusyError(f"others got the claim of {key} {_MOST_ATTEMPTS} times")
         except StoreBusyError as error:
-            self._suspend(registry, class_name)
-            self._log_once("busy", class_name, f"{error}: it is built in this process, too")
+            self._suspend(registry, whose)
+            self._log_once("busy", whose, f"{error}: it is built in this process, too")
         except StoreError as error:
-            self._suspend(registry, class_name)
-            self._log_once("store", class_name, f"the store cannot be used: {error}")
+            self._suspend(registry, whose)
+            self._log_once("store", whose, f"the store cannot be used: {error}")
         return _NOTHING, None
 
     def _fetched(
-        self, registry: BaseRegistry, class_name: str, options: ClassOptions, key: str
+        self, registry: BaseRegistry, whose: SlotKey, options: ClassOptions, key: str
     ) -> tuple[Any, bool]:
         """Fetch and open a snapshot; and whether there is one that cannot be opened."""
         try:
             blob = self._store.fetch(key)
         except DamagedError as error:
-            self._damaged(registry, class_name, key, str(error))
+            self._damaged(registry, whose, key, str(error))
             return _NOTHING, True
         if blob is None:
             return _NOTHING, False
-        instance = self._opened(registry, class_name, options, key, blob)
+        instance = self._opened(registry, whose, options, key, blob)
         return instance, instance is _NOTHING
 
-    def _blob(self, registry: BaseRegistry, class_name: str, key: str) -> Blob | None:
+    def _blob(self, registry: BaseRegistry, whose: SlotKey, key: str) -> Blob | None:
         """Fetch a snapshot, which is removed if it is damaged."""
         try:
             return self._store.fetch(key)
         except DamagedError as error:
-            self._damaged(registry, class_name, key, str(error))
+            self._damaged(registry, whose, key, str(error))
             return None
 
-    def _suspend(self, registry: BaseRegistry, class_name: str) -> None:
-        self._retry_at[class_name] = registry.now() + _RETRY_SECONDS
+    def _suspend(self, registry: BaseRegistry, whose: SlotKey) -> None:
+        _put(self._retry_at, whose, registry.now() + _RETRY_SECONDS)
 
     def _opened(
-        self, registry: BaseRegistry, class_name: str, options: ClassOptions, key: str, blob: Blob
+        self, registry: BaseRegistry, whose: SlotKey, options: ClassOptions, key: str, blob: Blob
     ) -> Any:
         """Open a snapshot; return `_NOTHING` if it is damaged, outdated or cannot be opened."""
         began = time.perf_counter()
         try:
             envelope = unpack(key, blob.view, self._secrets)
         except (DamagedError, MemoryError) as error:
-            self._damaged(
-                registry, class_name, key, error_text(error) if not str(error) else str(error)
-            )
+            self._damaged(registry, whose, key, error_text(error) if not str(error) else str(error))
             return _NOTHING
         # The time in the snapshot is signed, unlike that of a file: the maximum age also rejects an
         # older snapshot that was put back.
@@ -303,9 +308,9 @@ class Sharing(Extension):
             _logs.info(
                 "share",
                 "the snapshot of %r is outdated, rebuilding: %s",
-                class_name,
+                whose,
                 difference,
-                fields={"class_name": class_name},
+                fields={"class_name": str(whose)},
             )
             return _NOTHING
         writable = set(envelope.facts.written)
@@ -315,21 +320,21 @@ class Sharing(Extension):
         ]
         # Other instances that the snapshot references are looked up as part of this build.
         try:
-            instance = load(envelope.pickled, buffers, registry.get_instance)
+            instance = load(envelope.pickled, buffers, partial(_instance_of, registry))
             if options.restore is not None:
-                instance = options.restore(registry.classes.resolve(registry, class_name), instance)
+                instance = options.restore(registry.classes.resolve(registry, whose), instance)
         except MethodRegistryError as error:
             if error.stage == "cycle":
                 raise
             self._log_once(
-                "needs", class_name, f"an instance that its snapshot references failed: {error}"
+                "needs", whose, f"an instance that its snapshot references failed: {error}"
             )
             return _NOTHING
         except Exception as error:
-            self._damaged(registry, class_name, key, error_text(error))
+            self._damaged(registry, whose, key, error_text(error))
             return _NOTHING
         if instance is None:
-            self._damaged(registry, class_name, key, "it returned None, expected an instance")
+            self._damaged(registry, whose, key, "it returned None, expected an instance")
             return _NOTHING
         seconds = time.perf_counter() - began
         with self._lock:
@@ -340,7 +345,7 @@ class Sharing(Extension):
     def _store_instance(
         self,
         registry: BaseRegistry,
-        class_name: str,
+        whose: SlotKey,
         options: ClassOptions,
         key: str,
         claim: Claim,
@@ -349,20 +354,20 @@ class Sharing(Extension):
     ) -> Blob | None:
         """Store a built instance; return the stored bytes, None if that failed."""
         # The references keep the instances alive, as an `id` is unique only among live objects.
-        alive = [(entry.name, entry.instance) for entry in registry.warm_entries()]
-        others = {id(each): name for name, each in alive if each is not instance}
+        alive = [(entry.slot.key, entry.instance) for entry in registry.warm_entries()]
+        others = {id(each): _plain(key) for key, each in alive if each is not instance}
         try:
             state = instance if options.snapshot is None else options.snapshot(instance)
             pickled = dump(state, others)
             requires = requirements(pickled.modules)
         except NotShareableError as error:
-            self._not_shareable(class_name, options, str(error))
+            self._not_shareable(whose, options, str(error))
             return None
         except Exception as error:
-            self._not_shareable(class_name, options, f"it cannot be pickled: {error_text(error)}")
+            self._not_shareable(whose, options, f"it cannot be pickled: {error_text(error)}")
             return None
         facts = Facts(
-            class_name=class_name,
+            class_name=str(whose),
             made=time.time(),
             build_seconds=seconds,
             requires=requires,
@@ -373,8 +378,8 @@ class Sharing(Extension):
             claim.put(pieces)
             blob = self._store.fetch(key)
         except StoreError as error:
-            self._suspend(registry, class_name)
-            self._log_once("store", class_name, f"it was not stored: {error}")
+            self._suspend(registry, whose)
+            self._log_once("store", whose, f"it was not stored: {error}")
             return None
         with self._lock:
             self._counts["stored"] += 1
@@ -383,35 +388,57 @@ class Sharing(Extension):
 
     # -- logging -----------------------------------------------------------------------------------
 
-    def _not_shareable(self, class_name: str, options: ClassOptions, why: str) -> None:
-        self._unshareable[class_name] = options
-        self._log_once(f"unshareable {why}", class_name, f"it is not shared: {why}")
+    def _not_shareable(self, whose: SlotKey, options: ClassOptions, why: str) -> None:
+        _put(self._unshareable, whose, options)
+        self._log_once(f"unshareable {why}", whose, f"it is not shared: {why}")
 
-    def _damaged(self, registry: BaseRegistry, class_name: str, key: str, why: str) -> None:
+    def _damaged(self, registry: BaseRegistry, whose: SlotKey, key: str, why: str) -> None:
         self._count("damaged")
         with suppress(StoreError):
             self._store.discard(key)
         now = registry.now()
-        if now < self._damaged_at.get(class_name, -inf) + _RETRY_SECONDS:
+        if now < self._damaged_at.get(whose, -inf) + _RETRY_SECONDS:
             # What replaced a damaged snapshot is damaged, too: somebody damages each.
-            self._suspend(registry, class_name)
+            self._suspend(registry, whose)
             return
-        self._damaged_at[class_name] = now
+        _put(self._damaged_at, whose, now)
         _logs.warning(
             "share",
             "the snapshot of %r cannot be used, rebuilding: %s",
-            class_name,
+            whose,
             why,
-            fields={"class_name": class_name},
+            fields={"class_name": str(whose)},
         )
 
-    def _log_once(self, what: str, class_name: str, text: str) -> None:
-        known = f"{what} {class_name}"
+    def _log_once(self, what: str, whose: SlotKey, text: str) -> None:
+        # Once for each family: its keys, which the text may tell of, are without number.
+        known = what, str(whose)
+        if isinstance(whose, FamilyKey):
+            known = what.partition(" ")[0], whose.family
         with self._lock:
             if known in self._logged:
                 return
             self._logged.add(known)
-        _logs.warning("share", "%r: %s", class_name, text, fields={"class_name": class_name})
+        _logs.warning("share", "%r: %s", whose, text, fields={"class_name": str(whose)})
+
+
+def _put(table: dict[SlotKey, Any], whose: SlotKey, value: Any) -> None:
+    """Note something of a class or a key; what was noted first is forgotten."""
+    table.pop(whose, None)
+    table[whose] = value
+    if len(table) > _MOST_KEYS:
+        with suppress(RuntimeError, StopIteration, KeyError):  # another thread came in between
+            del table[next(iter(table))]
+
+
+def _plain(key: SlotKey) -> tuple[Any, ...]:
+    """Return a key as arguments of `_instance_of`, in objects of built-in types."""
+    return (key.family, key.key) if isinstance(key, FamilyKey) else (key,)
+
+
+def _instance_of(registry: BaseRegistry, name: str, *keys: Any) -> Any:
+    whose: Any = FamilyKey(name, keys[0]) if keys else name
+    return registry.get_instance(whose)
 
 
 # The number of claims under which this thread builds, for all registries together.
