@@ -317,6 +317,13 @@ def can_have_method(kind: type, name: str, instance: object = None) -> bool:
         and if the class has a `__getattr__` or `__getattribute__`.
     """
     in_type = find_in_type(kind, name)
+    if (
+        instance is not None
+        and type(in_type) is FunctionType
+        and type(kind) is type
+        and kind.__getattribute__ is _getattribute
+    ):
+        return callable(getattr(instance, name))  # it runs no code then
     if in_type is not MISSING and is_property(in_type):
         return True
     if instance is not None:

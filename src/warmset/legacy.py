@@ -418,7 +418,8 @@ class MethodRegistry(AssignedLimits):
         return super().slot_to_build(class_name)
 
     def has_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
-        if self._loads_itself() and type(class_name) is str and class_name not in self.slots:
+        unknown = type(class_name) is str and class_name not in self.slots
+        if unknown and self._loads_itself():
             return class_name not in self._failed_classes
         return super().has_method(class_name, method_name)
 
