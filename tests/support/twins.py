@@ -28,7 +28,9 @@ MODULES = (
 # Statistics in which the cores differ without an interpreter lock: only the compiled one knows then
 # whether an instance that was not only leased is still referred to.
 CLOSES = frozenset(
-    () if getattr(sys, "_is_gil_enabled", lambda: True)() else ("closed", "left_open", "entries_by_state")
+    ()
+    if getattr(sys, "_is_gil_enabled", lambda: True)()
+    else ("closed", "left_open", "entries_by_state")
 )
 _loaded: dict[str, dict[str, ModuleType]] = {}
 
