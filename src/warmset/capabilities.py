@@ -403,7 +403,7 @@ class Capabilities(BaseRegistry):
         self,
         profile_or_names: Profile | Iterable[str | type | FamilyKey],
         *,
-        deadline: float | None = None,
+        deadline_seconds: float | None = None,
         max_bytes: int | None = None,
         workers: int | None = None,
         progress: Callable[[WarmUpEvent], Any] | None = None,
@@ -414,13 +414,13 @@ class Capabilities(BaseRegistry):
         Args:
             profile_or_names: A profile, or class names, registered classes and keys of families in
                 the order of their value.
-            deadline: Seconds from now after which nothing more is begun, nor before it what, by the
-                profile, would not end in time. A build in progress is not interrupted. None: no
-                deadline.
-            max_bytes: How many bytes are built at most, by the sizes in the profile; what has no
-                known size is left out then. None: no bound.
-            workers: How many threads build; they end with this call. None: one for each processor,
-                at most 4.
+            deadline_seconds: After this time no build begins, and before it none that would not
+                end in time according to the profile. A build in progress is not interrupted. None:
+                no deadline.
+            max_bytes: The most bytes that are built, by the sizes in the profile; classes without
+                a known size are skipped then. None: no bound.
+            workers: The number of threads that build; they end with this call. None: one for each
+                processor, at most 4.
             progress: Called with a `WarmUpEvent` as each class begins and ends, by this thread and
                 outside every lock. What it raises is logged and counted, and changes nothing.
 
@@ -444,7 +444,7 @@ class Capabilities(BaseRegistry):
         return warm_up(
             self,
             profile_or_names,
-            deadline=deadline,
+            deadline_seconds=deadline_seconds,
             max_bytes=max_bytes,
             workers=workers,
             progress=progress,

@@ -97,8 +97,18 @@ def test_unknown_and_failing_classes_do_not_stop_the_others(make: Any, samples: 
         ("Alpha", {}, TypeError, "takes a Profile or class names, got str 'Alpha'"),
         (1, {}, TypeError, "takes a Profile or class names, got int 1"),
         ([1], {}, TypeError, "class name"),
-        ([], {"deadline": "1"}, TypeError, "deadline must be a number of seconds or None"),
-        ([], {"deadline": float("nan")}, ValueError, "deadline must be 0 or more seconds"),
+        (
+            [],
+            {"deadline_seconds": "1"},
+            TypeError,
+            "deadline_seconds must be a number of seconds or None",
+        ),
+        (
+            [],
+            {"deadline_seconds": float("nan")},
+            ValueError,
+            "deadline_seconds must be 0 or more seconds",
+        ),
         ([], {"max_bytes": -1}, ValueError, "max_bytes must be 0 or more"),
         ([], {"workers": 0}, ValueError, "workers must be 1 or more"),
         ([], {"workers": True}, TypeError, "workers must be a whole number or None"),
@@ -274,7 +284,7 @@ def test_no_build_starts_after_the_deadline(
         Gamma={"seconds": 3.0, "uses": 7},
         Delta={"seconds": 0.0, "uses": 1},
     )
-    report = registry.warm_up(known, deadline=10, workers=1)
+    report = registry.warm_up(known, deadline_seconds=10, workers=1)
     assert report.built == (("Alpha", 6.0), ("Gamma", 5.0))
     assert reasons(report) == {
         "Beta": "its build takes 5 s, and the deadline is in 4 s",

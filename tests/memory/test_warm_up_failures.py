@@ -163,7 +163,7 @@ def test_an_error_of_the_timer_ends_the_warm_up(make: Any, timer: Any) -> None:
     registry = make(timer=clock)
     broken = True
     with pytest.raises(OSError, match="no clock"):
-        registry.warm_up(["Alpha", "Beta"], workers=2, deadline=5)
+        registry.warm_up(["Alpha", "Beta"], workers=2, deadline_seconds=5)
     broken = False
     assert len(registry.warm_up(["Alpha", "Beta"]).built) == 2
 

@@ -315,7 +315,7 @@ def _warm_up_with_bar(
 
     options: dict[str, Any] = {
         "workers": workers,
-        "deadline": deadline,
+        "deadline_seconds": deadline,
         "max_bytes": None if max_mb is None else round(max_mb * 1_000_000),
     }
     console = Console(stderr=True)

@@ -90,7 +90,7 @@ def _warm_up(
     deadline_seconds: float | None,
 ) -> None:
     try:
-        registry.warm_up(warm_up_names(registry, warm_up), deadline=deadline_seconds)
+        registry.warm_up(warm_up_names(registry, warm_up), deadline_seconds=deadline_seconds)
     except Exception as error:
         # Also if the process ends meanwhile, which closes the registry.
         if not registry.closed:

@@ -145,7 +145,7 @@ async def _warm_up(
     app: FastAPI, registry: Registry, names: Any, deadline_seconds: float | None
 ) -> None:
     try:
-        await asyncio.to_thread(registry.warm_up, names, deadline=deadline_seconds)
+        await asyncio.to_thread(registry.warm_up, names, deadline_seconds=deadline_seconds)
     finally:
         setattr(app.state, _WARMING_UP, False)
 

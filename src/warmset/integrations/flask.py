@@ -65,7 +65,7 @@ def init_app(
     app.teardown_request(_release_request)
     app.teardown_appcontext(_release_context)
     if warm_up is not None:
-        registry.warm_up(warm_up_names(registry, warm_up), deadline=deadline_seconds)
+        registry.warm_up(warm_up_names(registry, warm_up), deadline_seconds=deadline_seconds)
 
 
 @overload

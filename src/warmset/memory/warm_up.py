@@ -94,7 +94,7 @@ def warm_up(
     registry: BaseRegistry,
     profile_or_names: Profile | Iterable[str | type | FamilyKey],
     *,
-    deadline: float | None,
+    deadline_seconds: float | None,
     max_bytes: int | None,
     workers: int | None,
     progress: Callable[[WarmUpEvent], Any] | None,
@@ -105,7 +105,7 @@ def warm_up(
     Args:
         registry: The registry.
         profile_or_names: The classes to build.
-        deadline: In seconds from now; None means no deadline.
+        deadline_seconds: None means no deadline.
         max_bytes: The maximum total size of the built instances; None means no bound.
         workers: The number of building threads; None selects it by the number of processors.
         progress: Called with a `WarmUpEvent` for each change, in the calling thread.
@@ -120,13 +120,13 @@ def warm_up(
         MethodRegistryError: The caller is inside a build.
     """
     profile = _profile_of(registry, profile_or_names)
-    threads = _checked(deadline, max_bytes, workers, progress)
+    threads = _checked(deadline_seconds, max_bytes, workers, progress)
     if registry.closed:
         raise ClosedError("the registry is closed and cannot be warmed up")
     _check_not_in_build(registry)
     registry.evict_expired()  # expired instances are not warm and must not take up capacity
     plan = WarmUpPlan(registry, profile, max_bytes)
-    return _WarmUp(registry, plan, deadline, progress).run(threads)
+    return _WarmUp(registry, plan, deadline_seconds, progress).run(threads)
 
 
 def _check_not_in_build(registry: BaseRegistry) -> None:
@@ -165,10 +165,10 @@ def _checked(deadline: Any, max_bytes: Any, workers: Any, progress: Any) -> int:
     if deadline is not None:
         if isinstance(deadline, bool) or not isinstance(deadline, (int, float)):
             raise TypeError(
-                f"deadline must be a number of seconds or None, got {safe_repr(deadline)}"
+                f"deadline_seconds must be a number of seconds or None, got {safe_repr(deadline)}"
             )
         if not deadline >= 0.0:
-            raise ValueError(f"deadline must be 0 or more seconds, got {deadline!r}")
+            raise ValueError(f"deadline_seconds must be 0 or more seconds, got {deadline!r}")
     for name, value, minimum in (("max_bytes", max_bytes, 0), ("workers", workers, 1)):
         if value is None:
             continue
