@@ -330,6 +330,7 @@ def test_failures_of_service_threads(make: Any, monkeypatch: pytest.MonkeyPatch)
     sweeper.remove(broken)
 
 
+@pytest.mark.referrers
 def test_health_while_the_collector_runs_in_it(make: Any, samples: Any) -> None:
     """At each allocation; finalisers fail to build, and remove, while that is being reported."""
     registry = make(retry_after_seconds=1000.0)
