@@ -14,11 +14,11 @@ from warmset import MethodRegistry
 from warmset.integrations.fastapi import health_router, leased, lifespan
 
 registry = MethodRegistry.from_file(Path(__file__).with_name("warmset.toml"))
-app = FastAPI(lifespan=lifespan(registry, warm_up=[Tagger]))
+app = FastAPI(lifespan=lifespan(registry, warm_up=["Tagger"]))
 app.include_router(health_router(registry))
 
-HeldTagger = Annotated[Tagger, Depends(leased(registry, Tagger))]
-HeldSummarizer = Annotated[Summarizer, Depends(leased(registry, Summarizer))]
+HeldTagger = Annotated[Tagger, Depends(leased(registry, "Tagger"))]
+HeldSummarizer = Annotated[Summarizer, Depends(leased(registry, "Summarizer"))]
 
 
 @app.get("/tags")

@@ -141,6 +141,14 @@ class Failures:
         self._failures.clear()
         return forgotten
 
+    def forget_error(self, error: MethodRegistryError) -> None:
+        """Forget the failure that an error tells of, which names a class or a key of a family."""
+        name = error.class_name
+        if name is not None and self._failures.pop(name, None) is None:
+            for key in self._failures.copy():
+                if type(key) is not str and str(key) == name:
+                    self._failures.pop(key, None)
+
 
 def _causes(error: BaseException, outer: BaseException | None) -> list[BaseException]:
     """

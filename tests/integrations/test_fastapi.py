@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
-from serving import NAMES, One, check_models, make_registry, request_all, uvicorn_server
+from serving import NAMES, One, Two, check_models, make_registry, request_all, uvicorn_server
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("httpx")
@@ -106,14 +106,13 @@ def test_an_instance_that_is_not_available(ws: Any, integration: Any) -> None:
 
 def test_a_class_that_is_not_registered(ws: Any, integration: Any) -> None:
     registry = make_registry(ws)
-    registry.register("Again", "serving.One")
-    from warmset.integrations import keys
-
-    assert keys.class_name_of(registry, "Two") == "Two"
-    with pytest.raises(ValueError, match="registered under several names: 'One', 'Again'"):
-        keys.class_name_of(registry, One)
-    with pytest.raises(ws.errors.UnknownClassError, match="nearest: 'Three'"):
-        keys.class_name_of(registry, type("Thre", (), {}))
+    registry.register("Again", One)
+    for key, problem in [
+        (One, ws.errors.AmbiguousClassError),
+        (type("Thre", (), {}), ws.errors.UnknownClassError),
+    ]:
+        with pytest.raises(problem):
+            asyncio.run(integration.leased(registry, key)().__anext__())
     with pytest.raises(TypeError, match="a class name must be a str"):
         integration.leased(registry, 3)
     for in_background in (False, True):
@@ -191,3 +190,34 @@ def test_instances_with_aclose_are_closed_in_the_loop(ws: Any, integration: Any)
     with uvicorn_server(app) as client:
         assert client.get("/").json() == "Client"
     assert len(closed) == 1
+
+
+def test_keys_of_families(ws: Any, integration: Any) -> None:
+    registry = make_registry(ws, max_cache_size=5, retry_after_seconds=8.0)
+
+    def load(key: str) -> Any:
+        if key == "broken":
+            raise OSError("no such model: /secret/path")
+        return One()
+
+    models = registry.family("Model", load)
+    app = fastapi.FastAPI(lifespan=integration.lifespan(registry, warm_up=[models.key("fr"), Two]))
+
+    @app.get("/fr")
+    def french(
+        model: Annotated[One, Depends(integration.leased(registry, models.key("fr")))],
+    ) -> str:
+        return model.work("abc")
+
+    @app.get("/broken")
+    def broken(
+        model: Annotated[One, Depends(integration.leased(registry, models.key("broken")))],
+    ) -> str:
+        return model.work("abc")
+
+    with uvicorn_server(app) as client:
+        assert list(models) == ["fr"]
+        assert client.get("/fr").json() == "One abc"
+        response = client.get("/broken")
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "8")
+        assert response.json() == {"detail": "'Model[broken]' is not available"}

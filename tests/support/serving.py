@@ -71,8 +71,10 @@ def make_registry(ws: Any, **options: Any) -> Any:
     """A registry with a bound of one, so that each request for another class evicts."""
     Model.made.clear()
     Model.faults.clear()
-    paths = {name: f"serving.{name}" for name in (*NAMES, "Broken")}
-    return ws.MethodRegistry(paths, **{"max_cache_size": 1, **options})
+    registry = ws.MethodRegistry({}, **{"max_cache_size": 1, **options})
+    for kind in (One, Two, Three, Broken):
+        registry.register(kind)
+    return registry
 
 
 def check_models(registry: Any, *, least_builds: int) -> None:

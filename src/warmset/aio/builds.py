@@ -285,8 +285,8 @@ class Builds:
 
     def _forget(self, error: BaseException | None) -> None:
         while error is not None:
-            if isinstance(error, MethodRegistryError) and error.class_name is not None:
-                self._registry.builder.failures.forget(error.class_name)
+            if isinstance(error, MethodRegistryError):
+                self._registry.builder.failures.forget_error(error)
             error = error.__cause__
 
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from celery import signals
 
 from .. import _logs
-from .keys import Key, warm_up_names
+from .keys import checked, warm_up_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..api import Registry
+    from ..family_keys import FamilyKey
     from ..memory.profiles import Profile
 
 _Result = TypeVar("_Result")
@@ -36,7 +37,7 @@ _PREFORK = "celery.concurrency.prefork"
 def setup_worker(
     registry: Registry,
     *,
-    warm_up: Profile | Iterable[str | type] | None = None,
+    warm_up: Profile | Iterable[str | type | FamilyKey] | None = None,
     deadline_seconds: float | None = None,
 ) -> None:
     """
@@ -44,10 +45,10 @@ def setup_worker(
 
     Args:
         registry: The registry, which the module of the Celery application makes.
-        warm_up: What to build when a process starts: a profile, or class names and classes. A
-            thread of its own builds, because Celery kills a process that has not started after
-            `worker_proc_alive_timeout` (4 seconds); a task that needs an instance waits for its
-            build. What fails is logged.
+        warm_up: What to build when a process starts: a profile, or class names, classes and keys of
+            families. A thread of its own builds, because Celery kills a process that has not
+            started after `worker_proc_alive_timeout` (4 seconds); a task that needs an instance
+            waits for its build. What fails is logged.
         deadline_seconds: Start no build of the warm-up after this time; None: no deadline.
 
     It works with the pools prefork, solo, threads, gevent and eventlet, and does nothing in
@@ -90,7 +91,7 @@ def _warm_up(
     deadline_seconds: float | None,
 ) -> None:
     try:
-        registry.warm_up(warm_up_names(registry, warm_up), deadline_seconds=deadline_seconds)
+        registry.warm_up(warm_up_keys(registry, warm_up), deadline_seconds=deadline_seconds)
     except Exception as error:
         # Also if the process ends meanwhile, which closes the registry.
         if not registry.closed:
@@ -98,26 +99,27 @@ def _warm_up(
 
 
 def leased(
-    registry: Registry, **keys: str | type
+    registry: Registry, **keys: str | type | FamilyKey
 ) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
     """
     Make a decorator that passes held instances to a task.
 
     Args:
         registry: The registry.
-        keys: Name of a parameter -> class name, or the class that is registered.
+        keys: Name of a parameter -> class name, class that is registered itself, or key of a
+            family.
 
     Returns:
         The decorator, which is applied before that of the task. The instances are built if they are
         not warm, are passed by keyword, and are held until the task ends.
 
     Raises:
-        TypeError: A key is neither a string nor a class; or the task has no such parameter.
+        TypeError: A key is none of these; or the task has no such parameter.
 
     Errors of look-ups are raised in the task, where ``autoretry_for`` can name
     `MethodRegistryError`.
     """
-    found = {name: Key(registry, key) for name, key in keys.items()}
+    found = {name: checked(key) for name, key in keys.items()}
 
     def decorate(function: Callable[..., _Result]) -> Callable[..., _Result]:
         signature = inspect.signature(function)
@@ -129,7 +131,7 @@ def leased(
         def call(*args: Any, **kwargs: Any) -> _Result:
             with ExitStack() as stack:
                 for name, key in found.items():
-                    kwargs[name] = stack.enter_context(registry.use(key.class_name))
+                    kwargs[name] = stack.enter_context(registry.use(key))
                 try:
                     return function(*args, **kwargs)
                 finally:

@@ -8,7 +8,6 @@ own, so that they neither stop the event loop nor use up the pool of the framewo
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -17,13 +16,14 @@ from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from ..aio import AsyncMethodExecutor
 from ..errors import MethodRegistryError
 from .health import findings_of, liveness, readiness
-from .keys import Key, is_temporary, warm_up_names
+from .keys import checked, is_temporary, retry_after, warm_up_keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from ..api import Registry
+    from ..family_keys import FamilyKey
     from ..memory.profiles import Profile
 
     _Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Any]]
@@ -38,14 +38,14 @@ _WARMING_UP = "warmset_warming_up"
 @overload
 def leased(registry: Registry, key: type[_Instance]) -> Callable[[], AsyncIterator[_Instance]]: ...
 @overload
-def leased(registry: Registry, key: str) -> Callable[[], AsyncIterator[Any]]: ...
-def leased(registry: Registry, key: str | type) -> Callable[[], AsyncIterator[Any]]:
+def leased(registry: Registry, key: str | FamilyKey) -> Callable[[], AsyncIterator[Any]]: ...
+def leased(registry: Registry, key: str | type | FamilyKey) -> Callable[[], AsyncIterator[Any]]:
     """
     Make a dependency that holds an instance until the request has been answered.
 
     Args:
         registry: The registry.
-        key: A class name, or the class that is registered.
+        key: A class name, a class that is registered itself, or a key of a family.
 
     Returns:
         The dependency, for ``Annotated[Tagger, Depends(leased(registry, Tagger))]``. The instance
@@ -54,44 +54,37 @@ def leased(registry: Registry, key: str | type) -> Callable[[], AsyncIterator[An
         while the failure is remembered.
 
     Raises:
-        TypeError: The key is neither a string nor a class.
+        TypeError: The key is none of these.
 
     Any number of requests may hold one instance at once, so its methods have to be thread-safe.
     """
     executor = AsyncMethodExecutor(method_registry=registry)
-    found = Key(registry, key)
+    key = checked(key)
 
     async def lease() -> AsyncIterator[Any]:
-        held = executor.use(found.class_name)
+        held = executor.use(key)
         try:
             instance = await held.__aenter__()
         except MethodRegistryError as error:
             if not is_temporary(error):
                 raise
-            raise _unavailable(registry, held, error) from error
+            # The text of the error may contain paths and arguments; the log has it.
+            detail = f"{error.class_name!r} is not available"
+            raise HTTPException(503, detail, retry_after(registry, key) or None) from error
         try:
             yield instance
         finally:
             del instance  # at the last release, other references to it are counted
             await held.__aexit__()
 
-    lease.__name__ = f"leased_{key if isinstance(key, str) else key.__name__}"
+    lease.__name__ = f"leased_{key.__name__ if isinstance(key, type) else key}"
     return lease
-
-
-def _unavailable(registry: Registry, held: Any, error: MethodRegistryError) -> HTTPException:
-    seconds = registry.settings.retry_after_seconds
-    headers = None
-    if registry.builder.failures.get(error.class_name or "") is not None and seconds < math.inf:
-        headers = {"Retry-After": str(max(1, math.ceil(seconds)))}
-    # The text of the error may contain paths and arguments; the log has it.
-    return HTTPException(503, f"{error.class_name!r} is not available", headers)
 
 
 def lifespan(
     registry: Registry,
     *,
-    warm_up: Profile | Iterable[str | type] | None = None,
+    warm_up: Profile | Iterable[str | type | FamilyKey] | None = None,
     deadline_seconds: float | None = None,
     in_background: bool = False,
     close: bool = True,
@@ -102,8 +95,9 @@ def lifespan(
 
     Args:
         registry: The registry.
-        warm_up: What to build before the first request: a profile, or class names and classes. What
-            fails is logged and reported by `health_router`, and does not stop the application.
+        warm_up: What to build before the first request: a profile, or class names, classes and keys
+            of families. What fails is logged and reported by `health_router`, and does not stop the
+            application.
         deadline_seconds: Start no build of the warm-up after this time; None: no deadline.
         in_background: Accept requests during the warm-up; ``/health/ready`` returns 503 until its
             end.
@@ -123,7 +117,7 @@ def lifespan(
         task = None
         try:
             if warm_up is not None:
-                names = warm_up_names(registry, warm_up)
+                names = warm_up_keys(registry, warm_up)
                 task = asyncio.create_task(_warm_up(app, registry, names, deadline_seconds))
                 if not in_background:
                     await task

@@ -4,7 +4,6 @@ Flask: an instance that is held for a request, warm-up, and health checks.
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -22,7 +21,7 @@ from flask import (
 
 from ..errors import MethodRegistryError
 from .health import findings_of, liveness, readiness
-from .keys import class_name_of, is_temporary, warm_up_names
+from .keys import checked, is_temporary, retry_after, warm_up_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
     from ..api import Registry
+    from ..family_keys import FamilyKey
     from ..memory.profiles import Profile
 
 _Instance = TypeVar("_Instance")
@@ -45,7 +45,7 @@ def init_app(
     app: Flask,
     registry: Registry,
     *,
-    warm_up: Profile | Iterable[str | type] | None = None,
+    warm_up: Profile | Iterable[str | type | FamilyKey] | None = None,
     deadline_seconds: float | None = None,
 ) -> None:
     """
@@ -54,9 +54,9 @@ def init_app(
     Args:
         app: The application.
         registry: The registry. It is closed when the process exits.
-        warm_up: What to build now: a profile, or class names and classes. With a server that forks
-            after it has loaded the application, its workers share what is built here; see
-            docs/serving.md.
+        warm_up: What to build now: a profile, or class names, classes and keys of families.
+            With a server that forks after it has loaded the application, its workers share what is
+            built here; see docs/serving.md.
         deadline_seconds: Start no build of the warm-up after this time; None: no deadline.
 
     Call it once for each application.
@@ -65,20 +65,20 @@ def init_app(
     app.teardown_request(_release_request)
     app.teardown_appcontext(_release_context)
     if warm_up is not None:
-        registry.warm_up(warm_up_names(registry, warm_up), deadline_seconds=deadline_seconds)
+        registry.warm_up(warm_up_keys(registry, warm_up), deadline_seconds=deadline_seconds)
 
 
 @overload
 def leased(registry: Registry, key: type[_Instance]) -> _Instance: ...
 @overload
-def leased(registry: Registry, key: str) -> Any: ...
-def leased(registry: Registry, key: str | type) -> Any:
+def leased(registry: Registry, key: str | FamilyKey) -> Any: ...
+def leased(registry: Registry, key: str | type | FamilyKey) -> Any:
     """
     Look an instance up, and hold it until the response to the request was sent.
 
     Args:
         registry: The registry.
-        key: A class name, or the class that is registered.
+        key: A class name, a class that is registered itself, or a key of a family.
 
     Returns:
         The instance. It may be evicted during the request, and is closed afterwards.
@@ -102,15 +102,12 @@ def leased(registry: Registry, key: str | type) -> Any:
     else:
         stack = g.setdefault(_LEASES, ExitStack())
     try:
-        return stack.enter_context(registry.use(class_name_of(registry, key)))
+        return stack.enter_context(registry.use(checked(key)))
     except MethodRegistryError as error:
         if not is_temporary(error):
             raise
         response = make_response(jsonify(detail=f"{error.class_name!r} is not available"), 503)
-        seconds = registry.settings.retry_after_seconds
-        remembered = registry.builder.failures.get(error.class_name or "") is not None
-        if remembered and seconds < math.inf:
-            response.headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+        response.headers.update(retry_after(registry, key))
         abort(response)
 
 
