@@ -220,7 +220,7 @@ def test_a_loop_that_ends_under_a_rule(
     ws: Any, aio: Any, make: Any, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     """Another loop builds its own meanwhile, and no failure is remembered."""
-    monkeypatch.setattr(sys.modules["warmset.aio.workers"], "MAX_IDLE_POLLS", 1)
+    monkeypatch.setattr(sys.modules["warmset.aio.awaiting"], "MAX_IDLE_POLLS", 1)
     registry = make(retry_after_seconds=100)
     executor = aio.AsyncMethodExecutor(method_registry=registry)
     begun: list[Any] = []

@@ -13,7 +13,7 @@ import pytest
 from interrupts import (
     ABOVE,
     CORE,
-    Others,
+    Scene,
     check_after_interrupt,
     files_of,
     interrupt_each_point,
@@ -23,18 +23,6 @@ from threads import in_thread, until
 
 pytestmark = pytest.mark.skipif(sys.version_info >= (3, 13), reason="its points are those of 3.12")
 no_disturbance = pytest.fixture(autouse=True)(undisturbed)
-
-
-class Scene:
-    """A registry with two of at most two instances, and an executor."""
-
-    def __init__(self, make: Any, ws: Any, samples: Any, **options: Any) -> None:
-        for notes in (samples.built, samples.closed, samples.script):
-            notes.clear()
-        self.registry = make(**{"max_cache_size": 2, "cache_ttl_seconds": 10, **options})
-        self.executor = ws.MethodExecutor(method_registry=self.registry)
-        self.handle = self.registry.bind("Alpha", "echo")
-        self.others = Others(self.registry, "Alpha", 2)
 
 
 def use(scene: Scene) -> None:

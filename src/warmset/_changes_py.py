@@ -229,12 +229,16 @@ class Changes(Ring):
         with self.lock:
             self.build_seconds += seconds - entry.build_seconds
             entry.build_seconds = seconds
-            while (
-                slot.alive
-                and not self.sealed
-                and slot.generation + self._generation == token
-                and slot.entry is replacing
-            ):
+        while True:
+            # Locked within the loop: an interrupt at the jump back skips a handler around it.
+            with self.lock:
+                if not (
+                    slot.alive
+                    and not self.sealed
+                    and slot.generation + self._generation == token
+                    and slot.entry is replacing
+                ):
+                    return STALE
                 if replacing is not None:
                     if self._replace(replacing, entry, token, deadline):
                         return PUBLISHED
@@ -269,7 +273,6 @@ class Changes(Ring):
                         newest.newer = entry  # type: ignore[union-attr]
                         self._root.older = entry
                     return PUBLISHED
-        return STALE
 
     def _replace(self, old: Entry, entry: Entry, token: int, deadline: float) -> bool:
         """Put an entry into the place of another one; False if somebody was let in meanwhile."""
@@ -400,20 +403,23 @@ class Changes(Ring):
         """Remove every entry, and let no build in progress be published; what was removed."""
         removed: list[Entry] = []
         with self.lock:
-            self._generation += 1
-            count = -1
-            while len(removed) > count:  # others may have been cached meanwhile
-                count = len(removed)
-                for entry in self.ring(from_oldest=True):
-                    self._detach(entry, cause, removed)
-            # Once: a weak entry whose slot was just dropped is removed by the thread that dropped
-            # it, and weak ones that are cached from here on were looked up later.
-            if self.weakly_kept:
-                for slot in list(self._slots.values()):
-                    weak = slot.entry
-                    if weak is not None and weak.weak and slot.owner is self._owner:
-                        self._detach(weak, cause, removed)
+            self._take_all(cause, removed)
         return removed
+
+    def _take_all(self, cause: int, removed: list[Entry]) -> None:
+        self._generation += 1
+        count = -1
+        while len(removed) > count:  # others may have been cached meanwhile
+            count = len(removed)
+            for entry in self.ring(from_oldest=True):
+                self._detach(entry, cause, removed)
+        # Once: a weak entry whose slot was just dropped is removed by the thread that dropped it,
+        # and weak ones that are cached from here on were looked up later.
+        if self.weakly_kept:
+            for slot in list(self._slots.values()):
+                weak = slot.entry
+                if weak is not None and weak.weak and slot.owner is self._owner:
+                    self._detach(weak, cause, removed)
 
     def expire(self, entry: Entry, now: float) -> bool:
         """Remove an entry if it is stale; whether it was removed, as `remove`."""

@@ -281,8 +281,8 @@ class RegistryCore(Holds):
             self.check_due(slot, now)
         removed: list[Entry] = []
         instance = found = None
-        with self.lock:
-            while True:
+        while True:
+            with self.lock:
                 entry = None if slot is None else slot.entry
                 if entry is None:
                     self.misses += 1

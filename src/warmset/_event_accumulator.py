@@ -50,16 +50,19 @@ class EventAccumulator(ABC, Generic[Event]):
                 if self._unfinished:
                     self._recover()
                     self._unfinished = False
-                while self._queue:
-                    self._unfinished = True
-                    self._add(self._queue.popleft())
-                    self._unfinished = False
+                self._add_queued()
             finally:
-                # Nothing is called before it, so no interrupt comes first; `suppress` would be.
+                # As in `_locks.call_locked`.
                 try:  # noqa: SIM105
                     adding.release()
                 except RuntimeError:  # it was not acquired
                     pass
+
+    def _add_queued(self) -> None:
+        while self._queue:
+            self._unfinished = True
+            self._add(self._queue.popleft())
+            self._unfinished = False
 
     @abstractmethod
     def _add(self, event: Event) -> None:

@@ -83,8 +83,8 @@ class Holds(Changes):
     def give_back(self, holder: Holder, now: float | None, *, share: bool = False) -> None:
         """Release the hold of a holder, whose `entry` becomes None; again, it does nothing."""
         last = False
-        with self.lock:
-            while True:
+        while True:
+            with self.lock:
                 entry = holder.entry
                 if entry is None or not entry.holds:
                     return

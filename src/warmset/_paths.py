@@ -48,37 +48,44 @@ def open_path(path: str, flags: int | None = None, *, make: bool = False) -> Ope
     A symbolic link is followed only if its directory cannot be written by others, or is sticky and
     belongs, like the link, to root or this user. It never blocks on a FIFO.
     """
-    me = os.geteuid()
     last_flags = _DIRECTORY if flags is None else flags | os.O_NOFOLLOW | os.O_CLOEXEC
     pending = _parts(path)[::-1]
-    at, where, reason, links = os.open("/", _step(pending)), "/", None, 0
+    reached = [os.open("/", _step(pending))]
     try:
-        status = os.fstat(at)
-        while pending:
-            name = pending.pop()
-            reason = reason or _why_replaceable(where, status, me)
-            try:
-                file = _open(name, at, _STEP if pending else last_flags, make)
-            except OSError as error:
-                target = _link_target(name, at)
-                if target is None:
-                    raise
-                _check_link(os.path.join(where, name), status, os.lstat(name, dir_fd=at), me, error)
-                links += 1
-                if links > _MOST_LINKS:
-                    raise
-                pending += _parts(target)[::-1]
-                if not target.startswith("/"):
-                    continue
-                file, where, name = os.open("/", _step(pending)), "/", ""
-            os.close(at)
-            at = file
-            where = os.path.normpath(os.path.join(where, name))
-            status = os.fstat(at)
-        return Opened(at, status, reason)
+        return _follow(pending, reached, last_flags, make)
     except BaseException:
-        os.close(at)
+        os.close(reached[0])
         raise
+
+
+def _follow(pending: list[str], reached: list[int], last_flags: int, make: bool) -> Opened:
+    """Open what is pending, the last first, from a descriptor, which the last one replaces."""
+    me = os.geteuid()
+    where, reason, links = "/", None, 0
+    status = os.fstat(reached[0])
+    while pending:
+        at = reached[0]
+        name = pending.pop()
+        reason = reason or _why_replaceable(where, status, me)
+        try:
+            file = _open(name, at, _STEP if pending else last_flags, make)
+        except OSError as error:
+            target = _link_target(name, at)
+            if target is None:
+                raise
+            _check_link(os.path.join(where, name), status, os.lstat(name, dir_fd=at), me, error)
+            links += 1
+            if links > _MOST_LINKS:
+                raise
+            pending += _parts(target)[::-1]
+            if not target.startswith("/"):
+                continue
+            file, where, name = os.open("/", _step(pending)), "/", ""
+        reached[0] = file
+        os.close(at)
+        where = os.path.normpath(os.path.join(where, name))
+        status = os.fstat(file)
+    return Opened(reached[0], status, reason)
 
 
 _DIRECTORY = _STEP = 0

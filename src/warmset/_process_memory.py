@@ -51,9 +51,8 @@ def unshared_bytes() -> int:
     resident = resident_bytes()
     try:
         with open("/proc/self/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"RssShmem:"):
-                    return resident - 1024 * int(line.split()[1])
+            shared = next((line for line in file if line.startswith(b"RssShmem:")), b"RssShmem: 0")
+        return resident - 1024 * int(shared.split()[1])
     except (OSError, ValueError, IndexError):
         pass
     return resident

@@ -184,48 +184,54 @@ class Ring:
 
     def ring(self, *, from_oldest: bool = False) -> list[Entry]:
         """Return the cached entries in the order of their last use, the newest first."""
+        with self.lock:
+            return self._ring(from_oldest)
+
+    def _ring(self, from_oldest: bool) -> list[Entry]:
         root, mark = self._root, self._mark
         entries: list[Entry] = []
-        with self.lock:
-            for _ in range(100):
-                self._sort(whole=True)
-                moves = self._moves
-                entries = []
-                entry = root.newer if from_oldest else root.older
-                while entry is not root and entry is not None:
-                    if entry is not mark:
-                        entries.append(entry)
-                    entry = entry.newer if from_oldest else entry.older
-                if entry is root and moves == self._moves:
-                    return entries
+        for _ in range(100):
+            self._sort(whole=True)
+            moves = self._moves
+            entries = []
+            entry = root.newer if from_oldest else root.older
+            while entry is not root and entry is not None:
+                if entry is not mark:
+                    entries.append(entry)
+                entry = entry.newer if from_oldest else entry.older
+            if entry is root and moves == self._moves:
+                return entries
         # Others keep moving and removing entries; it may lack some, and has none twice.
         return list(dict.fromkeys(entries))
 
     def stale(self, now: float) -> list[Entry]:
         """Return the cached entries that are past their age, or were idle for too long."""
-        found: list[Entry] = []
         if self._one_limit and self._idle_limit == NO_LIMIT:
-            return found
+            return []
         with self.lock:
-            root, mark = self._root, self._mark
-            entry = root.newer
-            in_order = self._one_limit  # whether those in front of the mark expire in their order
-            while entry is not root:
-                if entry is None:  # it was unlinked meanwhile: begin again
-                    found = []
-                    entry = root.newer
-                    in_order = self._one_limit
-                elif entry is mark:
-                    entry = mark.newer
-                    in_order = False
-                elif self.is_stale(entry, now):
-                    found.append(entry)
-                    entry = entry.newer
-                elif in_order and not (entry.touched or entry.holds or entry.slot.pinned):
-                    # All others in front of the mark were used later.
-                    entry = mark
-                else:
-                    entry = entry.newer
+            return self._stale(now)
+
+    def _stale(self, now: float) -> list[Entry]:
+        found: list[Entry] = []
+        root, mark = self._root, self._mark
+        entry = root.newer
+        in_order = self._one_limit  # whether those in front of the mark expire in their order
+        while entry is not root:
+            if entry is None:  # it was unlinked meanwhile: begin again
+                found = []
+                entry = root.newer
+                in_order = self._one_limit
+            elif entry is mark:
+                entry = mark.newer
+                in_order = False
+            elif self.is_stale(entry, now):
+                found.append(entry)
+                entry = entry.newer
+            elif in_order and not (entry.touched or entry.holds or entry.slot.pinned):
+                # All others in front of the mark were used later.
+                entry = mark
+            else:
+                entry = entry.newer
         return found
 
     def is_stale(self, entry: Entry, now: float) -> bool:
@@ -241,14 +247,15 @@ class Ring:
     def set_bytes(self, entry: Entry, size: int) -> bool:
         """Note how big an instance is, -1 if that is not known; whether it is still cached."""
         self._check_owner(entry.slot)
-        with self.lock:
-            while entry.state == CACHED:
+        while entry.state == CACHED:
+            with self.lock:
                 before = entry.bytes
                 more = max(size, 0) - max(before, 0)
                 if entry.state == CACHED and entry.bytes == before:
                     entry.bytes = size
                     self.known_bytes += more
                     return True
+        with self.lock:
             if entry.state == WEAK:
                 entry.bytes = size
                 return True

@@ -49,29 +49,34 @@ class Cache(RegistryCore):
         Returns:
             Whether it was cached. If not, it is closed when its last hold is released.
         """
-        strict = wait is not None
-        victims: list[Entry] = []
         try:
-            while True:
-                most = None if self.by_policy and not strict else self.max_size
-                result = self.publish(entry, token, seconds, most=most, strict=strict)
-                if result != FULL:
-                    break
-                if self.by_policy:
-                    if self.evict_by_policy(self.max_size - 1):
-                        continue
-                elif (victim := self.oldest()) is not None:
-                    if self.remove(victim, SIZE, more_than=self.max_size - 1):
-                        victims.append(victim)
-                    continue
-                if wait is not None:
-                    wait()
-            # Closed after the publication: others need not wait for their closers.
-            if victims:
-                self.handle_removed(victims)
+            return self._add(entry, token, seconds, wait)
         except BaseException:
             self.left_over = True
             raise
+
+    def _add(
+        self, entry: Entry, token: int, seconds: float, wait: Callable[[], object] | None
+    ) -> bool:
+        strict = wait is not None
+        victims: list[Entry] = []
+        while True:
+            most = None if self.by_policy and not strict else self.max_size
+            result = self.publish(entry, token, seconds, most=most, strict=strict)
+            if result != FULL:
+                break
+            if self.by_policy:
+                if self.evict_by_policy(self.max_size - 1):
+                    continue
+            elif (victim := self.oldest()) is not None:
+                if self.remove(victim, SIZE, more_than=self.max_size - 1):
+                    victims.append(victim)
+                continue
+            if wait is not None:
+                wait()
+        # Closed after the publication: others need not wait for their closers.
+        if victims:
+            self.handle_removed(victims)
         return result == PUBLISHED
 
     def evict_by_policy(self, more_than: int) -> bool:
@@ -213,13 +218,16 @@ class Cache(RegistryCore):
         """
         now = self.now()
         try:
-            expired = [entry for entry in self.stale(now) if self.expire(entry, now)]
-            count = len(expired)
-            if expired:
-                self.handle_removed(expired)
+            return self._evict_stale(now)
         except BaseException:
             self.left_over = True
             raise
+
+    def _evict_stale(self, now: float) -> int:
+        expired = [entry for entry in self.stale(now) if self.expire(entry, now)]
+        count = len(expired)
+        if expired:
+            self.handle_removed(expired)
         return count
 
     def make_capacity(self, spare: Entry | None = None) -> None:

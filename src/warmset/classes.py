@@ -8,6 +8,7 @@ from _functools import partial  # type: ignore[import-not-found]
 from _thread import RLock, get_ident
 from itertools import starmap
 
+from ._locks import locked
 from .builds import results_of_build
 from .codes import DISCARDED, NO_LIMIT, REPLACED
 from .errors import AmbiguousClassError, AsyncRuleError, UnknownClassError
@@ -90,11 +91,11 @@ class Classes:
         self._shown = False  # whether the core finds slots by their classes
         # Class -> the slots whose target it is, by identity: a metaclass may define equality.
         self._registered: dict[int, list[Slot]] = {}
-        self._changing = RLock()  # re-entrant: a finaliser may register
+        self._lock = RLock()  # re-entrant: a finaliser may register
 
     def reset_after_fork(self) -> None:
         """Reset what belongs to threads that do not exist in the child."""
-        self._changing = RLock()
+        self._lock = RLock()
         self.awaiting.clear()  # a thread of the child may have the number of one of these
 
     # -- names -----------------------------------------------------------------------------------
@@ -117,11 +118,7 @@ class Classes:
         """
         known = cache.slots.get(class_name)
         limited = options is not None or (known is not None and known.options is not None)
-        with self._changing:
-            # At once: a build in another thread has the target and the options of one registration.
-            slot, before = cache.add_slot(class_name, target, options)
-            self._forget_class(cache, slot, before)
-            self._note_class(cache, slot, target)
+        slot, before = self._set_target(cache, class_name, target, options)
         changed = before is not target and before != target
         if changed and before is not None:
             cache.remove_from(slot, REPLACED)
@@ -141,9 +138,19 @@ class Classes:
         slot = cache.slots.get(class_name)
         if slot is None or not cache.forget_slot(slot, DISCARDED):
             return None
-        with self._changing:
-            self._forget_class(cache, slot, slot.target)
+        self._forget_class(cache, slot, slot.target)
         return slot
+
+    @locked
+    def _set_target(
+        self, cache: Cache, class_name: str, target: Any, options: Options | None
+    ) -> tuple[Slot, Any]:
+        """Set target and options of a name; return its slot, and the target before."""
+        # At once: a build in another thread has the target and the options of one registration.
+        slot, before = cache.add_slot(class_name, target, options)
+        self._forget_class(cache, slot, before)
+        self._note_class(cache, slot, target)
+        return slot, before
 
     def _note_class(self, cache: Cache, slot: Slot, target: Any) -> None:
         if issubclass(type(target), type):
@@ -151,6 +158,7 @@ class Classes:
             slots.append(slot)
             self._show_later(cache)
 
+    @locked
     def _forget_class(self, cache: Cache, slot: Slot, target: Any) -> None:
         if issubclass(type(target), type):
             slots = [each for each in self._registered.pop(id(target), ()) if each is not slot]
@@ -210,11 +218,11 @@ class Classes:
         slot = cache.slots.get(str.__str__(key))
         return slot is not None and slot.target is not None
 
+    @locked
     def _show(self, cache: Cache) -> None:
-        with self._changing:
-            slots = [known[0] for known in self._registered.values() if len(known) == 1]
-            cache.show_classes(slots)
-            self._shown = True
+        slots = [known[0] for known in self._registered.values() if len(known) == 1]
+        cache.show_classes(slots)
+        self._shown = True
 
     def name_of(self, cache: Cache, class_name: object) -> str:
         """

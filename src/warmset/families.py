@@ -15,6 +15,7 @@ from _thread import RLock
 
 from ._core import FamilyCore, Handle, Lease
 from ._generic import K, T
+from ._locks import locked
 from .codes import COLLECTED, DISCARDED, NO_LIMIT, REPLACED, SIZE
 from .extension import Extension
 from .family_keys import FamilyKey
@@ -85,24 +86,24 @@ class FamilyRecord:
 
     # -- slots -----------------------------------------------------------------------------------
 
+    @locked
     def slot_for(self, registry: BaseRegistry, key: FamilyKey) -> Slot:
         """Return the slot of a key that is to be built, made if need be."""
-        with self._lock:
-            slot = self.slots.get(key)
-            if slot is None or not slot.alive:
-                if len(self.slots) >= self._prune_at:
-                    self._prune(registry)
-                slot, _ = registry.add_slot(key, self, self.options)
-                idle, age = self.options.cache_ttl_seconds, self.options.max_age_seconds
-                if idle is not None or age is not None:
-                    # 0 is none.
-                    registry.set_limits(
-                        slot, NO_LIMIT if idle == 0.0 else idle, NO_LIMIT if age == 0.0 else age
-                    )
-                self.slots[slot.key] = slot
-                if type(key.key) is str:
-                    self.keys[key.key] = slot.key
-            return slot
+        slot = self.slots.get(key)
+        if slot is None or not slot.alive:
+            if len(self.slots) >= self._prune_at:
+                self._prune(registry)
+            slot, _ = registry.add_slot(key, self, self.options)
+            idle, age = self.options.cache_ttl_seconds, self.options.max_age_seconds
+            if idle is not None or age is not None:
+                # 0 is none.
+                registry.set_limits(
+                    slot, NO_LIMIT if idle == 0.0 else idle, NO_LIMIT if age == 0.0 else age
+                )
+            self.slots[slot.key] = slot
+            if type(key.key) is str:
+                self.keys[key.key] = slot.key
+        return slot
 
     def _prune(self, registry: BaseRegistry) -> None:
         """Forget keys of interrupted builds, and of weakly kept instances that were collected."""
@@ -114,16 +115,16 @@ class FamilyRecord:
                 self.forget(registry, slot)
         self._prune_at = 2 * len(self.slots) + _SPARE_SLOTS
 
+    @locked
     def forget(self, registry: BaseRegistry, slot: Slot) -> None:
         """Forget a key that has no instance, unless somebody builds it, or waits for that."""
-        with self._lock:
-            if slot.entry is not None or registry.builder.is_building(slot.key):
-                return
-            registry.drop_slot(slot)
-            if self.slots.get(slot.key) is slot:
-                del self.slots[slot.key]
-                if type(slot.key.key) is str:
-                    self.keys.pop(slot.key.key, None)
+        if slot.entry is not None or registry.builder.is_building(slot.key):
+            return
+        registry.drop_slot(slot)
+        if self.slots.get(slot.key) is slot:
+            del self.slots[slot.key]
+            if type(slot.key.key) is str:
+                self.keys.pop(slot.key.key, None)
 
     def warm(self) -> list[Slot]:
         """Return the slots that have an instance, in the order in which they were made."""
@@ -199,36 +200,42 @@ class FamilyRecord:
                     return entry
         return None
 
+    @locked
     def _watch(self, registry: BaseRegistry, exceeded: bool) -> None:
-        with self._lock:
-            if self._watching is not exceeded:
-                self._watching = exceeded
-                registry.watch(1 if exceeded else -1)
+        if self._watching is not exceeded:
+            self._watching = exceeded
+            registry.watch(1 if exceeded else -1)
 
     # -- what is reported to it ------------------------------------------------------------------
 
+    @locked
     def count_miss(self) -> None:
         """Count a look-up that found no instance."""
-        with self._lock:
-            self.misses += 1
+        self.misses += 1
 
     def built(self, registry: BaseRegistry, build: Build) -> None:
         """Note a build that succeeded or failed."""
-        with self._lock:
-            if build.error is None:
-                self.builds += 1
-                if not build.published and build.entry is not None:
-                    self._uses += 1
-            else:
-                self.failed_builds += 1
+        self._count_build(build)
         self.forget(registry, build.slot)
+
+    @locked
+    def _count_build(self, build: Build) -> None:
+        if build.error is None:
+            self.builds += 1
+            if not build.published and build.entry is not None:
+                self._uses += 1
+        else:
+            self.failed_builds += 1
 
     def removed(self, registry: BaseRegistry, entry: Entry) -> None:
         """Note a removed entry."""
-        with self._lock:
-            self._uses += entry.uses
-            self.evictions += entry.cause <= COLLECTED
+        self._count_removal(entry)
         self.forget(registry, entry.slot)
+
+    @locked
+    def _count_removal(self, entry: Entry) -> None:
+        self._uses += entry.uses
+        self.evictions += entry.cause <= COLLECTED
 
     def released(self, registry: BaseRegistry) -> None:
         """Evict what exceeds the bound, now that something is not held any more."""

@@ -12,6 +12,7 @@ from _functools import partial  # type: ignore[import-not-found]
 from _thread import RLock
 
 from . import process_end
+from ._locks import call_locked
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
@@ -112,22 +113,24 @@ class BaseRegistry(Cache):
         Returns:
             The extension, or the one of its type that was attached already.
         """
-        with self._attaching:
-            known = self.extension(type(extension))
-            if known is not None:
-                return known
-            others = self.extensions
-            extensions: tuple[Extension, ...]
-            extensions = (extension, *others) if first else (*others, extension)
-            self._hooks = {
-                hook: tuple(
-                    getattr(each, hook)
-                    for each in extensions
-                    if getattr(type(each), hook) not in (None, getattr(Extension, hook))
-                )
-                for hook in HOOKS
-            }
-            self.extensions = extensions
+        return call_locked(self._attaching, self._attach, extension, first)
+
+    def _attach(self, extension: _Kind, first: bool) -> _Kind:
+        known = self.extension(type(extension))
+        if known is not None:
+            return known
+        others = self.extensions
+        extensions: tuple[Extension, ...]
+        extensions = (extension, *others) if first else (*others, extension)
+        self._hooks = {
+            hook: tuple(
+                getattr(each, hook)
+                for each in extensions
+                if getattr(type(each), hook) not in (None, getattr(Extension, hook))
+            )
+            for hook in HOOKS
+        }
+        self.extensions = extensions
         return extension
 
     def extension(self, kind: type[_Kind]) -> _Kind | None:
@@ -304,14 +307,17 @@ class BaseRegistry(Cache):
         """Close each; an interrupt is raised when the others are closed."""
         entries.reverse()
         try:
-            while entries:
-                self.close_entry(self, entries.pop())
+            self._close_reversed(entries)
         except BaseException:
             self.left_over = True
             raise
         finally:
             if entries:
                 self._close_all(entries[::-1])
+
+    def _close_reversed(self, entries: list[Entry]) -> None:
+        while entries:
+            self.close_entry(self, entries.pop())
 
     def close_left_over(self) -> None:
         """Close what an interrupt kept others from closing."""

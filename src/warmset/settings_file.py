@@ -290,15 +290,21 @@ def _read(file: str) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
-        parts = []
-        left = MOST_FILE_BYTES + 1
-        while left > 0 and (part := os.read(descriptor, left)):
-            parts.append(part)
-            left -= len(part)
+        content = _read_most(descriptor, MOST_FILE_BYTES + 1)
     finally:
         os.close(descriptor)
-    if left <= 0:
+    if len(content) > MOST_FILE_BYTES:
         raise OSError(errno.EFBIG, f"it has more than {MOST_FILE_BYTES:,} bytes")
+    return content
+
+
+def _read_most(descriptor: int, most: int) -> bytes:
+    from os import read
+
+    parts = []
+    while most > 0 and (part := read(descriptor, most)):
+        parts.append(part)
+        most -= len(part)
     return b"".join(parts)
 
 

@@ -587,19 +587,19 @@ def test_one_heavy_build_at_a_time(child: Any, host: Any) -> None:
     assert line(one) == "building"
     say(other)
     token = host._build_token("default")
-    assert not token.take(0.05)
+    assert not token.take("own", 0.05)
     one.kill()
     one.communicate()
     assert line(other) == "building"  # only after the end of the other
     say(third)
-    assert not token.take(0.05)
+    assert not token.take("own", 0.05)
     say(other)
     assert line(other) == "built"
     assert line(third) == "building"
     say(third)
     assert line(third) == "built"
-    assert token.take(1.0)
-    token.release()
+    assert token.take("own", 1.0)
+    token.release("own")
     for process in (other, third):
         process.communicate()
 
@@ -644,7 +644,7 @@ def test_light_builds_do_not_wait(make: Any, samples: Any, host: Any, place: str
     taken: list[str] = []
     token = host._build_token("default")
     take = token.take
-    token.take = lambda seconds: taken.append("token") or take(seconds)
+    token.take = lambda owner, seconds: taken.append("token") or take(owner, seconds)
     registry.get_instance("Alpha")
     assert taken == []
     registry.get_instance("Beta")  # of unknown size, so possibly heavy
@@ -660,7 +660,7 @@ def test_opening_a_snapshot_does_not_wait(
     taken: list[str] = []
     token = host._build_token("default")
     take = token.take
-    token.take = lambda seconds: taken.append("token") or take(seconds)
+    token.take = lambda owner, seconds: taken.append("token") or take(owner, seconds)
     for tokens in (1, 1):
         store = share.DirectoryStore(tmp_path / "store")
         with ws.MethodRegistry({}, store=store, host_budget=10**12) as registry:
@@ -676,14 +676,14 @@ def test_after_a_fork(make: Any, samples: Any, host: Any, tables: Any, place: st
     registry = make(host_budget=10**12)
     registry.get_instance("Alpha")
     token = host._build_token("default")
-    assert token.take(1.0)
+    assert token.take("own", 1.0)
     answer, result = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             registry.sweep()
             rows = tables.HostTable("default").read()
-            mine = host._build_token("default").take(0.0)
+            mine = host._build_token("default").take("own", 0.0)
             os.write(result, json.dumps([[row.pid for row in rows], mine]).encode())
         finally:
             os._exit(0)
@@ -691,9 +691,9 @@ def test_after_a_fork(make: Any, samples: Any, host: Any, tables: Any, place: st
     pids, mine = json.loads(os.read(answer, 1000))
     assert sorted(pids) == sorted((os.getpid(), pid))
     assert mine is False
-    token.release()
-    assert token.take(0.0)
-    token.release()
+    token.release("own")
+    assert token.take("own", 0.0)
+    token.release("own")
     os.close(answer)
     os.close(result)
     registry.close()

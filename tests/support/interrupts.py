@@ -153,6 +153,18 @@ class Others:
         self.running.clear()
 
 
+class Scene:
+    """A registry with two of at most two instances, and an executor."""
+
+    def __init__(self, make: Any, ws: Any, samples: Any, **options: Any) -> None:
+        for notes in (samples.built, samples.closed, samples.script):
+            notes.clear()
+        self.registry = make(**{"max_cache_size": 2, "cache_ttl_seconds": 10, **options})
+        self.executor = ws.MethodExecutor(method_registry=self.registry)
+        self.handle = self.registry.bind("Alpha", "echo")
+        self.others = Others(self.registry, "Alpha", 2)
+
+
 def undisturbed() -> Iterator[None]:
     """Keep the collector from adding points; an interrupt in a finaliser is printed nowhere."""
     gc.disable()

@@ -16,10 +16,12 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._locks import locked
 from ..builder import serving_worker
 from ..codes import WAITS
 from ..errors import AsyncRuleError, BuildTimeoutError, MethodRegistryError
-from .workers import AsyncHold, Job, LoopEndedError, put_aside
+from .awaiting import LoopEndedError
+from .workers import AsyncHold, Job, put_aside
 
 if TYPE_CHECKING:
     from .._core import Lease, Slot
@@ -73,7 +75,7 @@ class Builds:
         self._registry = registry
         self._workers = workers
         self._slots = registry.classes.loop_slots
-        self._lock = threading.Lock()  # guards the builds and their waiters
+        self._lock = threading.RLock()  # guards the builds and their waiters
         self._builds: dict[tuple[str, int], _Build] = {}
 
     async def obtain(self, class_name: str) -> AsyncHold:
@@ -156,12 +158,7 @@ class Builds:
         key = class_name, 0
         if self._registry.classes.is_asynchronous(self._registry, class_name):
             key = class_name, id(loop)  # each loop builds its own
-        with self._lock:
-            build = self._builds.get(key)
-            is_first = build is None
-            if build is None:
-                build = self._builds[key] = _Build(now, key)
-            build.waiters.append(waiter)
+        build, is_first = self._join(key, now, waiter)
         try:
             if is_first:
                 self._begin(class_name, build, loop)
@@ -181,6 +178,22 @@ class Builds:
             finally:
                 del error, future, waiter, build  # it refers to this frame, and so to them
         return built  # type: ignore[no-any-return]
+
+    @locked
+    def _join(self, key: tuple[str, int], now: _Asked, waiter: _Waiter) -> tuple[_Build, bool]:
+        """Return the build of a key, which a waiter waits for from now on, and if it is new."""
+        build = self._builds.get(key)
+        is_first = build is None
+        if build is None:
+            build = self._builds[key] = _Build(now, key)
+        build.waiters.append(waiter)
+        return build, is_first
+
+    @locked
+    def _end(self, build: _Build) -> None:
+        # A look-up from now on finds the instance, or begins another build.
+        if self._builds.get(build.key) is build:
+            del self._builds[build.key]
 
     async def _wait_in_time(
         self, class_name: str, build: _Build, future: asyncio.Future[Outcome]
@@ -230,10 +243,7 @@ class Builds:
         error: BaseException | None,
     ) -> None:
         """Give each waiter a lease of its own, or the error."""
-        with self._lock:
-            # A look-up from now on finds the instance, or begins another build.
-            if self._builds.get(build.key) is build:
-                del self._builds[build.key]
+        self._end(build)
         loop_ended = error is not None and _is_caused_by(error, LoopEndedError)
         entry = None if lease is None else lease.entry
         bound = entry is not None and self._slots.reference(entry.slot) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from warmset._locks import locked
 from warmset.observe.client import GoneError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class LiveConnection:
     def __init__(self, process: Process) -> None:
         self.process = process
         self._connection: Connection | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
 
     def request(self, command: str, **arguments: Any) -> dict[str, Any]:
@@ -44,21 +45,24 @@ class LiveConnection:
             GoneError: The process has ended or has stopped serving, or this connection is closed.
             LiveViewError: The process refuses the request or does not respond.
         """
-        with self._lock:
-            if self._connection is not None:
-                try:
-                    return self._connection.ask(command, **arguments)
-                except GoneError:
-                    # The process may only have closed an idle connection: try a new one.
-                    self._disconnect()
-                except BaseException:
-                    # A late response must not be taken for that of the next request.
-                    self._disconnect()
-                    raise
-            if self._closed:
-                raise GoneError("the connection is closed")
-            self._connection = self.process.connect()
-            return self._connection.ask(command, **arguments)
+        return self._request(command, arguments)
+
+    @locked
+    def _request(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if self._connection is not None:
+            try:
+                return self._connection.ask(command, **arguments)
+            except GoneError:
+                # The process may only have closed an idle connection: try a new one.
+                self._disconnect()
+            except BaseException:
+                # A late response must not be taken for that of the next request.
+                self._disconnect()
+                raise
+        if self._closed:
+            raise GoneError("the connection is closed")
+        self._connection = self.process.connect()
+        return self._connection.ask(command, **arguments)
 
     def close(self) -> None:
         """Close the connection without waiting for a pending response."""
@@ -66,9 +70,9 @@ class LiveConnection:
         connection = self._connection
         if connection is not None:
             connection.abort()
-        with self._lock:
-            self._disconnect()
+        self._disconnect()
 
+    @locked
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()

@@ -253,21 +253,15 @@ def _check_documents(value: object, file: str, errors: ErrorCollector) -> Docume
         )
     files = table.get("files", [])
     with errors:
-        if "files" in table and not (
-            isinstance(files, list)
-            and files
-            and all(isinstance(glob, str) and glob for glob in files)
-        ):
+        if "files" in table and not _are_globs(files):
             raise file_error(file, "documents", "files", files, "a list of one or more globs")
     source = table.get("source")
     with errors:
         if source is not None:
             source = check_dotted(source, file=file, table_name="documents", key="source")
     for key in ("limit", "max_characters"):
-        number = table.get(key, 1)
         with errors:
-            if type(number) is not int or number < 1:
-                raise file_error(file, "documents", key, number, "a whole number, 1 or more")
+            _check_number(table.get(key, 1), key, file)
     encoding = table.get("encoding", "utf-8")
     with errors:
         try:
@@ -284,6 +278,17 @@ def _check_documents(value: object, file: str, errors: ErrorCollector) -> Docume
         max_characters=table.get("max_characters"),
         encoding=encoding,
     )
+
+
+def _are_globs(value: object) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(glob, str) and glob for glob in value)
+
+
+def _check_number(number: object, key: str, file: str) -> None:
+    if type(number) is not int or number < 1:
+        raise file_error(file, "documents", key, number, "a whole number, 1 or more")
 
 
 def _check_steps(
@@ -306,10 +311,10 @@ def _check_steps(
     names = [name for _, name, _ in rows]
     earlier: dict[str, Step] = {}
     for index, (table, name, row) in enumerate(rows):
+        later = [other for other in names[index:] if other not in earlier]
         with errors:
             if name in earlier:
                 raise file_error(file, table, "name", name, "a name that no other step has")
-            later = [other for other in names[index:] if other not in earlier]
             checker = _StepChecker(file, table, earlier, later, has_documents, errors)
             # Also for a step with errors, so that references to it are not reported as errors.
             earlier[name] = checker.step(name, row, classes)

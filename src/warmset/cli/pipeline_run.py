@@ -297,18 +297,12 @@ class _Runner:
         self._names: Mapping[str, str] = {}
 
     def execute(self, on_run: Callable[[int], None]) -> Outcome:
-        ended = "finished"
         pool = None
         try:
             if self._options.workers > 1:
                 # One pool for all runs: new threads and their arenas would be measured as growth.
                 pool = ThreadPoolExecutor(self._options.workers, thread_name_prefix="warmset-run")
-            for number in range(1, self._options.runs + 1):
-                on_run(number)
-                self._run(number, pool)
-                if self._stop.is_set():
-                    ended = "stopped"
-                    break
+            ended = self._execute_runs(on_run, pool)
         except KeyboardInterrupt:
             ended = "interrupted"
         finally:
@@ -331,6 +325,14 @@ class _Runner:
                 for first, count in sorted(self._tally.groups.values(), key=lambda each: -each[1])
             ),
         )
+
+    def _execute_runs(self, on_run: Callable[[int], None], pool: ThreadPoolExecutor | None) -> str:
+        for number in range(1, self._options.runs + 1):
+            on_run(number)
+            self._run(number, pool)
+            if self._stop.is_set():
+                return "stopped"
+        return "finished"
 
     def _run(self, number: int, pool: ThreadPoolExecutor | None) -> None:
         self._names = self._target.begin(number)

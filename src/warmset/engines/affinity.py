@@ -29,6 +29,7 @@ from bisect import bisect_left, insort
 from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._locks import locked
 from ..family_keys import FamilyKey, check_key
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Router:
         """Return the names of the workers in the order in which they were added."""
         return list(self._workers)
 
+    @locked
     def add_worker(self, name: str, threads: int = 1) -> None:
         """
         Add a worker or update its number of threads.
@@ -145,15 +147,15 @@ class Router:
         """
         if threads < 1:
             raise ValueError(f"threads of worker {name!r} must be 1 or more, got {threads!r}")
-        with self._lock:
-            known = self._workers.get(name)
-            if known is not None:
-                known.threads = threads
-                return
-            self._workers[name] = _Worker(name, threads)
-            for index in range(_RING_POSITIONS):
-                insort(self._ring, (ring_position(f"{name}#{index}"), name))
+        known = self._workers.get(name)
+        if known is not None:
+            known.threads = threads
+            return
+        self._workers[name] = _Worker(name, threads)
+        for index in range(_RING_POSITIONS):
+            insort(self._ring, (ring_position(f"{name}#{index}"), name))
 
+    @locked
     def remove_worker(self, name: str) -> list[SlotKey]:
         """
         Remove a worker that was lost or shut down.
@@ -167,22 +169,21 @@ class Router:
 
         Thread-safe; O(classes + positions on the ring).
         """
-        with self._lock:
-            removed = self._workers.pop(name, None)
-            if removed is None:
-                return []
-            self._ring = [position for position in self._ring if position[1] != name]
-            self._assigned -= len(removed.classes)
-            lost = []
-            for class_name, known in self._classes.items():
-                known.in_progress.pop(name, None)
-                if known.warm_on.pop(name, None) is not None:
-                    lost.append(class_name)
-                    successor = next(iter(known.warm_on), None)
-                    if class_name in removed.classes and successor is not None:
-                        self._workers[successor].classes.add(class_name)
-                        self._assigned += 1
-            return lost
+        removed = self._workers.pop(name, None)
+        if removed is None:
+            return []
+        self._ring = [position for position in self._ring if position[1] != name]
+        self._assigned -= len(removed.classes)
+        lost = []
+        for class_name, known in self._classes.items():
+            known.in_progress.pop(name, None)
+            if known.warm_on.pop(name, None) is not None:
+                lost.append(class_name)
+                successor = next(iter(known.warm_on), None)
+                if class_name in removed.classes and successor is not None:
+                    self._workers[successor].classes.add(class_name)
+                    self._assigned += 1
+        return lost
 
     def set_workers(self, workers: dict[str, int]) -> list[str]:
         """
@@ -203,6 +204,7 @@ class Router:
 
     # -- calls -----------------------------------------------------------------------------------
 
+    @locked
     def choose(self, class_name: SlotKey) -> Ticket:
         """
         Choose the worker for a call, which counts as queued there until `done` is called.
@@ -218,21 +220,20 @@ class Router:
             LookupError: There are no workers.
         """
         class_name = check_key(class_name)
-        with self._lock:
-            if not self._workers:
-                raise LookupError(f"no worker to call {class_name!r} on")
-            known = self._class_of(class_name)
-            now = self._timer()
-            worker = self._choose(class_name, known, now)
-            built = worker.name not in known.warm_on
-            known.warm_on[worker.name] = now
-            known.in_progress[worker.name] = known.in_progress.get(worker.name, 0) + 1
-            times = known.times
-            seconds = _DEFAULT_CALL_SECONDS if times.call_seconds is None else times.call_seconds
-            if built:
-                seconds += times.build_seconds or 0.0
-            worker.queued += seconds
-            return Ticket(class_name, worker.name, seconds, built)
+        if not self._workers:
+            raise LookupError(f"no worker to call {class_name!r} on")
+        known = self._class_of(class_name)
+        now = self._timer()
+        worker = self._choose(class_name, known, now)
+        built = worker.name not in known.warm_on
+        known.warm_on[worker.name] = now
+        known.in_progress[worker.name] = known.in_progress.get(worker.name, 0) + 1
+        times = known.times
+        seconds = _DEFAULT_CALL_SECONDS if times.call_seconds is None else times.call_seconds
+        if built:
+            seconds += times.build_seconds or 0.0
+        worker.queued += seconds
+        return Ticket(class_name, worker.name, seconds, built)
 
     def _class_of(self, key: SlotKey) -> _Class:
         known = self._classes.get(key)
@@ -305,6 +306,7 @@ class Router:
             if not known.in_progress.get(name) and now - known.warm_on[name] > _FORGET_SECONDS:
                 del known.warm_on[name]
 
+    @locked
     def done(self, ticket: Ticket) -> None:
         """
         Record that a call has ended, successfully or not.
@@ -312,21 +314,21 @@ class Router:
         Args:
             ticket: The ticket of the call.
         """
-        with self._lock:
-            worker = self._workers.get(ticket.worker)
-            if worker is not None:
-                worker.queued = max(0.0, worker.queued - ticket.seconds)
-            known = self._classes.get(ticket.class_name)
-            if known is None:
-                return
-            remaining = known.in_progress.get(ticket.worker, 0) - 1
-            if remaining > 0:
-                known.in_progress[ticket.worker] = remaining
-            else:
-                known.in_progress.pop(ticket.worker, None)
+        worker = self._workers.get(ticket.worker)
+        if worker is not None:
+            worker.queued = max(0.0, worker.queued - ticket.seconds)
+        known = self._classes.get(ticket.class_name)
+        if known is None:
+            return
+        remaining = known.in_progress.get(ticket.worker, 0) - 1
+        if remaining > 0:
+            known.in_progress[ticket.worker] = remaining
+        else:
+            known.in_progress.pop(ticket.worker, None)
 
     # -- measurements ----------------------------------------------------------------------------
 
+    @locked
     def learn(
         self,
         class_name: str,
@@ -342,12 +344,11 @@ class Router:
             call_seconds: The mean duration of a call; None leaves it unchanged.
             build_seconds: The duration of its last build; None leaves it unchanged.
         """
-        with self._lock:
-            known = self._times_of(class_name)
-            if call_seconds is not None:
-                known.call_seconds = call_seconds
-            if build_seconds is not None:
-                known.build_seconds = build_seconds
+        known = self._times_of(class_name)
+        if call_seconds is not None:
+            known.call_seconds = call_seconds
+        if build_seconds is not None:
+            known.build_seconds = build_seconds
 
     def learn_times(
         self, call_seconds: Mapping[str, float], build_seconds: Mapping[str, float]
@@ -366,6 +367,7 @@ class Router:
                 build_seconds=build_seconds.get(class_name),
             )
 
+    @locked
     def mark_cold(self, worker: str, class_names: Iterable[SlotKey] | None = None) -> None:
         """
         Record that classes are no longer warm on a worker.
@@ -376,27 +378,26 @@ class Router:
 
         The first worker of a class keeps its assignment.
         """
-        with self._lock:
-            names = list(self._classes) if class_names is None else class_names
-            for class_name in names:
-                known = self._classes.get(class_name)
-                if known is None or known.in_progress.get(worker):
-                    continue
-                if len(known.warm_on) > 1 and next(iter(known.warm_on)) != worker:
-                    known.warm_on.pop(worker, None)
+        names = list(self._classes) if class_names is None else class_names
+        for class_name in names:
+            known = self._classes.get(class_name)
+            if known is None or known.in_progress.get(worker):
+                continue
+            if len(known.warm_on) > 1 and next(iter(known.warm_on)) != worker:
+                known.warm_on.pop(worker, None)
 
     def longest_wait(self) -> float:
         """Return the length of the longest queue in seconds."""
         return max((worker.wait for worker in list(self._workers.values())), default=0.0)
 
+    @locked
     def placements(self) -> dict[SlotKey, tuple[str, ...]]:
         """Return the workers of each class, its first worker first."""
-        with self._lock:
-            return {
-                class_name: tuple(known.warm_on)
-                for class_name, known in self._classes.items()
-                if known.warm_on
-            }
+        return {
+            class_name: tuple(known.warm_on)
+            for class_name, known in self._classes.items()
+            if known.warm_on
+        }
 
 
 def _by_wait(worker: _Worker) -> float:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from .._locks import call_if_free
 from ..resolver import safe_repr
 from .affinity import Router
 from .calls import checked_call, checked_calls
@@ -149,7 +150,7 @@ class _ClientRouter:
 
     def __init__(self, client: Client, affinity: bool) -> None:
         self.router = Router(affinity=affinity)
-        self._lock = Lock()
+        self._lock = RLock()
         self._refreshed = self._learned = 0.0
         self.refresh(client)
 
@@ -161,16 +162,16 @@ class _ClientRouter:
 
     def choose(self, client: Client, class_name: SlotKey) -> Ticket:
         now = time.monotonic()
-        if now - self._refreshed > _REFRESH_SECONDS and self._lock.acquire(blocking=False):
-            try:
-                self.refresh(client)
-                self._learn(client, now)
-            finally:
-                self._lock.release()
+        if now - self._refreshed > _REFRESH_SECONDS:
+            call_if_free(self._lock, self._refresh_and_learn, client, now)
         if not self.router.workers():
             client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
             self.refresh(client)
         return self.router.choose(class_name)
+
+    def _refresh_and_learn(self, client: Client, now: float) -> None:
+        self.refresh(client)
+        self._learn(client, now)
 
     def _learn(self, client: Client, now: float) -> None:
         if self.router.longest_wait() < _QUEUED_SECONDS or now - self._learned < _REFRESH_SECONDS:

@@ -16,6 +16,7 @@ import zlib
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from .._locks import locked
 from ..resolver import safe_repr
 from .affinity import Router, duration_name
 from .calls import checked_call, checked_calls
@@ -138,8 +139,7 @@ class RayWorkers:
         ray.wait(closing, num_returns=len(closing), timeout=10.0)
         for actor in actors.values():
             ray.kill(actor)
-        with self._lock:
-            self._in_progress.clear()
+        self._in_progress.clear()
 
     def _on_each(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
         refs = {n: _control(a, function, arguments) for n, a in self._actors.items()}
@@ -171,23 +171,24 @@ class RayWorkers:
         ticket = self._router.choose(call.class_name)
         method = self._actors[ticket.worker].call.options(num_returns=2)
         result, durations = method.remote(call.class_name, call.method_name, **call.arguments)
-        with self._lock:
-            # A reference to the result would keep the result, which may be large, in the store.
-            self._in_progress[durations] = ticket
+        # A reference to the result would keep the result, which may be large, in the store.
+        self._in_progress[durations] = ticket
         return result
+
+    @locked
+    def _take_finished(self) -> list[tuple[Any, Ticket]]:
+        now = time.monotonic()
+        if now - self._collected < _COLLECT_SECONDS or not self._in_progress:
+            return []
+        self._collected = now
+        pending = list(self._in_progress)
+        ended, _ = ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)
+        return [(durations, self._in_progress.pop(durations)) for durations in ended]
 
     def _collect_finished(self) -> None:
         """Record which calls have ended and how long they took."""
-        now = time.monotonic()
-        with self._lock:
-            if now - self._collected < _COLLECT_SECONDS or not self._in_progress:
-                return
-            self._collected = now
-            pending = list(self._in_progress)
-            ended, _ = ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)
-            tickets = [self._in_progress.pop(durations) for durations in ended]
         latest: dict[SlotKey, Any] = {}
-        for durations, ticket in zip(ended, tickets, strict=True):
+        for durations, ticket in self._take_finished():
             self._router.done(ticket)
             latest[ticket.class_name] = durations, ticket
         for class_name, (durations, ticket) in latest.items():

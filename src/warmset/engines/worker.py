@@ -7,6 +7,7 @@ import time
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._locks import locked
 from .._process_memory import resident_bytes
 from ..executor import MethodExecutor
 from ..family_keys import check_key
@@ -99,17 +100,20 @@ class Worker:
             return self.executor.execute(class_name, method_name, **arguments)
         finally:
             seconds = time.perf_counter() - began
-            with self._lock:
-                self._calls += 1
-                if warm:  # otherwise the duration is mostly that of the build
-                    name = duration_name(class_name)
-                    before = self._call_seconds.get(name, seconds)
-                    self._call_seconds[name] = before + _NEW_CALL_WEIGHT * (seconds - before)
+            self._note_call(class_name, seconds, warm)
 
+    @locked
+    def _note_call(self, class_name: SlotKey, seconds: float, warm: bool) -> None:
+        self._calls += 1
+        if warm:  # otherwise the duration is mostly that of the build
+            name = duration_name(class_name)
+            before = self._call_seconds.get(name, seconds)
+            self._call_seconds[name] = before + _NEW_CALL_WEIGHT * (seconds - before)
+
+    @locked
     def times(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the durations of calls and of builds, each by the name of a class or family."""
-        with self._lock:
-            return dict(self._call_seconds), dict(self._build_seconds)
+        return dict(self._call_seconds), dict(self._build_seconds)
 
     def times_of_class(self, class_name: SlotKey) -> tuple[float | None, float | None]:
         """Return the durations of a call and of the last build of a class; None if unknown."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from celery import signals
 
 from .. import _logs
+from .._locks import start_thread
 from .keys import checked, warm_up_keys
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ def setup_worker(
     def start_process(**_: Any) -> None:
         if warm_up is not None:
             arguments = registry, warm_up, deadline_seconds
-            threading.Thread(
+            thread = threading.Thread(
                 target=_warm_up, args=arguments, name="warmset-warm-up", daemon=True
-            ).start()
+            )
+            start_thread(thread)
 
     def start_worker(sender: Any = None, **_: Any) -> None:
         # Children of the prefork pool and the solo pool report themselves: `worker_process_init`.

@@ -67,13 +67,7 @@ class Capacity(Extension):
             # From now on releases and removals call `released`. In C, so that it is known after an
             # interrupt whether it was done.
             watched.extend(map(registry.watch, (1,)))
-            while not registry.has_capacity():
-                if registry.evict_expired():
-                    continue
-                left = deadline - time.monotonic()
-                if left <= 0.0 or is_inside_lock():
-                    raise _error(registry, build, self._timeout)
-                lock.acquire(True, min(left, _LONGEST_WAIT_SECONDS))
+            self._wait_until(registry, build, lock, deadline)
         finally:
             if lock in self._waiting:
                 del self._waiting[lock]
@@ -84,6 +78,17 @@ class Capacity(Extension):
                     if not ended:
                         registry.watch(-1)
                     raise
+
+    def _wait_until(
+        self, registry: BaseRegistry, build: Build, lock: Lock, deadline: float
+    ) -> None:
+        while not registry.has_capacity():
+            if registry.evict_expired():
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0.0 or is_inside_lock():
+                raise _error(registry, build, self._timeout)
+            lock.acquire(True, min(left, _LONGEST_WAIT_SECONDS))
 
     def after_fork(self, registry: BaseRegistry) -> None:
         self._waiting = {}

@@ -9,9 +9,10 @@ time reports them; another one, or a listener that removes something, leaves its
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 from collections import deque
 
+from .._locks import call_if_free
 from ..event_logs import build_event, removal_event
 from ..extension import Extension
 from ..foreign import BUILD_LISTENER, REMOVAL_LISTENER, call_each, is_interrupt
@@ -55,7 +56,7 @@ class RemovalListeners(Extension):
 
     def __init__(self) -> None:
         self._listeners = _Listeners()
-        self._reporting = allocate_lock()
+        self._reporting: Any = RLock()
         self._parents: deque[Entry] | None = None
         self.queue: deque[Entry] = deque()
 
@@ -71,22 +72,24 @@ class RemovalListeners(Extension):
         self._parents = None
         reporting = self._reporting  # a listener may fork
         # Unless another thread, or this one further up, is reporting.
-        while self.queue and reporting.acquire(False):
-            try:
-                self._report_queued(registry)
-            finally:
-                reporting.release()
+        while self.queue:
+            if call_if_free(reporting, self._report_queued, registry) is None:
+                return
 
-    def _report_queued(self, registry: BaseRegistry) -> None:
-        """Report what is queued; an interrupt is raised when all was reported."""
+    def _report_queued(self, registry: BaseRegistry) -> bool:
+        """Report what is queued, and return True; an interrupt is raised when all was reported."""
         try:
-            while self.queue:
-                now = registry.now()  # first: an injected timer may raise
-                self._report(registry, self.queue.popleft(), now)
+            self._report_each(registry)
         except BaseException as error:
             if is_interrupt(error):
                 self._report_queued(registry)
             raise
+        return True
+
+    def _report_each(self, registry: BaseRegistry) -> None:
+        while self.queue:
+            now = registry.now()  # first: an injected timer may raise
+            self._report(registry, self.queue.popleft(), now)
 
     def _report(self, registry: BaseRegistry, entry: Entry, now: float) -> None:
         event = removal_event(entry, now)
@@ -94,7 +97,7 @@ class RemovalListeners(Extension):
         call_each(REMOVAL_LISTENER, listeners, event, class_name=name, registry=registry)
 
     def after_fork(self, registry: BaseRegistry) -> None:
-        self._reporting = allocate_lock()
+        self._reporting = RLock()
         # What is queued is reported by the parent. It is dropped later: it has instances, whose
         # finalisers are foreign code.
         self._parents = self.queue

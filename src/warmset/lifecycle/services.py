@@ -17,11 +17,11 @@ from contextlib import suppress
 from time import monotonic
 
 from .. import _logs
+from .._locks import start_thread
 from ..foreign import SERVICE, contain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _thread import LockType
     from collections.abc import Callable
 
 __all__ = ["Service", "count_failure", "failures"]
@@ -29,6 +29,7 @@ __all__ = ["Service", "count_failure", "failures"]
 _LONGEST_WAIT = 3600.0  # seconds; a lock cannot wait for as long as an interval may be
 _PAUSE = 1.0  # seconds after a step that failed
 _FAILED = object()
+_THREAD = "thread"
 
 _failures: dict[str, int] = {}
 
@@ -68,7 +69,8 @@ class Service:
 
     def reset_after_fork(self) -> None:
         """Forget the thread, which does not exist in the child."""
-        self._running = allocate_lock()  # held by the thread
+        # The one thread, from before its start to its end: each step is one operation on the dict.
+        self._running: dict[str, threading.Thread] = {}
         # Unlocked while there is a signal. (In a SimpleQueue, 3.10 can wait for ever in a timed
         # `get`.)
         self._quiet = allocate_lock()
@@ -78,7 +80,7 @@ class Service:
     @property
     def is_running(self) -> bool:
         """Whether there is a thread."""
-        return self._running.locked()
+        return bool(self._running)
 
     @property
     def is_current(self) -> bool:
@@ -96,19 +98,22 @@ class Service:
             self._quiet.release()
 
     def _start(self) -> None:
-        # The lock is taken for the thread, which releases it: so no two are started.
-        if self._stopping or not self._running.acquire(False):
-            return
         running = self._running
+        if self._stopping or running:
+            return
         thread = threading.Thread(target=self._run, args=(running,), name=self.name, daemon=True)
-        self.thread = thread
         try:
-            thread.start()
+            # Entered by the one who starts it: so no two are started.
+            if running.setdefault(_THREAD, thread) is not thread:
+                return
+            self.thread = thread
+            start_thread(thread)
         except BaseException as error:
-            if thread.ident is not None:  # it runs: an interrupt ended the wait for its begin
+            # Otherwise it runs: an interrupt ended the wait for its begin.
+            if thread.ident is not None or running.get(_THREAD) is not thread:
                 raise
             self.thread = None  # so that it ends at once if it begins after all
-            running.release()
+            running.clear()
             if not isinstance(error, RuntimeError):
                 raise
             count_failure(self.name)  # there are too many threads, or the interpreter exits
@@ -120,20 +125,12 @@ class Service:
                 fields={"service": self.name},
             )
 
-    def _run(self, running: LockType) -> None:
+    def _run(self, running: dict[str, threading.Thread]) -> None:
         if self.thread is not threading.current_thread():
             return
         ended = False
         try:
-            while not self._stopping:
-                self._quiet.acquire(False)
-                wait = contain(SERVICE, self._step, failed=_FAILED, about=self.name)
-                if wait is _FAILED:
-                    count_failure(self.name)
-                    wait = _PAUSE
-                if wait is None:
-                    break
-                self._quiet.acquire(timeout=min(max(0.0, wait), _LONGEST_WAIT))
+            self._do_steps()
             ended = True
         except BaseException as error:  # it was sent to the thread
             count_failure(self.name)
@@ -146,10 +143,21 @@ class Service:
             )
         finally:
             self.thread = None
-            running.release()
-            # After the release: who woke it before has counted on this thread.
+            running.clear()
+            # After that: who woke it before has counted on this thread.
             if not ended or not self._quiet.locked():
                 self._start()
+
+    def _do_steps(self) -> None:
+        while not self._stopping:
+            self._quiet.acquire(False)
+            wait = contain(SERVICE, self._step, failed=_FAILED, about=self.name)
+            if wait is _FAILED:
+                count_failure(self.name)
+                wait = _PAUSE
+            if wait is None:
+                return
+            self._quiet.acquire(timeout=min(max(0.0, wait), _LONGEST_WAIT))
 
     def join(self, timeout_seconds: float | None = None) -> bool:
         """Wait until there is no thread; return whether there is none."""

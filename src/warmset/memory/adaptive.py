@@ -22,6 +22,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _fork
+from .._locks import locked
 
 if TYPE_CHECKING:
     from ..family_keys import SlotKey
@@ -86,6 +87,7 @@ class AdaptiveTtl:
     def reset_after_fork(self) -> None:
         self._lock = RLock()
 
+    @locked
     def observe_residence(
         self, key: SlotKey, uses: int, built_at: float, last_used: float, build_seconds: float
     ) -> None:
@@ -100,16 +102,16 @@ class AdaptiveTtl:
             build_seconds: The duration of the build.
         """
         gaps = uses - 1
-        with self._lock:
-            known = self._of(key)
-            known.build_seconds = build_seconds
-            if gaps <= 0:
-                known.single_use += 1
-                return
-            # A gap can exceed the bound only if the instance was held or had no limit.
-            gap = min(max(0.0, last_used - built_at) / gaps, self._max)
-            known.add(gap, gaps, min(_MAX_RESIDENCE_WEIGHT, 1.0 - (1.0 - _GAP_WEIGHT) ** gaps))
+        known = self._of(key)
+        known.build_seconds = build_seconds
+        if gaps <= 0:
+            known.single_use += 1
+            return
+        # A gap can exceed the bound only if the instance was held or had no limit.
+        gap = min(max(0.0, last_used - built_at) / gaps, self._max)
+        known.add(gap, gaps, min(_MAX_RESIDENCE_WEIGHT, 1.0 - (1.0 - _GAP_WEIGHT) ** gaps))
 
+    @locked
     def observe_return(self, key: SlotKey, gap_seconds: float) -> None:
         """
         Record that a removed class was built again.
@@ -118,11 +120,10 @@ class AdaptiveTtl:
             key: The class name, or the key of a family.
             gap_seconds: The time between the last use and this build.
         """
-        if gap_seconds > self._max:
-            return
-        with self._lock:
+        if gap_seconds <= self._max:
             self._of(key).add(max(0.0, gap_seconds), 1, _GAP_WEIGHT)
 
+    @locked
     def limit(self, key: SlotKey) -> IdleLimit:
         """
         Compute the idle limit of a class.
@@ -133,16 +134,13 @@ class AdaptiveTtl:
         Returns:
             The limit and the values from which it was derived.
         """
-        with self._lock:
-            known = self._known.get(key)
-            if known is None or not (known.gaps or known.single_use >= _SINGLE_USE_RESIDENCES):
-                cost = 0.0 if known is None else known.build_seconds
-                reason = (
-                    f"its usage is not known yet, so the upper bound of {self._max:g} s applies"
-                )
-                return IdleLimit(self._max, None, 0, cost, reason)
-            gaps, single_use, cost = known.gaps, known.single_use, known.build_seconds
-            usual = known.mean + 2.0 * known.deviation
+        known = self._known.get(key)
+        if known is None or not (known.gaps or known.single_use >= _SINGLE_USE_RESIDENCES):
+            cost = 0.0 if known is None else known.build_seconds
+            reason = f"its usage is not known yet, so the upper bound of {self._max:g} s applies"
+            return IdleLimit(self._max, None, 0, cost, reason)
+        gaps, single_use, cost = known.gaps, known.single_use, known.build_seconds
+        usual = known.mean + 2.0 * known.deviation
         by_cost = _LIMIT_PER_BUILD_SECOND * cost
         cost_text = f"{_LIMIT_PER_BUILD_SECOND:g} x its build of {cost:.3g} s is {by_cost:.3g} s"
         bounds = f"between {self._min:g} s and {self._max:g} s"

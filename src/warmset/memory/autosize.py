@@ -19,12 +19,13 @@ bound within the same budget. Without builds nothing changes: what is idle is a 
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 from collections import deque
 from typing import TYPE_CHECKING
 
 from .. import _logs
 from .._event_accumulator import EventAccumulator
+from .._locks import call_if_free
 from ..codes import MEMORY, SIZE
 from ..events import BoundChange
 from ..extension import Extension
@@ -141,11 +142,11 @@ class Autosize(Extension):
         self.steering = Steering(*self.limits)
         self.bound_changes: deque[BoundChange] = deque(maxlen=_MOST_CHANGES)
         self._count = _Count(self.steering)
-        self._judging = allocate_lock()
+        self._judging = RLock()
         ghosts_of(registry).memory.on_miss = self._missed
 
     def after_fork(self, registry: BaseRegistry) -> None:
-        self._judging = allocate_lock()
+        self._judging = RLock()
 
     def _missed(self, miss: Miss, affordable: bool) -> None:
         self._count((miss.seconds, affordable))
@@ -157,17 +158,11 @@ class Autosize(Extension):
     def built(self, registry: BaseRegistry, build: Build) -> None:
         if build.error is not None or registry.settings.max_cache_size != "auto":
             return
-        if not self._judging.acquire(False):
-            return  # another thread judges, or a finaliser came in between
-        try:
-            before = registry.max_size
-            bound = self.steering.wanted(before, registry.cached)
-            if bound == before or (bound > before and _is_short(registry)):
-                return
-            registry.max_size = bound
-            share = self.steering.share
-        finally:
-            self._judging.release()
+        # Unless another thread judges, or a finaliser came in between.
+        changed = call_if_free(self._judging, self._judge, registry)
+        if changed is None:
+            return
+        before, bound, share = changed
         if registry.watched:
             registry.capacity_freed()
         why = f"builds that the bound caused take {share:.1%} of the other build seconds, " + (
@@ -187,6 +182,15 @@ class Autosize(Extension):
             registry.capacity_freed()
         if registry.cached > bound:
             registry.make_capacity(build.entry if build.published else None)
+
+    def _judge(self, registry: BaseRegistry) -> tuple[int, int, float] | None:
+        """Change the bound; return it before and after, and the share that was the reason."""
+        before = registry.max_size
+        bound = self.steering.wanted(before, registry.cached)
+        if bound == before or (bound > before and _is_short(registry)):
+            return None
+        registry.max_size = bound
+        return before, bound, self.steering.share
 
 
 def _is_short(registry: BaseRegistry) -> bool:

@@ -19,10 +19,11 @@ eighth ... eviction in a row, and once more before nothing is left to evict.
 from __future__ import annotations
 
 import gc
-from _thread import allocate_lock
+from _thread import RLock
 from typing import TYPE_CHECKING
 
 from .. import _logs
+from .._locks import call_if_free
 from .._process_memory import give_back_free_memory, resident_bytes
 from ..codes import MEMORY
 from ..foreign import PROBE, contain
@@ -124,13 +125,13 @@ class Budgets:
         self._probe = probe
         self._limit = limit
         self._give_back = collect_and_give_back if give_back is None else give_back
-        self._relieving = allocate_lock()
+        self._relieving = RLock()
         self._logged: set[str] = set()  # the conditions that were logged and still hold
         self._large: set[SlotKey] = set()  # of instances that exceed max_cache_bytes alone
 
     def reset_after_fork(self) -> None:
         """Replace the lock, which a thread of the parent may have held."""
-        self._relieving = allocate_lock()
+        self._relieving = RLock()
 
     def marks(self) -> tuple[int, int] | None:
         """
@@ -247,24 +248,25 @@ class Budgets:
 
     def _relieve(self, manager: Evictor, registry: BaseRegistry, target: int, why: str) -> None:
         """Evict until the process has at most `target` bytes, or nothing is left to evict."""
-        if not self._relieving.acquire(False):
-            return  # another thread is evicting, or an outer call in this one
-        try:
-            resident = self._measured()
-            relief = Relief(self._measured, self._give_back)
-            while resident is not None and resident > target:
-                known = registry.known_bytes
-                if not manager.evict_one(registry, MEMORY, -1):
-                    self._give_back()
-                    resident = self._measured()
-                    if resident is not None and resident > target:
-                        self._log_nothing_left(registry, resident, target, why)
-                    return
-                resident = relief.removed(resident, known - registry.known_bytes, target)
-            if resident is not None:
-                self._logged.discard("nothing left")
-        finally:
-            self._relieving.release()
+        # Unless another thread is evicting, or an outer call in this one.
+        call_if_free(self._relieving, self._evict_down_to, manager, registry, target, why)
+
+    def _evict_down_to(
+        self, manager: Evictor, registry: BaseRegistry, target: int, why: str
+    ) -> None:
+        resident = self._measured()
+        relief = Relief(self._measured, self._give_back)
+        while resident is not None and resident > target:
+            known = registry.known_bytes
+            if not manager.evict_one(registry, MEMORY, -1):
+                self._give_back()
+                resident = self._measured()
+                if resident is not None and resident > target:
+                    self._log_nothing_left(registry, resident, target, why)
+                return
+            resident = relief.removed(resident, known - registry.known_bytes, target)
+        if resident is not None:
+            self._logged.discard("nothing left")
 
     def above_low_mark(self) -> bool:
         """Return whether the process has more memory than the low mark, if it has one."""

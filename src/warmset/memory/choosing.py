@@ -16,7 +16,7 @@ from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._locks import make_lock
+from .._locks import locked, make_lock
 from ..codes import CACHED
 from ..foreign import POLICY, Kind, contain
 
@@ -62,14 +62,14 @@ class Chooser:
         # is in the heap but not here is skipped.
         self._judged: OrderedDict[int, _Candidate] = OrderedDict()
         self._heap: list[_Candidate] = []
-        self._searching = 0  # threads that have some candidates out of the heap
+        self._searching: dict[int, list[_Candidate]] = {}  # what is out of the heap, by its id
         self._failed = False  # whether it was logged that the policy fails
         self._lock = make_lock()  # re-entrant: a finaliser may use the registry
 
     def reset_after_fork(self) -> None:
         """Make the lock anew, and forget candidates that a thread of the parent had taken."""
         self._lock = make_lock()
-        self._judged, self._heap, self._searching = OrderedDict(), [], 0
+        self._judged, self._heap, self._searching = OrderedDict(), [], {}
 
     def note(self, entry: Entry, now: float) -> None:
         """
@@ -88,8 +88,7 @@ class Chooser:
         Args:
             entry: The entry.
         """
-        with self._lock:
-            self._judged.pop(entry.serial, None)
+        self._pop(entry)
         self._ask(entry, _left, self._policy, entry)
 
     def victim(
@@ -148,15 +147,20 @@ class Chooser:
 
         O(n log n).
         """
-        with self._lock:
-            candidates = list(self._judged.values())
-        for candidate in candidates:
+        for candidate in self._all_judged():
             if candidate.entry.state != CACHED:
                 self._forget(candidate)
             elif now is not None:
                 self._judge(candidate.entry, now, to_heap=True, instead_of=candidate)
-        with self._lock:
-            self._rebuild()
+        self._rebuild()
+
+    @locked
+    def _pop(self, entry: Entry) -> None:
+        self._judged.pop(entry.serial, None)
+
+    @locked
+    def _all_judged(self) -> list[_Candidate]:
+        return list(self._judged.values())
 
     # -- worths ----------------------------------------------------------------------------------
 
@@ -195,39 +199,45 @@ class Chooser:
     ) -> _Candidate | None:
         """Determine a worth, and make it the valid one, unless another thread did meanwhile."""
         candidate = self._candidate(entry, now)
-        with self._lock:
-            if instead_of is not None and self._judged.get(entry.serial) is not instead_of:
-                return None
-            if entry.state != CACHED:  # removed meanwhile
-                self._judged.pop(entry.serial, None)
-                return None
-            self._judged[entry.serial] = candidate
-            self._judged.move_to_end(entry.serial)
-            if to_heap:
-                self._push(candidate)
-        return candidate
+        return candidate if self._make_valid(candidate, to_heap, instead_of) else None
+
+    @locked
+    def _make_valid(
+        self, candidate: _Candidate, to_heap: bool, instead_of: _Candidate | None
+    ) -> bool:
+        serial = candidate.serial
+        if instead_of is not None and self._judged.get(serial) is not instead_of:
+            return False
+        if candidate.entry.state != CACHED:  # removed meanwhile
+            self._judged.pop(serial, None)
+            return False
+        self._judged[serial] = candidate
+        self._judged.move_to_end(serial)
+        if to_heap:
+            self._push(candidate)
+        return True
 
     def _push(self, candidate: _Candidate) -> None:
         heappush(self._heap, candidate)
         if len(self._heap) > 2 * len(self._judged) + _SMALL:
             self._rebuild()
 
+    @locked
     def _rebuild(self) -> None:
         self._heap = list(self._judged.values())
         heapify(self._heap)
 
+    @locked
     def _forget(self, candidate: _Candidate) -> None:
-        with self._lock:
-            if self._judged.get(candidate.serial) is candidate:
-                del self._judged[candidate.serial]
+        if self._judged.get(candidate.serial) is candidate:
+            del self._judged[candidate.serial]
 
     # -- choosing --------------------------------------------------------------------------------
 
     def _renew(self, now: float) -> None:
         """Determine the oldest worths anew."""
         for _ in range(_RENEWED):
-            with self._lock:
-                oldest = next(iter(self._judged.values()), None)
+            oldest = self._oldest_judged()
             if oldest is None:
                 return
             if oldest.entry.state != CACHED:
@@ -235,47 +245,65 @@ class Chooser:
             else:
                 self._judge(oldest.entry, now, to_heap=True, instead_of=oldest)
 
+    @locked
+    def _oldest_judged(self) -> _Candidate | None:
+        return next(iter(self._judged.values()), None)
+
     def _search(self, now: float, spare: Entry | None, dispensable: bool) -> _Candidate | None:
         """Return the least of those that come up first; all go back into the heap."""
         aside: list[_Candidate] = []
+        try:
+            self._searching[id(aside)] = aside
+            return self._least(now, spare, dispensable, aside)
+        finally:
+            try:
+                self._put_back(aside)
+            except BaseException:  # an interrupt; once more does no harm
+                self._put_back(aside)
+                raise
+
+    def _least(
+        self, now: float, spare: Entry | None, dispensable: bool, aside: list[_Candidate]
+    ) -> _Candidate | None:
+        """Take candidates out of the heap and into a list, and return the least of them."""
         least: _Candidate | None = None
         searched = 0
-        with self._lock:
-            self._searching += 1
-        try:
-            while (candidate := self._take(least, searched >= _SEARCHED)) is not None:
-                entry = candidate.entry
-                if entry.state != CACHED:
-                    self._forget(candidate)
-                    continue
-                aside.append(candidate)
-                if not _evictable(entry, spare, dispensable):
-                    continue
-                searched += entry.uses == candidate.uses
-                anew = self._judge(entry, now, to_heap=False, instead_of=candidate)
-                if anew is not None:
-                    aside[-1] = anew
-                    least = anew if least is None else min(least, anew)
-        finally:
-            with self._lock:
-                self._searching -= 1
-                for candidate in aside:
-                    if self._judged.get(candidate.serial) is candidate:
-                        self._push(candidate)
+        while self._take(least, searched >= _SEARCHED, aside):
+            candidate = aside[-1]
+            entry = candidate.entry
+            if entry.state != CACHED:
+                self._forget(candidate)
+                continue
+            if not _evictable(entry, spare, dispensable):
+                continue
+            searched += entry.uses == candidate.uses
+            anew = self._judge(entry, now, to_heap=False, instead_of=candidate)
+            if anew is not None:
+                aside.append(anew)
+                least = anew if least is None else min(least, anew)
         return least
 
-    def _take(self, least: _Candidate | None, enough: bool) -> _Candidate | None:
-        """Take the first out of the heap; None if none is left, or none that could be less."""
-        with self._lock:
-            while self._heap:
-                first = self._heap[0]
-                valid = self._judged.get(first.serial) is first
-                if valid and enough and least is not None and least < first:
-                    return None
-                heappop(self._heap)
-                if valid:
-                    return first
-        return None
+    @locked
+    def _take(self, least: _Candidate | None, enough: bool, aside: list[_Candidate]) -> bool:
+        """Take the first out of the heap; False if none is left, or none that could be less."""
+        while self._heap:
+            first = self._heap[0]
+            valid = self._judged.get(first.serial) is first
+            if valid and enough and least is not None and least < first:
+                return False
+            if valid:
+                aside.append(first)
+            heappop(self._heap)
+            if valid:
+                return True
+        return False
+
+    @locked
+    def _put_back(self, aside: list[_Candidate]) -> None:
+        for candidate in aside:
+            if self._judged.get(candidate.serial) is candidate:
+                self._push(candidate)
+        self._searching.pop(id(aside), None)
 
     def _resync(self, registry: BaseRegistry, now: float) -> bool:
         """Add cached entries that are not candidates, such as those written from outside."""

@@ -13,6 +13,7 @@ import tracemalloc
 from _thread import RLock, get_ident
 from typing import TYPE_CHECKING
 
+from .._locks import locked
 from .._process_memory import resident_bytes
 from ..foreign import PROBE, contain
 
@@ -64,12 +65,14 @@ class Growth:
         Returns:
             The argument for `end`.
         """
-        level = self._measured()
         mark = Mark(get_ident())
-        with self._lock:
-            self._apportion(level)
-            self._stacks.setdefault(mark.thread, []).append(mark)
+        self._begin(mark, self._measured())
         return mark
+
+    @locked
+    def _begin(self, mark: Mark, level: int | None) -> None:
+        self._apportion(level)
+        self._stacks.setdefault(mark.thread, []).append(mark)
 
     def end(self, mark: Mark) -> None:
         """
@@ -78,16 +81,18 @@ class Growth:
         Args:
             mark: The result of `begin`.
         """
-        level = self._measured()
-        with self._lock:
-            self._apportion(level)
-            stack = self._stacks.get(mark.thread, [])
-            if mark in stack:
-                stack.remove(mark)
-            if not stack:
-                self._stacks.pop(mark.thread, None)
-            if level is not None:
-                mark.bytes = max(0, round(mark.grown))
+        self._end(mark, self._measured())
+
+    @locked
+    def _end(self, mark: Mark, level: int | None) -> None:
+        self._apportion(level)
+        stack = self._stacks.get(mark.thread, [])
+        if mark in stack:
+            stack.remove(mark)
+        if not stack:
+            self._stacks.pop(mark.thread, None)
+        if level is not None:
+            mark.bytes = max(0, round(mark.grown))
 
     def _apportion(self, level: int | None) -> None:
         if level is None:

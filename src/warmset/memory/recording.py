@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
 from .._event_accumulator import EventAccumulator
+from .._locks import locked
 from ..event_logs import build_event
 from ..events import BuildEvent
 from ..extension import Extension
@@ -232,21 +233,23 @@ class _Recording(Extension):
 
     def __init__(self) -> None:
         self.recorder: ProfileRecorder | None = None
-        self._changing = RLock()  # re-entrant: a finaliser may start or stop a recording
+        self._lock = RLock()  # re-entrant: a finaliser may start or stop a recording
 
     def start(self, registry: BaseRegistry) -> ProfileRecorder:
         """Return the recorder, made if there is none."""
-        fresh = ProfileRecorder(registry)
-        with self._changing:
-            if self.recorder is None:
-                self.recorder = fresh
-            return self.recorder
+        return self._start(ProfileRecorder(registry))
 
+    @locked
+    def _start(self, fresh: ProfileRecorder) -> ProfileRecorder:
+        if self.recorder is None:
+            self.recorder = fresh
+        return self.recorder
+
+    @locked
     def stop(self, recorder: ProfileRecorder) -> None:
         """Report nothing more to a recorder."""
-        with self._changing:
-            if self.recorder is recorder:
-                self.recorder = None
+        if self.recorder is recorder:
+            self.recorder = None
 
     def before_build(self, registry: BaseRegistry, build: Build) -> None:
         recorder = self.recorder
@@ -271,7 +274,7 @@ class _Recording(Extension):
             recorder([_Seen.of(entry, removed=True) for entry in entries])
 
     def after_fork(self, registry: BaseRegistry) -> None:
-        self._changing = RLock()
+        self._lock = RLock()
 
 
 def record(registry: BaseRegistry) -> ProfileRecorder:

@@ -297,7 +297,7 @@ def _variables_of(frame: FrameType, target: Any) -> list[str]:
     """Return the names of the local variables that refer to an object."""
     values = frame.f_locals
     try:
-        return [name for name, value in dict(values).items() if value is target]
+        return _names_of(dict(values), target)
     except Exception:
         return []
     finally:
@@ -310,6 +310,10 @@ def _variables_of(frame: FrameType, target: Any) -> list[str]:
             and sys.getrefcount(values) <= _references_of_locals
         ):
             values.clear()
+
+
+def _names_of(values: dict[str, Any], target: Any) -> list[str]:
+    return [name for name, value in values.items() if value is target]
 
 
 _OPTIMIZED = 1  # CO_OPTIMIZED: the locals of a function, and no namespace

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import _logs
+from .._locks import locked, start_thread
 from .._text import printable
 from ..codes import LISTENER_FAILURES, MEMORY, SIZE
 from ..errors import ClosedError, MethodRegistryError
@@ -197,7 +198,8 @@ class _WarmUp:
         self._clock = registry.builder.stopwatch
         self._started = self._clock()
         self._deadline = deadline
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._waiting = list(plan.order)
         self._running: set[str] = set()
         self._done: set[str] = set()
@@ -225,7 +227,7 @@ class _WarmUp:
                     daemon=True,
                 )
                 try:
-                    thread.start()
+                    start_thread(thread)
                 except RuntimeError:  # the system cannot start more threads
                     if not threads:
                         raise
@@ -233,9 +235,7 @@ class _WarmUp:
                 threads.append(thread)
             self._follow(len(threads))
         finally:
-            with self._changed:  # after an interrupt, start no further build
-                self._stopping = True
-                self._changed.notify_all()
+            self._stop()  # after an interrupt, start no further build
             for thread in threads:
                 thread.join()
         if self._worker_error is not None:
@@ -249,6 +249,11 @@ class _WarmUp:
             notes=tuple(plan.notes),
             seconds=max(0.0, self._clock() - self._started),
         )
+
+    @locked
+    def _stop(self) -> None:
+        self._stopping = True
+        self._changed.notify_all()
 
     def _follow(self, workers: int) -> None:
         """Process the updates of the workers until all have ended."""
@@ -289,15 +294,16 @@ class _WarmUp:
 
     def _work(self) -> None:
         try:
-            while (name := self._next()) is not None:
-                self._build(name)
+            self._build_each()
         except BaseException as error:  # for example of the timer; `_build` handles build errors
             self._worker_error = error
-            with self._changed:
-                self._stopping = True
-                self._changed.notify_all()
+            self._stop()
         finally:
             self._updates.put(None)
+
+    def _build_each(self) -> None:
+        while (name := self._next()) is not None:
+            self._build(name)
 
     def _next(self) -> str | None:
         """Select the next class to build; None if there is none."""

@@ -25,6 +25,7 @@ from .. import (
     _fork,  # noqa: F401  # its fork hook runs before ours: registries are usable before the child serves
     _logs,
 )
+from .._locks import locked, start_thread
 from ..extension import Extension
 from ..lifecycle.services import count_failure
 from ..planning.ghosts import ghosts_of
@@ -188,26 +189,32 @@ class Server:
             )
         if not isinstance(allow_changes, bool):
             raise TypeError(f"allow_changes must be a bool, got {allow_changes!r}")
-        with self._lock:
-            others = [known for known in self._served if known.registry not in (None, registry)]
-            taken = {known.name for known in others}
-            if name in taken:
-                raise ValueError(f"another registry of this process is served as {name!r}")
-            while name is None or name in taken:
-                name = f"registry-{next(self._numbers)}"
-            if self._thread is None:
-                self._open()
-            served = Served(self, registry, name, allow_changes=allow_changes)
-            self._served = (*others, served)
-            registry.attach(_StopAtClose(served)).served = served
-            ghosts_of(registry)  # so that the live view can tell which bound is too small
+        return self._add(registry, name, allow_changes)
+
+    @locked
+    def _add(self, registry: BaseRegistry, name: str | None, allow_changes: bool) -> Served:
+        others = [known for known in self._served if known.registry not in (None, registry)]
+        taken = {known.name for known in others}
+        if name in taken:
+            raise ValueError(f"another registry of this process is served as {name!r}")
+        while name is None or name in taken:
+            name = f"registry-{next(self._numbers)}"
+        if self._thread is None:
+            self._open()
+        served = Served(self, registry, name, allow_changes=allow_changes)
+        self._served = (*others, served)
+        registry.attach(_StopAtClose(served)).served = served
+        ghosts_of(registry)  # so that the live view can tell which bound is too small
         return served
 
     def remove(self, served: Served) -> None:
         """Stop serving a registry."""
-        with self._lock:
-            self._served = tuple(known for known in self._served if known is not served)
+        self._remove(served)
         self.wake()
+
+    @locked
+    def _remove(self, served: Served) -> None:
+        self._served = tuple(known for known in self._served if known is not served)
 
     def stop(self) -> None:
         """End the thread and remove the socket; for the end of the process."""
@@ -258,7 +265,7 @@ class Server:
         self.path, self._listener, self._wakeup, self._selector = path, listener, wakeup, selector
         self._thread = threading.Thread(target=self._run, name=_THREAD, daemon=True)
         try:
-            self._thread.start()
+            start_thread(self._thread)
         except BaseException:
             self._close()
             raise
@@ -293,9 +300,7 @@ class Server:
 
     def _run(self) -> None:
         try:
-            while self._should_continue():
-                self._step()
-                self._failures = 0
+            self._do_steps()
         except BaseException as error:  # an error of foreign code, or one that was sent to it
             count_failure(_THREAD)
             _logs.warning(
@@ -306,27 +311,32 @@ class Server:
             )
             self._begin_anew()
 
-    def _begin_anew(self) -> None:
-        with self._lock:
-            self._close()
-            self._failures += 1
-            try:
-                if self._failures > _MOST_FAILURES:
-                    raise LiveViewError("it failed time and again")
-                self._open()
-            except Exception as error:
-                self._served = ()
-                _log().warning("the live view ends: %s", error)
+    def _do_steps(self) -> None:
+        while self._should_continue():
+            self._step()
+            self._failures = 0
 
+    @locked
+    def _begin_anew(self) -> None:
+        self._close()
+        self._failures += 1
+        try:
+            if self._failures > _MOST_FAILURES:
+                raise LiveViewError("it failed time and again")
+            self._open()
+        except Exception as error:
+            self._served = ()
+            _log().warning("the live view ends: %s", error)
+
+    @locked
     def _should_continue(self) -> bool:
-        with self._lock:
-            self._served = tuple(known for known in self._served if known.registry is not None)
-            if self._served and not self._stopping:
-                return True
-            if self._stopping:
-                self._served = ()
-            self._close()
-            return False
+        self._served = tuple(known for known in self._served if known.registry is not None)
+        if self._served and not self._stopping:
+            return True
+        if self._stopping:
+            self._served = ()
+        self._close()
+        return False
 
     def _step(self) -> None:
         """Wait for the next events or deadline, and handle them."""

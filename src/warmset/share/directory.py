@@ -314,21 +314,25 @@ class DirectoryStore:
         Returns:
             The number of removed snapshots.
         """
-        removed = 0
         with self._opened() as directory:
-            kept = self._entries(directory, SNAPSHOT)
-            for name, found in list(kept):
-                if self._is_old(found):
-                    removed += self._try_discard(directory, name)
-                    kept.remove((name, found))
-            total = sum(found.st_size for _, found in kept)
-            for name, found in sorted(kept, key=lambda each: each[1].st_atime_ns):
-                if not self._max_bytes or total <= self._max_bytes:
-                    break
-                if name != spare:
-                    total -= found.st_size
-                    removed += self._try_discard(directory, name)
+            removed = self._trim(directory, spare)
             self._remove_leftovers(directory)
+        return removed
+
+    def _trim(self, directory: OwnDirectory, spare: str | None) -> int:
+        removed = 0
+        kept = self._entries(directory, SNAPSHOT)
+        for name, found in list(kept):
+            if self._is_old(found):
+                removed += self._try_discard(directory, name)
+                kept.remove((name, found))
+        total = sum(found.st_size for _, found in kept)
+        for name, found in sorted(kept, key=lambda each: each[1].st_atime_ns):
+            if not self._max_bytes or total <= self._max_bytes:
+                break
+            if name != spare:
+                total -= found.st_size
+                removed += self._try_discard(directory, name)
         return removed
 
     def _try_discard(self, directory: OwnDirectory, key: str) -> bool:

@@ -12,11 +12,12 @@ import os
 import sys
 import time
 from contextlib import contextmanager
-from threading import Lock, RLock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from .. import _fork, _logs
+from .._locks import call_if_free, locked
 from ..codes import MEMORY
 from ..extension import Extension
 from ..memory.budgets import Relief, collect_and_give_back
@@ -109,10 +110,9 @@ def own_bytes() -> int:
     """
     try:
         with open("/proc/self/smaps_rollup", "rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
+            line = next(line for line in file if line.startswith(b"Pss:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError, StopIteration):
         pass
     from .._process_memory import resident_bytes
 
@@ -147,7 +147,7 @@ class HostMember(Extension):
         self._table = table
         self._probe = probe
         self._give_back = give_back
-        self._checking = Lock()
+        self._checking = RLock()
         self._logged: set[str] = set()
         self._key = self._own_key()
         _members.add(self)
@@ -159,7 +159,7 @@ class HostMember(Extension):
 
     def after_fork(self, registry: BaseRegistry) -> None:
         """Become a process of its own; the lock and the row belong to the parent."""
-        self._checking = Lock()
+        self._checking = RLock()
         self._key = self._own_key()
 
     # -- hooks -------------------------------------------------------------------------------------
@@ -188,15 +188,12 @@ class HostMember(Extension):
         It costs at least one measurement and one access to the table, of some 100 us.
         """
         manager = registry.extension(MemoryManager)
-        if manager is None or not self._checking.acquire(blocking=False):
+        if manager is None:
             return
         try:
-            self._check(manager, registry, spare)
-            self._logged.discard("table")
+            call_if_free(self._checking, self._check, manager, registry, spare)
         except HostError as error:
             self._log_once("table", f"the host budget is not enforced: {error}")
-        finally:
-            self._checking.release()
 
     def _check(self, manager: MemoryManager, registry: BaseRegistry, spare: Entry | None) -> None:
         high, low = self.budget.marks()
@@ -216,6 +213,7 @@ class HostMember(Extension):
             mine = self._probe()
         if total <= high:
             self._logged.discard("nothing left")
+        self._logged.discard("table")
 
     def _update(
         self, manager: MemoryManager, registry: BaseRegistry, spare: Entry | None
@@ -327,24 +325,23 @@ class HostMember(Extension):
         if light or not self.budget.one_heavy_build:
             yield
             return
+        owner = object()
         token = None
         try:
-            token = _build_token(self.budget.name)
-            if not token.take(self.budget.wait_seconds):
-                token = None
-                self._log_once(
-                    f"token {slot.name}",
-                    f"another process has been building a heavy class for "
-                    f"{self.budget.wait_seconds:.0f} s: {slot.name!r} is built anyway",
-                )
-        except HostError as error:
-            token = None
-            self._log_once("token", f"heavy builds may run at the same time: {error}")
-        try:
+            try:
+                token = _build_token(self.budget.name)
+                if not token.take(owner, self.budget.wait_seconds):
+                    self._log_once(
+                        f"token {slot.name}",
+                        f"another process has been building a heavy class for "
+                        f"{self.budget.wait_seconds:.0f} s: {slot.name!r} is built anyway",
+                    )
+            except HostError as error:
+                self._log_once("token", f"heavy builds may run at the same time: {error}")
             yield
         finally:
             if token is not None:
-                token.release()
+                token.release(owner)
 
     # -- logging -----------------------------------------------------------------------------------
 
@@ -376,29 +373,35 @@ class _Token:
         self._path = path
         self._lock = RLock()
         self._file = -1
-        self._holders = 0
+        # A release of what was not taken does nothing: an interrupt may come in between.
+        self._holders: set[object] = set()
         _fork.watch(self)
 
     def reset_after_fork(self) -> None:
         # The lock belongs to the parent: the child closes its descriptor without unlocking.
         self._lock = RLock()
-        file, self._file, self._holders = self._file, -1, 0
+        file, self._file, self._holders = self._file, -1, set()
         if file >= 0:
             os.close(file)
 
-    def take(self, wait_seconds: float) -> bool:
-        """Wait up to some seconds for the token; whether it was taken."""
+    def take(self, owner: object, wait_seconds: float) -> bool:
+        """Wait up to some seconds for the token; whether it was taken, for an owner."""
         deadline = time.monotonic() + wait_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
-            with self._lock:
-                if self._holders or self._try_lock():
-                    self._holders += 1
-                    return True
+            if self._try_take(owner):
+                return True
             if time.monotonic() >= deadline:
                 return False
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    @locked
+    def _try_take(self, owner: object) -> bool:
+        if not (self._holders or self._try_lock()):
+            return False
+        self._holders.add(owner)
+        return True
 
     def _try_lock(self) -> bool:
         import fcntl
@@ -419,18 +422,18 @@ class _Token:
         self._file = file
         return True
 
-    def release(self) -> None:
+    @locked
+    def release(self, owner: object) -> None:
         """Release the token; the last release in this process frees the lock."""
         import fcntl
 
-        with self._lock:
-            if not self._holders:
-                return  # taken before a fork: it belongs to the parent
-            self._holders -= 1
-            if not self._holders:
-                file, self._file = self._file, -1
-                fcntl.flock(file, fcntl.LOCK_UN)
-                os.close(file)
+        if owner not in self._holders:
+            return  # taken before a fork: it belongs to the parent
+        self._holders.discard(owner)
+        if not self._holders:
+            file, self._file = self._file, -1
+            fcntl.flock(file, fcntl.LOCK_UN)
+            os.close(file)
 
 
 # Per process and not per registry, as one build may involve several registries.

@@ -275,10 +275,14 @@ def tables() -> dict[str, str]:
     for directory in _private_directory.private_directories():
         with suppress(OSError, HostError):
             _private_directory.check_directory(directory, HostError)
-            for file in sorted(os.listdir(directory)):
-                if file.startswith("host-") and file.endswith(".json"):
-                    found.setdefault(file.removeprefix("host-").removesuffix(".json"), directory)
+            _add_tables(directory, found)
     return found
+
+
+def _add_tables(directory: str, found: dict[str, str]) -> None:
+    for file in sorted(os.listdir(directory)):
+        if file.startswith("host-") and file.endswith(".json"):
+            found.setdefault(file.removeprefix("host-").removesuffix(".json"), directory)
 
 
 def _row(table: object) -> ProcessRow | None:

@@ -12,6 +12,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from .._locks import start_thread
 from .errors import StoreError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class LeasedClaim:
         self._thread = threading.Thread(
             target=self._keep_renewing, name=f"warmset-lease-{key[-8:]}", daemon=True
         )
-        self._thread.start()
+        start_thread(self._thread)
 
     def _keep_renewing(self) -> None:
         while not self._ended.wait(self._lease / 3):

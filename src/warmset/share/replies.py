@@ -12,7 +12,7 @@ from .manifests import CHUNK_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["as_bytes", "as_key", "as_number", "milliseconds", "split"]
+__all__ = ["as_bytes", "as_key", "as_number", "as_sizes", "milliseconds", "split"]
 
 _MOST_MS = 1 << 52
 
@@ -34,6 +34,11 @@ def as_number(reply: object) -> int:
     """Get a reply as a number of bytes; 0 for anything else."""
     digits = as_bytes(reply)
     return int(digits) if digits.isdigit() and len(digits) < 16 else 0
+
+
+def as_sizes(keys: Sequence[object], replies: Sequence[object]) -> list[tuple[str, int]]:
+    """Get replies as keys of snapshots and their bytes."""
+    return [(as_key(key) or "", as_number(each)) for key, each in zip(keys, replies, strict=True)]
 
 
 def milliseconds(seconds: float) -> int:

@@ -20,6 +20,7 @@ from threading import RLock, local
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import _logs
+from .._locks import locked
 from ..errors import MethodRegistryError
 from ..extension import Extension
 from ..family_keys import FamilyKey
@@ -117,14 +118,32 @@ class Sharing(Extension):
         """The store of the snapshots."""
         return self._store
 
+    @locked
     def snapshot_stats(self) -> SnapshotStats:
         """Read the statistics of snapshots."""
-        with self._lock:
-            return SnapshotStats(opened_seconds=self._seconds, **self._counts)
+        return SnapshotStats(opened_seconds=self._seconds, **self._counts)
 
+    @locked
     def _count(self, what: str, number: int = 1) -> None:
-        with self._lock:
-            self._counts[what] += number
+        self._counts[what] += number
+
+    @locked
+    def _count_opened(self, seconds: float) -> None:
+        self._counts["opened"] += 1
+        self._seconds += seconds
+
+    @locked
+    def _count_stored(self, size: int) -> None:
+        self._counts["stored"] += 1
+        self._counts["stored_bytes"] += size
+
+    @locked
+    def _is_first(self, text: tuple[str, str]) -> bool:
+        """Whether a text was not logged yet; it counts as logged now."""
+        if text in self._logged:
+            return False
+        self._logged.add(text)
+        return True
 
     # -- building or opening -----------------------------------------------------------------------
 
@@ -337,9 +356,7 @@ class Sharing(Extension):
             self._damaged(registry, whose, key, "it returned None, expected an instance")
             return _NOTHING
         seconds = time.perf_counter() - began
-        with self._lock:
-            self._counts["opened"] += 1
-            self._seconds += seconds
+        self._count_opened(seconds)
         return instance
 
     def _store_instance(
@@ -381,9 +398,7 @@ class Sharing(Extension):
             self._suspend(registry, whose)
             self._log_once("store", whose, f"it was not stored: {error}")
             return None
-        with self._lock:
-            self._counts["stored"] += 1
-            self._counts["stored_bytes"] += sum(memoryview(piece).nbytes for piece in pieces)
+        self._count_stored(sum(memoryview(piece).nbytes for piece in pieces))
         return blob  # None if another process has already evicted it from the store
 
     # -- logging -----------------------------------------------------------------------------------
@@ -415,10 +430,8 @@ class Sharing(Extension):
         known = what, str(whose)
         if isinstance(whose, FamilyKey):
             known = what.partition(" ")[0], whose.family
-        with self._lock:
-            if known in self._logged:
-                return
-            self._logged.add(known)
+        if not self._is_first(known):
+            return
         _logs.warning("share", "%r: %s", whose, text, fields={"class_name": str(whose)})
 
 

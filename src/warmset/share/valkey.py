@@ -26,7 +26,7 @@ from .files import check_key
 from .leases import LeasedClaim
 from .manifests import CHUNK_BYTES, MOST_BYTES, Manifest, is_lock, read_manifest, sign_lock
 from .protocol import Blob
-from .replies import as_bytes, as_key, as_number, milliseconds, split
+from .replies import as_bytes, as_key, as_sizes, milliseconds, split
 from .scripts import PUBLISH, RELEASE, RENEW, USE
 from .secret import KEY_VARIABLE, Secret, read_private, secrets_from
 from .server_url import ServerUrl, parse_url
@@ -322,23 +322,25 @@ class ValkeyStore:
 
     def _await(self, client: Any, key: str, lock: str) -> None:
         """Wait until a lock is released or its lease expires."""
-        deadline = time.monotonic() + self._wait
         with client.pubsub() as subscription:
             subscription.subscribe(self._name("done", key))
-            while True:
-                # Checked after subscribing, so that no release is missed.
-                left = client.pttl(lock)
-                now = time.monotonic()
-                if left == -2 or self._remove_foreign_lock(client, key, lock):
-                    return
-                if now >= deadline:
-                    raise StoreBusyError(
-                        f"another process has been building {key} for {self._wait:.0f} s"
-                    )
-                timeout = min(max(left, 0) / 1000 + 0.01, deadline - now)
-                message = subscription.get_message(timeout=timeout)
-                if message is not None and message["type"] == "message":
-                    return
+            self._await_message(client, subscription, key, lock)
+
+    def _await_message(self, client: Any, subscription: Any, key: str, lock: str) -> None:
+        deadline = time.monotonic() + self._wait
+        while True:
+            # Checked after subscribing, so that no release is missed.
+            left = client.pttl(lock)
+            now = time.monotonic()
+            if left == -2 or self._remove_foreign_lock(client, key, lock):
+                return
+            if now >= deadline:
+                since = f"{self._wait:.0f} s"
+                raise StoreBusyError(f"another process has been building {key} for {since}")
+            most = max(left, 0) / 1000 + 0.01
+            message = subscription.get_message(timeout=min(most, deadline - now))
+            if message is not None and message["type"] == "message":
+                return
 
     def _put(self, key: str, token: str, pieces: Sequence[memoryview | bytes]) -> None:
         size = sum(memoryview(piece).nbytes for piece in pieces)
@@ -413,9 +415,8 @@ class ValkeyStore:
             if most <= _MOST_KEYS and size <= _MOST_KEY_BYTES:
                 found = client.zrange(used, 0, _MOST_KEYS)
                 known = client.hmget(sizes, found) if found else []
-                if all(as_key(key) for key in found):
-                    pairs = zip(found, known, strict=True)
-                    return [(as_key(key) or "", as_number(value)) for key, value in pairs]
+                if all(map(as_key, found)):
+                    return as_sizes(found, known)
         client.unlink(used, sizes)  # not what the store has written
         return []
 

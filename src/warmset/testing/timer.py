@@ -7,6 +7,8 @@ from __future__ import annotations
 import math
 from threading import RLock
 
+from .._locks import locked
+
 __all__ = ["FakeTimer"]
 
 
@@ -58,9 +60,12 @@ class FakeTimer:
         """
         if not (math.isfinite(seconds) and seconds >= 0.0):
             raise ValueError(f"seconds must be a finite number, 0 or more, got {seconds!r}")
-        with self._lock:
-            self._now += seconds
-            return self._now
+        return self._advance(seconds)
+
+    @locked
+    def _advance(self, seconds: float) -> float:
+        self._now += seconds
+        return self._now
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self._now!r} s>"

@@ -106,7 +106,6 @@ def draw_plots(data: ReportData, descriptions: dict[str, tuple[str, str]]) -> di
     Returns:
         Name -> plot.
     """
-    plots: dict[str, Plot] = {}
     wanted: list[tuple[str, bool, int, Callable[[_Canvas, ReportData], None]]] = [
         ("rss", bool(data.run_rows), 280, _draw_rss),
         ("hits", any(row.hit_rate is not None for row in data.run_rows), 200, _draw_hits),
@@ -123,14 +122,23 @@ def draw_plots(data: ReportData, descriptions: dict[str, tuple[str, str]]) -> di
     # not matter, because the browser draws the text with its own fonts.
     with matplotlib.style.context(["default", _STYLE]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, present, height, draw in wanted:
-            if present:
-                title, description = descriptions[name]
-                svgs = [
-                    _draw(draw, data, name, title, description, width, height)
-                    for width in (_WIDE, _NARROW)
-                ]
-                plots[name] = Plot(*svgs)
+        return _draw_wanted(data, descriptions, wanted)
+
+
+def _draw_wanted(
+    data: ReportData,
+    descriptions: dict[str, tuple[str, str]],
+    wanted: list[tuple[str, bool, int, Callable[[_Canvas, ReportData], None]]],
+) -> dict[str, Plot]:
+    plots: dict[str, Plot] = {}
+    for name, present, height, draw in wanted:
+        if present:
+            title, description = descriptions[name]
+            svgs = [
+                _draw(draw, data, name, title, description, width, height)
+                for width in (_WIDE, _NARROW)
+            ]
+            plots[name] = Plot(*svgs)
     return plots
 
 
