@@ -65,7 +65,7 @@ from . import _fork, codes
 from .codes import STATE_NAMES
 from .errors import MethodNotFoundError, MethodRegistryError
 from .family_keys import FamilyKey
-from .resolver import check_name, raise_not_found
+from .resolver import check_method_name, check_name, raise_not_found
 
 __all__ = [
     "Entry",
@@ -410,7 +410,7 @@ cdef class RegistryCore(Changes):
         if type(class_name) is not str:
             class_name = self.name_of(class_name)
         if type(method_name) is not str:
-            method_name = check_name(method_name)
+            method_name = check_method_name(method_name)
         if self._injected:
             injected = _find_injected(self, class_name, method_name)
             if injected is not None:

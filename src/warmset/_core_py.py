@@ -17,7 +17,7 @@ from ._entry_py import Entry, Hold, Slot
 from ._holds_py import Holds
 from ._ring_py import LOCK_FREE
 from .codes import CAUSES, COLLECTED, COUNTERS, NO_LIMIT, STATES
-from .resolver import check_name, method_of
+from .resolver import check_method_name, check_name, method_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class RegistryCore(Holds):
         if type(class_name) is not str:
             class_name = self.name_of(class_name)
         if type(method_name) is not str:
-            method_name = check_name(method_name)
+            method_name = check_method_name(method_name)
         if self._injected:
             injected = self._find_injected(class_name, method_name)
             if injected is not None:

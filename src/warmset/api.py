@@ -8,7 +8,7 @@ from .codes import DISCARDED
 from .registration import Registrations
 from .setting_table import REGISTRY_DEFAULTS
 from .settings import RegistrySettings
-from .targets import unknown_option
+from .targets import checked_table, unknown_option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Registry(Registrations):
             while it is held; 0: no maximum age.
         policy: Eviction order when a bound is exceeded. "lru": least recently used first; "cost":
             least valuable first, by rebuild seconds, frequency of use, and bytes; or an object with
-            a method ``worth(slot, now)``, see `warmset.memory.policies`.
+            a method ``worth(entry, now)``, see `warmset.memory.policies`.
         sizer: How instances are measured, see `warmset.memory.sizing`: "measured", "deep",
             "declared", a callable that takes an instance, or an object with a method
             ``size(instance)``; None: they are not.
@@ -179,7 +179,7 @@ class Registry(Registrations):
 
             register_default_classes(self)
         else:
-            for class_name, target in class_paths.items():
+            for class_name, target in checked_table(class_paths).items():
                 self.register(class_name, target)
         if settings.needs_assembly:
             start_services(self, settings)

@@ -9,7 +9,7 @@ from types import BuiltinMethodType, MethodType
 from ._core import ExecutorCore, Lease
 from .errors import MethodRegistryError
 from .family_keys import FamilyKey
-from .resolver import call_names, method_of
+from .resolver import check_method_name, check_name, exact_str, method_of
 from .streams import is_running
 
 TYPE_CHECKING = False
@@ -138,3 +138,37 @@ class Calls(ExecutorCore):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return positional and keyword arguments for a payload."""
         raise NotImplementedError
+
+
+def call_names(
+    names: tuple[object, ...],
+    payload: dict[str, Any],
+    name_of: Callable[[object], str] | None = None,
+) -> tuple[str, str]:
+    """
+    Find the class name and the method name of a call.
+
+    Args:
+        names: The positional arguments, up to two; an empty one counts as not given.
+        payload: A name that is not given is taken out of it.
+        name_of: Returns the name of a class, or checks a name; None: classes have none.
+
+    Returns:
+        Exact str, neither of them empty. Methods of a subclass of str are not called.
+
+    Raises:
+        TypeError: There are more than two, one is not a str, or one is given nowhere.
+    """
+    if len(names) > 2:
+        raise TypeError(
+            f"execute() takes a class name and a method name, and all else by keyword; "
+            f"got {len(names)} positional arguments"
+        )
+    found = []
+    for name, key in zip((*names, "", "")[:2], ("class_name", "method_name"), strict=True):
+        if exact_str(name) == "":
+            name = payload.pop(key, "")
+        if exact_str(name) == "":
+            raise TypeError("execute() needs a class name and a method name")
+        found.append(name)
+    return (name_of or check_name)(found[0]), check_method_name(found[1])

@@ -7,6 +7,7 @@ from __future__ import annotations
 from _functools import partial  # type: ignore[import-not-found]
 from _thread import RLock, get_ident
 from itertools import starmap
+from types import MethodType
 
 from ._locks import locked
 from .builds import results_of_build
@@ -191,6 +192,11 @@ class Classes:
         qualified = getattr(method, "__qualname__", None)
         if type(name) is not str or type(qualified) is not str or isinstance(method, type):
             raise TypeError(f"expected a name and a method name, or a method, got {method!r}")
+        if type(method) is MethodType:
+            raise TypeError(
+                f"expected the method of a class, as Tagger.tag, got {method!r}, which would keep "
+                "its instance"
+            )
         owners = [
             slot
             for slots in list(self._registered.values())
@@ -201,10 +207,10 @@ class Classes:
         own = [slot for slot in owners if vars(slot.target).get(name) is method] or owners
         if own and all(slot.target is own[0].target for slot in own):
             return own[0].target, name
-        path = f"{getattr(method, '__module__', '')}.{qualified}"
+        path = f"{getattr(method, '__module__', None) or 'builtins'}.{qualified}"
         if owners:
             raise AmbiguousClassError(path, [slot.name for slot in owners])
-        raise UnknownClassError(path)
+        raise UnknownClassError(path, advice="no class that is registered itself has this method")
 
     def is_registered(self, cache: Cache, key: object) -> bool:
         """Tell whether a name, or a class itself, is registered."""
@@ -251,10 +257,15 @@ class Classes:
         path = f"{class_name.__module__}.{class_name.__qualname__}"  # type: ignore[attr-defined]
         if names:
             raise AmbiguousClassError(path, names)
-        near = [slot.name for slot in list(cache.slots.values()) if slot.target == path]
-        raise UnknownClassError(
-            path, near or near_names(path.rpartition(".")[2], self.names(cache))
-        )
+        near = [
+            slot.name
+            for slot in list(cache.slots.values())
+            if type(slot.target) is str and find_imported(slot.target) is class_name
+        ]
+        if near:
+            advice = f"it is registered by its path: look it up as {near[0]!r}"
+            raise UnknownClassError(path, near, advice=advice)
+        raise UnknownClassError(path, near_names(path.rpartition(".")[2], self.names(cache)))
 
     def names(self, cache: Cache) -> list[str]:
         """Return the registered names, in the order of their registration."""

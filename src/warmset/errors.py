@@ -91,12 +91,16 @@ class UnknownClassError(MethodRegistryError, LookupError):
     Args:
         class_name: The requested class name.
         suggestions: The most similar registered names, best match first.
+        advice: What to do instead, if that is known.
     """
 
     stage = "name"
 
-    def __init__(self, class_name: str, suggestions: Sequence[str] = ()) -> None:
+    def __init__(
+        self, class_name: str, suggestions: Sequence[str] = (), *, advice: str | None = None
+    ) -> None:
         hint = f"; nearest: {', '.join(map(repr, suggestions))}" if suggestions else ""
+        hint = hint if advice is None else f"; {advice}"
         super().__init__(f"no class is registered as {class_name!r}{hint}", class_name=class_name)
         self.suggestions = tuple(suggestions)
 
@@ -153,7 +157,7 @@ class BuildError(MethodRegistryError):
 
 class AsyncRuleError(BuildError):
     """
-    A class with an asynchronous rule was looked up synchronously.
+    What an asynchronous rule or factory builds was looked up synchronously.
 
     Args:
         class_name: The requested class name.
@@ -162,7 +166,7 @@ class AsyncRuleError(BuildError):
 
     def __init__(self, class_name: str, class_path: str | None) -> None:
         super().__init__(
-            f"the rule of {class_name!r} ({class_path}) is asynchronous and cannot be awaited in a "
+            f"{class_name!r} ({class_path}) is built asynchronously, which cannot be awaited in a "
             "synchronous look-up; use warmset.aio.AsyncMethodExecutor",
             class_name=class_name,
             class_path=class_path,

@@ -19,7 +19,7 @@ from ._locks import locked
 from .codes import COLLECTED, DISCARDED, NO_LIMIT, REPLACED, SIZE
 from .extension import Extension
 from .family_keys import FamilyKey
-from .resolver import check_name
+from .resolver import check_method_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ class Family(FamilyCore[K, T]):
         Returns:
             As `Registry.bind`.
         """
-        return Handle(self._registry, self.key(key), check_name(method_name))
+        return Handle(self._registry, self.key(key), check_method_name(method_name))
 
     def get_method(self, key: K, method_name: str) -> Callable[..., Any]:
         """
@@ -382,9 +382,14 @@ class Family(FamilyCore[K, T]):
         Returns:
             The keys that are warm afterwards. No more are built than the family's bound allows, and
             a key whose build fails stops no other: the failure is logged.
+
+        Raises:
+            TypeError: A key is of another type.
+            ClosedError: The registry is closed.
         """
         from .errors import MethodRegistryError
 
+        self._registry.refuse_if_closed(self.name)
         bound = self._record.max_cache_size
         for count, key in enumerate(keys):
             if bound is not None and count >= bound:

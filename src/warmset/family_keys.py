@@ -8,10 +8,11 @@ from .resolver import check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 
-__all__ = ["FamilyKey", "check_key"]
+__all__ = ["FamilyKey", "advice_on_families", "check_key"]
 
 _LONGEST = 60  # characters of a key that are shown
 _DECIMAL_BITS = 256  # of an int; a longer one is shown in hexadecimal digits, whose number is free
@@ -88,6 +89,28 @@ def check_key(key: object) -> SlotKey:
         ValueError: The name is empty.
     """
     return key if type(key) is FamilyKey else check_name(key)
+
+
+def advice_on_families(families: Iterable[str], unknown: Any) -> str | None:
+    """
+    Tell what was meant by an unknown name that has to do with families.
+
+    Args:
+        families: The names of the registered ones.
+        unknown: A name, or the key of a family.
+
+    Returns:
+        The advice; None if it has nothing to do with them.
+    """
+    if type(unknown) is FamilyKey:
+        return f"there is no family {unknown.family!r}"
+    family = unknown.partition("[")[0]
+    if family not in families:
+        return None
+    return (
+        f"{family!r} is a family, whose instances are looked up by their keys: "
+        f"FamilyKey({family!r}, key), or get(key) of what registry.family returned"
+    )
 
 
 def _types_of(key: object) -> str:

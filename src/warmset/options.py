@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .resolver import safe_repr
 from .setting_table import BY_NAME, CLASS_DEFAULTS
 from .targets import unknown_option
 
@@ -46,6 +47,7 @@ class ClassOptions:
         class_name: The class; for the text of errors.
         args: Positional arguments for the class or factory.
         kwargs: Keyword arguments for it.
+        more_options: Names that are suggested in place of misspelt ones, too.
         options: Those of `Registry.register`, where they are documented. Options that are not given
             have their defaults.
 
@@ -81,13 +83,21 @@ class ClassOptions:
         *,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
+        more_options: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
+        if not isinstance(args, (tuple, list)):
+            raise TypeError(f"args of {class_name!r} must be a tuple, got {_described(args)}")
         self.args: tuple[Any, ...] = tuple(args)
-        self.kwargs: dict[str, Any] = dict(kwargs or {})
+        self.kwargs = _checked_kwargs(class_name, kwargs)
         for name in options:
             if name not in CLASS_DEFAULTS:
-                raise unknown_option(repr(class_name), name, ("args", "kwargs", *CLASS_DEFAULTS))
+                raise unknown_option(
+                    repr(class_name),
+                    name,
+                    ("args", "kwargs", *more_options, *CLASS_DEFAULTS),
+                    otherwise="; arguments of the class or factory are given by args= and kwargs=",
+                )
         for name, default in CLASS_DEFAULTS.items():
             value = options.get(name, default)
             # None is valid where it is the default: the setting of the registry applies.
@@ -113,3 +123,17 @@ class ClassOptions:
     def managed(self) -> bool:
         """Whether the options need a memory manager."""
         return bool(self.priority) or self.sizer is not None or self.recycles
+
+
+def _checked_kwargs(class_name: str, kwargs: Any) -> dict[str, Any]:
+    if kwargs is None:
+        return {}
+    if not hasattr(type(kwargs), "keys") or not all(type(name) is str for name in kwargs):
+        raise TypeError(
+            f"kwargs of {class_name!r} must be a mapping with str keys, got {_described(kwargs)}"
+        )
+    return dict(kwargs)
+
+
+def _described(value: object) -> str:
+    return f"{type(value).__name__} {safe_repr(value)}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from ._core import Handle
 from .capabilities import Capabilities
 from .errors import UnknownClassError
-from .resolver import check_name
+from .resolver import check_method_name, check_name
 from .setting_table import BY_NAME
 from .targets import check_arguments, check_target, target_name
 
@@ -120,7 +120,8 @@ class Registrations(Capabilities):
             from .options import ClassOptions
 
             checked = ClassOptions(name, args=args, kwargs=kwargs, **options)
-            check_arguments(name, target, checked.args, checked.kwargs)
+            args, kwargs = checked.args, checked.kwargs
+        check_arguments(name, target, args, kwargs or {})
         self.refuse_if_closed(name)
         _, changed = self.classes.register(self, name, target, checked)
         if changed:
@@ -311,14 +312,16 @@ class Registrations(Capabilities):
         if "pin" in options:
             raise TypeError(f"{name!r} has no option 'pin': a family keeps those used last")
         if max_cache_size is not None:
-            max_cache_size = BY_NAME["max_cache_size"].checked(
-                max_cache_size, f"max_cache_size of {name!r}"
-            )
+            # By the rule of a setting that is a number in any case: "auto" is of the registry.
+            rule = BY_NAME["autosize_max"]
+            max_cache_size = rule.checked(max_cache_size, f"max_cache_size of {name!r}")
         slot = self.slots.get(name)
         if slot is not None and slot.target is not None:
             raise ValueError(f"{name!r} is registered as a class")
-        checked = ClassOptions(name, args=args, kwargs=kwargs, **options)
-        check_arguments(name, target, ("key", *checked.args), checked.kwargs)
+        checked = ClassOptions(
+            name, args=args, kwargs=kwargs, more_options=("max_cache_size",), **options
+        )
+        check_arguments(name, target, ("key", *checked.args), checked.kwargs, of_family=True)
         self.refuse_if_closed(name)
         self._serve(checked)
         return make_family(self, name, target, checked, max_cache_size)
@@ -399,7 +402,7 @@ class Registrations(Capabilities):
         """
         if method_name is None:
             class_name, method_name = self.classes.owner_of(class_name)
-        class_name, method_name = self.name_of(class_name), check_name(method_name)
+        class_name, method_name = self.name_of(class_name), check_method_name(method_name)
         known = class_name in self.slots or self.is_of_family(class_name)
         if not known and self.find_injected(class_name, method_name) is None:
             self.refuse(class_name)
@@ -422,7 +425,7 @@ class Registrations(Capabilities):
 
         Thread-safe; O(1).
         """
-        class_name, method_name = self.name_of(class_name), check_name(method_name)
+        class_name, method_name = self.name_of(class_name), check_method_name(method_name)
         self.refuse_if_closed(class_name)
         if not callable(method):
             raise TypeError(

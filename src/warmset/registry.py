@@ -21,7 +21,7 @@ from .codes import CLEARED, HELD, SHUTDOWN
 from .errors import ClosedError, UnknownClassError
 from .extension import HOOKS, Extension, wrapped
 from .failures import closed_before
-from .family_keys import FamilyKey
+from .family_keys import FamilyKey, advice_on_families
 from .foreign import Kind, contain
 from .fork_policies import apply_fork_policies
 from .reports import report_build, report_clear, report_removals
@@ -158,14 +158,16 @@ class BaseRegistry(Cache):
         """Raise if the registry is closed."""
         if self.closed:
             raise ClosedError(
-                f"the registry is closed to {class_name!r}: it builds and registers nothing",
+                f"the registry is closed: it neither builds nor registers {class_name!r}",
                 class_name=class_name,
             )
 
     def refuse(self, class_name: str) -> Any:
         """Raise the error for a name that cannot be looked up."""
         self.refuse_if_closed(class_name)
-        raise UnknownClassError(class_name, near_names(str(class_name), self.class_names()))
+        name = str(class_name)
+        advice = advice_on_families(self.families, class_name)
+        raise UnknownClassError(name, near_names(name, self.class_names()), advice=advice)
 
     def slot_to_build(self, class_name: Any) -> Slot:
         """Return the slot of a name that may be built, or raise."""

@@ -111,7 +111,7 @@ def near_names(name: str, names: Iterable[str], limit: int = 3) -> list[str]:
     return [folded[key] for key in near[:limit]]
 
 
-def _exact_str(value: object) -> str | None:
+def exact_str(value: object) -> str | None:
     # The result is an exact str, so that hashing, comparing and formatting never run the code of a
     # subclass. `str.__str__` copies the characters; `str(value)`, `f"{value}"` and
     # `str.__format__` would call the subclass. `isinstance` would read `__class__`, which is
@@ -135,47 +135,22 @@ def check_name(class_name: object) -> str:
         TypeError: The name is not a str.
         ValueError: The name is empty.
     """
-    name = _exact_str(class_name)
-    if name is None:
-        kind = type(class_name).__name__
-        raise TypeError(f"a class name must be a str, got {kind} {safe_repr(class_name)}")
-    if not name:
-        raise ValueError("a class name must be a non-empty str, got ''")
-    return name
+    return _checked(class_name, "class")
 
 
-def call_names(
-    names: tuple[object, ...],
-    payload: dict[str, Any],
-    name_of: Callable[[object], str] | None = None,
-) -> tuple[str, str]:
-    """
-    Find the class name and the method name of a call.
+def check_method_name(method_name: object) -> str:
+    """Check that a method name is a non-empty str; as `check_name`."""
+    return _checked(method_name, "method")
 
-    Args:
-        names: The positional arguments, up to two; an empty one counts as not given.
-        payload: A name that is not given is taken out of it.
-        name_of: Returns the name of a class, or checks a name; None: classes have none.
 
-    Returns:
-        Exact str, neither of them empty. Methods of a subclass of str are not called.
-
-    Raises:
-        TypeError: There are more than two, one is not a str, or one is given nowhere.
-    """
-    if len(names) > 2:
-        raise TypeError(
-            f"execute() takes a class name and a method name, and all else by keyword; "
-            f"got {len(names)} positional arguments"
-        )
-    found = []
-    for name, key in zip((*names, "", "")[:2], ("class_name", "method_name"), strict=True):
-        if _exact_str(name) == "":
-            name = payload.pop(key, "")
-        if _exact_str(name) == "":
-            raise TypeError("execute() needs a class name and a method name")
-        found.append(name)
-    return (name_of or check_name)(found[0]), check_name(found[1])
+def _checked(name: object, what: str) -> str:
+    found = exact_str(name)
+    if found is None:
+        kind = type(name).__name__
+        raise TypeError(f"a {what} name must be a str, got {kind} {safe_repr(name)}")
+    if not found:
+        raise ValueError(f"a {what} name must be a non-empty str, got ''")
+    return found
 
 
 def method_of(instance: Any, class_name: str, method_name: str) -> Callable[..., Any]:
@@ -252,7 +227,7 @@ def check_path(class_name: str, class_path: object) -> str:
     """
     from keyword import iskeyword
 
-    given = _exact_str(class_path)
+    given = exact_str(class_path)
     if given is None:
         raise TypeError(
             f"the class path of {class_name!r} must be a str, {PATH_EXPECTED},"
@@ -489,7 +464,7 @@ def _submodules(module: object) -> list[str] | None:
 
 def _hint(part: str, holder: object, more: Iterable[str]) -> str:
     try:
-        names = [name for name in map(_exact_str, dir(holder)) if name]
+        names = [name for name in map(exact_str, dir(holder)) if name]
     except Exception:
         names = []
     if not part.startswith("_"):

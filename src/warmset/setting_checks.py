@@ -299,7 +299,7 @@ MEMORY = Rule(
 POLICY = Rule(
     _policy,
     'Literal["lru", "cost"] | HasWorth',
-    "'lru', 'cost', or an object with a method worth(slot, now)",
+    "'lru', 'cost', or an object with a method worth(entry, now)",
 )
 SIZER = Rule(
     _sizer,

@@ -128,7 +128,7 @@ SETTINGS = (
         "lru",
         'Eviction order when a bound is exceeded. "lru": least recently used first; "cost": least '
         "valuable first, by rebuild seconds, frequency of use, and bytes; or an object with a "
-        "method ``worth(slot, now)``, see `warmset.memory.policies`.",
+        "method ``worth(entry, now)``, see `warmset.memory.policies`.",
     ),
     _both(
         "sizer",

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from inspect import Signature
     from typing import Any
 
-__all__ = ["check_arguments", "check_target", "misfit", "target_name", "unknown_option"]
+__all__ = [
+    "check_arguments",
+    "check_target",
+    "checked_table",
+    "misfit",
+    "target_name",
+    "unknown_option",
+]
 
 
 def check_target(class_name: str, target: object) -> Any:
@@ -34,9 +41,34 @@ def check_target(class_name: str, target: object) -> Any:
         return check_path(class_name, target)
     if callable(target):
         return target
+    hint = "" if target is None else "; an object that exists is registered as a lambda of it"
     raise TypeError(
         f"the target of {class_name!r} must be a class path, {PATH_EXPECTED}, a class, or a "
-        f"factory, got {type(target).__name__} {safe_repr(target)}"
+        f"factory, got {type(target).__name__} {safe_repr(target)}{hint}"
+    )
+
+
+def checked_table(class_paths: object) -> Any:
+    """
+    Check a class table.
+
+    Args:
+        class_paths: A mapping of names to what may be registered under them.
+
+    Returns:
+        The same.
+
+    Raises:
+        TypeError: It is no mapping.
+    """
+    if hasattr(type(class_paths), "items"):
+        return class_paths
+    hint = ""
+    if isinstance(class_paths, str):
+        hint = "; MethodRegistry.from_file reads a file"
+    raise TypeError(
+        "class_paths must be a mapping of names to class paths, classes or factories, or None, got "
+        f"{type(class_paths).__name__} {safe_repr(class_paths)}{hint}"
     )
 
 
@@ -59,7 +91,7 @@ def target_name(target: object) -> str:
     raise TypeError(f"{safe_repr(target)} has no name of its own: register it under a name")
 
 
-def unknown_option(what: str, name: str, known: Iterable[str]) -> TypeError:
+def unknown_option(what: str, name: str, known: Iterable[str], *, otherwise: str = "") -> TypeError:
     """
     Make the error for an option that does not exist.
 
@@ -67,17 +99,23 @@ def unknown_option(what: str, name: str, known: Iterable[str]) -> TypeError:
         what: Whose option it is, in words.
         name: The option.
         known: The options that exist; the nearest is suggested.
+        otherwise: Added to the text where none is near.
 
     Returns:
         The error.
     """
     near = near_names(name, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else otherwise
     return TypeError(f"{what} has no option {name!r}{hint}")
 
 
 def check_arguments(
-    class_name: str, target: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    class_name: str,
+    target: object,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    of_family: bool = False,
 ) -> None:
     """
     Check that a class or a factory takes the arguments with which it is registered.
@@ -87,18 +125,24 @@ def check_arguments(
         target: The target. A class path is not imported, so it is not checked.
         args: Positional arguments.
         kwargs: Keyword arguments.
+        of_family: Whether the first argument is the key of a family.
 
     Raises:
-        TypeError: It does not take them; the signature is shown. That others are missing is no
-            error: a rule may be registered later.
+        TypeError: It does not take them; the signature is shown. That others are missing is an
+            error of a family only: for a class, a rule may be registered later.
     """
-    if (args or kwargs) and not isinstance(target, str):
-        text = misfit(target, args, kwargs)
+    if isinstance(target, str):
+        return
+    if args or kwargs:
+        text = misfit(target, args, kwargs, complete=of_family)
         if text is not None:
-            raise TypeError(f"the arguments of {class_name!r} do not fit: {text}")
+            which = "the key and the arguments" if of_family else "the arguments"
+            raise TypeError(f"{which} of {class_name!r} do not fit: {text}")
 
 
-def misfit(target: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+def misfit(
+    target: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, complete: bool = False
+) -> str | None:
     """
     Tell why a class or a factory does not take some arguments.
 
@@ -106,6 +150,7 @@ def misfit(target: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
         target: The class or factory.
         args: Positional arguments.
         kwargs: Keyword arguments.
+        complete: Whether they are all that it gets.
 
     Returns:
         The reason, with the signature; None if it takes them, or has no readable signature.
@@ -114,7 +159,8 @@ def misfit(target: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     if signature is None:
         return None
     try:
-        signature.bind_partial(*args, **kwargs)
+        bind = signature.bind if complete else signature.bind_partial
+        bind(*args, **kwargs)
     except TypeError as error:
         named = getattr(target, "__qualname__", None) or type(target).__qualname__
         names = [

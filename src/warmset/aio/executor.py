@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from .. import _fork
 from .._generic import Generic, T
+from ..calls import call_names
 from ..errors import MethodNotFoundError, MethodRegistryError
 from ..executor import MethodExecutor
-from ..resolver import call_names
 from ..routing import returned_type
 from ..streams import hold_while_running, is_awaitable, is_running
 from .builds import Builds

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..api import Registry
 from ..resolver import check_name, import_dotted, safe_repr
 from ..settings import RegistrySettings
+from ..targets import checked_table
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +67,7 @@ class WorkerSettings:
         if prepare is not None and not callable(prepare):
             raise TypeError(f"prepare must be a callable or None, got {safe_repr(prepare)}")
         put = object.__setattr__
-        put(self, "class_paths", dict(class_paths))
+        put(self, "class_paths", dict(checked_table(class_paths)))
         put(self, "settings", settings)
         put(self, "class_options", {n: dict(o) for n, o in (class_options or {}).items()})
         put(self, "rules", {n: _rule(n, rule) for n, rule in (rules or {}).items()})
