@@ -157,10 +157,8 @@ class BaseRegistry(Cache):
     def refuse_if_closed(self, class_name: str) -> None:
         """Raise if the registry is closed."""
         if self.closed:
-            raise ClosedError(
-                f"the registry is closed: it neither builds nor registers {class_name!r}",
-                class_name=class_name,
-            )
+            text = f"the registry is closed: it neither builds nor registers {class_name!r}"
+            raise ClosedError(text, class_name=class_name)
 
     def refuse(self, class_name: str) -> Any:
         """Raise the error for a name that cannot be looked up."""
