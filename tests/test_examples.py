@@ -133,6 +133,79 @@ def test_the_process_pool() -> None:
         assert line.endswith("processes, ['Text', 'Ada', 'Grace']")
 
 
+REVIEW = {"text": "The keyboard is great and the cable is good"}
+
+
+def test_the_api_of_the_reviews(listener: socket.socket) -> None:
+    """While the raters of both languages and the archive are evicted and built again."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    process, client = serve(listener, "uvicorn", f"--fd={listener.fileno()}", "reviews.api:app")
+    try:
+        with client:
+            assert client.get("/health/ready").json()["cached"] == 2
+            assert client.get("/language", params=REVIEW).json() == "en"
+            for _ in range(2):
+                answer = client.post("/reviews/en", params=REVIEW)
+                assert answer.json() == {"rating": 3, "verdict": "good"}
+            answer = client.post("/reviews/fr", params={"text": "La prise est casse"})
+            assert answer.json() == {"rating": -2, "verdict": "bad"}
+            assert client.get("/mean").json() == pytest.approx(4 / 3)
+            assert client.post("/reviews/de", params=REVIEW).status_code == 422
+    finally:
+        output = stop(process)
+    assert "Application shutdown complete" in output
+    assert "Traceback" not in output
+
+
+def run(*words: str, **changes: str) -> str:
+    result = subprocess.run(
+        [sys.executable, *words],
+        cwd=EXAMPLES,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_the_tasks_of_the_reviews(tmp_path: Path) -> None:
+    """They write to one archive on disk."""
+    pytest.importorskip("celery")
+    script = (
+        "from celery.contrib.testing.worker import start_worker\n"
+        "from reviews.tasks import app, registry, review\n"
+        "with start_worker(app, pool='solo', perform_ping_check=False):\n"
+        "    for text in ('The bag is great', 'Le sac est mauvais'):\n"
+        "        print(review.delay(text).get(timeout=60))\n"
+        "with registry.use('archive') as archive:\n"
+        "    print(archive.mean())\n"
+    )
+    archive = str(tmp_path / "ratings")
+    output = run("-c", script, C_FORCE_ROOT="1", REVIEWS_ARCHIVE=archive)
+    assert output.splitlines()[-3:] == ["['en', 'good']", "['fr', 'bad']", "0.5"]
+
+
+def test_the_batch_of_the_reviews() -> None:
+    files = sorted(map(str, (EXAMPLES / "reviews" / "data").glob("*.txt")))
+    assert run("-m", "reviews.batch", *files).splitlines() == [
+        "bag.txt en -1 bad",
+        "clavier.txt fr -3 bad",
+        "keyboard.txt en +3 good",
+        "6 builds for 12 look-ups",
+    ]
+
+
+def test_the_pipeline_of_the_reviews() -> None:
+    pytest.importorskip("rich")
+    pipeline = str(EXAMPLES / "reviews" / "pipeline.toml")
+    arguments = (pipeline, "--app-dir", str(EXAMPLES))
+    assert run("-m", "warmset", "check", *arguments)
+    assert "PASS" in run("-m", "warmset", "run", *arguments, "--runs", "6")
+
+
 def test_every_example_is_run() -> None:
     """By one of the tests above; the others are read by them."""
     source = Path(__file__).read_text(encoding="utf-8")
