@@ -5,13 +5,19 @@ from __future__ import annotations
 from _thread import RLock
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["EventAccumulator"]
 
 Event = TypeVar("Event")
+Found = TypeVar("Found")
+
+_PATIENCE_SECONDS = 1.0
 
 
 class EventAccumulator(ABC, Generic[Event]):
@@ -47,10 +53,7 @@ class EventAccumulator(ABC, Generic[Event]):
             try:
                 if not adding.acquire(False):
                     return
-                if self._unfinished:
-                    self._recover()
-                    self._unfinished = False
-                self._add_queued()
+                self._drain()
             finally:
                 # As in `_locks.call_locked`.
                 try:  # noqa: SIM105
@@ -58,11 +61,42 @@ class EventAccumulator(ABC, Generic[Event]):
                 except RuntimeError:  # it was not acquired
                     pass
 
-    def _add_queued(self) -> None:
+    def _drain(self) -> None:
+        """Process the queued events; for the owner of the lock."""
+        if self._unfinished:
+            self._recover()
+            self._unfinished = False
         while self._queue:
             self._unfinished = True
             self._add(self._queue.popleft())
             self._unfinished = False
+
+    def _read(self, look: Callable[[], Found]) -> Found | None:
+        """
+        Call a function while no event is being added, after those that were queued.
+
+        Args:
+            look: Reads what was accumulated.
+
+        Returns:
+            Its result; None inside a call of `_add` of this thread, and if other threads do not
+            finish within a second. It is the only method that waits, so no event calls it.
+        """
+        adding = self._adding
+        if adding._is_owned():
+            return None
+        try:
+            if not adding.acquire(timeout=_PATIENCE_SECONDS):
+                return None
+            self._drain()
+            found = look()
+        finally:
+            try:  # noqa: SIM105
+                adding.release()
+            except RuntimeError:  # it was not acquired
+                pass
+        self._settle()  # what other threads queued meanwhile
+        return found
 
     @abstractmethod
     def _add(self, event: Event) -> None:

@@ -184,7 +184,7 @@ class Capabilities(BaseRegistry):
             ValueError: The window is not above 0.
 
         A finding that the last call did not have is logged as a WARNING. Thread-safe; O(cached),
-        and it takes no lock.
+        and it waits for no build.
         """
         from .observe.health import monitor_of
 
@@ -200,7 +200,8 @@ class Capabilities(BaseRegistry):
 
         Returns:
             The plan; ``repr()`` is a small table. What larger bounds would have avoided is counted
-            from the builds of evicted instances, what smaller ones would have cost is estimated.
+            from the builds of evicted instances, with a policy other than LRU estimated; what
+            smaller ones would have cost is estimated.
 
         Raises:
             TypeError: The window is not a number.

@@ -45,7 +45,7 @@ def test_it_is_a_bounded_list(changes: list[tuple[bool, int]], most: int) -> Non
             position = table.find(each.name_hash)
             later = expected[at + 1 :]
             assert table.newer(position) == (len(later), sum(other.bytes for other in later))
-        assert table.newest_bytes(2) == sum(each.bytes for each in expected[-2:])
+        assert table.newest_sizes() == [each.bytes for each in expected[::-1]]
 
 
 def test_a_record_takes_between_32_and_64_bytes() -> None:
@@ -107,7 +107,7 @@ def test_the_log_keeps_the_latest_builds() -> None:
     log = MissLog()
     assert list(log.since(0.0)) == []
     for number in range(MOST_MISSES + 10):
-        log.add(Miss(float(number), f"C{number}", SIZE, 0.5, number, 0, 0.0, 3, 0))
+        log.add(Miss(float(number), f"C{number}", SIZE, 0.5, number, 0, 0.0))
     assert len(log) == MOST_MISSES
     assert log.forgotten_before == 10.0
     found = list(log.since(float(MOST_MISSES)))

@@ -250,6 +250,44 @@ def test_thrashing_names_a_better_bound(ws: Any) -> None:
     assert found.bytes == SIZES[0]
 
 
+@pytest.mark.parametrize("policy", ["lru", "cost"])
+def test_a_bound_that_was_raised_avoids_nothing_more(ws: Any, policy: str) -> None:
+    """The builds that it would have avoided stay in the window, and no larger bound is advised."""
+    registry = registry_of(ws, max_cache_size=4, policy=policy)
+    builds = replay(registry, [0, 1, 2, 3, 4] * 10)
+    assert registry.plan().thrashing.better == 5
+    registry._max_cache_size = 20
+    plan = registry.plan()
+    assert (plan.builds, plan.thrashing) == (builds, None)
+    assert all(point.builds == 0 for point in plan.curve("max_cache_size").points)
+
+
+def test_a_bound_that_was_lowered_is_judged_by_what_it_is_now(ws: Any) -> None:
+    registry = registry_of(ws, max_cache_size=4)
+    replay(registry, [0, 1, 2, 3, 4] * 10)
+    registry._max_cache_size = 3
+    found = registry.plan().thrashing
+    assert (found.bound, found.better, found.builds_avoided) == (3, 5, 45)
+
+
+def test_an_idle_ttl_that_was_raised_avoids_nothing_more(ws: Any) -> None:
+    registry = registry_of(ws, cache_ttl_seconds=2.0)
+    replay(registry, [0, 1, 2] * 5)
+    assert [point.builds for point in registry.plan().curve("cache_ttl_seconds").points][2] == -12
+    registry._cache_ttl_seconds = 10.0
+    assert {point.builds for point in registry.plan().curve("cache_ttl_seconds").points} == {0}
+
+
+def test_a_policy_s_larger_bounds_are_estimates(ws: Any) -> None:
+    for policy, note in (("lru", ""), ("cost", "about")):
+        registry = registry_of(ws, max_cache_size=4, policy=policy)
+        replay(registry, [0, 1, 2, 3, 4] * 10)
+        plan = registry.plan()
+        larger = [each for each in plan.curve("max_cache_size").points if each.bound > 4]
+        assert {point.estimated for point in larger} == {policy == "cost"}
+        assert repr(plan).rstrip(">").endswith(note)
+
+
 def test_the_repr_is_a_table(ws: Any) -> None:
     registry = registry_of(ws, max_cache_size=2, cache_ttl_seconds=100.0)
     replay(registry, [0, 1, 2] * 5)

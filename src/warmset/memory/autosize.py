@@ -20,7 +20,6 @@ bound within the same budget. Without builds nothing changes: what is idle is a 
 from __future__ import annotations
 
 from _thread import RLock
-from collections import deque
 from typing import TYPE_CHECKING
 
 from .. import _logs
@@ -140,7 +139,7 @@ class Autosize(Extension):
         settings = registry.settings
         self.limits = settings.autosize_min, settings.autosize_max
         self.steering = Steering(*self.limits)
-        self.bound_changes: deque[BoundChange] = deque(maxlen=_MOST_CHANGES)
+        self.bound_changes: tuple[BoundChange, ...] = ()  # replaced as a whole, for its readers
         self._count = _Count(self.steering)
         self._judging = RLock()
         ghosts_of(registry).memory.on_miss = self._missed
@@ -159,16 +158,10 @@ class Autosize(Extension):
         if build.error is not None or registry.settings.max_cache_size != "auto":
             return
         # Unless another thread judges, or a finaliser came in between.
-        changed = call_if_free(self._judging, self._judge, registry)
+        changed = call_if_free(self._judging, self._judge, registry, registry.now())
         if changed is None:
             return
-        before, bound, share = changed
-        if registry.watched:
-            registry.capacity_freed()
-        why = f"builds that the bound caused take {share:.1%} of the other build seconds, " + (
-            f"above {RAISE_ABOVE:.0%}" if bound > before else f"below {LOWER_BELOW:.0%}"
-        )
-        self.bound_changes.append(BoundChange(registry.now(), before, bound, why))
+        (_, before, bound, why), share = changed
         _logs.info(
             "memory",
             "max_cache_size %s from %d to %d: %s",
@@ -183,14 +176,20 @@ class Autosize(Extension):
         if registry.cached > bound:
             registry.make_capacity(build.entry if build.published else None)
 
-    def _judge(self, registry: BaseRegistry) -> tuple[int, int, float] | None:
-        """Change the bound; return it before and after, and the share that was the reason."""
+    def _judge(self, registry: BaseRegistry, now: float) -> tuple[BoundChange, float] | None:
+        """Change the bound; return the change, and the share that was the reason."""
         before = registry.max_size
         bound = self.steering.wanted(before, registry.cached)
         if bound == before or (bound > before and _is_short(registry)):
             return None
         registry.max_size = bound
-        return before, bound, self.steering.share
+        share = self.steering.share
+        why = f"builds that the bound caused take {share:.1%} of the other build seconds, " + (
+            f"above {RAISE_ABOVE:.0%}" if bound > before else f"below {LOWER_BELOW:.0%}"
+        )
+        change = BoundChange(now, before, bound, why)
+        self.bound_changes = (*self.bound_changes, change)[-_MOST_CHANGES:]
+        return change, share
 
 
 def _is_short(registry: BaseRegistry) -> bool:

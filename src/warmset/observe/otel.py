@@ -67,6 +67,57 @@ class Instrumentation:
         self._registries = Registries()
         counter = meter.create_observable_counter
         level = meter.create_observable_up_down_counter
+        # Read in this order, so that no part is larger than the whole that is read after it.
+        for create, name, unit, description, read_registry in (
+            (
+                counter,
+                "warmset.builds.avoidable",
+                "{build}",
+                "Builds that at most twice a bound would have avoided.",
+                _avoidable("avoidable_builds"),
+            ),
+            (
+                counter,
+                "warmset.builds.avoidable.duration",
+                "s",
+                "Seconds of the builds that at most twice a bound would have avoided.",
+                _avoidable("avoidable_seconds"),
+            ),
+            (
+                counter,
+                "warmset.rebuilds",
+                "{build}",
+                "Builds of instances that had been evicted, by the cause of the eviction.",
+                _rebuilds,
+            ),
+            (
+                counter,
+                "warmset.rebuild.duration",
+                "s",
+                "Seconds of builds of instances that had been evicted.",
+                _rebuild_seconds,
+            ),
+            (
+                level,
+                "warmset.instances.unused",
+                "{instance}",
+                "Cached instances that have not been used for an hour.",
+                _unused("instances"),
+            ),
+            (
+                level,
+                "warmset.memory.unused",
+                "By",
+                "Bytes of the cached instances that have not been used for an hour.",
+                _unused("bytes"),
+            ),
+        ):
+            create(
+                name,
+                [self._callback(name, None, read_registry)],
+                unit=unit,
+                description=description,
+            )
         for create, name, unit, description, read in (
             (counter, "warmset.lookups", "{lookup}", "Look-ups, by result.", _lookups),
             (counter, "warmset.builds", "{build}", "Builds, by result.", _builds),
@@ -123,56 +174,6 @@ class Instrumentation:
             unit="{instance}",
             description="Instances that stay alive without a holder some time after their removal.",
         )
-        for create, name, unit, description, read_registry in (
-            (
-                counter,
-                "warmset.rebuilds",
-                "{build}",
-                "Builds of instances that had been evicted, by the cause of the eviction.",
-                _rebuilds,
-            ),
-            (
-                counter,
-                "warmset.rebuild.duration",
-                "s",
-                "Seconds of builds of instances that had been evicted.",
-                _rebuild_seconds,
-            ),
-            (
-                counter,
-                "warmset.builds.avoidable",
-                "{build}",
-                "Builds that at most twice a bound would have avoided.",
-                _avoidable("avoidable_builds"),
-            ),
-            (
-                counter,
-                "warmset.builds.avoidable.duration",
-                "s",
-                "Seconds of the builds that at most twice a bound would have avoided.",
-                _avoidable("avoidable_seconds"),
-            ),
-            (
-                level,
-                "warmset.instances.unused",
-                "{instance}",
-                "Cached instances that have not been used for an hour.",
-                _unused("instances"),
-            ),
-            (
-                level,
-                "warmset.memory.unused",
-                "By",
-                "Bytes of the cached instances that have not been used for an hour.",
-                _unused("bytes"),
-            ),
-        ):
-            create(
-                name,
-                [self._callback(name, None, read_registry)],
-                unit=unit,
-                description=description,
-            )
         for name, unit, description, field in (
             ("warmset.class.instances", "{instance}", "Cached instances of a class.", "instances"),
             ("warmset.class.uses", "{use}", "Uses of the cached instance.", "uses"),

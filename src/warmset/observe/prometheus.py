@@ -254,6 +254,7 @@ def _bound(seconds: float) -> str:
 
 
 def _samples(registry: BaseRegistry, tally: BuildTally) -> Iterator[_Sample]:
+    totals = rebuild_totals(registry)  # before all builds are counted: never more than those
     stats = snapshot(registry)
     yield "lookups", ("hit",), stats.hits
     yield "lookups", ("miss",), stats.misses
@@ -283,7 +284,6 @@ def _samples(registry: BaseRegistry, tally: BuildTally) -> Iterator[_Sample]:
         yield key, (), value
     if stats.bytes is not None:
         yield "cached_bytes", (), stats.bytes
-    totals = rebuild_totals(registry)
     for evicted_for, builds, seconds in totals.causes:
         yield "rebuilds", (evicted_for,), builds
         yield "rebuild_seconds", (evicted_for,), seconds

@@ -5,11 +5,13 @@ The curves of a running registry: from its latest builds to what other bounds wo
 from __future__ import annotations
 
 from collections import Counter
+from itertools import accumulate
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..codes import AGED, IDLE, MEMORY, SIZE
-from .ghosts import ghosts_of, level_bounds
-from .miss_log import FIRST, LEVELS
+from .ghosts import MOST_GHOSTS, ghosts_of, prospects_of
+from .miss_log import FIRST, LEVELS, level_bounds
 from .plan import CauseShare, Plan, PlanCurve, PlanPoint, Rebuilt, Thrashing, Unused
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from .._core import Entry
     from ..registry import BaseRegistry
-    from .ghosts import Ghosts
+    from .ghosts import Recalled
     from .miss_log import Miss
 
 __all__ = ["RebuildTotals", "make_plan", "rebuild_totals", "unused"]
@@ -42,21 +44,16 @@ def make_plan(registry: BaseRegistry, window_seconds: float) -> Plan:
         The plan. O(builds in the window + cached).
     """
     ghosts = ghosts_of(registry)
-    memory = ghosts.memory
-    memory.settle()
-    now = registry.now()
-    start = max(now - window_seconds, ghosts.began)
-    forgotten = memory.log.forgotten_before
-    if forgotten is not None:
-        start = max(start, forgotten)
-    misses = list(memory.log.since(start))
+    recalled = ghosts.memory.recall(max(registry.now() - window_seconds, ghosts.began))
+    now = max(registry.now(), recalled.start)
+    start, misses = recalled.start, recalled.misses
     entries = registry.warm_entries()
-    curves = [_size_curve(registry, ghosts, misses, entries, start)]
+    curves = [_size_curve(registry, recalled, entries)]
     if registry.settings.max_cache_bytes:
-        curves.append(_byte_curve(registry, misses, entries, start))
+        curves.append(_byte_curve(registry, recalled, entries))
     ttl = registry.settings.cache_ttl_seconds
     if ttl:
-        curves.append(_ttl_curve(ttl, misses))
+        curves.append(_ttl_curve(registry, ttl, misses))
     return Plan(
         window_seconds=now - start,
         builds=len(misses),
@@ -64,7 +61,7 @@ def make_plan(registry: BaseRegistry, window_seconds: float) -> Plan:
         causes=_shares(misses),
         curves=tuple(curves),
         unused=unused(registry, now - start),
-        thrashing=_thrashing(registry, ghosts, misses),
+        thrashing=_thrashing(registry, recalled, entries),
         rebuilt=_rebuilt(misses),
         bound_changes=tuple(
             change
@@ -97,12 +94,13 @@ def rebuild_totals(registry: BaseRegistry) -> RebuildTotals:
     """
     memory = ghosts_of(registry).memory
     memory.settle()
+    totals = memory.totals
     causes = [
-        (name, *memory.totals.get(cause, (0, 0.0)))
+        (name, *totals.causes.get(cause, (0, 0.0)))
         for cause, name in _CAUSE_NAMES.items()
         if cause != FIRST
     ]
-    return RebuildTotals(causes, *memory.avoidable)
+    return RebuildTotals(causes, totals.avoidable_builds, totals.avoidable_seconds)
 
 
 def unused(registry: BaseRegistry, seconds: float) -> Unused:
@@ -151,74 +149,74 @@ def _rebuilt(misses: Iterable[Miss]) -> tuple[Rebuilt, ...]:
 # -- larger and smaller bounds -------------------------------------------------------------------
 
 
-def _size_curve(
-    registry: BaseRegistry,
-    ghosts: Ghosts,
-    misses: Sequence[Miss],
-    entries: Sequence[Entry],
-    start: float,
-) -> PlanCurve:
-    bound, table = registry.max_size, ghosts.memory.table
-    sized = _sizes_known(entries)
+def _size_curve(registry: BaseRegistry, recalled: Recalled, entries: Sequence[Entry]) -> PlanCurve:
+    bound = registry.max_size
     points = _smaller_points(
-        [max(1, int(bound * each)) for each in _SMALLER], bound, entries, start, lambda _: 1
-    )
-    larger_bounds = level_bounds(bound)
-    for level, larger in enumerate(larger_bounds):
-        if larger in larger_bounds[:level]:  # multiples of a small bound are equal
-            continue
-        if larger - bound > table.most:
+        [max(1, int(bound * each)) for each in _SMALLER], bound, entries, recalled.start,
+        lambda _: 1,
+    )  # fmt: skip
+    sums = _sums(recalled, entries)
+    estimated = prospects_of(registry) is not None
+    for larger in sorted(set(level_bounds(bound))):  # multiples of a small bound are equal
+        if larger - bound > MOST_GHOSTS:
             break  # more than is remembered
-        points.append(
-            _avoided(larger, (miss for miss in misses if miss.size_levels >> level & 1))._with(
-                table.newest_bytes(larger - bound) if sized else None
-            )
-        )
+        avoided = [miss for miss in recalled.misses if bound < miss.places <= larger]
+        points.append(_avoided(larger, avoided, _first_bytes(sums, larger - bound), estimated))
     return PlanCurve("max_cache_size", bound, tuple(points))
 
 
-def _byte_curve(
-    registry: BaseRegistry, misses: Sequence[Miss], entries: Sequence[Entry], start: float
-) -> PlanCurve:
+def _byte_curve(registry: BaseRegistry, recalled: Recalled, entries: Sequence[Entry]) -> PlanCurve:
     bound = registry.settings.max_cache_bytes
     points = _smaller_points(
-        [max(1, int(bound * each)) for each in _SMALLER], bound, entries, start,
+        [max(1, int(bound * each)) for each in _SMALLER], bound, entries, recalled.start,
         lambda entry: max(0, entry.bytes),
     )  # fmt: skip
+    estimated = prospects_of(registry) is not None
     for level, larger in enumerate(level_bounds(bound)):
-        found = _avoided(larger, (miss for miss in misses if miss.byte_levels >> level & 1))
-        points.append(found._with(larger - bound))
+        avoided = [miss for miss in recalled.misses if miss.avoided_by_bytes(bound, level)]
+        points.append(_avoided(larger, avoided, larger - bound, estimated))
     return PlanCurve("max_cache_bytes", bound, tuple(points))
 
 
-def _ttl_curve(ttl: float, misses: Sequence[Miss]) -> PlanCurve:
+def _ttl_curve(registry: BaseRegistry, ttl: float, misses: Sequence[Miss]) -> PlanCurve:
+    # By the present idle TTL of its class, which may have one of its own.
+    ratios = [
+        (miss.idle_seconds / _idle_limit(registry, miss.class_name, ttl), miss)
+        for miss in misses
+        if miss.idle_seconds > 0.0
+    ]
     return PlanCurve(
         "cache_ttl_seconds",
         ttl,
         tuple(
-            _avoided(ttl * each, (miss for miss in misses if 0.0 < miss.ttl_ratio <= each))._with(
-                None
+            _avoided(
+                ttl * each, [miss for ratio, miss in ratios if 1.0 < ratio <= each], None, False
             )
             for each in _TTL_MULTIPLES
         ),
     )
 
 
-class _Avoided(NamedTuple):
-    bound: float
-    builds: int
-    seconds: float
-
-    def _with(self, size: int | None) -> PlanPoint:
-        return PlanPoint(self.bound, -self.builds, -self.seconds, size, estimated=False)
+def _idle_limit(registry: BaseRegistry, class_name: str, ttl: float) -> float:
+    slot = registry.slots.get(class_name)
+    limit = ttl if slot is None else slot.idle_limit
+    return limit if limit > 0.0 else inf
 
 
-def _avoided(bound: float, misses: Iterable[Miss]) -> _Avoided:
-    builds, seconds = 0, 0.0
-    for miss in misses:
-        builds += 1
-        seconds += miss.seconds
-    return _Avoided(bound, builds, seconds)
+def _avoided(bound: float, misses: Sequence[Miss], size: int | None, estimated: bool) -> PlanPoint:
+    seconds = sum(miss.seconds for miss in misses)
+    return PlanPoint(bound, -len(misses), -seconds, size, estimated=estimated)
+
+
+def _sums(recalled: Recalled, entries: Iterable[Entry]) -> list[int] | None:
+    """Return the sums of the bytes of the newest ghosts; None if they are not known."""
+    if recalled.sizes is None or not _sizes_known(entries):
+        return None
+    return list(accumulate(recalled.sizes, initial=0))
+
+
+def _first_bytes(sums: list[int] | None, count: int) -> int | None:
+    return None if sums is None else sums[min(count, len(sums) - 1)]
 
 
 def _smaller_points(
@@ -256,52 +254,34 @@ def _sizes_known(entries: Iterable[Entry]) -> bool:
 # -- thrashing -----------------------------------------------------------------------------------
 
 
-def _thrashing(registry: BaseRegistry, ghosts: Ghosts, misses: Sequence[Miss]) -> Thrashing | None:
-    by_size = [miss for miss in misses if miss.size_levels >> _TWICE & 1]
-    by_bytes = [miss for miss in misses if miss.byte_levels >> _TWICE & 1]
+def _thrashing(
+    registry: BaseRegistry, recalled: Recalled, entries: Sequence[Entry]
+) -> Thrashing | None:
+    places, budget = registry.max_size, registry.settings.max_cache_bytes
+    misses = recalled.misses
+    by_size = [miss for miss in misses if places < miss.places <= level_bounds(places)[_TWICE]]
+    by_bytes = [miss for miss in misses if miss.avoided_by_bytes(budget, _TWICE)]
     if not by_size and not by_bytes:
         return None
     if sum(m.seconds for m in by_size) >= sum(m.seconds for m in by_bytes) and by_size:
-        setting, bound, found = "max_cache_size", registry.max_size, by_size
-        needs = sorted(miss.places for miss in found if miss.places)
-        levels = [miss.size_levels for miss in found]
+        setting, bound = "max_cache_size", places
+        needs = [(miss.places, miss.seconds) for miss in by_size]
     else:
-        setting, bound = "max_cache_bytes", registry.settings.max_cache_bytes
-        found = by_bytes
-        needs = sorted(miss.bytes for miss in found if miss.bytes)
-        levels = [miss.byte_levels for miss in found]
-    better = _better(bound, needs, levels)
-    if needs:
-        place = 0 if setting == "max_cache_size" else 1
-        avoided = [m for m in found if 0 < (m.places, m.bytes)[place] <= better]
-    else:
-        level = level_bounds(bound).index(better)
-        avoided = [
-            m for m in found if (m.size_levels if setting == "max_cache_size" else m.byte_levels)
-            >> level & 1
-        ]  # fmt: skip
+        setting, bound = "max_cache_bytes", budget
+        needs = [(miss.bytes, miss.seconds) for miss in by_bytes]
+    needs.sort()
+    better = needs[min(len(needs) - 1, int(_NEARLY_ALL * len(needs)))][0]
+    avoided = [seconds for need, seconds in needs if need <= better]
     size: int | None = better - bound
     if setting == "max_cache_size":
-        known = _sizes_known(registry.warm_entries())
-        size = ghosts.memory.table.newest_bytes(better - bound) if known else None
+        size = _first_bytes(_sums(recalled, entries), better - bound)
     return Thrashing(
         setting,
         bound,
-        len(found),
-        sum(miss.seconds for miss in found),
+        len(needs),
+        sum(seconds for _, seconds in needs),
         better,
         len(avoided),
-        sum(miss.seconds for miss in avoided),
+        sum(avoided),
         size,
     )
-
-
-def _better(bound: int, needs: Sequence[int], levels: Sequence[int]) -> int:
-    """Return the smallest followed bound that avoids nearly all of what twice the bound avoids."""
-    if needs:
-        return needs[min(len(needs) - 1, int(_NEARLY_ALL * len(needs)))]
-    larger = level_bounds(bound)
-    for level in range(_TWICE):
-        if sum(each >> level & 1 for each in levels) >= _NEARLY_ALL * len(levels):
-            return larger[level]
-    return larger[_TWICE]

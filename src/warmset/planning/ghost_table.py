@@ -195,19 +195,9 @@ class GhostTable:
         """Return the bytes of the records that were used later; O(records)."""
         return [self.size(each) for each in self.positions() if self._last_used[each] > last_used]
 
-    def newest_bytes(self, count: int) -> int:
-        """Return the bytes of the newest records; another thread may be changing the table."""
-        causes, sizes, cursor = self._causes, self._bytes, self._cursor
-        capacity = min(len(causes), len(sizes))
-        found = 0
-        for age in range(capacity):
-            if count <= 0:
-                break
-            position = (cursor - 1 - age) % capacity
-            if causes[position] != _FREE:
-                count -= 1
-                found += max(0, sizes[position])
-        return found
+    def newest_sizes(self) -> list[int]:
+        """Return the bytes of all records, the newest first; 0 if unknown."""
+        return [self.size(position) for position in self.positions()]
 
     def positions(self) -> Iterator[int]:
         """Iterate over the positions of all records, the newest first."""

@@ -11,14 +11,14 @@ builds and removals.
 from __future__ import annotations
 
 from contextlib import suppress
-from math import inf
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._event_accumulator import EventAccumulator
 from ..codes import AGED, CLEARED, IDLE, MEMORY, SIZE
 from ..extension import Extension
 from .ghost_table import Ghost, GhostTable
-from .miss_log import FIRST, LEVELS, Miss, MissLog
+from .miss_log import FIRST, LEVELS, Miss, MissLog, level_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from ..builder import Build
     from ..registry import BaseRegistry
 
-__all__ = ["Ghosts", "ghosts_of", "level_bounds"]
+__all__ = ["MOST_GHOSTS", "Ghosts", "Recalled", "Totals", "ghosts_of", "prospects_of"]
 
 MOST_GHOSTS = 4096  # a power of two, see `_lowest`
 _REMEMBERED = (IDLE, SIZE, MEMORY, AGED)
 _SIZE_BITS = (1 << len(LEVELS)) - 1
 _BYTE_BITS = _SIZE_BITS << len(LEVELS)
-_TWICE = 1 << LEVELS.index(2.0)
+_TWICE = LEVELS.index(2.0)
 _IDLE_WEIGHT = 0.3  # as in `CostPolicy`
 _SEARCHED = 64  # ghosts that are compared to find one of the lowest worth
 
@@ -86,6 +86,26 @@ class _Built(NamedTuple):
     """None if the build failed."""
 
 
+class Recalled(NamedTuple):
+    """What is remembered, at one moment."""
+
+    start: float
+    misses: list[Miss]
+    """The builds since `start`, the latest first."""
+    sizes: list[int] | None
+    """The bytes of the ghosts, the newest first; None if the table was being changed."""
+
+
+class Totals(NamedTuple):
+    """The builds of evicted instances since they are remembered."""
+
+    causes: dict[int, tuple[int, float]]
+    """Cause of the eviction -> builds and seconds; not to be changed."""
+    avoidable_builds: int
+    """Those that at most twice a bound would have avoided."""
+    avoidable_seconds: float
+
+
 class Ghosts(Extension):
     """
     Remembers the evicted instances of one registry and judges its builds.
@@ -101,7 +121,7 @@ class Ghosts(Extension):
         self.memory = _Memory()
 
     def removed(self, registry: BaseRegistry, entries: list[Entry]) -> None:
-        policy = _prospects(registry)
+        policy = prospects_of(registry)
         self.memory(
             _Removed(
                 [_ghost(entry, policy) for entry in entries if entry.cause in _REMEMBERED],
@@ -133,8 +153,7 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
         super().__init__()
         self.table = GhostTable(MOST_GHOSTS)
         self.log = MissLog()
-        self.totals: dict[int, tuple[int, float]] = {}  # cause -> builds and seconds, in all
-        self.avoidable = (0, 0.0)  # builds and seconds that twice the bound would have avoided
+        self.totals = Totals({}, 0, 0.0)  # replaced as a whole, for readers in other threads
         # Takes each build, and whether it is one of an instance that was evicted for the size bound
         # and that the budget of bytes would have kept.
         self.on_miss: Callable[[Miss, bool], None] | None = None
@@ -144,8 +163,22 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
         """Process what another thread has queued, unless it is doing so."""
         self._settle()
 
+    def recall(self, start: float) -> Recalled:
+        """
+        Return what is remembered.
+
+        Args:
+            start: The beginning of the window.
+        """
+
+        sizes = self._read(lambda: self.table.newest_sizes())
+        # A full log does not reach back further than its oldest record.
+        oldest = self.log.forgotten_before
+        start = start if oldest is None else max(start, oldest)
+        return Recalled(start, list(self.log.since(start)), sizes)
+
     def _recover(self) -> None:
-        self.table, self.log = GhostTable(MOST_GHOSTS), MissLog()
+        self.table = GhostTable(MOST_GHOSTS)  # the log has only whole records
 
     def _add(self, event: _Removed | _Looked | _Built) -> None:
         if isinstance(event, _Removed):
@@ -211,36 +244,37 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
         table, bounds = self.table, looked.bounds
         position = table.find(looked.name_hash)
         if position < 0:
-            looked.miss = Miss(bounds.now, looked.name, FIRST, 0.0, 0, 0, 0.0, 0, 0)
+            looked.miss = Miss(bounds.now, looked.name, FIRST, 0.0, 0, 0, 0.0)
             return
         ghost = looked.ghost = table.at(position)
         need = self._need(position, bounds)
         table.pop(ghost.name_hash)
         gap = max(0.0, bounds.now - ghost.last_used)
-        looked.miss = Miss(bounds.now, looked.name, ghost.cause, 0.0, 0, 0, 0.0, 0, 0)
+        found = Miss(bounds.now, looked.name, ghost.cause, 0.0, 0, 0, 0.0, 0, bounds.max_bytes)
         if ghost.cause == IDLE:
-            warm_otherwise = need.places <= bounds.max_size and need.fits(bounds.max_bytes)
-            if warm_otherwise and 0.0 < looked.idle_limit < inf:
-                looked.miss = looked.miss._replace(ttl_ratio=gap / looked.idle_limit)
-            return
-        if gap > looked.idle_limit or ghost.cause == AGED:  # no bound would have kept it
-            return
-        # By a policy an estimate: those evicted later need not be those that are worth more.
-        looked.affordable = ghost.cause == SIZE and need.fits(bounds.max_bytes)
-        if ghost.value > 0.0:
-            looked.miss = looked.miss._replace(
-                size_levels=ghost.levels & _SIZE_BITS, byte_levels=ghost.levels >> len(LEVELS)
+            if need.places <= bounds.max_size and need.fits(bounds.max_bytes):
+                found = found._replace(idle_seconds=gap)
+        elif gap > looked.idle_limit or ghost.cause == AGED:  # no bound would have kept it
+            pass
+        elif ghost.value > 0.0:
+            by_size, by_bytes = ghost.levels & _SIZE_BITS, ghost.levels >> len(LEVELS)
+            found = found._replace(
+                places=_smallest(level_bounds(bounds.max_size), by_size),
+                bytes=_smallest(level_bounds(bounds.max_bytes), by_bytes),
+                byte_levels=_from_lowest(by_bytes),
             )
         elif ghost.cause == SIZE and need.fits(bounds.max_bytes):
-            looked.miss = looked.miss._replace(
-                places=need.places,
-                size_levels=_bits(need.places <= each for each in level_bounds(bounds.max_size)),
-            )
+            found = found._replace(places=need.places)
         elif ghost.cause == MEMORY and bounds.max_bytes and need.places <= bounds.max_size:
-            looked.miss = looked.miss._replace(
-                bytes=need.smallest_budget(),
+            found = found._replace(
+                bytes=need.smallest_budget(bounds.max_bytes),
                 byte_levels=_bits(need.fits(each) for each in level_bounds(bounds.max_bytes)),
             )
+        looked.miss = found
+        # By a policy an estimate: those evicted later need not be those that are worth more.
+        looked.affordable = (
+            ghost.cause == SIZE and gap <= looked.idle_limit and need.fits(bounds.max_bytes)
+        )
 
     def _need(self, position: int, bounds: _Bounds) -> _Need:
         """Return what the instance at a position of the table needed in order to be warm."""
@@ -269,10 +303,11 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
             return
         miss = looked.miss._replace(seconds=seconds)
         self.log.add(miss)
-        count, total = self.totals.get(miss.cause, (0, 0.0))
-        self.totals[miss.cause] = count + 1, total + seconds
-        if (miss.size_levels | miss.byte_levels) & _TWICE:
-            self.avoidable = self.avoidable[0] + 1, self.avoidable[1] + seconds
+        causes, builds, total = self.totals
+        count, before = causes.get(miss.cause, (0, 0.0))
+        if _within_twice(miss, looked.bounds):
+            builds, total = builds + 1, total + seconds
+        self.totals = Totals({**causes, miss.cause: (count + 1, before + seconds)}, builds, total)
         if self.on_miss is not None:
             self.on_miss(miss, looked.affordable)
 
@@ -292,30 +327,32 @@ class _Need(NamedTuple):
         kept = sum(size for size in self.large if size <= budget)
         return self.own <= budget and self.base + kept <= budget
 
-    def smallest_budget(self) -> int:
-        """Return the smallest budget with which it would be warm."""
-        if self.fits(self.base):
-            return self.base
+    def smallest_budget(self, above: int) -> int:
+        """Return the smallest budget above another one with which it would be warm."""
         # What exceeds a budget alone is never kept, and takes nothing of it.
-        sums = (self.base + sum(sorted(self.large)[: n + 1]) for n in range(len(self.large)))
-        return next((each for each in sums if self.fits(each)), self.base + sum(self.large))
+        sums = accumulate(sorted(self.large), initial=self.base)
+        return next(budget for each in sums if self.fits(budget := max(each, above + 1)))
 
 
-def level_bounds(bound: int) -> list[int]:
-    """
-    Return the multiples of a bound that are followed.
-
-    Args:
-        bound: Instances or bytes.
-
-    Returns:
-        One larger bound for each of `LEVELS`.
-    """
-    return [max(bound + 1, int(bound * level)) for level in LEVELS]
+def _within_twice(miss: Miss, bounds: _Bounds) -> bool:
+    """Whether at most twice a bound would have avoided a build."""
+    return bounds.max_size < miss.places <= level_bounds(bounds.max_size)[
+        _TWICE
+    ] or miss.avoided_by_bytes(bounds.max_bytes, _TWICE)
 
 
 def _bits(flags: Iterable[bool]) -> int:
     return sum(1 << level for level, flag in enumerate(flags) if flag)
+
+
+def _from_lowest(bits: int) -> int:
+    """Return all bits of the levels from the lowest one of some bits on."""
+    return -(bits & -bits) & _SIZE_BITS
+
+
+def _smallest(bounds: list[int], bits: int) -> int:
+    """Return the smallest of some bounds that have a bit; 0 if none has."""
+    return next((bound for level, bound in enumerate(bounds) if bits >> level & 1), 0)
 
 
 def _ghost(entry: Entry, policy: Any) -> Ghost:
@@ -329,7 +366,7 @@ def _ghost(entry: Entry, policy: Any) -> Ghost:
     )
 
 
-def _prospects(registry: BaseRegistry) -> Any:
+def prospects_of(registry: BaseRegistry) -> Any:
     """Return the policy, if it determines the eviction order and can judge evicted instances."""
     for extension in registry.extensions:
         policy = getattr(extension, "policy", None)

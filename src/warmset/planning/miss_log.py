@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FIRST", "LEVELS", "MOST_MISSES", "Miss", "MissLog"]
+__all__ = ["FIRST", "LEVELS", "MOST_MISSES", "Miss", "MissLog", "level_bounds"]
 
 FIRST = -1
 """The cause of a build whose class was not evicted before, as far as is remembered."""
@@ -19,7 +19,7 @@ LEVELS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 """The multiples of a bound that are followed."""
 MOST_MISSES = 4096
 
-_PACKED = Struct("=dbdiqdHH")  # a `Miss` without its class name
+_PACKED = Struct("=dbdqqdHq")  # a `Miss` without its class name
 
 
 class Miss(NamedTuple):
@@ -37,12 +37,38 @@ class Miss(NamedTuple):
     """The smallest `max_cache_size` that would have avoided it, all else unchanged; 0: none."""
     bytes: int
     """The smallest `max_cache_bytes` that would have avoided it; 0: none."""
-    ttl_ratio: float
-    """The smallest idle TTL that would have avoided it, by the one in effect; 0.0: none."""
-    size_levels: int
-    """The multiples of `max_cache_size` in `LEVELS` that would have avoided it, as bits."""
-    byte_levels: int
-    """The multiples of `max_cache_bytes` in `LEVELS` that would have avoided it, as bits."""
+    idle_seconds: float
+    """The smallest idle TTL that would have avoided it; 0.0: none."""
+    byte_levels: int = 0
+    """The multiples of `max_bytes` in `LEVELS` that would have avoided it, as bits."""
+    max_bytes: int = 0
+    """The `max_cache_bytes` that applied."""
+
+    def avoided_by_bytes(self, bound: int, level: int) -> bool:
+        """
+        Whether a larger `max_cache_bytes` than the present one would have avoided it.
+
+        Args:
+            bound: The present one.
+            level: The index of the multiple in `LEVELS`.
+        """
+        # Not each budget above the smallest one: it may also keep instances that exceed that one.
+        if self.max_bytes == bound:
+            return bool(self.byte_levels >> level & 1)
+        return bound < self.bytes <= level_bounds(bound)[level]
+
+
+def level_bounds(bound: int) -> list[int]:
+    """
+    Return the multiples of a bound that are followed.
+
+    Args:
+        bound: Instances or bytes.
+
+    Returns:
+        One larger bound for each of `LEVELS`.
+    """
+    return [max(bound + 1, int(bound * level)) for level in LEVELS]
 
 
 class MissLog:
@@ -71,7 +97,7 @@ class MissLog:
         Args:
             start: The time.
         """
-        for class_name, packed in reversed(self._records.copy()):
+        for class_name, packed in reversed(self._copied()):
             at, *others = _PACKED.unpack(packed)
             if at < start:
                 return
@@ -80,5 +106,12 @@ class MissLog:
     @property
     def forgotten_before(self) -> float | None:
         """The time of the oldest record if earlier ones were dropped; None if none were."""
-        records = self._records.copy()
+        records = self._copied()
         return _PACKED.unpack(records[0][1])[0] if len(records) == MOST_MISSES else None
+
+    def _copied(self) -> deque[tuple[str, bytes]]:
+        while True:
+            try:
+                return self._records.copy()
+            except RuntimeError:  # without the GIL, another thread can add a record meanwhile
+                continue

@@ -190,7 +190,9 @@ class Plan:
             lines.append(f"  {curve.setting}, now {_bound(curve.setting, curve.bound)}")
             for point in curve.points:
                 size = "" if point.bytes is None else f"  {point.bytes / _MB:+10,.1f} MB"
-                note = "  at least" if point.estimated else ""
+                note = ""
+                if point.estimated:  # a smaller bound would build at least as often
+                    note = "  about" if point.bound > curve.bound else "  at least"
                 lines.append(
                     f"  {_bound(curve.setting, point.bound):>12}  {point.builds:+7,} builds  "
                     f"{point.seconds:+10,.1f} s{size}{note}"
