@@ -226,7 +226,14 @@ class Registry(Registrations):
 
         Returns:
             The registry.
+
+        Raises:
+            TypeError: The settings are none, or as for the constructor.
         """
+        if not isinstance(settings, RegistrySettings):
+            raise TypeError(
+                f"settings must be RegistrySettings, got {type(settings).__name__} {settings!r}"
+            )
         return cls(class_paths, **{**settings.as_options(), **options})
 
     # -- removals --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -185,3 +186,76 @@ def test_warming_up_keys_and_classes(make: Any) -> None:
     assert [name for name, _ in report.built] == ["Model['1']", "Named", "Model[1]", "Model[fr, 1]"]
     assert set(registry.warm_up(wanted).warm) == set(map(str, ("Named", *wanted[:1], *wanted[2:])))
     assert list(models) == ["1", 1, ("fr", 1)]
+
+
+TEXTS = [
+    "fr",
+    1,
+    "1",
+    True,
+    "True",
+    (),
+    ("fr", 1),
+    (1,),
+    ("a", ("b", "c, d")),
+    "it's",
+    'a "b"',
+    "a\\n",
+]
+TEXTS += ["\n", " x", "", -3, ((),), ((1,), "2"), "a b", "user@host", 10**20, ("1", "-1", -1)]
+
+
+@pytest.mark.parametrize("key", TEXTS, ids=repr)
+def test_a_key_is_found_by_its_text(ws: Any, key: Any) -> None:
+    from warmset.memory.key_texts import key_named
+
+    wanted = ws.FamilyKey("Model", key)
+    assert key_named(["Mod", "Model"], str(wanted)) == wanted
+    assert key_named(["Mod"], str(wanted)) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["Model", "Model[", "Model[a", "Model[(]", "Model[a,b]", "Model['a]"]
+)
+def test_other_texts_are_no_keys(ws: Any, text: str) -> None:
+    from warmset.memory.key_texts import key_named
+
+    assert key_named(["Model"], text) is None
+
+
+def test_a_profile_warms_keys_up(make: Any, tmp_path: Any, ws: Any) -> None:
+    def used(registry: Any) -> Any:
+        return registry.family("Model", Model)
+
+    registry = make({"Named": f"{__name__}.Named"})
+    recorder = registry.record_profile()
+    for key in ("fr", "1", 1, ("de", 1), "x" * 100):
+        for _ in range(2):
+            used(registry).get(key)
+    registry.get_instance("Named")
+    recorder.profile().save(tmp_path / "profile.json")
+    other = make({"Named": f"{__name__}.Named"})
+    models = used(other)
+    from warmset.memory.profiles import Profile
+
+    report = other.warm_up(Profile.load(tmp_path / "profile.json"))
+    assert sorted(map(repr, models)) == sorted(map(repr, ("fr", "1", 1, ("de", 1))))
+    assert len(report.built) == 5
+    assert len(report.skipped) == 1  # the long key, which its text does not tell
+
+
+def test_a_recording_of_keys_without_number_is_bounded(make: Any, monkeypatch: Any) -> None:
+    registry = make({"Named": f"{__name__}.Named"})
+    models = registry.family("Model", Model, max_cache_size=5)
+    recorder = registry.record_profile()
+    recording = sys.modules[type(recorder).__module__]
+    monkeypatch.setattr(recording, "_MOST_NAMES", 50)
+    registry.get_instance("Named")
+    for _ in range(10):
+        models.get("often")
+    for key in range(500):
+        models.get(key)
+        models.get("often")
+    found = recorder.profile().classes
+    assert len(found) <= 51
+    assert {"Named", "Model[often]"} <= found.keys()

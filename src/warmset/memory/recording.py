@@ -25,6 +25,7 @@ __all__ = ["ProfileRecorder", "record", "recorder_of"]
 
 
 _MOST_KNOWN = 1_000_000  # instances whose uses are followed
+_MOST_NAMES = 10_000  # of classes and keys in a profile, before keys of families are forgotten
 _MANY_CACHED, _LEAST_SECONDS = 10_000, 1.0  # so many are not read more often than this
 
 
@@ -125,6 +126,7 @@ class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str | list[_Se
         self._registry = ref(registry)
         self._classes: dict[str, ClassProfile] = {}
         self._warmed: dict[str, int] = {}
+        self._forget_at = 0
         self._final: Profile | None = None
         self._noted_at = registry.now()
         self._order = _UseOrder(self._noted_at, registry.warm_entries())
@@ -221,11 +223,24 @@ class ProfileRecorder(EventAccumulator["BuildEvent | _Residence | str | list[_Se
                 self._order.add(seen)
             return
         name = event.class_name
+        if name not in self._classes and len(self._classes) >= max(_MOST_NAMES, self._forget_at):
+            self._forget_names()
         known = self._with_path(name, self._classes.get(name, ClassProfile()))
         if isinstance(event, BuildEvent):
             self._classes[name] = _with_build(known, event)
         else:
             self._classes[name] = _with_residence(known, event)
+
+    def _forget_names(self) -> None:
+        """Forget keys of families, which are without number, down to half of the bound."""
+        registry = self._registry()
+        unknown = [name for name in self._classes if registry is None or name not in registry]
+        # The most used ones stay.
+        unknown.sort(key=lambda name: self._classes[name].uses)
+        for name in unknown[: len(self._classes) - _MOST_NAMES // 2]:
+            del self._classes[name]
+            self._warmed.pop(name, None)
+        self._forget_at = 2 * len(self._classes)  # so that each costs a few steps on average
 
 
 class _Recording(Extension):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Container
+    from typing import Any
 
     from ..registry import BaseRegistry
     from .profiles import Profile
@@ -35,7 +36,8 @@ class WarmUpPlan:
         self.warm: list[str] = []
         self.skipped: list[tuple[str, str]] = []
         self.notes = list(profile.skipped)
-        self._known = dict(profile.classes)
+        self._keys = {name: _key(registry, name) for name in profile.classes}
+        self._known = {self._keys[name]: known for name, known in profile.classes.items()}
         possible = [name for name in self._known if self._may_be_built(registry, name)]
         self.needs = self._dependencies(set(possible))
         # A class without uses is built only as a dependency.
@@ -106,7 +108,8 @@ class WarmUpPlan:
         ended: set[str],
     ) -> None:
         if name not in ended:
-            needs[name] = [n for n in self._known[name].depends_on if n in wanted and n != name]
+            depends_on = [self._keys.get(each, each) for each in self._known[name].depends_on]
+            needs[name] = [each for each in depends_on if each in wanted and each != name]
             path.append((name, list(needs[name])))
 
     def _values(self, wanted: list[str], recordings: int) -> dict[str, float]:
@@ -170,3 +173,12 @@ class WarmUpPlan:
             most -= size
             taken.update(dict.fromkeys(more))
         self.order = list(taken)
+
+
+def _key(registry: BaseRegistry, name: Any) -> Any:
+    """Return the key of a family that a profile names by its text; or the name as it is."""
+    if type(name) is not str or not registry.families or name in registry:
+        return name
+    from .key_texts import key_named
+
+    return key_named(registry.families, name) or name

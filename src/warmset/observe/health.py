@@ -278,6 +278,10 @@ def _judge_rates(
     lookups = hits + max(0, now.misses - before.misses)
     builds = max(0, now.builds - before.builds)
     evictions = max(0, now.evictions - before.evictions)
+    by_weak_reference = (
+        "instances are kept by weak reference only, and built anew when nobody refers to them: "
+        "hold them with leases, or set enable_weakref=False"
+    )
     # By weak reference alone, nearly every look-up may build: some builds tell that.
     least = min(thresholds.min_builds, thresholds.min_lookups) if weak else thresholds.min_lookups
     if lookups and lookups >= least:
@@ -288,8 +292,7 @@ def _judge_rates(
                 Severity.WARNING,
                 hit_rate,
                 thresholds.min_hit_rate,
-                "instances are kept by weak reference only, and built anew when nobody refers to "
-                "them: hold them with leases, or set enable_weakref=False"
+                by_weak_reference
                 if weak
                 else "raise cache_ttl_seconds or max_cache_size; stats().removals shows which",
             )
@@ -301,7 +304,9 @@ def _judge_rates(
                 Severity.WARNING,
                 per_build,
                 thresholds.max_evictions_per_build,
-                "instances are evicted and built again: raise max_cache_size, or "
+                by_weak_reference
+                if weak
+                else "instances are evicted and built again: raise max_cache_size, or "
                 "cache_ttl_seconds if most removals have the cause idle",
             )
     if before.rss is not None and now.rss is not None and now.cached <= before.cached:
