@@ -20,6 +20,7 @@ from warmset.engines.ray_store import RayStore
 from warmset.engines.settings import WorkerSettings
 from warmset.settings import RegistrySettings
 from warmset.share import StoreBusyError, StoreError
+from warmset.share.errors import DamagedError, StoreRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,6 +166,62 @@ def test_invalid_arguments_raise() -> None:
         RayStore(lease_seconds=0.0)
     with pytest.raises(TypeError, match="max_bytes must be a number"):
         RayStore(max_bytes="1")  # type: ignore[arg-type]
+
+
+def test_trust_is_configured_as_in_the_other_stores(tmp_path: Path) -> None:
+    new, old = b"new key, 16 bytes or more", b"old key, 16 bytes or more"
+    store = RayStore(keys=[new, old], version="2", max_age_seconds=5.0)
+    assert (len(store.secrets), store.secret, store.version) == (2, store.secrets[0], "2")
+    assert store.max_age_seconds == 5.0
+    assert store != RayStore(keys=[new, old])
+    for secret in (new, old):
+        assert secret.decode() not in repr(store)
+    (tmp_path / "key").write_bytes(new)
+    (tmp_path / "key").chmod(0o600)
+    held = RayStore(key_file=tmp_path / "key", version="2", max_age_seconds=5.0)
+    again = pickle.loads(pickle.dumps(held))
+    assert again == held
+    assert (again.secrets, again.max_age_seconds) == (held.secrets, 5.0)
+    (tmp_path / "key").chmod(0o644)
+    with pytest.raises(StoreRefusedError, match="open to other users"):
+        RayStore(key_file=tmp_path / "key")
+    for wrong in ({"version": 1}, {"keys": "one text"}, {"max_age_seconds": "1"}):
+        with pytest.raises(TypeError):
+            RayStore(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="at most one"):
+        RayStore(key=new, keys=[new])
+    with pytest.raises(ValueError, match="max_age_seconds"):
+        RayStore(max_age_seconds=-1.0)
+
+
+def test_large_snapshots_are_neither_stored_nor_opened(store: RayStore) -> None:
+    put(store, "a", b"12345")
+    strict = RayStore(store.name, max_snapshot_bytes=4)
+    with pytest.raises(DamagedError, match="more than max_snapshot_bytes"):
+        strict.fetch("a")
+    claim = strict.claim("b")
+    assert claim is not None
+    with claim, pytest.raises(StoreError, match="more than max_snapshot_bytes"):
+        claim.put([b"12345"])
+    assert store.fetch("b") is None
+
+
+def test_keys_rotate_and_old_snapshots_are_not_opened(
+    store: RayStore, built: Callable[[], list[str]]
+) -> None:
+    """By the code that all stores share: the signature, the version, and the time of signing."""
+    new, old = b"new key, 16 bytes or more", b"old key, 16 bytes or more"
+
+    def use(**trust: Any) -> int:
+        before = len(built())
+        with MethodRegistry({}, store=RayStore(store.name, **trust)) as registry:
+            registry.register("Table", "shared_samples.Table", shareable=True)
+            assert registry.get_instance("Table").total() == sum(range(10_000))
+        return len(built()) - before
+
+    assert [use(key=old), use(key=old)] == [1, 0]
+    assert [use(keys=[new, old]), use(key=new, version="2"), use(key=new, version="2")] == [0, 1, 0]
+    assert use(key=new, version="2", max_age_seconds=1e-6) == 1
 
 
 def test_workers_share_a_snapshot(started: None, built: Callable[[], list[str]]) -> None:

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from ..share.errors import StoreBusyError, StoreError
+from ..share.checks import check_numbers, check_version
+from ..share.errors import DamagedError, StoreBusyError, StoreError
 from ..share.leases import LeasedClaim
 from ..share.protocol import Blob
-from ..share.secret import Secret, secret_from
+from ..share.secret import Secret, secrets_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..share.secret import AnyPath
+    from ..share.secret import AnyKey, AnyPath
 
 __all__ = ["RayStore"]
 
@@ -119,17 +120,23 @@ class RayStore:
         key: The key for signing snapshots. It can also come from `key_file` or from the environment
             variable ``WARMSET_STORE_KEY``. It is optional, because anybody who can write to the
             object store of the cluster can run code on its workers anyway.
+        keys: Several keys, to replace one: the first signs, and all are accepted.
         key_file: A file that contains the key.
+        version: Snapshots of another version are not found. A new version therefore rejects all
+            snapshots that were made before.
         max_bytes: The maximum total size; the least recently used snapshots are evicted first. 0
             means no bound. The value of the first store with this name applies. Ray spills objects
             that do not fit into its memory to disk.
+        max_snapshot_bytes: The size of the largest snapshot that is stored or opened.
+        max_age_seconds: The maximum age of a snapshot when it is opened; 0: unlimited.
         lease_seconds: The lifetime of a claim. A thread renews it during a build, so it expires
             only if the builder dies or hangs.
         wait_seconds: The maximum time to wait for a build on another worker.
 
     Raises:
+        StoreRefusedError: Other users can read or replace the key file.
         TypeError: An argument has the wrong type.
-        ValueError: A number is out of range.
+        ValueError: A number is out of range, or the key is too short.
 
     Connects to the index on first use. Thread-safe and picklable.
     """
@@ -138,52 +145,65 @@ class RayStore:
         self,
         name: str = "snapshots",
         *,
-        key: bytes | str | Secret | None = None,
+        key: AnyKey | None = None,
+        keys: Sequence[AnyKey] | None = None,
         key_file: AnyPath | None = None,
+        version: str = "",
         max_bytes: int = 0,
+        max_snapshot_bytes: int = 10_000_000_000,
+        max_age_seconds: float = 30 * 86400.0,
         lease_seconds: float = 30.0,
         wait_seconds: float = 600.0,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise TypeError(f"the name of a store must be a non-empty str, got {name!r}")
-        for option, value, least in (
-            ("max_bytes", max_bytes, 0.0),
-            ("lease_seconds", lease_seconds, 0.1),
-            ("wait_seconds", wait_seconds, 0.0),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{option} must be a number, got {value!r}")
-            if not value >= least:
-                raise ValueError(f"{option} must be {least:g} or more, got {value!r}")
+        check_numbers(
+            max_bytes=(max_bytes, 0),
+            max_snapshot_bytes=(max_snapshot_bytes, 1),
+            max_age_seconds=(max_age_seconds, 0),
+            lease_seconds=(lease_seconds, 0.1),
+            wait_seconds=(wait_seconds, 0),
+        )
         self.name = name
-        self._secret = secret_from(key, key_file)
-        self._max_bytes = max_bytes
+        self.version = check_version(version)
+        self.max_age_seconds = max_age_seconds
+        self._secrets = secrets_from(key, key_file, keys)
+        self._max_bytes, self._max_snapshot_bytes = max_bytes, max_snapshot_bytes
         self._lease, self._wait = lease_seconds, wait_seconds
         self._index: Any = None
 
     @property
     def secret(self) -> Secret | None:
         """The key for signing snapshots; None if snapshots are not signed."""
-        return self._secret
+        return self._secrets[0] if self._secrets else None
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The signing key, and the other keys that are accepted."""
+        return self._secrets
 
     def __repr__(self) -> str:
         return f"<RayStore {self.name!r}>"
 
     def __reduce__(self) -> Any:
         options = {
+            "version": self.version,
             "max_bytes": self._max_bytes,
+            "max_snapshot_bytes": self._max_snapshot_bytes,
+            "max_age_seconds": self.max_age_seconds,
             "lease_seconds": self._lease,
             "wait_seconds": self._wait,
         }
-        return _reopen, (self.name, self._secret, options)
+        return _reopen, (self.name, self._secrets, options)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return (self.name, self._secret) == (other.name, other._secret)
+        mine = self.name, self._secrets, self.version
+        return mine == (other.name, other._secrets, other.version)
 
     def __hash__(self) -> int:
-        return hash((self.name, self._secret))
+        return hash((self.name, self._secrets, self.version))
 
     def _request(self, method: str, *arguments: Any, seconds: float = _ANSWER_SECONDS) -> Any:
         try:
@@ -209,9 +229,12 @@ class RayStore:
         if found is None:
             return None
         try:
-            return Blob(memoryview(ray.get(found[0], timeout=_ANSWER_SECONDS)), shared=True)
+            view = memoryview(ray.get(found[0], timeout=_ANSWER_SECONDS))
         except ray.exceptions.RayError:  # the object was lost with its node or with the index
             return None
+        if view.nbytes > self._max_snapshot_bytes:
+            raise DamagedError(f"it has {view.nbytes} bytes, more than max_snapshot_bytes")
+        return Blob(view, shared=True)
 
     def claim(self, key: str, *, wait: bool = True) -> LeasedClaim | None:
         """Claim the right to build for a key; see `share.protocol.Store`."""
@@ -231,7 +254,10 @@ class RayStore:
         return None
 
     def _put(self, key: str, token: str, pieces: Sequence[memoryview | bytes]) -> None:
-        content = np.empty(sum(memoryview(piece).nbytes for piece in pieces), dtype=np.uint8)
+        size = sum(memoryview(piece).nbytes for piece in pieces)
+        if size > self._max_snapshot_bytes:
+            raise StoreError(f"it has {size} bytes, more than max_snapshot_bytes")
+        content = np.empty(size, dtype=np.uint8)
         at = 0
         for piece in pieces:
             flat = np.frombuffer(piece, dtype=np.uint8)
@@ -260,5 +286,5 @@ class RayStore:
         self._index = None
 
 
-def _reopen(name: str, secret: Secret | None, options: dict[str, Any]) -> RayStore:
-    return RayStore(name, key=secret, **options)
+def _reopen(name: str, secrets: tuple[Secret, ...], options: dict[str, Any]) -> RayStore:
+    return RayStore(name, keys=secrets, **options)

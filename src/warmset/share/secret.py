@@ -28,7 +28,6 @@ __all__ = [
     "OLD_KEY_VARIABLE",
     "Secret",
     "read_private",
-    "secret_from",
     "secrets_from",
 ]
 
@@ -98,12 +97,6 @@ class Secret:
 
 def _from(origin: tuple[str, str] | None) -> str:
     return "" if origin is None else f" from {origin[0]} {origin[1]}"
-
-
-def secret_from(key: AnyKey | None = None, key_file: AnyPath | None = None) -> Secret | None:
-    """Find the key to use; the first one of `secrets_from`, or None."""
-    found = secrets_from(key, key_file)
-    return found[0] if found else None
 
 
 def secrets_from(
