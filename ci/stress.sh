@@ -17,7 +17,6 @@ stress() {
     "$work/stress/bin/python" support/stress.py soak --seed "$seed" --seconds "$seconds"
     say "accounts, WARMSET_PURE=$1"
     "$work/stress/bin/python" support/accounts.py --seed "$seed" --seconds "$seconds"
-    [ "$seconds" -ge 60 ] || return 0  # the long form
     say "threads, tasks, greenlets, forks and signals at once, WARMSET_PURE=$1"
     "$work/stress/bin/python" support/mixed.py --seed "$seed" --seconds "$((2 * seconds))"
 }

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from threads import Gate, in_thread, until
 
+from warmset.testing.structure import check_structure
+
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning"),
@@ -28,6 +30,8 @@ def in_child(work: Any) -> int:
             threading.Timer(30, os._exit, (9,)).start()  # so that a hang is an exit status, too
             work()
             status = 0
+        except BaseException:
+            __import__("traceback").print_exc()
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -256,3 +260,126 @@ def test_what_another_thread_is_closing_is_the_parents(make: Any, samples: Any) 
     closing.result()
     assert samples.closed == ["Beta"]
     assert registry.stats().closed == 2
+
+
+def close_counted(registry: Any) -> None:
+    """Evict what nobody holds, and fail unless the accounts are right."""
+    registry.clear_cache()
+    check_structure(registry)
+    stats = registry.stats()
+    assert stats.held == 0
+    assert sum(stats.states.values()) == stats.builds
+
+
+WAYS = {
+    "lease": lambda registry, gate: _use(registry, gate),
+    "handle": lambda registry, gate: registry.bind("Alpha", "call")(gate),
+    "execute": lambda registry, gate: registry.execute("Alpha", "call", function=gate),
+}
+
+
+def _use(registry: Any, gate: Any) -> None:
+    with registry.use("Alpha"):
+        gate()
+
+
+@pytest.fixture
+def call(samples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alpha has a method that calls what it is given."""
+    monkeypatch.setattr(samples.Alpha, "call", lambda self, function: function(), raising=False)
+
+
+@pytest.mark.usefixtures("call")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("removed", [False, True])
+def test_holds_of_other_threads_are_dropped(
+    ws: Any, make: Any, samples: Any, way: str, removed: bool
+) -> None:
+    """The child sees its own, and can remove the instance; the parent's obligations stay there."""
+    registry = make(max_cache_size=2)
+    executor = ws.MethodExecutor(method_registry=registry)
+    registry.execute = executor.execute if way == "execute" else None
+    gate = Gate()
+    with registry.use("Beta"):
+        holder = in_thread(WAYS[way], registry, gate)
+        gate.wait()
+        if removed:
+            registry.discard("Alpha")
+
+        def work() -> None:
+            assert [row.class_name for row in registry.holders()] == ["Beta"]
+            registry.discard("Alpha")
+            assert samples.closed == ([] if removed else ["Alpha"])
+            assert registry.stats().states["parents"] == removed
+            registry.get_instance("Gamma")
+
+        assert in_child(work) == 0
+        assert len(registry.holders()) == 2
+        gate.open()
+        holder.result()
+    assert samples.closed == (["Alpha"] if removed else [])
+    close_counted(registry)
+
+
+def test_a_dropped_lease_releases_nothing(make: Any, samples: Any) -> None:
+    """Whoever still has it in the child; a hold of the child is not affected by it."""
+    registry = make()
+    lease = registry.use("Alpha")
+    in_thread(lease.__enter__).result()
+
+    def work() -> None:
+        with registry.use("Alpha"):
+            lease.__exit__(None, None, None)
+            registry.discard("Alpha")
+            assert registry.stats().states["held"] == 1
+            assert samples.closed == []
+        assert samples.closed == ["Alpha"]
+
+    assert in_child(work) == 0
+    lease.__exit__(None, None, None)
+    close_counted(registry)
+
+
+def test_a_lease_that_the_child_enters_again_holds(make: Any, samples: Any) -> None:
+    """Its record was given back."""
+    registry = make()
+    lease = registry.use("Alpha")
+    in_thread(lease.__enter__).result()
+
+    def work() -> None:
+        lease.__exit__(None, None, None)
+        with lease:
+            registry.discard("Alpha")
+            assert len(registry.holders()) == 1
+        close_counted(registry)
+
+    assert in_child(work) == 0
+    lease.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("when", ["listener", "closer"])
+def test_holds_of_builds_of_other_threads_are_dropped(make: Any, samples: Any, when: str) -> None:
+    """While it reports, or closes what it evicted."""
+    registry = make(max_cache_size=1)
+    gate = Gate()
+    if when == "listener":
+        registry.add_build_listener(lambda event: event.class_name == "Alpha" and gate())
+    else:
+        registry.register("Beta", "samples.Beta", closer=lambda _: gate())
+    with registry.use("Beta"):
+        pass
+    builder = in_thread(lambda: registry.get_instance("Alpha") and None)
+    gate.wait()
+
+    def work() -> None:
+        registry.discard("Alpha")
+        stats = registry.stats()
+        assert (stats.held, stats.states["held"]) == (0, 0)
+        close_counted(registry)
+
+    try:
+        assert in_child(work) == 0
+    finally:
+        gate.open()
+        builder.result()
+    close_counted(registry)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from threads import in_thread, until
+from threads import Gate, in_thread, until
 
 greenlet = pytest.importorskip("greenlet")
 
@@ -93,6 +93,35 @@ def test_a_greenlet_that_waits_for_a_thread_that_waits_for_its_thread(
     assert type(second.switch()) is samples.Beta
     assert type(first.switch()) is samples.Alpha
     assert type(other.result()) is samples.Beta
+
+
+def test_a_thread_that_would_wait_for_a_thread_that_waits_for_it(make: Any, samples: Any) -> None:
+    """A greenlet waits for the thread, so the one that the thread asks for cannot go on."""
+    registry = make()
+    samples.script["Alpha"] = pause
+    first = spawn(registry.get_instance, "Alpha")
+    first.switch()
+    samples.script.clear()
+    gate = Gate()
+
+    def ask(_: Any) -> None:
+        gate()
+        registry.get_instance("Alpha")
+
+    samples.script["Beta"] = ask
+    other = in_thread(registry.get_instance, "Beta")
+    gate.wait()
+
+    def open_gate() -> None:
+        until(lambda: registry.builder.waiting() == 1)
+        gate.open()
+
+    opener = in_thread(open_gate)
+    second = spawn(registry.get_instance, "Beta")
+    assert second.switch() is other.result()
+    opener.result()
+    assert type(first.switch()) is samples.Alpha
+    assert samples.built.count("Alpha") == 2
 
 
 def test_a_thread_waits_for_a_greenlet(make: Any, samples: Any) -> None:

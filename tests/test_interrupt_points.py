@@ -75,7 +75,7 @@ def test_other_handlers_do_not_matter() -> None:
 # The locks that are taken for somebody else, or are made and acquired by one who waits for them.
 ACQUIRERS = {
     "_locks.py": {"call_locked", "call_if_free"},
-    "_event_accumulator.py": {"_settle"},
+    "_event_accumulator.py": {"_read", "_settle"},
     "builds.py": {"__init__"},
     "contexts.py": {"wait_for"},
     "lifecycle/capacity.py": {"_wait", "_wait_until"},

@@ -117,8 +117,8 @@ cdef int _end(Lease lease) except -1:
     if warmset_swap_state(&lease._state, ENTERED, FREE):
         entry, hold = lease._entry, lease._hold
         lease._hold = NULL
-        if hold != NULL:
-            warmset_return_hold(hold)
+        if hold != NULL and not warmset_return_hold(hold):
+            entry = None  # it was dropped after a fork
         lease.instance = lease._entry = None
         if entry is not None:
             _release(lease._core, entry)

@@ -152,7 +152,8 @@ cdef extern from "_readers.h":
     number warmset_late_uses(Table*, void*, bint) noexcept
     Hold* warmset_take_hold(Table*, PyObject*, unsigned long, double) noexcept
     Hold* warmset_copy_holds(Table*, Py_ssize_t*) noexcept
-    void warmset_return_hold(Hold*) noexcept
+    PyObject* warmset_void_hold(Table*, unsigned long) noexcept
+    bint warmset_return_hold(Hold*) noexcept
     void warmset_fence() noexcept
     void warmset_lock(int*) noexcept
     void warmset_unlock(int*) noexcept
@@ -512,6 +513,26 @@ cdef class RegistryCore(Changes):
         if entry is not None:
             _check_owner(self, (<Entry?>entry).slot)
             _give_back(self, <Entry>entry, now if used else 0.0, used, share)
+
+    def drop(self, holder):
+        """Release the hold of a holder that nobody has any more; what this allows is not done."""
+        entry = holder.entry
+        holder.entry = None
+        if entry is not None:
+            _check_owner(self, (<Entry?>entry).slot)
+            _lock(self)
+            _drop(self, <Entry>entry)
+            _unlock(self)
+
+    def drop_holds(self, unsigned long thread):
+        """Drop the recorded holds of all threads but one: after a fork, these do not exist."""
+        cdef PyObject* entry = <PyObject*>self
+        while entry != NULL:
+            _lock(self)
+            entry = warmset_void_hold(self._table, thread)
+            if entry != NULL:
+                _drop(self, <Entry>entry)
+            _unlock(self)
 
     def holds(self):
         """Return entry, thread and begin of each hold, the oldest first."""
@@ -883,6 +904,15 @@ cdef int _give_back(RegistryCore core, Entry entry, double now, bint used, bint 
         _set_state(core, entry, WAITING)
     _unlock(core)
     return _after_release(core, entry if ended else None, entry if share else None, cached)
+
+
+cdef int _drop(RegistryCore core, Entry entry) except -1:
+    """Take a hold off an entry; the caller has the lock."""
+    if _holds_of(<PyObject*>entry):
+        warmset_add_holds(&entry.holds, -1)
+        if entry.state == HELD and _holds_of(<PyObject*>entry) == 0:
+            _set_state(core, entry, WAITING)
+    return 0
 
 
 cdef int _after_release(RegistryCore core, Entry ended, Entry spare, bint cached) except -1:

@@ -83,34 +83,60 @@ class Holds(Changes):
     def give_back(self, holder: Holder, now: float | None, *, share: bool = False) -> None:
         """Release the hold of a holder, whose `entry` becomes None; again, it does nothing."""
         last = False
-        while True:
+        try:
+            while True:
+                with self.lock:
+                    entry = holder.entry
+                    if entry is None or not entry.holds:
+                        return
+                    state, holds = entry.state, entry.holds
+                    # A hit may have found the slot of another registry, if somebody wrote it there.
+                    last = holds == 1 and state == HELD and entry.slot.owner is self._owner
+                    used = now is not None and state <= WEAK
+                    if holder.entry is entry and entry.state == state and entry.holds == holds:
+                        holder.entry = None
+                        entry.holds = holds - 1
+                        entry.shared |= share
+                        entry.state = state + last  # HELD becomes WAITING
+                        self._states[HELD] -= last
+                        self._states[WAITING] += last
+                        if used:  # it holds where there is more to do
+                            entry.last_used = now  # type: ignore[assignment]
+                            entry.touched = True
+                            self._stamp = entry.stamp = self._stamp + 1
+                            self._other_uses += 1
+                        if last:
+                            self.unclosed[entry] = None
+                        break
+            if type(holder) is Hold:
+                self.holding.pop(holder, None)
+            spare = entry if share else None
+            self.after_release(entry if last else None, spare, cached=state == CACHED)
+        except BaseException:
+            self.left_over = True  # an interrupt may have come before the entry was closed
+            raise
+
+    def drop(self, holder: Holder) -> None:
+        """Release the hold of a holder that nobody has any more; what this allows is not done."""
+        entry = holder.entry
+        holder.entry = None
+        if entry is not None:
+            self._check_owner(entry.slot)
             with self.lock:
-                entry = holder.entry
-                if entry is None or not entry.holds:
-                    return
-                state, holds = entry.state, entry.holds
-                # A hit may have found the slot of another registry, if somebody wrote it there.
-                last = holds == 1 and state == HELD and entry.slot.owner is self._owner
-                used = now is not None and state <= WEAK
-                if holder.entry is entry and entry.state == state and entry.holds == holds:
-                    holder.entry = None
-                    entry.holds = holds - 1
-                    entry.shared |= share
-                    entry.state = state + last  # HELD becomes WAITING
-                    self._states[HELD] -= last
-                    self._states[WAITING] += last
-                    if used:  # it holds where there is more to do
-                        entry.last_used = now  # type: ignore[assignment]
-                        entry.touched = True
-                        self._stamp = entry.stamp = self._stamp + 1
-                        self._other_uses += 1
-                    if last:
-                        self.unclosed[entry] = None
-                    break
-        if type(holder) is Hold:
-            self.holding.pop(holder, None)
-        spare = entry if share else None
-        self.after_release(entry if last else None, spare, cached=state == CACHED)
+                last = entry.holds == 1 and entry.state == HELD
+                entry.holds -= entry.holds > 0
+                if last:
+                    entry.state = WAITING
+                    self._states[HELD] -= 1
+                    self._states[WAITING] += 1
+                    self.unclosed[entry] = None
+
+    def drop_holds(self, thread: int) -> None:
+        """Drop the recorded holds of all threads but one: after a fork, these do not exist."""
+        for hold in list(self.holding):
+            if hold.thread != thread:
+                self.holding.pop(hold, None)
+                self.drop(hold)
 
     def holds(self) -> list[tuple[Entry, int, float]]:
         """Return entry, thread and begin of each hold, the oldest first."""

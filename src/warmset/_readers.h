@@ -493,14 +493,37 @@ static inline warmset_hold *warmset_copy_holds(warmset_table *table, Py_ssize_t 
     return copies;
 }
 
-static inline void warmset_return_hold(warmset_hold *hold) {
+/* Void the record of a hold of another thread than this one, and return its entry; NULL if there is
+   none left. Its holder returns the record, if the holder still exists. */
+static inline PyObject *warmset_void_hold(warmset_table *table, unsigned long thread) {
+    Py_ssize_t i, used = warmset_load_size(&table->used);
+    for (i = 0; i < used; i++) {
+        warmset_stripe *stripe = (warmset_stripe *)warmset_load_pointer(&table->stripes[i]);
+        warmset_chunk *chunk;
+        int place;
+        if (stripe == NULL) continue;
+        for (chunk = stripe->chunks; chunk != NULL; chunk = chunk->next)
+            for (place = 0; place < WARMSET_CHUNK; place++) {
+                PyObject *entry = chunk->holds[place].entry;
+                if (entry == NULL || chunk->holds[place].thread == thread) continue;
+                chunk->holds[place].entry = NULL;
+                return entry;
+            }
+    }
+    return NULL;
+}
+
+/* Free a record; return whether it was not void. */
+static inline int warmset_return_hold(warmset_hold *hold) {
     warmset_stripe *stripe = hold->stripe;
+    int valid = hold->entry != NULL;
     warmset_lock(&stripe->lock);
     hold->entry = NULL;
     hold->next = stripe->free;
     stripe->free = hold;
     stripe->held--;
     warmset_unlock(&stripe->lock);
+    return valid;
 }
 
 #endif

@@ -27,10 +27,10 @@ from time import perf_counter
 
 from . import builds
 from ._locks import is_inside_lock
-from .builds import Build, Waiter, innermost_build, running, waiting
+from .builds import Build, Waiter, blocked, innermost_build, running, waiting
 from .codes import FAILED_BUILDS, WAITS
 from .contexts import (
-    can_switch,
+    blocked_thread,
     current_context,
     get_ident,
     importing_in_cycle,
@@ -90,11 +90,13 @@ class Builder:
         self._timeout = min(timeout_seconds, TIMEOUT_MAX) if timeout_seconds > 0.0 else -1.0
         self.stopwatch = perf_counter if timer is None else timer
         self._builds: dict[Any, Build] = {}  # by the keys of their slots
+        self._reporting: dict[Build, None] = {}
         self.failures = Failures(retry_after_seconds, timer)
 
     def reset_after_fork(self) -> None:
-        """Forget the builds of contexts that do not exist in the child."""
+        """Forget the builds of contexts that do not exist in the child, and drop their holds."""
         me = current_context()
+        builds.drop_holds(self._builds.values(), self._reporting)
         self._builds = {key: build for key, build in self._builds.items() if build.owner == me}
         builds.reset_after_fork(me)
 
@@ -343,7 +345,7 @@ class Builder:
         seconds = build.seconds
         if build.error is not None:
             seconds = max(0.0, self.stopwatch() - started)
-        build.constructor.report_build(build, seconds)
+        builds.report(build, seconds, self._reporting)
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -351,19 +353,7 @@ class Builder:
         """Whether the context that builds could not go on while this one waits."""
         if build.owner == me:
             return False  # a cycle, which is found when it begins to wait
-        if is_inside_lock():
-            return True
-        here = get_ident()
-        if can_switch():
-            return False
-        hops = 0
-        following: Build | None = build
-        while following is not None and following.owner != me and hops < len(running) + 1:
-            if following.thread == here and not following.done:
-                return True
-            following = waiting.get(following.owner)
-            hops += 1
-        return False
+        return is_inside_lock() or builds.is_stuck(build, me, blocked_thread())
 
     def _wait_for(
         self, build: Build, waiter: Waiter, constructor: Constructor, me: Hashable
@@ -381,8 +371,12 @@ class Builder:
             Whether the waiter was given a hold; if not, the name has to be looked up again.
         """
         before = waiting.get(me)  # set where a finaliser or a signal handler re-entered
+        here = blocked_thread()
+        blocked_before = blocked.get(here)
         try:
             waiting[me] = build
+            if here is not None:
+                blocked[here] = build
             build.waiters.append(waiter)
             if build.done:  # it completed before this context was among its waiters
                 waiter.withdrawn = True
@@ -392,6 +386,10 @@ class Builder:
             chain = self._chain(build, me)
             if chain is not None:
                 raise CycleError(chain)
+            if builds.is_stuck(build, me, here):  # seen again: it is entered by now
+                waiter.withdrawn = True
+                constructor.give_back(waiter, None)
+                return False
             constructor.count(WAITS)
             if not wait_for(waiter.lock, self._timeout, self._import_check(build)):
                 raise BuildTimeoutError(
@@ -405,6 +403,10 @@ class Builder:
                 waiting.pop(me, None)
             else:
                 waiting[me] = before
+            if blocked_before is None:
+                blocked.pop(here, None)
+            else:
+                blocked[here] = blocked_before
         if waiter.entry is not None:
             return True
         fits = waiter.slot is build.slot and build.token >= waiter.asked

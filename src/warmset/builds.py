@@ -12,7 +12,7 @@ from .contexts import current_context, get_ident, make_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
     from typing import Any, Protocol
 
     from ._core import Entry, Slot
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
         def give_back(self, holder: Holder, now: float | None) -> None:
             """Release the hold of a holder, if it has one."""
 
+        def drop(self, holder: Holder) -> None:
+            """Release the hold of a holder that does not exist any more."""
+
         def report_build(self, build: Build, seconds: float) -> None:
             """Report a build that succeeded or failed."""
 
@@ -63,7 +66,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Build",
     "Waiter",
+    "blocked",
+    "drop_holds",
     "innermost_build",
+    "is_stuck",
+    "report",
     "reset_after_fork",
     "results_of_build",
     "running",
@@ -73,6 +80,8 @@ __all__ = [
 # Context -> the innermost build that it runs, and the build that it waits for.
 running: dict[Hashable, Build] = {}
 waiting: dict[Hashable, Build] = {}
+# Thread -> the build that it waits for, so that no greenlet of it runs meanwhile.
+blocked: dict[int | None, Build] = {}
 
 
 class Waiter:
@@ -211,10 +220,55 @@ def innermost_build(context: Hashable) -> Build | None:
     return build
 
 
+def is_stuck(build: Build, context: Hashable, thread: int | None) -> bool:
+    """
+    Whether a build can only go on when a greenlet runs whose thread a wait for it would block.
+
+    Args:
+        build: What is to be waited for.
+        context: Who would wait for it.
+        thread: The thread that this would block, if any.
+
+    A true cycle, of contexts that wait for each other, is none of this.
+    """
+    by_thread = False
+    following: Build | None = build
+    for _ in range(len(running) + len(blocked) + 1):
+        if following is None or following.done:
+            return False
+        if following.owner == context:
+            return by_thread
+        if following.thread == thread:
+            return True
+        build, following = following, waiting.get(following.owner)
+        if following is None:
+            following = blocked.get(build.thread)
+            by_thread = True
+    return False
+
+
 def results_of_build() -> list[Any]:
     """Return the list for what the rule or constructor that is about to be called returns."""
     build = innermost_build(current_context())
     return [] if build is None else build.made
+
+
+def report(build: Build, seconds: float, reporting: dict[Build, None]) -> None:
+    """Have a completed build reported, which is in a table meanwhile."""
+    try:
+        reporting[build] = None
+        build.constructor.report_build(build, seconds)
+    finally:
+        reporting.pop(build, None)
+
+
+def drop_holds(builds: Iterable[Build], reporting: dict[Build, None]) -> None:
+    """Drop the holds of builds of other threads, which do not exist in a forked child."""
+    here = get_ident()
+    for build in (*builds, *reporting):
+        if build.thread != here:
+            reporting.pop(build, None)
+            build.constructor.drop(build)
 
 
 def reset_after_fork(context: Hashable) -> None:
@@ -222,5 +276,6 @@ def reset_after_fork(context: Hashable) -> None:
     kept = running.get(context)
     running.clear()
     waiting.clear()
+    blocked.clear()
     if kept is not None:
         running[context] = kept

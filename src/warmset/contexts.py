@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "blocked_thread",
     "can_switch",
     "current_context",
     "get_ident",
@@ -74,6 +75,11 @@ def _hub() -> Any:
 def can_switch() -> bool:
     """Whether other greenlets of this thread run while the current one waits."""
     return _hub() is not None
+
+
+def blocked_thread() -> int | None:
+    """Return the calling thread, if none of its greenlets runs while the current one waits."""
+    return None if can_switch() else get_ident()
 
 
 def make_lock() -> Lock:

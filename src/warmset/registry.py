@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from _functools import partial  # type: ignore[import-not-found]
-from _thread import RLock
+from _thread import RLock, get_ident
 
 from . import process_end
 from ._locks import call_locked
@@ -458,13 +458,14 @@ class BaseRegistry(Cache):
 
     def reset_after_fork(self) -> None:
         super().reset_after_fork()
+        self.builder.reset_after_fork()
+        self.drop_holds(get_ident())
         self._inherited = self.builds + self.adopted
         # Kept: their finalisers are foreign code, which must not run here.
         self._parents = list(self.unclosed)
         for entry in self._parents:
             self.abandon(entry)
         self._attaching = RLock()
-        self.builder.reset_after_fork()
         self.classes.reset_after_fork()
         for after_fork in self._hooks["after_fork"]:
             after_fork(self)
