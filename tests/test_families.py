@@ -444,6 +444,91 @@ def test_asynchronous_factories(make: Any, ws: Any) -> None:
     assert sorted(set(built)) == ["de", "fr"]
 
 
+class Client:
+    """Belongs to the loop that built it."""
+
+    def __init__(self, key: Any, loop: Any) -> None:
+        self.key, self.loop = key, loop
+
+    async def aclose(self) -> None:
+        import asyncio
+
+        assert asyncio.get_running_loop() is self.loop
+        closed.append(self.key)
+
+
+@pytest.fixture
+def clients(make: Any) -> Any:
+    import asyncio
+
+    async def connect(key: Any) -> Any:
+        await asyncio.sleep(0)
+        return Client(key, asyncio.get_running_loop())
+
+    return make({}).family("Client", connect, max_cache_size=3)
+
+
+def test_an_instance_belongs_to_the_loop_that_built_it(clients: Any, ws: Any) -> None:
+    """Each loop has its own, also at the same time; the bound counts all."""
+    import asyncio
+
+    from loops import run
+
+    from warmset.aio import AsyncMethodExecutor
+
+    executor = AsyncMethodExecutor(method_registry=clients._registry)
+
+    async def look_up(*keys: Any) -> list[Any]:
+        found = [await executor.get_instance(clients.key(key)) for key in keys]
+        again = [await executor.get_instance(clients.key(key)) for key in keys]
+        assert list(map(id, found)) == list(map(id, again))
+        assert all(each.loop is asyncio.get_running_loop() for each in found)
+        return found
+
+    async def main() -> None:
+        (mine,) = await look_up("fr")
+        (other,) = await asyncio.to_thread(run, look_up("fr"))
+        assert other is not mine
+        assert await look_up("fr") == [mine]
+        assert list(clients) == ["fr"]
+        assert "fr" in clients
+        assert len(clients) == 1
+        assert clients.stats().keys == ("fr",)
+        with pytest.raises(ws.AsyncRuleError):
+            await asyncio.to_thread(clients.get, "fr")
+        del mine, other
+        assert await executor.discard(clients.key("fr"))
+        assert "fr" not in clients
+        assert closed == ["fr"]
+
+    run(main())
+    assert clients._registry.stats().states["left_open"] == 1  # that of the ended loop
+
+
+def test_many_keys_of_a_loop_leave_memory_unchanged(clients: Any) -> None:
+    from loops import run
+
+    from warmset.aio import AsyncMethodExecutor
+
+    executor = AsyncMethodExecutor(method_registry=clients._registry)
+
+    async def main() -> None:
+        closed.clear()
+        for key in range(200):
+            async with executor.use(clients.key(key)) as client:
+                assert client.key == key
+            assert clients._registry.cached <= 3
+        assert list(clients) == [197, 198, 199]
+        assert len(closed) == 197
+
+    run(main())
+    run(main())
+    loop_slots = clients._registry.classes.loop_slots
+    assert len(loop_slots._slots) <= 3
+    assert len(loop_slots._loops) <= 2
+    assert len(clients._registry.slots) <= 3
+
+
 ALIKE = ["1", 1, True, "True", ("1",), (1,), "(1,)", "1,", "a, b", ("a", "b"), (("a", "b"),)]
 ALIKE += ["", (), "()", " a", "a", "'a'", "-5", -5, 2**70, str(2**70), 2**20_000, 2**20_001]
 ALIKE += ["x" * 60, "x" * 99, "x" * 100, ("x" * 50, "y" * 50), ("x" * 50, "y" * 51), "\ud800"]

@@ -4,7 +4,6 @@ The public registry: its settings, and removals.
 
 from __future__ import annotations
 
-from .codes import DISCARDED
 from .registration import Registrations
 from .setting_table import REGISTRY_DEFAULTS
 from .settings import RegistrySettings
@@ -290,8 +289,7 @@ class Registry(Registrations):
             Whether there was an instance.
         """
         name = self.name_if_known(class_name)
-        slot = None if name is None else self.slots.get(name)
-        return slot is not None and self.remove_from(slot, DISCARDED)
+        return name is not None and self.classes.discard(self, name)
 
     def forget_failures(self) -> int:
         """

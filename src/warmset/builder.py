@@ -468,7 +468,7 @@ class Builder:
                 return innermost_build(worker.thread)
         return build
 
-    def bind_to_loop(self, build: Build, loop: Any, key: str) -> None:
+    def bind_to_loop(self, build: Build, loop: Any, key: Any) -> None:
         """Let what a build makes belong to a loop; later look-ups from there join it by a key."""
         build.loop, build.loop_key = loop, key
         self._builds.setdefault(key, build)
@@ -485,8 +485,8 @@ class Builder:
         ]
 
     def is_building(self, key: object) -> bool:
-        """Return whether a build for a key is in progress."""
-        return key in self._builds
+        """Return whether a build for a key is in progress, also one for an event loop."""
+        return any(build.slot.key == key for build in self._builds.copy().values())
 
     def waiting(self) -> int:
         """Return how many contexts wait for a build of another one."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ._core import Slot
     from .cache import Cache
+    from .family_keys import SlotKey
 
     class Build(Protocol):
         """A build in progress, which passes on what closes its instance."""
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         """Knows the builds in progress."""
 
         def current_build(self) -> Any: ...
-        def bind_to_loop(self, build: Any, loop: Any, key: str) -> None: ...
+        def bind_to_loop(self, build: Any, loop: Any, key: Any) -> None: ...
 
     class Options(Protocol):
         """What a registration reads of the options of a class."""
@@ -152,6 +153,14 @@ class Classes:
         self._forget_class(cache, slot, before)
         self._note_class(cache, slot, target)
         return slot, before
+
+    def discard(self, cache: Cache, key: Any) -> bool:
+        """Remove what a name or a key of a family has, also for event loops; whether it had any."""
+        removed = False
+        for slot in (cache.slots.get(key), *self.loop_slots.of_name(key)):
+            if slot is not None:
+                removed |= cache.remove_from(slot, DISCARDED)
+        return removed
 
     def _note_class(self, cache: Cache, slot: Slot, target: Any) -> None:
         if issubclass(type(target), type):
@@ -327,13 +336,13 @@ class Classes:
             if waits and hasattr(made, "close"):
                 made.close()  # a coroutine that nobody will await
             raise AsyncRuleError(str(class_name), None if slot is None else slot.path)
-        if awaited is not None and type(class_name) is str and not is_generator(made):
+        if awaited is not None and not is_generator(made):
             self._note_loop(class_name, target if rule is None else rule, awaited)
         if waits:
             return awaited(made)  # type: ignore[misc]
         return self._start(str(class_name), slot, made, awaited)
 
-    def _note_loop(self, class_name: str, maker: Any, awaited: Any) -> None:
+    def _note_loop(self, class_name: SlotKey, maker: Any, awaited: Any) -> None:
         """Note that what is built belongs to the loop that awaits it."""
         build = self._builder.current_build()
         if build is not None:
@@ -348,16 +357,18 @@ class Classes:
     def build_key(self, cache: Cache, class_name: Any) -> Any:
         """Return what builds that must not run at the same time have in common."""
         awaiting: Any = self.awaiting.get(get_ident())
-        if awaiting is None or type(class_name) is not str:
-            return class_name
-        if not self.is_asynchronous(cache, class_name):
+        if awaiting is None or not self.is_asynchronous(cache, class_name):
             return class_name
         return _loop_key(class_name, awaiting.loop)
 
-    def is_asynchronous(self, cache: Cache, class_name: str) -> bool:
+    def is_asynchronous(self, cache: Cache, class_name: Any) -> bool:
         """Whether the rule or the factory of a name is known to be awaited."""
-        slot = cache.slots.get(class_name)
-        maker = self.rules.get(class_name, None if slot is None else slot.target)
+        if type(class_name) is FamilyKey:
+            family = self.families.get(class_name.family)
+            maker = None if family is None else family.target
+        else:
+            slot = cache.slots.get(class_name)
+            maker = self.rules.get(class_name, None if slot is None else slot.target)
         return self.loop_slots.is_asynchronous(class_name, maker)
 
     def _start(
@@ -396,8 +407,8 @@ class Classes:
         return can_have_method(target, method_name)  # type: ignore[arg-type]
 
 
-def _loop_key(class_name: str, loop: Any) -> str:
-    return f"{class_name}\0{id(loop)}"  # each loop builds its own
+def _loop_key(class_name: SlotKey, loop: Any) -> tuple[SlotKey, int]:
+    return class_name, id(loop)  # each loop builds its own
 
 
 def _call(target: Any, options: Options | None, first: tuple[Any, ...], results: list[Any]) -> None:

@@ -121,9 +121,11 @@ class FamilyRecord:
         if slot.entry is not None or registry.builder.is_building(slot.key):
             return
         registry.drop_slot(slot)
+        if slot.key.loop_number is not None:
+            registry.classes.loop_slots.drop(slot)
         if self.slots.get(slot.key) is slot:
             del self.slots[slot.key]
-            if type(slot.key.key) is str:
+            if type(slot.key.key) is str and slot.key.loop_number is None:
                 self.keys.pop(slot.key.key, None)
 
     def warm(self) -> list[Slot]:
@@ -134,6 +136,11 @@ class FamilyRecord:
             if entry is not None and (not entry.weak or entry.instance is not None):
                 found.append(slot)
         return found
+
+    def warm_keys(self) -> list[Any]:
+        """Return the keys that have an instance, once each: event loops may have one each."""
+        keys = dict.fromkeys((slot.key[1], slot.key.key) for slot in self.warm())
+        return [key for _, key in keys]
 
     @property
     def hits(self) -> int:
@@ -359,8 +366,7 @@ class Family(FamilyCore[K, T]):
         Returns:
             Whether there was one.
         """
-        slot = self._record.slots.get(self.key(key))
-        return slot is not None and self._registry.remove_from(slot, DISCARDED)
+        return self._registry.classes.discard(self._registry, self.key(key))
 
     def clear(self) -> int:
         """
@@ -414,16 +420,20 @@ class Family(FamilyCore[K, T]):
 
     def __contains__(self, key: object) -> bool:
         try:
-            slot = self._record.slots.get(self.key(key))  # type: ignore[arg-type]
+            wanted = self.key(key)  # type: ignore[arg-type]
         except TypeError:
             return False
-        return slot is not None and self._registry.instance_in(slot) is not None
+        slot = self._record.slots.get(wanted)
+        slots = [slot, *self._registry.classes.loop_slots.of_name(wanted)]
+        return any(
+            each is not None and self._registry.instance_in(each) is not None for each in slots
+        )
 
     def __iter__(self) -> Iterator[K]:
-        return iter([slot.key.key for slot in self._record.warm()])
+        return iter(self._record.warm_keys())
 
     def __len__(self) -> int:
-        return len(self._record.warm())
+        return len(self._record.warm_keys())
 
     def __bool__(self) -> bool:
         return True

@@ -56,12 +56,22 @@ class FamilyKey(tuple):  # type: ignore[type-arg]
         """The key as a text, of any length, that no other key has."""
         return _shown(self[2])
 
+    @property
+    def loop_number(self) -> int | None:
+        """The number of the event loop that the instance belongs to; None: it is for all."""
+        return self[3] if len(self) > 3 else None
+
+    def of_loop(self, number: int) -> FamilyKey:
+        """Return what the instance of this key for one event loop is found by."""
+        return tuple.__new__(FamilyKey, (*self[:3], number))
+
     def __str__(self) -> str:
         key = self[2]
         text = _shown(key)
         if type(key) is tuple and len(key) > 1:
             text = text[1:-1]
-        return f"{self[0]}[{text if len(text) <= _LONGEST else _shortened(text)}]"
+        of_loop = f" (event loop {self[3]})" if len(self) > 3 else ""
+        return f"{self[0]}[{text if len(text) <= _LONGEST else _shortened(text)}]{of_loop}"
 
     def __repr__(self) -> str:
         return repr(str(self))

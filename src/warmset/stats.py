@@ -304,7 +304,7 @@ def family_stats(record: Any) -> FamilyStats:
     return FamilyStats(
         record.name,
         record.max_cache_size,
-        tuple(slot.key.key for slot in record.warm()),
+        tuple(record.warm_keys()),
         record.hits,
         record.misses,
         record.builds,
