@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -22,6 +23,19 @@ class Other:
 
 def load(key: str, folder: str) -> Any:
     return Tagger(f"{folder}/{key}")
+
+
+def settings() -> Any:
+    return {}
+
+
+@contextlib.contextmanager
+def opened() -> Any:
+    yield Tagger()
+
+
+async def is_valid(tagger: Tagger) -> bool:
+    return True
 
 
 @pytest.fixture
@@ -147,6 +161,26 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         TypeError,
         ["'x'", "load(key", "'folder'"],
     ),
+    "a function as the key": (
+        lambda r: (r.provider(settings), r.get_instance(settings)),
+        TypeError,
+        ["a class name", "function", "'settings'"],
+    ),
+    "a context manager as the factory": (
+        lambda r: r.provider("opened")(opened) and r.get_instance("opened"),
+        RuntimeError,
+        ["'opened'", "contextlib", "yields"],
+    ),
+    "one key to warm up": (
+        lambda r: models(r).warm_up("fr"),
+        TypeError,
+        ["iterable of keys", "'fr'"],
+    ),
+    "an asynchronous check": (
+        lambda r: r.register("x", Tagger, validate=is_valid),
+        TypeError,
+        ["validate of 'x'", "coroutine function"],
+    ),
     "a policy": (
         lambda r: type(r)({}, policy="lfu"),
         ValueError,
@@ -183,3 +217,15 @@ def test_a_closed_registry_tells_that_it_is_closed(registry: Any, ws: Any, what:
     registry.close()
     with pytest.raises(ws.ClosedError, match="the registry is closed"):
         CLOSED[what](registry)
+
+
+class Static:
+    @staticmethod
+    def double(number: int) -> int:
+        return 2 * number
+
+
+def test_a_static_method_is_bound_by_itself(make: Any) -> None:
+    registry = make({})
+    registry.register(Static)
+    assert registry.bind(Static.double)(3) == 6

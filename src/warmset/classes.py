@@ -7,7 +7,7 @@ from __future__ import annotations
 from _functools import partial  # type: ignore[import-not-found]
 from _thread import RLock, get_ident
 from itertools import starmap
-from types import MethodType
+from types import FunctionType, MethodType
 
 from ._locks import locked
 from .builds import results_of_build
@@ -17,8 +17,8 @@ from .family_keys import FamilyKey
 from .foreign import can_have_method, find_in_type
 from .loop_slots import LoopSlots
 from .providers import LeftOpen, is_async_generator, is_generator, start
-from .resolver import check_name, find_imported, near_names, resolve
-from .streams import PLAIN, is_awaitable
+from .resolver import check_name, find_imported, near_names, resolve, safe_repr
+from .streams import PLAIN, is_awaitable, is_from_contextmanager
 from .targets import misfit
 
 TYPE_CHECKING = False
@@ -210,10 +210,11 @@ class Classes:
             slot
             for slots in list(self._registered.values())
             for slot in slots
-            if find_in_type(slot.target, name) is method
+            if _function_of(find_in_type(slot.target, name)) is method
         ]
         # A class that inherits it has the very same function.
-        own = [slot for slot in owners if vars(slot.target).get(name) is method] or owners
+        own = [each for each in owners if _function_of(vars(each.target).get(name)) is method]
+        own = own or owners
         if own and all(slot.target is own[0].target for slot in own):
             return own[0].target, name
         path = f"{getattr(method, '__module__', None) or 'builtins'}.{qualified}"
@@ -257,6 +258,8 @@ class Classes:
         if type(class_name) is FamilyKey:
             return class_name  # type: ignore[return-value]
         if not issubclass(type(class_name), type):
+            if type(class_name) is FunctionType:
+                raise TypeError(self._advice_on_function(cache, class_name))
             return check_name(class_name)
         names = [slot.name for slot in self._registered.get(id(class_name), ()) if slot.alive]
         if len(names) == 1:
@@ -275,6 +278,13 @@ class Classes:
             advice = f"it is registered by its path: look it up as {near[0]!r}"
             raise UnknownClassError(path, near, advice=advice)
         raise UnknownClassError(path, near_names(path.rpartition(".")[2], self.names(cache)))
+
+    def _advice_on_function(self, cache: Cache, function: FunctionType) -> str:
+        text = f"a class name must be a str, got function {safe_repr(function)}"
+        slots = list(cache.slots.values())
+        names = [repr(each.name) for each in slots if each.target is function]
+        known = f": look up what it provides by its name, {' or '.join(names)}" if names else ""
+        return text + known
 
     def names(self, cache: Cache) -> list[str]:
         """Return the registered names, in the order of their registration."""
@@ -327,6 +337,11 @@ class Classes:
             return made
         waits = is_awaitable(made)
         if not waits and not is_generator(made) and not is_async_generator(made):
+            if is_from_contextmanager(made):
+                raise TypeError(
+                    f"the factory of {str(class_name)!r} returned a context manager made by "
+                    "contextlib: without that decorator, what the generator yields is the instance"
+                )
             return made
         if isinstance(target, type) and isinstance(made, target):
             return made  # an instance that can be awaited or iterated, too
@@ -405,6 +420,10 @@ class Classes:
         if slot.name in self.rules or not issubclass(type(target), type):
             return True
         return can_have_method(target, method_name)  # type: ignore[arg-type]
+
+
+def _function_of(attribute: Any) -> Any:
+    return attribute.__func__ if type(attribute) is staticmethod else attribute
 
 
 def _loop_key(class_name: SlotKey, loop: Any) -> tuple[SlotKey, int]:

@@ -390,11 +390,15 @@ class Family(FamilyCore[K, T]):
             a key whose build fails stops no other: the failure is logged.
 
         Raises:
-            TypeError: A key is of another type.
+            TypeError: A key is of another type, or it is one str.
             ClosedError: The registry is closed.
         """
         from .errors import MethodRegistryError
 
+        if isinstance(keys, (str, bytes)):
+            raise TypeError(
+                f"warm_up takes an iterable of keys, got {type(keys).__name__} {keys!r}"
+            )
         self._registry.refuse_if_closed(self.name)
         bound = self._record.max_cache_size
         for count, key in enumerate(keys):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LEAST_PROCESS_BYTES = 1_000_000
 
+_COROUTINE_FUNCTION = 0x80  # the code flag
+
 
 class InvalidValueError(Exception):
     """
@@ -262,6 +264,14 @@ def _callable_or_none(value: Any) -> Any:
     raise InvalidValueError(TypeError)
 
 
+def _synchronous_or_none(value: Any) -> Any:
+    # A coroutine would count as true, whatever it says.
+    flags = getattr(getattr(value, "__code__", None), "co_flags", 0)
+    if type(flags) is int and flags & _COROUTINE_FUNCTION:
+        raise InvalidValueError(TypeError)
+    return _callable_or_none(value)
+
+
 def _closer(value: Any) -> Any:
     if isinstance(value, str) and value == "auto":
         return "auto"
@@ -329,9 +339,10 @@ SHAREABLE = Rule(
     _shareable, 'bool | Literal["copy_on_write"]', "a bool, true or false, or 'copy_on_write'"
 )
 VALIDATE = Rule(
-    _callable_or_none,
+    _synchronous_or_none,
     "Callable[[Any], Any] | None",
-    "None, or a callable that takes an instance and returns whether it is valid",
+    "None, or a callable that takes an instance and returns whether it is valid, and is no "
+    "coroutine function",
 )
 SNAPSHOT = Rule(
     _callable_or_none,

@@ -34,7 +34,14 @@ if TYPE_CHECKING:
         def __exit__(self, *exception: object) -> Any: ...
 
 
-__all__ = ["PLAIN", "hold_while_running", "is_awaitable", "is_running", "type_has"]
+__all__ = [
+    "PLAIN",
+    "hold_while_running",
+    "is_awaitable",
+    "is_from_contextmanager",
+    "is_running",
+    "type_has",
+]
 
 # Exact types without any of the methods below: the usual results, found without a search.
 PLAIN = frozenset(
@@ -387,3 +394,10 @@ _ENDS: dict[str, Any] = {
     "__exit__": _ends_at("__exit__", (), always=True),
     "__aexit__": _ends_at("__aexit__", (), always=True),
 }
+
+
+def is_from_contextmanager(made: object) -> bool:
+    """Whether something is what a function returns that `contextlib.contextmanager` decorates."""
+    contextlib = sys.modules.get("contextlib")
+    kinds = ("_GeneratorContextManager", "_AsyncGeneratorContextManager")
+    return any(type(made) is getattr(contextlib, kind, None) for kind in kinds)
