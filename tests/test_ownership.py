@@ -175,3 +175,54 @@ def test_the_cache_is_listed_in_build_order(make: Any, samples: Any, timer: Any)
     assert list(registry._cache) == ["Gamma", "Beta", "Alpha"]
     assert registry.recycle("Gamma")
     assert list(registry._cache) == ["Beta", "Alpha", "Gamma"]
+
+
+WAYS_TO_HAVE_IT = ["cached", "leased", "leased and removed"]
+
+
+@pytest.mark.parametrize("way", WAYS_TO_HAVE_IT)
+def test_an_instance_of_two_names_is_closed_with_the_last_one(make: Any, way: str) -> None:
+    """Not while the other name has it."""
+    closed: list[str] = []
+
+    class Shared:
+        def close(self) -> None:
+            closed.append("closed")
+
+    shared = Shared()
+    registry = make()
+    for name in ("Alpha", "Beta"):
+        registry.register(name, lambda: shared, close_when_removed=True)
+    with registry.use("Alpha") as first, registry.use("Beta") as second:
+        assert first is second
+    lease = registry.use("Beta")
+    if way != "cached":
+        lease.__enter__()
+    if way == "leased and removed":
+        registry.discard("Beta")
+    registry.discard("Alpha")
+    assert closed == []
+    if way != "cached":
+        lease.__exit__(None, None, None)
+    registry.discard("Beta")
+    assert closed == ["closed"]
+    states = registry.stats().states
+    assert (states["closed"], states["nothing_to_close"]) == (1, 1)
+
+
+def test_a_clear_closes_an_instance_of_two_names_once(make: Any) -> None:
+    """Whichever of its entries is closed first."""
+    closed: list[str] = []
+
+    class Shared:
+        def close(self) -> None:
+            closed.append("closed")
+
+    shared = Shared()
+    registry = make()
+    for name in ("Alpha", "Beta"):
+        registry.register(name, lambda: shared, close_when_removed=True)
+        with registry.use(name):
+            pass
+    registry.clear_cache()
+    assert closed == ["closed"]

@@ -46,10 +46,10 @@ from .providers import finish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Protocol
 
-    from ._core import Entry
+    from ._core import Entry, Slot
     from .classes import Classes
 
     class Owner(Protocol):
@@ -58,6 +58,12 @@ if TYPE_CHECKING:
         classes: Classes
         closed_instances: ClosedInstances
         left_at_close: list[tuple[str, Any]] | None
+
+        @property
+        def slots(self) -> Mapping[Any, Slot]: ...
+        @property
+        def unclosed(self) -> Iterable[Entry]: ...
+        def holds(self) -> list[tuple[Entry, int, float]]: ...
 
         def claim(self, entry: Entry, box: list[Any]) -> bool:
             """Move the instance of an entry that waits to be closed into an empty list."""
@@ -197,8 +203,11 @@ def _close(registry: Owner, entry: Entry, box: list[Any], call: _Call) -> int:
             # Only an event loop that waits for the removal can run an `aclose`.
             return NOTHING_TO_CLOSE if _method(box, "aclose") is None else LEFT_OPEN
     regardless = options is not None and options.close_when_removed
-    if entry.shared and not regardless and not registry.is_alone(box):
-        return LEFT_OPEN
+    if not registry.is_alone(box):
+        if _is_elsewhere(registry, entry, box):
+            return NOTHING_TO_CLOSE  # the last entry that has it closes it
+        if entry.shared and not regardless:
+            return LEFT_OPEN
     calls = map(close, box)
     # No other call from here to the result of the closer, so that no interrupt comes in between.
     call.state = CLOSE_FAILED
@@ -208,6 +217,16 @@ def _close(registry: Owner, entry: Entry, box: list[Any], call: _Call) -> int:
     if _is_awaitable(call.results[0]):
         _finish(call.results[0], awaited)
     return CLOSED
+
+
+def _is_elsewhere(registry: Owner, entry: Entry, box: list[Any]) -> bool:
+    """Whether another entry has what is in the box: two rules may return the same object."""
+    others = [held for held, _, _ in registry.holds()]
+    others += registry.unclosed
+    others += [each for slot in list(registry.slots.values()) if (each := slot.entry) is not None]
+    return any(
+        other is not entry and not other.weak and other.instance is box[0] for other in others
+    )
 
 
 def _finish(closing: Any, awaited: Callable[[Any], Any] | None) -> None:
