@@ -6,6 +6,7 @@ The points of 3.13 and later are those of 3.12; tracing leaves out instructions 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -184,3 +185,26 @@ def test_close(ws: Any, make: Any, samples: Any, files: set[str]) -> None:
         assert sorted(samples.closed) == ["Delta", "Gamma"]
 
     interrupt_each_point(prepare, lambda s: s.registry.close(), check, files)
+
+
+def test_closing_what_an_interrupt_left(ws: Any, make: Any, samples: Any, files: set[str]) -> None:
+    """It may be interrupted itself."""
+
+    def prepare() -> Scene:
+        scene = Scene(make, ws, samples)
+        fill(scene)
+
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        remember, scene.registry.close_entry = scene.registry.close_entry, interrupt
+        with contextlib.suppress(KeyboardInterrupt):
+            scene.registry.clear_cache()
+        scene.registry.close_entry = remember
+        assert scene.registry.left_over
+        return scene
+
+    def check(scene: Scene) -> None:
+        check_after_interrupt(scene.registry, samples)
+
+    interrupt_each_point(prepare, lambda s: s.registry.sweep(), check, files)

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         classes: Classes
         closed_instances: ClosedInstances
         left_at_close: list[tuple[str, Any]] | None
+        left_over: bool
 
         @property
         def slots(self) -> Mapping[Any, Slot]: ...
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
             """Whether nothing else refers to what is in the box."""
 
 
-__all__ = ["ClosedInstances", "close_entry"]
+__all__ = ["ClosedInstances", "close_entry", "close_left_over"]
 
 _UNUSED_NAME = "_warmset_has_no_such_attribute"
 
@@ -149,6 +150,20 @@ def close_entry(registry: Owner, entry: Entry) -> None:
             except BaseException:
                 _settle(registry, entry, box, call)  # an interrupt at the call above
                 raise
+
+
+def close_left_over(registry: Owner, close_all: Callable[[list[Entry]], None]) -> None:
+    """Close the entries that wait for it; those that an interrupt leaves are left over again."""
+    try:
+        registry.left_over = False
+        close_all(_with_instance(registry.unclosed))
+    except BaseException:
+        registry.left_over = True
+        raise
+
+
+def _with_instance(entries: Iterable[Entry]) -> list[Entry]:
+    return [entry for entry in list(entries) if entry.instance is not None]
 
 
 class _Call:

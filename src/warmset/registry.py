@@ -16,7 +16,7 @@ from ._locks import call_locked
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
-from .closing import ClosedInstances, close_entry
+from .closing import ClosedInstances, close_entry, close_left_over
 from .codes import CLEARED, HELD, SHUTDOWN
 from .errors import ClosedError, UnknownClassError
 from .extension import HOOKS, Extension, wrapped
@@ -321,8 +321,7 @@ class BaseRegistry(Cache):
 
     def close_left_over(self) -> None:
         """Close what an interrupt kept others from closing."""
-        self.left_over = False
-        self._close_all([entry for entry in list(self.unclosed) if entry.instance is not None])
+        close_left_over(self, self._close_all)
 
     def close_released(self, entry: Entry) -> None:
         """Close an entry outside the cache whose last hold has ended."""
