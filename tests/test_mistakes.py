@@ -229,3 +229,39 @@ def test_a_static_method_is_bound_by_itself(make: Any) -> None:
     registry = make({})
     registry.register(Static)
     assert registry.bind(Static.double)(3) == 6
+
+
+class Client:
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+
+
+def test_a_mistake_is_corrected_by_registering_again(make: Any, ws: Any) -> None:
+    """Without waiting until the failure is forgotten; what is warm is built anew."""
+    registry = make({})
+    registry.register(Client)
+    with pytest.raises(ws.BuildError, match="'dsn'"):
+        registry.get_instance(Client)
+    registry.register(Client, kwargs={"dsn": "one"})
+    assert registry.get_instance(Client).dsn == "one"
+    registry.register(Client, kwargs={"dsn": "two"})
+    assert registry.get_instance(Client).dsn == "two"
+    kept = registry.get_instance(Client)
+    registry.register(Client, kwargs={"dsn": "two"}, pin=True)
+    assert registry.get_instance(Client) is kept
+
+
+def test_the_mistake_of_a_family_is_corrected_as_well(make: Any, ws: Any) -> None:
+    def connect(key: str, dsn: str = "") -> Any:
+        if not dsn:
+            raise OSError("no dsn")
+        return Client(f"{dsn}/{key}")
+
+    registry = make({})
+    clients = registry.family("Client", connect)
+    with pytest.raises(ws.BuildError, match="no dsn"):
+        clients.get("fr")
+    registry.family("Client", connect, kwargs={"dsn": "one"})
+    assert clients.get("fr").dsn == "one/fr"
+    registry.family("Client", connect, kwargs={"dsn": "two"})
+    assert clients.get("fr").dsn == "two/fr"

@@ -19,7 +19,7 @@ from .loop_slots import LoopSlots
 from .providers import LeftOpen, is_async_generator, is_generator, start
 from .resolver import check_name, find_imported, near_names, resolve, safe_repr
 from .streams import PLAIN, is_awaitable, is_from_contextmanager
-from .targets import misfit
+from .targets import misfit, same_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,13 +115,14 @@ class Classes:
             options: Of the class; None: none.
 
         Returns:
-            The slot, and whether its target is a new one. An instance of another target has been
-            removed by then.
+            The slot, and whether its target or the arguments for it are new ones. An instance of
+            others has been removed by then.
         """
         known = cache.slots.get(class_name)
+        other_arguments = known is not None and not same_arguments(known.options, options)
         limited = options is not None or (known is not None and known.options is not None)
         slot, before = self._set_target(cache, class_name, target, options)
-        changed = before is not target and before != target
+        changed = (before is not target and before != target) or other_arguments
         if changed and before is not None:
             cache.remove_from(slot, REPLACED)
         if limited:

@@ -141,6 +141,12 @@ class Failures:
         self._failures.clear()
         return forgotten
 
+    def forget_family(self, name: str) -> None:
+        """Forget the failures of all keys of a family."""
+        for key in self._failures.copy():
+            if getattr(key, "family", None) == name:
+                self._failures.pop(key, None)
+
     def forget_error(self, error: MethodRegistryError) -> None:
         """Forget the failure that an error tells of, which names a class or a key of a family."""
         name = error.class_name

@@ -20,6 +20,7 @@ from .codes import COLLECTED, DISCARDED, NO_LIMIT, REPLACED, SIZE
 from .extension import Extension
 from .family_keys import FamilyKey
 from .resolver import check_method_name
+from .targets import same_arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -471,15 +472,16 @@ def make_family(
         max_cache_size: Its bound; None: that of the registry alone.
 
     Returns:
-        The family. Instances of another factory have been removed.
+        The family. Instances of another factory, or of other arguments, have been removed.
     """
     registry.attach(Families())
     fresh = FamilyRecord(name, target, options, max_cache_size)
     record = registry.families.setdefault(name, fresh)
     if record is not fresh:
         changed = record.target is not target and record.target != target
+        changed = changed or not same_arguments(record.options, options)
         record.set(target, options, max_cache_size)
         for slot in list(record.slots.values()) if changed else ():
             registry.remove_from(slot, REPLACED)
-            registry.builder.failures.forget(slot.key)
+        registry.builder.failures.forget_family(name)
     return Family(registry, record)

@@ -53,8 +53,8 @@ class Registrations(Capabilities):
                 ``__name__``.
             target: A class path ``package.module.Class``, which is checked for its shape and
                 imported at first use; a class; or a factory: a callable that returns the instance.
-                Where it differs from the target that the name had, the instance is removed and a
-                remembered failure is forgotten.
+                Where it or its arguments differ from those that the name had, the instance is
+                removed. A remembered failure is forgotten.
             args: Positional arguments for the class or factory.
             kwargs: Keyword arguments for it.
             cache_ttl_seconds: Idle TTL of this class; 0: none; None: the registry's, or the one
@@ -123,9 +123,8 @@ class Registrations(Capabilities):
             args, kwargs = checked.args, checked.kwargs
         check_arguments(name, target, args, kwargs or {})
         self.refuse_if_closed(name)
-        _, changed = self.classes.register(self, name, target, checked)
-        if changed:
-            self.builder.failures.forget(name)
+        self.classes.register(self, name, target, checked)
+        self.builder.failures.forget(name)
         if checked is not None:
             self._serve(checked)
 

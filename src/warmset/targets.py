@@ -17,6 +17,7 @@ __all__ = [
     "check_target",
     "checked_table",
     "misfit",
+    "same_arguments",
     "target_name",
     "unknown_option",
 ]
@@ -173,6 +174,26 @@ def misfit(
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"{named}{signature}: {error}{hint}"
     return None
+
+
+def same_arguments(one: Any, other: Any) -> bool:
+    """
+    Tell whether the options of two registrations have the same arguments for the target.
+
+    Args:
+        one: Options of a class, or None.
+        other: As well.
+
+    Returns:
+        Whether they have. Those that cannot be compared differ.
+    """
+    if one is None or other is None:
+        given = one or other
+        return given is None or not (given.args or given.kwargs)
+    try:
+        return bool(one.args == other.args and one.kwargs == other.kwargs)
+    except Exception:  # as of arrays
+        return False
 
 
 def _signature(target: Any) -> Signature | None:
