@@ -17,10 +17,9 @@ from warmset.cli.line_chart import Line, line_chart
 from warmset.memory.policies import CostPolicy
 from warmset.memory.policy_cache import PolicyCache
 from warmset.planning.simulation import LruCache, simulate
-from warmset.planning.traces import Trace as Replayable
 
 from .. import machine
-from ..policies.traces import TRACES, traces
+from ..policies.traces import TRACES, replayable, traces
 from .drive import drive
 
 if TYPE_CHECKING:
@@ -42,12 +41,6 @@ AUTOSIZE_GOAL = 0.1
 AUTOSIZE_TRACES = ("drift", "day and night")
 UNBOUNDED = 10_000
 CHART_TRACE, CHART_BOUND = "drift", ("max_cache_bytes", 0.1)
-
-
-def replayable(trace: Trace) -> Replayable:
-    """Convert a trace of the benchmarks into one of the package."""
-    names = [str(number) for number in range(len(trace.sizes))]
-    return Replayable(names, trace.requests, trace.build_seconds, trace.sizes)
 
 
 def replay(trace: Trace, policy: str, *, size: float = UNBOUNDED, budget: float = 0) -> Simulated:

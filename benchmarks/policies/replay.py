@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from warmset.codes import CACHED, CLOSED
-from warmset.memory.choosing import Chooser
+from warmset.memory.policy_cache import PolicyCache
+
+from .traces import replayable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from warmset.memory.adaptive import AdaptiveTtl
     from warmset.memory.policies import Policy
+    from warmset.memory.policy_cache import CachedClass
 
     from .traces import Trace
 
@@ -68,32 +70,7 @@ def replay(trace: Trace, cache: Cache) -> Replayed:
     return Replayed(seconds, builds, peak)
 
 
-class _Slot:
-    """The view of a slot that a chooser gets: nothing is pinned, and all priorities are equal."""
-
-    options = None
-    pinned = False
-
-
-class _Entry:
-    """The view of an entry that a chooser and a policy get."""
-
-    __slots__ = ("build_seconds", "built_at", "bytes", "holds", "last_used", "name", "serial",
-                 "slot", "state", "uses")  # fmt: skip
-
-    def __init__(self, name: str, build_seconds: float, size: int, now: float, serial: int) -> None:
-        self.name = name
-        self.build_seconds = build_seconds
-        self.bytes = size
-        self.built_at = self.last_used = now
-        self.serial = serial
-        self.slot = _Slot
-        self.state = CACHED
-        self.holds = 0
-        self.uses = 1
-
-
-class Ours:
+class Ours(PolicyCache):
     """
     Our chooser with one of our policies, within a budget of bytes.
 
@@ -107,66 +84,27 @@ class Ours:
     def __init__(
         self, trace: Trace, budget: int, policy: Policy, adaptive: AdaptiveTtl | None = None
     ) -> None:
-        self.bytes = 0
+        super().__init__(replayable(trace), policy, max_size=math.inf, max_bytes=budget)
         self.evicted: list[int] = []
-        self._budget = budget
         self._adaptive = adaptive
-        self._trace = trace
-        self._entries: dict[int, _Entry] = {}
-        self._builds = 0
-        self._chooser = Chooser(policy)
         self._last_used: dict[int, float] = {}  # of removed instances
 
-    @property
-    def cached(self) -> int:
-        """The number of cached instances, for the chooser."""
-        return len(self._entries)
-
-    def warm_entries(self) -> list[_Entry]:
-        """Return the cached entries, for the chooser."""
-        return list(self._entries.values())
-
-    def get(self, number: int, now: float) -> bool:
-        """Return whether a class is warm, and use it."""
-        entry = self._entries.get(number)
-        if (
-            entry is not None
-            and self._adaptive is not None
-            and now - entry.last_used > self._adaptive.limit(entry.name).seconds
-        ):
-            self._remove(entry)
-            return False
-        if entry is None:
-            return False
-        entry.uses += 1
-        entry.last_used = now
-        return True
+    def idle_limit(self, class_name: str) -> float:
+        """Return the idle TTL of a class."""
+        return math.inf if self._adaptive is None else self._adaptive.limit(class_name).seconds
 
     def put(self, number: int, now: float) -> None:
         """Build a class, and evict after that."""
-        self._builds += 1
-        seconds, size = self._trace.build_seconds[number], self._trace.sizes[number]
-        entry = self._entries[number] = _Entry(str(number), seconds, size, now, self._builds)
         if self._adaptive is not None and number in self._last_used:
-            self._adaptive.observe_return(entry.name, now - self._last_used[number])
-        self.bytes += size
-        self._chooser.note(entry, now)  # type: ignore[arg-type]
-        if size > self._budget:  # not admitted; the others stay
-            self._remove(entry)
-        while self.bytes > self._budget:
-            chosen = self._chooser.victim(self, now, entry)  # type: ignore[arg-type]
-            assert chosen is not None
-            self._remove(chosen)  # type: ignore[arg-type]
+            self._adaptive.observe_return(str(number), now - self._last_used[number])
+        super().put(number, now)
 
-    def _remove(self, entry: _Entry) -> None:
-        number = int(entry.name)
-        entry.state = CLOSED
-        del self._entries[number]
-        self.bytes -= entry.bytes
-        self.evicted.append(number)
-        self._chooser.removed(entry)  # type: ignore[arg-type]
+    def remove(self, entry: CachedClass) -> None:
+        """Remove a class."""
+        super().remove(entry)
+        self.evicted.append(entry.number)
         if self._adaptive is not None:
-            self._last_used[number] = entry.last_used
+            self._last_used[entry.number] = entry.last_used
             self._adaptive.observe_residence(
                 entry.name, entry.uses, entry.built_at, entry.last_used, entry.build_seconds
             )

@@ -12,10 +12,12 @@ import random
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
+from warmset.planning.traces import Trace as Replayable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["TRACES", "Trace", "traces"]
+__all__ = ["TRACES", "Trace", "replayable", "traces"]
 
 CLASSES = 200
 REQUESTS = 20_000
@@ -219,3 +221,9 @@ def _recorded() -> Trace:
         [known["classes"][name]["build_seconds"] for name in classes],
         [known["classes"][name]["bytes"] for name in classes],
     )
+
+
+def replayable(trace: Trace) -> Replayable:
+    """Convert a trace of the benchmarks into one of the package."""
+    names = [str(number) for number in range(len(trace.sizes))]
+    return Replayable(names, trace.requests, trace.build_seconds, trace.sizes)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..planning.traces import Trace
     from .policies import Policy
 
-__all__ = ["PolicyCache"]
+__all__ = ["CachedClass", "PolicyCache"]
 
 
 class _Slot:
@@ -25,7 +25,7 @@ class _Slot:
     pinned = False
 
 
-class _Entry:
+class CachedClass:
     """The view of an entry that a chooser and a policy get."""
 
     __slots__ = ("build_seconds", "built_at", "bytes", "holds", "last_used", "name", "number",
@@ -70,7 +70,7 @@ class PolicyCache:
         self.bytes = 0
         self._trace = trace
         self._max_size, self._max_bytes, self._ttl = max_size, max_bytes, ttl_seconds
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, CachedClass] = {}
         self._builds = 0
         self._chooser = Chooser(policy)
         self._evicted: list[int] = []
@@ -80,47 +80,57 @@ class PolicyCache:
         """The number of cached instances, for the chooser."""
         return len(self._entries)
 
-    def warm_entries(self) -> list[_Entry]:
+    def warm_entries(self) -> list[CachedClass]:
         """Return the cached entries, for the chooser."""
         return list(self._entries.values())
 
     def use(self, number: int, now: float) -> bool:
         """Use a class; see `warmset.planning.simulation.SimulatedCache`."""
-        entry = self._entries.get(number)
-        if entry is not None and now - entry.last_used > self._ttl:
-            self._remove(entry)
-            entry = None
-        if entry is not None:
-            entry.uses += 1
-            entry.last_used = now
+        if self.get(number, now):
             return True
+        self.put(number, now)
+        return False
+
+    def get(self, number: int, now: float) -> bool:
+        """Return whether a class is warm, and use it."""
+        entry = self._entries.get(number)
+        if entry is None:
+            return False
+        if now - entry.last_used > self.idle_limit(entry.name):
+            self.remove(entry)
+            return False
+        entry.uses += 1
+        entry.last_used = now
+        return True
+
+    def put(self, number: int, now: float) -> None:
+        """Build a class that is not warm, and evict after that."""
         self._builds += 1
-        size = self._trace.sizes[number]
-        entry = self._entries[number] = _Entry(
-            self._trace.names[number],
-            number,
-            self._trace.build_seconds[number],
-            size,
-            now,
-            self._builds,
+        trace, size = self._trace, self._trace.sizes[number]
+        entry = self._entries[number] = CachedClass(
+            trace.names[number], number, trace.build_seconds[number], size, now, self._builds
         )
         self.bytes += max(0, size)
         self._chooser.note(entry, now)  # type: ignore[arg-type]
         if size > self._max_bytes:  # the others stay
-            self._remove(entry)
+            self.remove(entry)
         while len(self._entries) > self._max_size or self.bytes > self._max_bytes:
             chosen = self._chooser.victim(self, now, entry)  # type: ignore[arg-type]
             assert chosen is not None
             self._evicted.append(chosen.number)  # type: ignore[attr-defined]
-            self._remove(chosen)  # type: ignore[arg-type]
-        return False
+            self.remove(chosen)  # type: ignore[arg-type]
+
+    def idle_limit(self, class_name: str) -> float:
+        """Return the idle TTL of a class."""
+        return self._ttl
 
     def take_evicted(self) -> Sequence[int]:
         """Return the classes that were evicted for a bound since the last call."""
         evicted, self._evicted = self._evicted, []
         return evicted
 
-    def _remove(self, entry: _Entry) -> None:
+    def remove(self, entry: CachedClass) -> None:
+        """Remove a class."""
         entry.state = CLOSED
         del self._entries[entry.number]
         self.bytes -= max(0, entry.bytes)
