@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from .errors import StoreError
 
@@ -81,17 +81,24 @@ def parse_url(url: object) -> ServerUrl:
         raise ValueError(f"the URL of a store contains more than an address; {_FORM}")
     if scheme == "unix":
         path = unquote(found[1])
-        if not path.startswith("/"):
+        if not path.startswith("/") or not path.isprintable():
             raise StoreError(f"the URL of a store has no absolute path; {_FORM}")
         return ServerUrl(scheme, "", 0, int(found[2] or 0), path)
-    try:
-        parts = urlsplit(f"//{found[1]}")
-        port = parts.port
-    except ValueError:
-        # Not chained: its text contains a part of the URL.
-        raise StoreError(f"the URL of a store is invalid; {_FORM}") from None
+    parts, port = _address(found[1])
+    if parts is None:
+        # Outside the handler: the caught error, which would be the context, has a part of the URL.
+        raise StoreError(f"the URL of a store is invalid; {_FORM}")
     number = re.fullmatch(r"/?([0-9]{1,4})?", parts.path)
     if number is None or not re.fullmatch(r"[A-Za-z0-9_.:-]*", parts.hostname or ""):
         raise StoreError(f"the URL of a store is invalid; {_FORM}")
     database = int(number[1] or found[2] or 0)
     return ServerUrl(scheme, parts.hostname or "localhost", port or 6379, database, "")
+
+
+def _address(text: str) -> tuple[SplitResult | None, int | None]:
+    """Split host, port and path; None if that fails."""
+    try:
+        parts = urlsplit(f"//{text}")
+        return parts, parts.port
+    except ValueError:
+        return None, None
