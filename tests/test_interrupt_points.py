@@ -29,7 +29,6 @@ no_disturbance = pytest.fixture(autouse=True)(undisturbed)
 PACKAGE = Path(warmset.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 has_tables = pytest.mark.skipif(sys.version_info < (3, 11), reason="there is no table of handlers")
-is_traced = pytest.mark.skipif(sys.version_info >= (3, 13), reason="its points are those of 3.12")
 
 # -- in the source -------------------------------------------------------------------------------
 
@@ -139,7 +138,6 @@ def locks(ws: Any) -> Any:
     return importlib.import_module("warmset._locks")
 
 
-@is_traced
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interrupt_leaves_no_lock_locked(
     locks: Any, monkeypatch: pytest.MonkeyPatch, way: str
@@ -226,7 +224,6 @@ def test_an_interrupt_that_a_condition_hides_is_raised(locks: Any) -> None:
 # -- what uses them ------------------------------------------------------------------------------
 
 
-@is_traced
 @pytest.mark.parametrize("way", ["get", "evict", "sweep"])
 def test_a_policy(ws: Any, make: Any, samples: Any, way: str) -> None:
     """No candidate is lost: what is free can be evicted."""
@@ -259,7 +256,6 @@ def test_a_policy(ws: Any, make: Any, samples: Any, way: str) -> None:
     interrupt_each_point(prepare, operate, check, files)
 
 
-@is_traced
 def test_a_service(ws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It can be woken again."""
     services = importlib.import_module("warmset.lifecycle.services")
@@ -310,7 +306,6 @@ def accumulator(ws: Any) -> Any:
     return Sums
 
 
-@is_traced
 def test_an_interrupted_accumulator_goes_on(
     accumulator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

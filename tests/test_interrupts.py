@@ -1,13 +1,10 @@
 """
 An interrupt at each point where the interpreter can deliver one loses nothing and blocks nothing.
-
-The points of 3.13 and later are those of 3.12; tracing leaves out instructions there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import Any
 
 import pytest
@@ -22,7 +19,6 @@ from interrupts import (
 )
 from threads import in_thread, until
 
-pytestmark = pytest.mark.skipif(sys.version_info >= (3, 13), reason="its points are those of 3.12")
 no_disturbance = pytest.fixture(autouse=True)(undisturbed)
 
 

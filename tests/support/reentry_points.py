@@ -71,6 +71,7 @@ class ReentryPoints:
     def _enter(self, frame: FrameType, event: str, arg: Any) -> Any:
         if frame.f_code.co_filename not in self._files:
             return None
+        frame.f_trace = self._step  # since 3.13 instructions are traced only if it comes first
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._step
