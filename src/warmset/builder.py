@@ -399,14 +399,14 @@ class Builder:
                     seconds=perf_counter() - build.began,
                 )
         finally:
+            if blocked_before is not None:
+                blocked[here] = blocked_before
+            elif here in blocked:
+                del blocked[here]  # no call: an interrupt after it would skip the rest
             if before is None:
                 waiting.pop(me, None)
             else:
                 waiting[me] = before
-            if blocked_before is None:
-                blocked.pop(here, None)
-            else:
-                blocked[here] = blocked_before
         if waiter.entry is not None:
             return True
         fits = waiter.slot is build.slot and build.token >= waiter.asked
