@@ -186,7 +186,8 @@ def test_no_reader_fails_or_gets_an_impossible_figure(
 
     builders = [threading.Thread(target=guarded(partial(build, seed))) for seed in range(BUILDERS)]
     others = [reading(read), *map(reading, scrapes(registry))]
-    # Without the GIL, the interpreter's own locks can be held by another thread during a fork.
+    # Without the GIL, children that are forked while other threads build may hang; the cause is not
+    # known, and may be a lock of the interpreter.
     if hasattr(os, "fork") and getattr(sys, "_is_gil_enabled", lambda: True)():
         others.append(forking)
     readers = [threading.Thread(target=guarded(work)) for work in others]
