@@ -373,6 +373,9 @@ class Builder:
         before = waiting.get(me)  # set where a finaliser or a signal handler re-entered
         here = blocked_thread()
         blocked_before = blocked.get(here)
+        # One call each, without a jump before it: an interrupt cannot skip it.
+        restore: Any = waiting.pop if before is None else waiting.__setitem__
+        restore_blocked: Any = blocked.pop if blocked_before is None else blocked.__setitem__
         try:
             waiting[me] = build
             if here is not None:
@@ -399,14 +402,10 @@ class Builder:
                     seconds=perf_counter() - build.began,
                 )
         finally:
-            if blocked_before is not None:
-                blocked[here] = blocked_before
-            elif here in blocked:
-                del blocked[here]  # no call: an interrupt after it would skip the rest
-            if before is None:
-                waiting.pop(me, None)
-            else:
-                waiting[me] = before
+            try:
+                restore(me, before)
+            finally:
+                restore_blocked(here, blocked_before)
         if waiter.entry is not None:
             return True
         fits = waiter.slot is build.slot and build.token >= waiter.asked
