@@ -263,7 +263,7 @@ def test_what_another_thread_is_closing_is_the_parents(make: Any, samples: Any) 
 
 
 def close_counted(registry: Any) -> None:
-    """Evict what nobody holds, and fail unless the accounts are right."""
+    """Evict all instances that are not held; fail if the accounts do not add up."""
     registry.clear_cache()
     check_structure(registry)
     stats = registry.stats()
