@@ -189,8 +189,8 @@ class Registry(Registrations):
         Make a registry from a ``warmset.toml``.
 
         Args:
-            path: A file with the tables ``[registry]`` and ``[classes]``, and for classes that
-                have options, `kwargs` or a `rule` ``[options.NAME]``.
+            path: A file with the tables ``[registry]`` and ``[classes]``, for classes that have
+                options, `kwargs` or a `rule` ``[options.NAME]``, and ``[families.NAME]``.
             options: Override settings of the file, or add `timer`.
 
         Returns:
@@ -200,12 +200,13 @@ class Registry(Registrations):
             SettingsError: The file cannot be read, or has an unknown key or a wrong value; file,
                 table, key, value and what was expected are named.
         """
-        from .file_classes import register_classes
+        from .file_classes import register_classes, register_families
         from .settings_file import load_settings_file
 
         loaded = load_settings_file(path)
         registry = cls({}, **{**loaded.settings.as_options(), **options})
         register_classes(registry, loaded.class_paths, loaded.class_options)
+        register_families(registry, loaded.families)
         return registry
 
     @classmethod

@@ -11,11 +11,13 @@ from .lifecycle.listening import build_listeners, removal_listeners
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .memory.manager import MemoryManager
+    from .options import ClassOptions
     from .registry import BaseRegistry
     from .settings import RegistrySettings
 
 __all__ = [
     "attach_extensions",
+    "attach_for_options",
     "build_listeners",
     "memory_manager",
     "removal_listeners",
@@ -81,6 +83,23 @@ def start_services(registry: BaseRegistry, settings: RegistrySettings) -> None:
         from .observe.serving import serve_by_setting
 
         serve_by_setting(registry)
+
+
+def attach_for_options(registry: BaseRegistry, options: ClassOptions) -> None:
+    """
+    Attach what the options of a class or a family need.
+
+    Args:
+        registry: The registry.
+        options: The options.
+    """
+    if options.managed:
+        memory_manager(registry).serve(registry, options)
+    if options.validate is not None:
+        from .lifecycle.validation import Validation
+
+        registry.attach(Validation())
+        registry.validates = True
 
 
 def memory_manager(registry: BaseRegistry) -> MemoryManager:

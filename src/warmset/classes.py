@@ -310,14 +310,17 @@ class Classes:
 
     def resolve(self, cache: Cache, class_name: Any) -> Any:
         """Return the class or the factory of a name, importing it if need be."""
-        if type(class_name) is FamilyKey:
+        of_family = type(class_name) is FamilyKey
+        if of_family:
             target = self.families[class_name.family].target
         else:
             slot = cache.slots.get(class_name)
             if slot is None or slot.target is None:
                 raise UnknownClassError(class_name, near_names(class_name, self.names(cache)))
             target = slot.target
-        return resolve(str(class_name), target) if isinstance(target, str) else target
+        if not isinstance(target, str):
+            return target
+        return resolve(str(class_name), target, factories=of_family)
 
     def instantiate(self, cache: Cache, class_name: Any, target: Any) -> Any:
         """Call the rule of a class, or the class or factory itself."""
@@ -353,7 +356,7 @@ class Classes:
                 made.close()  # a coroutine that nobody will await
             raise AsyncRuleError(str(class_name), None if slot is None else slot.path)
         if awaited is not None and not is_generator(made):
-            self._note_loop(class_name, target if rule is None else rule, awaited)
+            self._note_loop(class_name, self._maker(cache, class_name), awaited)
         if waits:
             return awaited(made)  # type: ignore[misc]
         return self._start(str(class_name), slot, made, awaited)
@@ -379,13 +382,15 @@ class Classes:
 
     def is_asynchronous(self, cache: Cache, class_name: Any) -> bool:
         """Whether the rule or the factory of a name is known to be awaited."""
+        return self.loop_slots.is_asynchronous(class_name, self._maker(cache, class_name))
+
+    def _maker(self, cache: Cache, class_name: Any) -> Any:
+        """Return the rule, the factory, or the class path of a name."""
         if type(class_name) is FamilyKey:
             family = self.families.get(class_name.family)
-            maker = None if family is None else family.target
-        else:
-            slot = cache.slots.get(class_name)
-            maker = self.rules.get(class_name, None if slot is None else slot.target)
-        return self.loop_slots.is_asynchronous(class_name, maker)
+            return None if family is None else family.target
+        slot = cache.slots.get(class_name)
+        return self.rules.get(class_name, None if slot is None else slot.target)
 
     def _start(
         self,

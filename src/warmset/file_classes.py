@@ -1,5 +1,5 @@
 """
-Registers the classes of a file: a `warmset.toml`, or a pipeline file.
+Registers the classes and the families of a file: a `warmset.toml`, or a pipeline file.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
         def register(self) -> Callable[..., Any]: ...
         @property
         def register_instantiation_rule(self) -> Callable[..., Any]: ...
+        @property
+        def family(self) -> Callable[..., Any]: ...
 
 
-__all__ = ["register_classes"]
+__all__ = ["register_classes", "register_families"]
 
 
 def register_classes(
@@ -53,10 +55,10 @@ def register_classes(
         class_name = name if names is None else names[name]
         rule: Callable[[Any], Any] | None = None
         version = None
-        kwargs = options.get("kwargs", {})
-        if any(isinstance(value, (dict, list)) for value in kwargs.values()):
-            del options["kwargs"]
-            rule, version = _Constructor(kwargs), repr(sorted(kwargs.items()))
+        if _has_mutable(options):
+            args, kwargs = options.pop("args", ()), options.pop("kwargs", {})
+            rule, version = _Constructor(args, kwargs), repr(sorted(kwargs.items()))
+            version = f"{args!r} {version}" if args else version
         if "rule" in options:
             # Weak: what a registry keeps alive must not keep it alive.
             found: Callable[[], Any] = ref(registry) if view is None else _Always(view)
@@ -66,16 +68,72 @@ def register_classes(
             registry.register_instantiation_rule(class_name, rule, version=version)
 
 
+def register_families(
+    registry: Registry,
+    families: Mapping[str, Mapping[str, Any]],
+    *,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """
+    Register families with the arguments that a file gives them, without importing their factories.
+
+    Args:
+        registry: The registry.
+        families: Family -> arguments of `Registry.family`, `factory` among them.
+        names: Family -> the name to register it under; None: its own.
+
+    Raises:
+        ValueError: A family has no factory.
+    """
+    for name, arguments in families.items():
+        options = dict(arguments)
+        if "factory" not in options:
+            raise ValueError(f"the family {name!r} needs a factory: a path, a function or a class")
+        factory = options.pop("factory")
+        if isinstance(factory, str) and _has_mutable(options):
+            factory = _Factory(factory, options.pop("args", ()), options.pop("kwargs", {}))
+        registry.family(name if names is None else names[name], factory, **options)
+
+
+def _has_mutable(options: Mapping[str, Any]) -> bool:
+    given = (*(options.get("args") or ()), *(options.get("kwargs") or {}).values())
+    return any(isinstance(value, (dict, list)) for value in given)
+
+
+class _Factory:
+    """Imports a factory when it is first called, and calls it with copies of its arguments."""
+
+    def __init__(self, path: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._path, self._args, self._kwargs = path, tuple(args), dict(kwargs)
+        # What it is displayed as.
+        self.__module__, _, self.__qualname__ = path.rpartition(".")
+
+    def __call__(self, key: Any) -> Any:
+        from copy import deepcopy
+
+        factory = import_dotted(self._path)
+        return factory(key, *deepcopy(self._args), **deepcopy(self._kwargs))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not _Factory:
+            return NotImplemented
+        mine = self._path, self._args, self._kwargs
+        return mine == (other._path, other._args, other._kwargs)
+
+    def __hash__(self) -> int:
+        return hash(self._path)
+
+
 class _Constructor:
     """Calls the class with copies of its arguments: a constructor may keep and change a list."""
 
-    def __init__(self, kwargs: Mapping[str, Any]) -> None:
-        self._kwargs = dict(kwargs)
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._args, self._kwargs = tuple(args), dict(kwargs)
 
     def __call__(self, cls: Any) -> Any:
         from copy import deepcopy
 
-        return cls(**deepcopy(self._kwargs))
+        return cls(*deepcopy(self._args), **deepcopy(self._kwargs))
 
 
 class _Always:

@@ -120,6 +120,11 @@ class ClassOptions:
         )
 
     @property
+    def needs_extensions(self) -> bool:
+        """Whether the options need a capability."""
+        return self.managed or self.validate is not None
+
+    @property
     def managed(self) -> bool:
         """Whether the options need a memory manager."""
         return bool(self.priority) or self.sizer is not None or self.recycles

@@ -8,7 +8,6 @@ from ._core import Handle
 from .capabilities import Capabilities
 from .errors import UnknownClassError
 from .resolver import check_method_name, check_name
-from .setting_table import BY_NAME
 from .targets import check_arguments, check_target, target_name
 
 TYPE_CHECKING = False
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ._core import Injected, Lease
     from .families import Family
     from .family_keys import FamilyKey
-    from .options import ClassKeywords, ClassOptions
+    from .options import ClassKeywords
 
     _K = TypeVar("_K")
     _P = ParamSpec("_P")
@@ -125,20 +124,10 @@ class Registrations(Capabilities):
         self.refuse_if_closed(name)
         self.classes.register(self, name, target, checked)
         self.builder.failures.forget(name)
-        if checked is not None:
-            self._serve(checked)
+        if checked is not None and checked.needs_extensions:
+            from .assembly import attach_for_options
 
-    def _serve(self, options: ClassOptions) -> None:
-        """Attach what the options of a class need."""
-        if options.managed:
-            from .assembly import memory_manager
-
-            memory_manager(self).serve(self, options)
-        if options.validate is not None:
-            from .lifecycle.validation import Validation
-
-            self.attach(Validation())
-            self.validates = True
+            attach_for_options(self, checked)
 
     if TYPE_CHECKING:
 
@@ -261,7 +250,7 @@ class Registrations(Capabilities):
         def family(
             self,
             name: str,
-            factory: str,
+            factory: str | None = None,
             *,
             max_cache_size: int | None = None,
             args: tuple[Any, ...] = (),
@@ -272,7 +261,7 @@ class Registrations(Capabilities):
     def family(
         self,
         name: str,
-        factory: Any,
+        factory: Any = None,
         *,
         max_cache_size: int | None = None,
         args: tuple[Any, ...] = (),
@@ -285,7 +274,8 @@ class Registrations(Capabilities):
         Args:
             name: The name of the family, by which it is reported: an instance is displayed as
                 ``Model[fr]``.
-            factory: A class, a factory or a class path; it is called with the key first.
+            factory: A class, a factory, or the dotted path of either; it is called with the key
+                first. None: return the family that is registered under the name, as by a file.
             max_cache_size: How many of its instances are cached at most, within the bound of the
                 registry; None: only that applies.
             args: Positional arguments after the key.
@@ -298,32 +288,16 @@ class Registrations(Capabilities):
         Raises:
             TypeError: As `register`.
             ValueError: The name is registered as a class, or the bound is below 1.
+            UnknownClassError: There is no such family, and no factory is given.
             ClosedError: The registry is closed.
 
         Keys are str, int, or tuples of them; keys of different types differ. Memory does not grow
         with the number of keys that were ever used. Thread-safe.
         """
-        from .families import make_family
-        from .options import ClassOptions
+        from .family_registration import register_family
 
-        name = check_name(name)
-        target = check_target(name, factory)
-        if "pin" in options:
-            raise TypeError(f"{name!r} has no option 'pin': a family keeps those used last")
-        if max_cache_size is not None:
-            # By the rule of a setting that is a number in any case: "auto" is of the registry.
-            rule = BY_NAME["autosize_max"]
-            max_cache_size = rule.checked(max_cache_size, f"max_cache_size of {name!r}")
-        slot = self.slots.get(name)
-        if slot is not None and slot.target is not None:
-            raise ValueError(f"{name!r} is registered as a class")
-        checked = ClassOptions(
-            name, args=args, kwargs=kwargs, more_options=("max_cache_size",), **options
-        )
-        check_arguments(name, target, ("key", *checked.args), checked.kwargs, of_family=True)
-        self.refuse_if_closed(name)
-        self._serve(checked)
-        return make_family(self, name, target, checked, max_cache_size)
+        given: dict[str, Any] = {"args": args, "kwargs": kwargs, **options}
+        return register_family(self, name, factory, max_cache_size, given)
 
     def unregister(self, class_name: str | type) -> bool:
         """

@@ -258,7 +258,7 @@ def check_path(class_name: str, class_path: object) -> str:
     )
 
 
-def resolve(class_name: str, class_path: str) -> type:
+def resolve(class_name: str, class_path: str, *, factories: bool = False) -> Any:
     """
     Import the module of a class path and return the class.
 
@@ -270,9 +270,10 @@ def resolve(class_name: str, class_path: str) -> type:
     Args:
         class_name: The name that the path is registered for; used in messages.
         class_path: A path that `check_path` accepts.
+        factories: Whether the path may refer to any callable, as that of a family may.
 
     Returns:
-        The class.
+        The class, or the factory.
 
     Raises:
         TypeError: The path is not a str.
@@ -357,10 +358,11 @@ def resolve(class_name: str, class_path: str) -> type:
             ) from error
 
     # `isinstance(list[int], type)` is true on 3.10.
-    if issubclass(type(target), type):
-        return target  # type: ignore[return-value]
+    if issubclass(type(target), type) or (factories and callable(target)):
+        return target
+    expected = "a class or a factory" if factories else "a class"
     raise NotAClassError(
-        f"{what}: expected a class, got {type(target).__name__} {safe_repr(target)}",
+        f"{what}: expected {expected}, got {type(target).__name__} {safe_repr(target)}",
         class_name=class_name,
         class_path=path,
     )

@@ -1,5 +1,5 @@
 """
-Reads `warmset.toml`, the file with settings, classes and options of classes.
+Reads `warmset.toml`, the file with settings, classes and their options, and families.
 
 Everything here may be called from any number of threads.
 """
@@ -10,7 +10,14 @@ from .frozen import Frozen, rebuild
 from .resolver import PATH_EXPECTED, check_name, check_path, error_text
 from .setting_table import BY_NAME, CLASS_DEFAULTS
 from .settings import RegistrySettings, check_item
-from .toml_tables import ErrorCollector, SettingsError, check_table, unknown_keys, value_error
+from .toml_tables import (
+    ErrorCollector,
+    SettingsError,
+    check_table,
+    table_error,
+    unknown_keys,
+    value_error,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 # The tables of a settings file; a pipeline file has more.
-FILE_TABLES = ("registry", "classes", "options")
+FILE_TABLES = ("registry", "classes", "options", "families")
 MOST_FILE_BYTES = 16_000_000
 
 
@@ -35,14 +42,17 @@ class SettingsFile(Frozen):
         class_paths: Its table ``[classes]``, class name -> class path; it is copied.
         class_options: Its tables ``[options.NAME]``, class name -> options of `register`, with
             `kwargs` and `rule`, the dotted path of a rule.
+        families: Its tables ``[families.NAME]``, family -> arguments of `Registry.family`, with
+            `factory`, a dotted path.
     """
 
-    __slots__ = ("class_options", "class_paths", "path", "settings")
+    __slots__ = ("class_options", "class_paths", "families", "path", "settings")
 
     path: str
     settings: RegistrySettings
     class_paths: Mapping[str, str]
     class_options: Mapping[str, Mapping[str, Any]]
+    families: Mapping[str, Mapping[str, Any]]
 
     def __init__(
         self,
@@ -51,6 +61,7 @@ class SettingsFile(Frozen):
         settings: RegistrySettings,
         class_paths: Mapping[str, str],
         class_options: Mapping[str, Mapping[str, Any]] | None = None,
+        families: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         from types import MappingProxyType
 
@@ -58,18 +69,18 @@ class SettingsFile(Frozen):
         put(self, "path", path)
         put(self, "settings", settings)
         put(self, "class_paths", MappingProxyType(dict(class_paths)))
-        options = {
-            name: MappingProxyType(dict(table)) for name, table in (class_options or {}).items()
-        }
-        put(self, "class_options", MappingProxyType(options))
+        for field, tables in ("class_options", class_options), ("families", families):
+            copies = {name: MappingProxyType(dict(each)) for name, each in (tables or {}).items()}
+            put(self, field, MappingProxyType(copies))
 
     def __hash__(self) -> int:
         return hash((self.path, self.settings, frozenset(self.class_paths.items())))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A read-only view cannot be pickled.
-        options = {name: dict(table) for name, table in self.class_options.items()}
-        fields = {**self._fields(), "class_paths": dict(self.class_paths), "class_options": options}
+        fields = {**self._fields(), "class_paths": dict(self.class_paths)}
+        for field in ("class_options", "families"):
+            fields[field] = {name: dict(table) for name, table in fields[field].items()}
         return rebuild, (type(self), fields)
 
 
@@ -115,6 +126,7 @@ def check_class_options(
     *,
     file: str,
     errors: ErrorCollector,
+    families: Iterable[str] = (),
     table_name: str = "options",
 ) -> dict[str, dict[str, Any]]:
     """
@@ -125,6 +137,7 @@ def check_class_options(
         class_names: The classes of the file.
         file: The file; for the text of the errors.
         errors: Takes the errors: not a table, an unknown class or option, an invalid value.
+        families: The families of the file, whose options do not belong here.
         table_name: The name of the table; for the text of the errors.
 
     Returns:
@@ -138,6 +151,9 @@ def check_class_options(
     for name, given in rows.items():
         own = f"{table_name}.{name}"
         with errors:
+            if name in families and name not in names:
+                text = f"{name!r} is a family; expected its options in [families.{name}]"
+                raise table_error(file, table_name, text, key=name)
             unknown_keys({name: given}, names, file=file, table_name=table_name)
             checked[name] = {}
             for key, value in check_table(given, file=file, table_name=own).items():
@@ -152,17 +168,68 @@ def check_class_options(
     return checked
 
 
+# A family keeps those of its instances that were used last: none of them is pinned.
+FAMILY_OPTIONS = tuple(name for name in CLASS_OPTIONS if name != "pin")
+
+
+def check_families(
+    table: object, class_names: Iterable[str], *, file: str, errors: ErrorCollector
+) -> dict[str, dict[str, Any]]:
+    """
+    Check the families of a file, without importing anything.
+
+    Args:
+        table: The table, family -> argument of `Registry.family` -> value.
+        class_names: The classes of the file.
+        file: The file; for the text of the errors.
+        errors: Takes the errors: not a table, no factory, an unknown option, an invalid value.
+
+    Returns:
+        A new dict, family -> valid arguments. Families without a valid factory are left out.
+    """
+    checked: dict[str, dict[str, Any]] = {}
+    names = list(class_names)
+    rows: dict[str, Any] = {}
+    known = ("factory", "max_cache_size", "args", "kwargs", *FAMILY_OPTIONS)
+    with errors:
+        rows = check_table(table, file=file, table_name="families")
+    for name, given in rows.items():
+        own = f"families.{name}"
+        with errors:
+            if not name or name in names:
+                raise value_error(file, "families", name, given, "a name that no class has")
+            if "factory" not in check_table(given, file=file, table_name=own):
+                text = "no 'factory'; expected factory = 'package.module.callable'"
+                raise table_error(file, own, text, key="factory")
+            options = {}
+            for key, value in given.items():
+                with errors:
+                    unknown_keys({key: value}, known, file=file, table_name=own)
+                    options[key] = _checked_option(key, value, file, own)
+            if "factory" in options:
+                checked[name] = options
+    return checked
+
+
 def _checked_option(key: str, value: Any, file: str, table_name: str) -> Any:
+    if key == "factory":
+        return check_dotted(value, file=file, table_name=table_name, key=key)
+    if key == "args":
+        if not isinstance(value, list):
+            raise value_error(file, table_name, key, value, "a list of positional arguments")
+        return list(value)
     if key == "kwargs":
         if not isinstance(value, dict):
             raise value_error(file, table_name, key, value, "a table of keyword arguments")
         return dict(value)
     if key == "rule":
         return check_dotted(value, file=file, table_name=table_name, key=key)
+    # "auto" is for the bound of a registry.
+    row = BY_NAME["autosize_max" if key == "max_cache_size" else key]
     try:
-        BY_NAME[key].checked(value)
+        row.checked(value)
     except (TypeError, ValueError) as error:
-        raise value_error(file, table_name, key, value, BY_NAME[key].expected) from error
+        raise value_error(file, table_name, key, value, row.expected) from error
     return value
 
 
@@ -201,7 +268,8 @@ def read_tables(content: Mapping[str, Any], *, file: str, errors: ErrorCollector
         errors: Takes the errors.
 
     Returns:
-        The valid parts of ``[registry]``, ``[classes]`` and ``[options.NAME]``.
+        The valid parts of ``[registry]``, ``[classes]``, ``[options.NAME]`` and
+        ``[families.NAME]``.
     """
     given: dict[str, Any] = {}
     settings = RegistrySettings()
@@ -220,13 +288,22 @@ def read_tables(content: Mapping[str, Any], *, file: str, errors: ErrorCollector
     for name, class_path in names.items():
         with errors:
             class_paths.update(check_classes({name: class_path}, file=file))
-    options = check_class_options(content.get("options", {}), names, file=file, errors=errors)
+    given_families = content.get("families", {})
+    families = check_families(given_families, names, file=file, errors=errors)
+    options = check_class_options(
+        content.get("options", {}),
+        names,
+        file=file,
+        errors=errors,
+        families=given_families if isinstance(given_families, dict) else (),
+    )
     return SettingsFile(
         path=file,
         settings=settings,
         class_paths=class_paths,
         # Also without those of a class whose path is invalid.
         class_options={name: each for name, each in options.items() if name in class_paths},
+        families=families,
     )
 
 
@@ -334,7 +411,7 @@ def read_settings_file(path: AnyPath) -> tuple[SettingsFile, list[SettingsError]
 
 def load_settings_file(path: AnyPath) -> SettingsFile:
     """
-    Read a `warmset.toml`: the tables ``[registry]``, ``[classes]`` and ``[options.NAME]``.
+    Read a `warmset.toml`: its settings, classes, options of classes, and families.
 
     Args:
         path: The file.

@@ -5,7 +5,7 @@ The default class table, used by a registry without ``class_paths``.
 from __future__ import annotations
 
 from . import _logs
-from .file_classes import register_classes
+from .file_classes import register_classes, register_families
 from .resolver import PATH_EXPECTED, check_name, check_path, error_text, safe_repr
 from .settings import RegistrySettings, SettingsError
 from .settings_file import load_settings_file
@@ -33,11 +33,11 @@ def register_default_classes(registry: Registry) -> None:
     """
     Register the classes from the environment without importing them.
 
-    The sources are the tables ``[classes]`` and ``[options.NAME]`` of the file named by the
-    environment variable WARMSET_CONFIG, if it is set and not empty, and the entry points of the
-    group ``warmset.classes``. The file takes precedence over the entry points. A file in the
-    working directory is never read. The settings in ``[registry]`` belong to `from_file`; where
-    they differ from those of the registry, this is logged.
+    The sources are the tables ``[classes]``, ``[options.NAME]`` and ``[families.NAME]`` of the file
+    named by the environment variable WARMSET_CONFIG, if it is set and not empty, and the entry
+    points of the group ``warmset.classes``. The file takes precedence over the entry points. A file
+    in the working directory is never read. The settings in ``[registry]`` belong to `from_file`;
+    where they differ from those of the registry, this is logged.
 
     Args:
         registry: The registry.
@@ -61,6 +61,8 @@ def register_default_classes(registry: Registry) -> None:
             fields={"file": loaded.path},
         )
     register_classes(registry, paths, options)
+    if loaded is not None:
+        register_families(registry, loaded.families)
 
 
 def default_class_paths() -> dict[str, str]:

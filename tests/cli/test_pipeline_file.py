@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from warmset.cli.documents import load_documents
-from warmset.cli.pipeline_file import DocumentSource, Reference, load_pipeline
+from warmset.cli.pipeline_file import DocumentSource, load_pipeline
+from warmset.cli.pipeline_steps import Reference
 from warmset.settings import SettingsError
 
 if TYPE_CHECKING:

@@ -347,7 +347,7 @@ def _make_recorder(target: Path, pipeline: Pipeline, options: RunOptions) -> Rec
         )
     with _write_errors(target):
         check_target(target)
-    return Recorder(list(pipeline.class_paths), per_run=options.per_run)
+    return Recorder(list(pipeline.target_paths), per_run=options.per_run)
 
 
 @contextmanager

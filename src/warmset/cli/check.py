@@ -14,7 +14,7 @@ import inspect
 import os
 from pathlib import Path
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
 
 import click
 
@@ -22,21 +22,24 @@ from warmset.errors import ArgumentValidationError, MethodRegistryError
 from warmset.resolver import error_text, import_dotted, near_names, resolve
 from warmset.routing import compile_plan
 from warmset.settings import SettingsError
+from warmset.targets import misfit
 
 from .app_dir import app_dir_option, missing_module_hints, prepend_to_import_path
 from .command_error import CommandError
 from .exit_codes import BAD_INPUT, PASSED, exit_status_help
 from .file_errors import file_error
 from .output import echo
-from .pipeline_file import Reference, read_file
+from .pipeline_file import read_file
+from .pipeline_steps import Reference
 from .warm_up import read_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from warmset.memory.profiles import Profile
 
-    from .pipeline_file import Pipeline, Step
+    from .pipeline_file import Pipeline
+    from .pipeline_steps import Step
 
 _EPILOG = f"""
 {exit_status_help(PASSED, BAD_INPUT)}
@@ -60,9 +63,9 @@ def check(file: Path, profile: Path | None, app_dir: Path) -> int:
     """
     List the errors in a pipeline file or a warmset.toml, without running anything.
 
-    Imports every class, rule and document source that the file names, and checks the arguments of
-    constructors, and the methods and the arguments of the steps. Warns if the pinned
-    classes alone exceed a bound of the cache.
+    Imports every class, rule, factory and document source that the file names, and checks the
+    arguments of constructors and factories, and the methods and the arguments of the steps. Warns
+    if the pinned classes alone exceed a bound of the cache.
     """
     recorded = None if profile is None else read_profile(profile)
     try:
@@ -84,11 +87,18 @@ def check(file: Path, profile: Path | None, app_dir: Path) -> int:
     if lines:
         echo(f"{len(lines)} error{'' if len(lines) == 1 else 's'}")
         return BAD_INPUT
-    classes, steps = len(pipeline.class_paths), len(pipeline.steps)
-    text = f"{classes} class{'' if classes == 1 else 'es'}"
-    if steps:
-        text += f" and {steps} step{'' if steps == 1 else 's'}"
-    echo(f"{pipeline.file}: {text} {'is' if classes == 1 and not steps else 'are'} valid")
+    counts = [
+        f"{count} {one if count == 1 else many}"
+        for count, one, many in (
+            (len(pipeline.class_paths), "class", "classes"),
+            (len(pipeline.families), "family", "families"),
+            (len(pipeline.steps), "step", "steps"),
+        )
+        if count or one == "class"
+    ]
+    text = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
+    single = len(counts) == 1 and len(pipeline.class_paths) == 1
+    echo(f"{pipeline.file}: {text} {'is' if single else 'are'} valid")
     return PASSED
 
 
@@ -137,6 +147,8 @@ class _Checker:
                     f"options.{name}", name, "the constructor", cls, arguments, key="kwargs"
                 )
         self._check_documents()
+        for name, family in self.pipeline.families.items():
+            self._check_family(name, family)
         for step in self.pipeline.steps:
             of_step = self._classes.get(step.class_name)
             if of_step is not None:
@@ -192,6 +204,28 @@ class _Checker:
                 f"a callable that takes the class, and possibly {names}: {error}",
             )
 
+    def _check_family(self, name: str, family: Mapping[str, Any]) -> None:
+        factory = self._import_callable(f"families.{name}", "factory", family["factory"])
+        if factory is None:
+            return
+        args, kwargs = ("key", *family.get("args", ())), family.get("kwargs", {})
+        text = misfit(factory, args, kwargs, complete=True)
+        if text is not None:
+            self._error(
+                f"families.{name}",
+                "factory",
+                family["factory"],
+                f"a callable that takes the key and the arguments: {text}",
+            )
+        made = factory if isinstance(factory, type) else _returned_class(factory)
+        if made is not None:
+            self._classes[name] = made
+        elif any(step.class_name == name for step in self.pipeline.steps):
+            self.notes.append(
+                f"family {name!r}: the methods of its steps are not checked, because"
+                f" {family['factory']} does not say what it returns; annotate it with a class"
+            )
+
     def _check_documents(self) -> None:
         source = self.pipeline.documents
         if source is None:
@@ -236,6 +270,9 @@ class _Checker:
         """Why an instance may have a method that its class lacks; empty if it cannot."""
         if "rule" in self.pipeline.class_options.get(step.class_name, {}):
             return "its rule may return an instance of another class"
+        family = self.pipeline.families.get(step.class_name)
+        if family is not None and import_dotted(family["factory"]) is not cls:
+            return "its factory may return an instance of a derived class"
         if hasattr(cls, "__getattr__"):
             return "the class defines __getattr__"
         for base in cls.__mro__:
@@ -299,6 +336,17 @@ class _Bound:
             return None  # as with many built-in methods; any argument is accepted
         # Of an object that is never used: no instance is built.
         return MethodType(found, self._cls) if signature.parameters else None
+
+
+def _returned_class(factory: Any) -> type | None:
+    """Return the class that a factory is annotated to return; None if that is unknown."""
+    try:
+        found = get_type_hints(factory).get("return")
+    except Exception:  # a name in the annotation cannot be resolved
+        return None
+    if isinstance(found, type) and found is not type(None) and get_origin(found) is None:
+        return found
+    return None
 
 
 def _parameters(target: Callable[..., Any]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from warmset import file_classes
+from warmset.family_keys import FamilyKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ def register_classes(
     run: int | None,
 ) -> Mapping[str, str]:
     """
-    Register the classes of a pipeline, with their options and rules.
+    Register the classes and the families of a pipeline, with their options and rules.
 
     Args:
         registry: The registry.
@@ -33,9 +34,9 @@ def register_classes(
         run: The run to register the classes for, as ``Name@3`` for run 3; None for all runs.
 
     Returns:
-        Class name in the pipeline file -> class name in the registry.
+        Class name or family in the pipeline file -> its name in the registry.
     """
-    names = {name: registered_name(name, run) for name in pipeline.class_paths}
+    names = {name: registered_name(name, run) for name in pipeline.target_paths}
     file_classes.register_classes(
         registry,
         pipeline.class_paths,
@@ -44,6 +45,7 @@ def register_classes(
         view=None if run is None else RunRegistry(registry, names),
         documents=None if pipeline.documents is None else documents,
     )
+    file_classes.register_families(registry, pipeline.families, names=names)
     return names
 
 
@@ -69,8 +71,11 @@ class RunRegistry:
         self._registry = ref(registry)
         self._names = names
 
-    def _look_up(self, method: str, class_name: str, *more: Any) -> Any:
-        return getattr(self._registry(), method)(self._names.get(class_name, class_name), *more)
+    def _look_up(self, method: str, class_name: Any, *more: Any) -> Any:
+        name: Any = self._names.get(class_name, class_name)
+        if type(class_name) is FamilyKey and class_name.family in self._names:
+            name = FamilyKey(self._names[class_name.family], class_name.key)
+        return getattr(self._registry(), method)(name, *more)
 
     def get_instance(self, class_name: str) -> Any:
         """

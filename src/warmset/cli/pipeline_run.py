@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from warmset._process_memory import resident_bytes
+from warmset.family_keys import FamilyKey
 from warmset.resolver import error_text
 
-from .pipeline_file import Reference
+from .pipeline_steps import Reference
 from .run_options import RunOptions
 from .targets import LocalTarget
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from warmset import MethodRegistry
 
     from .documents import Document
-    from .pipeline_file import Pipeline, Step
+    from .pipeline_file import Pipeline
+    from .pipeline_steps import Step
     from .targets import Target, WorkerRecord
 
 # Further failures are only counted: keeping all of them would be measured as growth.
@@ -402,7 +404,10 @@ class _Runner:
             tally.calls += 1
             try:
                 arguments = self._bind(step.arguments, document, results)
-                result = self._target.call(run.names[step.class_name], step.method, arguments)
+                target: Any = run.names[step.class_name]
+                if step.key is not None:
+                    target = FamilyKey(target, self._bind_key(step.key, document, results))
+                result = self._target.call(target, step.method, arguments)
             except (Exception, SystemExit) as error:
                 # SystemExit as well: a method that calls `sys.exit` must not stop the other steps.
                 unavailable.add(step.name)
@@ -415,6 +420,12 @@ class _Runner:
                 del result
             self._on_step()
         return tally
+
+    def _bind_key(self, value: Any, document: Document | None, results: Mapping[str, Any]) -> Any:
+        if isinstance(value, tuple):
+            return tuple(self._bind_key(part, document, results) for part in value)
+        bound = self._bind(value, document, results)
+        return tuple(bound) if isinstance(bound, list) else bound
 
     def _bind(self, value: Any, document: Document | None, results: Mapping[str, Any]) -> Any:
         # Every call receives new lists and dicts, because a method may change its arguments.

@@ -71,8 +71,10 @@ def headline(
     if engine is not None:
         threads = f"{engine}, {_count(options.workers, 'document')} at once"
     file = printable(os.path.basename(pipeline.file))
+    count = len(pipeline.families)
+    families = f" {count} {'family' if count == 1 else 'families'}," if count else ""
     return (
-        f"{file}: {_count(len(pipeline.class_paths), 'class', 'es')},"
+        f"{file}: {_count(len(pipeline.class_paths), 'class', 'es')},{families}"
         f" {_count(len(pipeline.steps), 'step')}, {_count(documents, 'document')}"
         f"; warmset {version_text()}\n"
         f"{_count(options.runs, 'run')}, {threads}, {cache}{trim}{names},"
@@ -243,6 +245,7 @@ def as_data(
         "implementation": warmset.implementation,
         "python": platform.python_version(),
         "classes": dict(pipeline.class_paths),
+        "families": {name: family["factory"] for name, family in pipeline.families.items()},
         "documents": documents,
         "options": asdict(options),
         # JSON has no infinity; `retry_after_seconds` may be one.

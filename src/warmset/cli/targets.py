@@ -45,7 +45,7 @@ if TYPE_CHECKING:
             ...
 
         def call(self, class_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
-            """Call a method."""
+            """Call a method; the class name may be the key of a family."""
             ...
 
         def finish(self, ledger: array[int], *, clear: bool, trim: bool) -> None:
@@ -240,7 +240,7 @@ class EngineTarget:
         """Return the class names of the run."""
         self._run = number
         run = number if self._per_run else None
-        return {name: registered_name(name, run) for name in self._pipeline.class_paths}
+        return {name: registered_name(name, run) for name in self._pipeline.target_paths}
 
     def call(self, class_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
         """Call a method on a worker where its class is warm, and wait for the result."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..api import Registry
+from ..file_classes import register_classes, register_families
 from ..resolver import check_name, import_dotted, safe_repr
 from ..settings import RegistrySettings
 from ..targets import checked_table
@@ -25,7 +26,8 @@ class WorkerSettings:
     Args:
         class_paths: Class name -> class path.
         settings: The settings of the registry; None means the defaults.
-        class_options: Class name -> options of `register`.
+        class_options: Class name -> options of `register`, or those that a file may have, with the
+            dotted path of a `rule`.
         rules: Class name -> rule: a function that can be imported on the workers, its dotted path,
             or a pair of either and a version.
         families: Family -> arguments of `Registry.family`, "factory" among them: a path, or a
@@ -78,7 +80,7 @@ class WorkerSettings:
                 raise ValueError(f"options or a rule for {name!r}, which is not in class_paths")
         # Invalid paths and options raise here instead of on every worker.
         with Registry(self.class_paths) as registry:
-            self._register_families(registry)
+            register_families(registry, self.families)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], **options: Any) -> WorkerSettings:
@@ -87,7 +89,8 @@ class WorkerSettings:
 
         Args:
             path: The file, which is read in this process, not on the workers.
-            options: The arguments `rules`, `families` and `prepare`.
+            options: The arguments `rules`, `families` and `prepare`. Families are added to those of
+                the file.
 
         Returns:
             The settings.
@@ -98,6 +101,7 @@ class WorkerSettings:
         from ..settings_file import load_settings_file
 
         loaded = load_settings_file(path)
+        options["families"] = {**loaded.families, **(options.get("families") or {})}
         return cls(
             loaded.class_paths,
             settings=loaded.settings,
@@ -119,26 +123,17 @@ class WorkerSettings:
 
         registry = MethodRegistry({}, **self.settings.as_options())
         try:
-            for name, path in self.class_paths.items():
-                registry.register(name, path, **self.class_options.get(name, {}))
+            register_classes(registry, self.class_paths, self.class_options)
             for name, (rule, version) in self.rules.items():
                 called = import_dotted(rule) if isinstance(rule, str) else rule
                 registry.register_instantiation_rule(name, called, version=version)
-            self._register_families(registry)
+            register_families(registry, self.families)
             if self.prepare is not None:
                 self.prepare(registry)
         except BaseException:
             registry.close()
             raise
         return registry
-
-    def _register_families(self, registry: Registry) -> None:
-        for name, family in self.families.items():
-            if "factory" not in family:
-                raise ValueError(
-                    f"the family {name!r} needs a factory: a path, a function or a class"
-                )
-            registry.family(name, **family)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"WorkerSettings is immutable: cannot set {name!r}")

@@ -134,7 +134,7 @@ class Recorder:
 
     def _removed(self, event: RemovalEvent) -> None:
         now = self._timer()
-        name = event.class_name
+        name = event.family or event.class_name  # a family has one row, for all its keys
         at = self._index.get(name.rpartition("@")[0] if self._per_run else name)
         if at is None or not self._begun:
             return

@@ -209,7 +209,7 @@ def _class_rows(
     rows = [
         ClassRow(name, path, tally)
         for (name, path), tally in zip(
-            pipeline.class_paths.items(), recorder.class_tallies(), strict=True
+            pipeline.target_paths.items(), recorder.class_tallies(), strict=True
         )
     ]
     by_build_time = sorted(range(len(rows)), key=lambda at: -rows[at].tally.build_seconds)
