@@ -42,6 +42,20 @@ def of_some_documents(cls, documents=("none",)):
 
 
 number = 3
+events = []
+
+
+def alive(instance):
+    events.append("alive")
+    return instance.size != "dead"
+
+
+def shut(instance):
+    events.append("shut")
+
+
+async def later(instance):
+    return True
 """
 CLASSES = '[classes]\nModel = "filed.Model"\nPart = "filed.Model"\n'
 
@@ -210,3 +224,58 @@ def test_an_executor_without_arguments_and_an_invalid_file(
     assert executor.degraded_mode
     assert "kwargs = 3; expected a table of keyword arguments" in executor.degraded_reasons[0]
     assert executor.execute("Model", "anything") is None
+
+
+def test_callables_are_given_by_their_paths(file: Any, load: Any) -> None:
+    registry = load(
+        file(
+            "[options.Model]\nargs = ['large']\nvalidate = 'filed.alive'\n"
+            "validate_interval_seconds = 0\ncloser = 'filed:shut'\n[options.Part]\ncloser='auto'"
+        )
+    )
+    assert "filed" not in sys.modules
+    instance = registry.get_instance("Model")
+    assert instance.size == "large"
+    instance.size = "dead"
+    del instance
+    assert registry.slots["Model"].options.validate_interval_seconds == 0.0
+    registry.close()
+    assert sys.modules["filed"].events[-1] == "shut"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("validate_interval_seconds = 3", "expected also validate"),
+        ("snapshot = 'filed.alive'", "expected also restore"),
+        ("closer = 'shut'", "closer = 'shut'; expected a dotted path"),
+        ("validate = 3", "validate = 3; expected a dotted path"),
+        ("args = 3", "args = 3; expected a list"),
+        ("args = [1]\nrule = 'filed.simple'", "args or a rule, not both"),
+    ],
+)
+def test_options_that_do_not_fit_name_the_table(
+    ws: Any, file: Any, options: str, expected: str
+) -> None:
+    with pytest.raises(ws.SettingsError) as raised:
+        ws.MethodRegistry.from_file(file(f"[options.Model]\n{options}\n"))
+    assert expected in str(raised.value)
+    assert "[options.Model]" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("closer = 'filed.shutt'", "closer = 'filed.shutt'"),
+        ("closer = 'filed.number'", "expected a callable, not int"),
+        ("validate = 'filed.later'", "no coroutine function"),
+        ("args = [1, 2, 3]", "too many positional arguments"),
+    ],
+)
+def test_check_imports_them(
+    ws: Any, file: Any, capsys: pytest.CaptureFixture[str], options: str, expected: str
+) -> None:
+    from warmset.cli import main
+
+    assert main(["check", file(f"[options.Model]\n{options}\n")]) == 2
+    assert expected in capsys.readouterr().out

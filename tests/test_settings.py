@@ -132,9 +132,12 @@ def test_defaults(ws: Any) -> None:
 
 def test_the_bounds_of_the_adaptive_ttl_must_agree(ws: Any) -> None:
     with pytest.raises(ValueError, match="adaptive_ttl_min_seconds must be at most adaptive_ttl_m"):
-        ws.settings.RegistrySettings(adaptive_ttl_min_seconds=20, adaptive_ttl_max_seconds=10)
+        ws.settings.RegistrySettings(
+            adaptive_ttl=True, adaptive_ttl_min_seconds=20, adaptive_ttl_max_seconds=10
+        )
+    table = {"adaptive_ttl": True, "adaptive_ttl_max_seconds": 1}
     with pytest.raises(ws.settings.SettingsError, match=r"f.toml: \[registry\]: adaptive_ttl_min"):
-        ws.settings.RegistrySettings.from_table({"adaptive_ttl_max_seconds": 1}, file="f.toml")
+        ws.settings.RegistrySettings.from_table(table, file="f.toml")
 
 
 @pytest.mark.parametrize("value", [0.5, 1.0, 0, 10**9])
@@ -365,12 +368,19 @@ ANYTHING = st.one_of(
 @FUZZ
 @given(setting=st.sampled_from(sorted(DEFAULTS)), value=ANYTHING)
 def test_any_value_is_taken_exactly_or_refused(ws: Any, setting: str, value: Any) -> None:
-    # The two bounds of one range must agree.
+    # The two bounds of one range must agree, and some settings have no effect without another.
+    auto = {"max_cache_size": "auto", "max_cache_bytes": 1}
     other = {
-        "adaptive_ttl_min_seconds": {"adaptive_ttl_max_seconds": sys.float_info.max},
-        "adaptive_ttl_max_seconds": {"adaptive_ttl_min_seconds": 0.0},
-        "autosize_min": {"autosize_max": sys.maxsize},
-        "autosize_max": {"autosize_min": 1},
+        "adaptive_ttl_min_seconds": {
+            "adaptive_ttl": True,
+            "adaptive_ttl_max_seconds": sys.float_info.max,
+        },
+        "adaptive_ttl_max_seconds": {"adaptive_ttl": True, "adaptive_ttl_min_seconds": 0.0},
+        "autosize_min": {**auto, "autosize_max": sys.maxsize},
+        "autosize_max": {**auto, "autosize_min": 1},
+        "block_timeout_seconds": {"block_when_full": True},
+        "low_rss_bytes": {"max_rss_bytes": 1.0},
+        "observe_changes": {"observe_socket": True},
     }.get(setting, {})
     try:
         made = ws.settings.RegistrySettings(**{setting: value}, **other)

@@ -132,15 +132,62 @@ def test_the_cause_of_a_refusal_is_chained(ws: Any) -> None:
     assert isinstance(caught.value.__cause__, OverflowError)
 
 
-def test_code_cannot_stand_in_a_file(ws: Any) -> None:
-    """Closers, snapshots and restorers are options of `register` only."""
+def test_code_stands_in_a_file_as_its_path(ws: Any) -> None:
+    """Closers, validators, snapshots and restorers are callables."""
     code = {
         name
         for name in ws.setting_table.CLASS_DEFAULTS
         if not ws.setting_table.BY_NAME[name].in_files
     }
     assert code == {"closer", "snapshot", "restore", "validate"}
-    assert code.isdisjoint(ws.settings_file.CLASS_OPTIONS)
+    assert all(ws.setting_table.BY_NAME[name].as_path for name in code)
+    assert code.issubset(ws.settings_file.CLASS_OPTIONS)
+
+
+# A setting that means nothing without another, with a value; and the other one.
+NEEDING = {
+    "autosize_min": (2, {"max_cache_size": "auto", "max_cache_bytes": 10}),
+    "autosize_max": (20, {"max_cache_size": "auto", "max_cache_bytes": 10}),
+    "block_timeout_seconds": (1.0, {"block_when_full": True}),
+    "low_rss_bytes": (0.5, {"max_rss_bytes": 0.9}),
+    "adaptive_ttl_min_seconds": (5.0, {"adaptive_ttl": True}),
+    "adaptive_ttl_max_seconds": (50.0, {"adaptive_ttl": True}),
+    "observe_changes": (True, {"observe_socket": True}),
+    "validate_interval_seconds": (1.0, {"validate": bool}),
+}
+
+
+def test_each_setting_that_needs_another_is_tested(ws: Any) -> None:
+    assert {row.name for row in ws.setting_table.SETTINGS if row.needs} == set(NEEDING)
+
+
+@pytest.mark.parametrize("name", NEEDING)
+def test_a_setting_without_effect_is_refused(ws: Any, name: str) -> None:
+    """The error says what to write; the default, as in a copy of all settings, is accepted."""
+    value, others = NEEDING[name]
+    row = ws.setting_table.BY_NAME[name]
+    expected = rf"{name}.* has no effect without {row.needs[0]}.*; give both or neither"
+    if row.registry is None:
+        registry = ws.MethodRegistry({})
+        for register in (registry.register, registry.family):
+            with pytest.raises(ValueError, match=expected):
+                register("it", lambda *key: [], **{name: value})
+        registry.register("it", list, **{name: row.option[0]})
+        registry.register("it", list, **{name: value}, **others)
+        return
+    with pytest.raises(ValueError, match=expected):
+        ws.MethodRegistry({}, **{name: value})
+    with pytest.raises(ws.SettingsError, match=expected) as caught:
+        ws.RegistrySettings.from_table({name: value}, file="f.toml")
+    assert caught.value.key == name
+    made = ws.RegistrySettings(**{name: value}, **others)
+    assert made == ws.RegistrySettings(**made.as_options())
+
+
+def test_closing_by_force_without_a_closer_is_refused(ws: Any) -> None:
+    registry = ws.MethodRegistry({})
+    with pytest.raises(ValueError, match="close_when_removed of 'it' has no effect with closer="):
+        registry.register("it", list, closer=None, close_when_removed=True)
 
 
 # -- the generator ---------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Registers the classes and the families of a file: a `warmset.toml`, or a pipelin
 from __future__ import annotations
 
 from .resolver import import_dotted
+from .setting_table import BY_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def register_classes(
             # Weak: what a registry keeps alive must not keep it alive.
             found: Callable[[], Any] = ref(registry) if view is None else _Always(view)
             rule = _FileRule(options.pop("rule"), found, documents)
+        _import_later(options)
         registry.register(class_name, path, **options)
         if rule is not None:
             registry.register_instantiation_rule(class_name, rule, version=version)
@@ -89,10 +91,32 @@ def register_families(
         options = dict(arguments)
         if "factory" not in options:
             raise ValueError(f"the family {name!r} needs a factory: a path, a function or a class")
+        _import_later(options)
         factory = options.pop("factory")
         if isinstance(factory, str) and _has_mutable(options):
             factory = _Factory(factory, options.pop("args", ()), options.pop("kwargs", {}))
         registry.family(name if names is None else names[name], factory, **options)
+
+
+def _import_later(options: dict[str, Any]) -> None:
+    """Replace dotted paths of callables, such as closers, by callables that import them."""
+    for key, value in options.items():
+        if key in BY_NAME and BY_NAME[key].as_path and isinstance(value, str) and value != "auto":
+            options[key] = _FileCallable(value)
+
+
+class _FileCallable:
+    """Imports a callable when it is first called."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.__module__, _, self.__qualname__ = path.rpartition(".")
+
+    def __call__(self, *args: Any) -> Any:
+        return import_dotted(self._path)(*args)
+
+    def __repr__(self) -> str:
+        return f"<{self._path}>"
 
 
 def _has_mutable(options: Mapping[str, Any]) -> bool:

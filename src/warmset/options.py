@@ -104,6 +104,15 @@ class ClassOptions:
             if value is not None or default is not None:
                 value = BY_NAME[name].checked(value, f"{name} of {class_name!r}")
             setattr(self, name, value)
+        for name in options:
+            unmet = BY_NAME[name].unmet(self, CLASS_DEFAULTS[name])
+            if unmet is not None:
+                raise ValueError(f"{name} of {class_name!r} {unmet}")
+        if self.closer is None and self.close_when_removed:
+            raise ValueError(
+                f"close_when_removed of {class_name!r} has no effect with closer=None, which "
+                "closes nothing; give one of them"
+            )
         if (self.snapshot is None) is not (self.restore is None):
             missing = "snapshot" if self.snapshot is None else "restore"
             raise ValueError(

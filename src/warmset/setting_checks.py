@@ -78,9 +78,21 @@ class Setting:
         note: What a special value means; part of error messages.
         positional: Whether the constructor of a registry takes it by position, too.
         in_files: Whether a settings file may have it.
+        as_path: Whether a settings file has the dotted path of its value, which is a callable.
+        needs: The setting without which it has no effect, and how that is written; None: none.
     """
 
-    __slots__ = ("in_files", "name", "note", "option", "positional", "registry", "rule")
+    __slots__ = (
+        "as_path",
+        "in_files",
+        "name",
+        "needs",
+        "note",
+        "option",
+        "positional",
+        "registry",
+        "rule",
+    )
 
     def __init__(
         self,
@@ -92,6 +104,8 @@ class Setting:
         note: str = "",
         positional: bool = False,
         in_files: bool = True,
+        as_path: bool = False,
+        needs: tuple[str, str] | None = None,
     ) -> None:
         self.name = name
         self.rule = rule
@@ -100,11 +114,32 @@ class Setting:
         self.note = note
         self.positional = positional
         self.in_files = in_files
+        self.as_path = as_path
+        self.needs = needs
 
     @property
     def expected(self) -> str:
         """The values that it may have, in words."""
         return f"{self.rule.expected} ({self.note})" if self.note else self.rule.expected
+
+    def unmet(self, values: Any, default: Any) -> str | None:
+        """
+        Tell what is missing beside this setting.
+
+        Args:
+            values: An object with this setting and the others as attributes.
+            default: Its default: then it counts as not given.
+
+        Returns:
+            A text for an error; None if nothing is missing.
+        """
+        if self.needs is None or getattr(values, self.name) == default:
+            return None
+        name, written = self.needs
+        value = getattr(values, name)
+        if value == "auto" if written.endswith('"auto"') else value:
+            return None
+        return f"has no effect without {written}; give both or neither"
 
     def checked(self, value: object, label: str = "") -> Any:
         """

@@ -61,12 +61,19 @@ SETTINGS = (
         "then; see `warmset.memory.autosize`.",
         positional=True,
     ),
-    _registry("autosize_min", rules.COUNT, 4, 'Lower limit of `max_cache_size="auto"`.'),
+    _registry(
+        "autosize_min",
+        rules.COUNT,
+        4,
+        'Lower limit of `max_cache_size="auto"`.',
+        needs=("max_cache_size", 'max_cache_size="auto"'),
+    ),
     _registry(
         "autosize_max",
         rules.COUNT,
         1000,
         'Upper limit of `max_cache_size="auto"`, with which it begins.',
+        needs=("max_cache_size", 'max_cache_size="auto"'),
     ),
     _registry(
         "retry_after_seconds",
@@ -96,6 +103,7 @@ SETTINGS = (
         rules.SECONDS,
         30.0,
         "Maximum seconds that a build waits for capacity; see `block_when_full`.",
+        needs=("block_when_full", "block_when_full=True"),
     ),
     _registry(
         "closing",
@@ -162,6 +170,7 @@ SETTINGS = (
         "Memory of the process below which these evictions stop; 0: nine tenths of "
         "`max_rss_bytes`.",
         note="0: nine tenths of max_rss_bytes",
+        needs=("max_rss_bytes", "max_rss_bytes"),
     ),
     _registry(
         "adaptive_ttl",
@@ -171,13 +180,18 @@ SETTINGS = (
         "time; `explain` reports it.",
     ),
     _registry(
-        "adaptive_ttl_min_seconds", rules.FINITE_SECONDS, 10.0, "Lower bound of a derived idle TTL."
+        "adaptive_ttl_min_seconds",
+        rules.FINITE_SECONDS,
+        10.0,
+        "Lower bound of a derived idle TTL.",
+        needs=("adaptive_ttl", "adaptive_ttl=True"),
     ),
     _registry(
         "adaptive_ttl_max_seconds",
         rules.FINITE_SECONDS,
         3600.0,
         "Upper bound of a derived idle TTL; also the TTL of a class about which nothing is known.",
+        needs=("adaptive_ttl", "adaptive_ttl=True"),
     ),
     _registry(
         "plan",
@@ -215,6 +229,7 @@ SETTINGS = (
         rules.FLAG,
         False,
         "Let them also evict, pin and unpin instances, and clear the cache.",
+        needs=("observe_socket", "observe_socket=True"),
     ),
     _registry(
         "arguments",
@@ -230,6 +245,7 @@ SETTINGS = (
         "How a removed instance is closed: a callable that takes it; None: not at all; "
         '"auto": by its `close()`, else its `__exit__`.',
         in_files=False,
+        as_path=True,
     ),
     _class(
         "validate",
@@ -238,12 +254,14 @@ SETTINGS = (
         "Takes the instance and returns whether it is still valid; an invalid one is removed and "
         "built anew. Raising counts as invalid. None: it is not checked.",
         in_files=False,
+        as_path=True,
     ),
     _class(
         "validate_interval_seconds",
         rules.FINITE_SECONDS,
         30.0,
         "Minimum seconds between two checks by `validate`; the first look-up after them checks.",
+        needs=("validate", "validate, a callable that takes the instance"),
     ),
     _class(
         "close_when_removed",
@@ -287,6 +305,7 @@ SETTINGS = (
         None,
         "Takes the instance and returns what is stored in its place; makes the class shareable.",
         in_files=False,
+        as_path=True,
     ),
     _class(
         "restore",
@@ -294,6 +313,7 @@ SETTINGS = (
         None,
         "Takes the class and what was stored, and returns an instance; required with `snapshot`.",
         in_files=False,
+        as_path=True,
     ),
     _class(
         "recycle_after_uses",

@@ -7,7 +7,7 @@ Everything here may be called from any number of threads.
 from __future__ import annotations
 
 from .frozen import Frozen
-from .setting_table import BY_NAME, REGISTRY_DEFAULTS, check_setting
+from .setting_table import BY_NAME, REGISTRY_DEFAULTS, SETTINGS, check_setting
 from .targets import unknown_option
 from .toml_tables import SettingsError, check_table, table_error, unknown_keys, value_error
 
@@ -154,6 +154,10 @@ class RegistrySettings(Frozen):
             object.__setattr__(self, name, check_setting(name, value))
         if self.max_cache_size == "auto" and not self.max_cache_bytes:
             raise ValueError("max_cache_size must be a number unless max_cache_bytes is set")
+        for row in SETTINGS:
+            unmet = row.unmet(self, row.registry[0]) if row.registry else None
+            if unmet is not None:
+                raise ValueError(f"{row.name} {unmet}")
         if self.autosize_min > self.autosize_max:
             raise ValueError(
                 f"autosize_min must be at most autosize_max, {self.autosize_max}, got "

@@ -41,7 +41,7 @@ class SettingsFile(Frozen):
         settings: Its table ``[registry]``.
         class_paths: Its table ``[classes]``, class name -> class path; it is copied.
         class_options: Its tables ``[options.NAME]``, class name -> options of `register`, with
-            `kwargs` and `rule`, the dotted path of a rule.
+            `args`, `kwargs`, `rule`, and dotted paths in place of callables.
         families: Its tables ``[families.NAME]``, family -> arguments of `Registry.family`, with
             `factory`, a dotted path.
     """
@@ -116,8 +116,10 @@ def check_classes(table: object, *, file: str, table_name: str = "classes") -> d
     return paths
 
 
-# Values such as closers are code, and have no form in a file.
-CLASS_OPTIONS = tuple(name for name in sorted(CLASS_DEFAULTS) if BY_NAME[name].in_files)
+# Of values such as closers, which are code, a file has the dotted path.
+CLASS_OPTIONS = tuple(
+    name for name in sorted(CLASS_DEFAULTS) if BY_NAME[name].in_files or BY_NAME[name].as_path
+)
 
 
 def check_class_options(
@@ -141,7 +143,7 @@ def check_class_options(
         table_name: The name of the table; for the text of the errors.
 
     Returns:
-        A new dict, class name -> valid options of `register`, `kwargs` and `rule` included.
+        A new dict, class name -> valid options of `register`, `args`, `kwargs` and `rule` included.
     """
     checked: dict[str, dict[str, Any]] = {}
     names = list(class_names)
@@ -158,13 +160,14 @@ def check_class_options(
             checked[name] = {}
             for key, value in check_table(given, file=file, table_name=own).items():
                 with errors:
-                    unknown_keys(
-                        {key: value}, ("kwargs", "rule", *CLASS_OPTIONS), file=file, table_name=own
-                    )
+                    known = ("args", "kwargs", "rule", *CLASS_OPTIONS)
+                    unknown_keys({key: value}, known, file=file, table_name=own)
                     checked[name][key] = _checked_option(key, value, file, own)
-            if "rule" in checked[name] and "kwargs" in checked[name]:
-                kwargs = checked[name].pop("kwargs")
-                raise value_error(file, own, "kwargs", kwargs, "kwargs or a rule, not both")
+            for key in ("args", "kwargs"):
+                if "rule" in checked[name] and key in checked[name]:
+                    value = checked[name].pop(key)
+                    raise value_error(file, own, key, value, f"{key} or a rule, not both")
+            _check_together(checked[name], file, own)
     return checked
 
 
@@ -206,9 +209,22 @@ def check_families(
                 with errors:
                     unknown_keys({key: value}, known, file=file, table_name=own)
                     options[key] = _checked_option(key, value, file, own)
+            _check_together(options, file, own)
             if "factory" in options:
                 checked[name] = options
     return checked
+
+
+def _check_together(options: dict[str, Any], file: str, table_name: str) -> None:
+    """Refuse options that have no effect without others, and leave them out."""
+    for key in list(options):
+        needs = BY_NAME[key].needs if key in BY_NAME else None
+        if key in CLASS_DEFAULTS and needs and not options.get(needs[0]):
+            value = options.pop(key)
+            raise value_error(file, table_name, key, value, f"also {needs[1]}, or neither")
+    for key, other in ("snapshot", "restore"), ("restore", "snapshot"):
+        if key in options and other not in options:
+            raise value_error(file, table_name, key, options.pop(key), f"also {other}, or neither")
 
 
 def _checked_option(key: str, value: Any, file: str, table_name: str) -> Any:
@@ -223,6 +239,8 @@ def _checked_option(key: str, value: Any, file: str, table_name: str) -> Any:
             raise value_error(file, table_name, key, value, "a table of keyword arguments")
         return dict(value)
     if key == "rule":
+        return check_dotted(value, file=file, table_name=table_name, key=key)
+    if key in BY_NAME and BY_NAME[key].as_path and not (key == "closer" and value == "auto"):
         return check_dotted(value, file=file, table_name=table_name, key=key)
     # "auto" is for the bound of a registry.
     row = BY_NAME["autosize_max" if key == "max_cache_size" else key]

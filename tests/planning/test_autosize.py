@@ -209,7 +209,7 @@ def test_settings(ws: Any) -> None:
     with pytest.raises(TypeError, match="max_cache_size must be a whole number, 1 or more, or 'a"):
         ws.MethodRegistry({}, max_cache_size="large")
     with pytest.raises(ValueError, match="autosize_min must be at most autosize_max, 3, got 4"):
-        ws.MethodRegistry({}, autosize_max=3)
+        ws.MethodRegistry({}, max_cache_size="auto", max_cache_bytes=10, autosize_max=3)
     settings = ws.RegistrySettings(max_cache_size="auto", max_cache_bytes=10)
     assert (settings.max_cache_size, settings.first_size) == ("auto", 1000)
     assert settings.replace(max_cache_size=5).first_size == 5

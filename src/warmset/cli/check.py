@@ -21,6 +21,7 @@ import click
 from warmset.errors import ArgumentValidationError, MethodRegistryError
 from warmset.resolver import error_text, import_dotted, near_names, resolve
 from warmset.routing import compile_plan
+from warmset.setting_table import BY_NAME
 from warmset.settings import SettingsError
 from warmset.targets import misfit
 
@@ -138,9 +139,12 @@ class _Checker:
             self._import_class(name, path)
         for name, cls in self._classes.items():
             options = self.pipeline.class_options.get(name, {})
+            self._check_callables(f"options.{name}", options)
             if "rule" in options:
                 self._check_rule(f"options.{name}", options["rule"])
             # Beside a settings file, code may register a rule that passes the arguments.
+            elif "args" in options:
+                self._check_misfit(f"options.{name}", cls, options, "args", options["args"])
             elif "kwargs" in options or self.pipeline.steps:
                 arguments = options.get("kwargs", {})
                 self._match(
@@ -208,15 +212,9 @@ class _Checker:
         factory = self._import_callable(f"families.{name}", "factory", family["factory"])
         if factory is None:
             return
-        args, kwargs = ("key", *family.get("args", ())), family.get("kwargs", {})
-        text = misfit(factory, args, kwargs, complete=True)
-        if text is not None:
-            self._error(
-                f"families.{name}",
-                "factory",
-                family["factory"],
-                f"a callable that takes the key and the arguments: {text}",
-            )
+        self._check_callables(f"families.{name}", family)
+        whole = {**family, "args": ("key", *family.get("args", ()))}
+        self._check_misfit(f"families.{name}", factory, whole, "factory", family["factory"])
         made = factory if isinstance(factory, type) else _returned_class(factory)
         if made is not None:
             self._classes[name] = made
@@ -225,6 +223,22 @@ class _Checker:
                 f"family {name!r}: the methods of its steps are not checked, because"
                 f" {family['factory']} does not say what it returns; annotate it with a class"
             )
+
+    def _check_misfit(
+        self, table: str, target: Any, options: Mapping[str, Any], key: str, shown: Any
+    ) -> None:
+        args, kwargs = options.get("args", ()), options.get("kwargs", {})
+        text = misfit(target, args, kwargs, complete=True)
+        if text is not None:
+            whose = "the key and the arguments" if key == "factory" else "the arguments"
+            self._error(table, key, shown, f"what takes {whose}: {text}")
+
+    def _check_callables(self, table: str, options: Mapping[str, Any]) -> None:
+        for key, path in options.items():
+            if key in BY_NAME and BY_NAME[key].as_path and path != "auto":
+                found = self._import_callable(table, key, path)
+                if key == "validate" and inspect.iscoroutinefunction(found):
+                    self._error(table, key, path, BY_NAME[key].expected)
 
     def _check_documents(self) -> None:
         source = self.pipeline.documents

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from warmset.setting_table import SETTINGS
 from warmset.settings import SettingsError
 from warmset.settings_file import (
     FILE_TABLES,
@@ -97,8 +98,14 @@ class Pipeline:
 
     @property
     def dotted_paths(self) -> list[str]:
-        """All that is imported: classes, factories, rules, and the source of the documents."""
-        rules = [each["rule"] for each in self.class_options.values() if "rule" in each]
+        """All that is imported: classes, factories, rules, and other callables."""
+        named = ("rule", *(row.name for row in SETTINGS if row.as_path))
+        rules = [
+            each[key]
+            for each in (*self.class_options.values(), *self.families.values())
+            for key in named
+            if each.get(key, "auto") != "auto"
+        ]
         source = self.documents.source if self.documents is not None else None
         return [*self.target_paths.values(), *rules, *([] if source is None else [source])]
 
