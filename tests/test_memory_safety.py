@@ -304,6 +304,7 @@ def test_each_change_refuses_the_entries_of_another_registry(make: Any) -> None:
         lambda: registry.set_limits(slot, 1.0, 1.0),
         lambda: registry.construct(slot, lambda _: object()),
         lambda: registry.publish(entry, 0, 0.0),
+        lambda: registry.place(entry, slot),
         lambda: registry.adopt(slot, object(), weak=False, built_at=0.0, last_used=0.0, uses=0),
         lambda: registry.amend(entry, 0.0, 0.0, 0),
         lambda: registry.remove(entry, 1),
@@ -321,6 +322,19 @@ def test_each_change_refuses_the_entries_of_another_registry(make: Any) -> None:
             change()
     check_structure(registry)
     check_structure(other)
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_entry_that_was_published_stays_in_its_slot(make: Any, removed: bool) -> None:
+    registry = make()
+    with registry.use("Alpha"):
+        entry = registry.slots["Alpha"].entry
+        if removed:
+            registry.discard("Alpha")
+        with pytest.raises(ValueError, match="stays in its slot"):
+            registry.place(entry, registry.slots["Beta"])
+        assert entry.slot.name == "Alpha"
+        check_structure(registry)
 
 
 def test_a_release_without_a_hold_does_nothing(make: Any) -> None:

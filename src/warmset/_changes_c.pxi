@@ -134,9 +134,16 @@ cdef class Changes(Ring):
 
     def place(self, Entry entry not None, Slot slot not None):
         """Let an entry that `construct` made, and that is not published yet, belong to a slot."""
+        cdef bint fits
         before = entry.slot  # dropped after the change
-        entry.slot = slot
-        del before
+        _check_owner(self, slot)
+        _begin(self, entry.slot)
+        fits = entry.state == HELD and not entry.eviction_serial
+        if fits:
+            entry.slot = slot
+        _unlock(self)
+        if not fits:
+            raise ValueError(f"{entry!r} was published or removed: it stays in its slot")
 
     def publish(
         self,

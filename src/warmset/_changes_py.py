@@ -175,7 +175,13 @@ class Changes(Ring):
 
     def place(self, entry: Entry, slot: Slot) -> None:
         """Let an entry that `construct` made, and that is not published yet, belong to a slot."""
-        entry.slot = slot
+        self._check_owner(slot)
+        self._check_owner(entry.slot)
+        with self.lock:
+            if entry.state == HELD and not entry.eviction_serial:
+                entry.slot = slot
+                return
+        raise ValueError(f"{entry!r} was published or removed: it stays in its slot")
 
     def _count_build(self, entry: Entry, holder: Holder, source: Any) -> None:
         """Count an entry that has its instance, once."""

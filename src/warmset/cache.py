@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ._core import Entry, RegistryCore, Slot
 from .codes import COLLECTED, FULL, NO_LIMIT, PUBLISHED, REPLACED, SIZE
+from .owners import Owners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Cache(RegistryCore):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.owners = Owners()
         self.last_causes: dict[SlotKey, int] = {}  # of the last removals; for `explain`
 
     def add(
@@ -138,8 +140,11 @@ class Cache(RegistryCore):
             entry = self.adopt(
                 slot, content, weak=weak, built_at=built_at, last_used=last_used, uses=uses
             )
-            if entry is not None or not slot.alive or self.sealed:
+            if entry is not None:
+                self.owners.note(entry)
                 return entry
+            if not slot.alive or self.sealed:
+                return None
 
     def evict(
         self, entry: Entry, cause: int, *, more_than: float = -1, even_held: bool = False

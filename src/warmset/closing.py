@@ -46,25 +46,21 @@ from .providers import finish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from typing import Any, Protocol
 
-    from ._core import Entry, Slot
+    from ._core import Entry
     from .classes import Classes
+    from .owners import Entries, Owners
 
-    class Owner(Protocol):
+    class Owner(Entries, Protocol):
         """What closing needs of a registry."""
 
         classes: Classes
+        owners: Owners
         closed_instances: ClosedInstances
         left_at_close: list[tuple[str, Any]] | None
         left_over: bool
-
-        @property
-        def slots(self) -> Mapping[Any, Slot]: ...
-        @property
-        def unclosed(self) -> Iterable[Entry]: ...
-        def holds(self) -> list[tuple[Entry, int, float]]: ...
 
         def claim(self, entry: Entry, box: list[Any]) -> bool:
             """Move the instance of an entry that waits to be closed into an empty list."""
@@ -219,7 +215,7 @@ def _close(registry: Owner, entry: Entry, box: list[Any], call: _Call) -> int:
             return NOTHING_TO_CLOSE if _method(box, "aclose") is None else LEFT_OPEN
     regardless = options is not None and options.close_when_removed
     if not registry.is_alone(box):
-        if _is_elsewhere(registry, entry, box):
+        if registry.owners.other_has(registry, entry, box):
             return NOTHING_TO_CLOSE  # the last entry that has it closes it
         if entry.shared and not regardless:
             return LEFT_OPEN
@@ -232,16 +228,6 @@ def _close(registry: Owner, entry: Entry, box: list[Any], call: _Call) -> int:
     if _is_awaitable(call.results[0]):
         _finish(call.results[0], awaited)
     return CLOSED
-
-
-def _is_elsewhere(registry: Owner, entry: Entry, box: list[Any]) -> bool:
-    """Whether another entry has what is in the box: two rules may return the same object."""
-    others = [held for held, _, _ in registry.holds()]
-    others += registry.unclosed
-    others += [each for slot in list(registry.slots.values()) if (each := slot.entry) is not None]
-    return any(
-        other is not entry and not other.weak and other.instance is box[0] for other in others
-    )
 
 
 def _finish(closing: Any, awaited: Callable[[Any], Any] | None) -> None:

@@ -56,6 +56,9 @@ class FamilyRecord:
         self.set(target, options, max_cache_size)
         self.keys: dict[str, FamilyKey] = {}  # of the slots whose key is a str, by that
         self.slots: dict[FamilyKey, Slot] = {}
+        # Those that had no entry when that was last seen. An interrupt can keep one from being
+        # added, until the slots are searched for victims.
+        self._empty: dict[FamilyKey, Slot] = {}
         self.misses = 0
         self.builds = 0
         self.failed_builds = 0
@@ -101,10 +104,15 @@ class FamilyRecord:
                 registry.set_limits(
                     slot, NO_LIMIT if idle == 0.0 else idle, NO_LIMIT if age == 0.0 else age
                 )
-            self.slots[slot.key] = slot
+            self.add(slot)
             if type(key.key) is str:
                 self.keys[key.key] = slot.key
         return slot
+
+    def add(self, slot: Slot) -> None:
+        """Add a slot that was just made for a key."""
+        self._empty[slot.key] = slot
+        self.slots[slot.key] = slot
 
     def _prune(self, registry: BaseRegistry) -> None:
         """Forget keys of interrupted builds, and of weakly kept instances that were collected."""
@@ -119,13 +127,18 @@ class FamilyRecord:
     @locked
     def forget(self, registry: BaseRegistry, slot: Slot) -> None:
         """Forget a key that has no instance, unless somebody builds it, or waits for that."""
-        if slot.entry is not None or registry.builder.is_building(slot.key):
+        if slot.entry is not None:
+            return
+        if registry.builder.is_building(slot.key):
+            if self.slots.get(slot.key) is slot:
+                self._empty[slot.key] = slot
             return
         registry.drop_slot(slot)
         if slot.key.loop_number is not None:
             registry.classes.loop_slots.drop(slot)
         if self.slots.get(slot.key) is slot:
             del self.slots[slot.key]
+            self._empty.pop(slot.key, None)
             if type(slot.key.key) is str and slot.key.loop_number is None:
                 self.keys.pop(slot.key.key, None)
 
@@ -152,11 +165,14 @@ class FamilyRecord:
 
     # -- the bound -------------------------------------------------------------------------------
 
-    def _cached(self) -> int:
-        return sum(
-            entry is not None and not entry.weak
-            for entry in [slot.entry for slot in list(self.slots.values())]
-        )
+    def _cached(self, registry: BaseRegistry) -> int:
+        """Return how many are cached strongly; O(built since the last call), amortised O(1)."""
+        if registry.weakly_kept:
+            return sum(slot.entry is not None and not slot.entry.weak for slot in self.warm())
+        for key, slot in list(self._empty.items()):
+            if slot.entry is not None:
+                self._empty.pop(key, None)
+        return len(self.slots) - len(self._empty)
 
     def make_capacity(self, registry: BaseRegistry, more: int, spare: Entry | None = None) -> None:
         """
@@ -172,7 +188,7 @@ class FamilyRecord:
         bound = self.max_cache_size
         if bound is None:
             return
-        while self._cached() + more > bound:
+        while self._cached(registry) + more > bound:
             victim = self._victim(registry, spare)
             if victim is None:
                 self._watch(registry, True)
@@ -184,14 +200,7 @@ class FamilyRecord:
         """Return the least recently used entry that is not held."""
         for fresh in (False, True):
             if fresh:
-                entries = [slot.entry for slot in list(self.slots.values())]
-                rows = [
-                    (entry, entry.last_used, entry.stamp)
-                    for entry in entries
-                    if entry is not None and not entry.weak
-                ]
-                rows.sort(key=lambda row: row[1:], reverse=True)
-                self._oldest = rows
+                self._search()
             while True:
                 try:
                     entry, used, stamp = self._oldest.pop()
@@ -207,6 +216,19 @@ class FamilyRecord:
                 ):
                     return entry
         return None
+
+    @locked
+    def _search(self) -> None:
+        """Find the next victims, and the slots without an entry, anew."""
+        slots = list(self.slots.items())
+        self._empty = {key: slot for key, slot in slots if slot.entry is None}
+        rows = [
+            (entry, entry.last_used, entry.stamp)
+            for entry in [slot.entry for _, slot in slots]
+            if entry is not None and not entry.weak
+        ]
+        rows.sort(key=lambda row: row[1:], reverse=True)
+        self._oldest = rows
 
     @locked
     def _watch(self, registry: BaseRegistry, exceeded: bool) -> None:

@@ -74,7 +74,7 @@ class LoopSlots:
             return known
         if type(key) is FamilyKey:
             slot, _ = cache.add_slot(key.of_loop(self._number_of(loop)), like.target, like.options)
-            like.target.slots[slot.key] = slot
+            like.target.add(slot)
         else:
             slot = self._make_for_class(cache, key, like, loop)
         cache.set_limits(slot, like.idle_limit, like.age_limit)

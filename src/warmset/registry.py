@@ -171,8 +171,7 @@ class BaseRegistry(Cache):
         """Return the slot of a name that may be built, or raise."""
         slot = self.slots.get(class_name)
         if not self.closed and self.is_of_family(class_name):
-            family = self.families[class_name.family]
-            return family.slot_for(self, class_name)  # type: ignore[no-any-return]
+            return self.families[class_name.family].slot_for(self, class_name)
         if self.closed or slot is None or slot.target is None:
             self.refuse(class_name)
         return slot  # type: ignore[return-value]
@@ -214,6 +213,7 @@ class BaseRegistry(Cache):
         try:
             self.construct(build.slot, make, build)
             made.clear()
+            self.owners.note(build.entry)
         except BaseException:
             if build.entry is None and made:
                 self.close_unused(build.slot, made.pop())
@@ -336,6 +336,7 @@ class BaseRegistry(Cache):
             instance: The instance; it gets an entry of its own, and is counted as the others.
         """
         entry = self.construct(slot, lambda _: instance)
+        self.owners.note(entry)
         if entry is not None:
             self.release(entry, None)
 
