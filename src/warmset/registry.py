@@ -171,8 +171,8 @@ class BaseRegistry(Cache):
         """Return the slot of a name that may be built, or raise."""
         slot = self.slots.get(class_name)
         if not self.closed and self.is_of_family(class_name):
-            return self.families[class_name.family].slot_for(self, class_name)
-        if self.closed or slot is None or slot.target is None:
+            slot = self.families[class_name.family].slot_for(self, class_name)
+        elif self.closed or slot is None or slot.target is None:
             self.refuse(class_name)
         return slot  # type: ignore[return-value]
 
