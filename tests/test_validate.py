@@ -141,3 +141,54 @@ def test_health_reports_invalid_instances(make: Any, timer: Any) -> None:
     timer.advance(11.0)
     registry.get_instance("db")
     assert [each.kind.value for each in registry.health()] == ["instances_invalid"]
+
+
+ZERO: dict[str, Any] = {"validate_interval_seconds": 0.0}
+
+
+def look_up(ws: Any, registry: Any, way: str) -> None:
+    if way == "use":
+        with registry.use("db"):
+            pass
+    elif way == "bind":
+        registry.bind("db", "close")()
+    elif way == "execute":
+        ws.MethodExecutor(registry).execute("db", "close")
+    elif way == "get_method":
+        registry.get_method("db", "close")
+    else:
+        registry.get_instance("db")
+
+
+@pytest.mark.parametrize("way", ["get_instance", "get_method", "use", "bind", "execute"])
+def test_an_interval_of_zero_checks_at_every_look_up(ws: Any, way: str, make: Any) -> None:
+    """However often within one tick of the clock, and by the real clocks of both cores."""
+    for registry in (make({}), ws.MethodRegistry({})):
+        checked: list[Any] = []
+        registry.register(
+            "db", Connection, validate=lambda db, to=checked: not to.append(db), **ZERO
+        )
+        look_up(ws, registry, way)
+        assert not checked  # it was built just now
+        for _ in range(5):
+            look_up(ws, registry, way)
+        assert len(checked) == 5
+        registry.close()
+
+
+def test_changed_limits_do_not_end_the_checks(make: Any, timer: Any) -> None:
+    registry = make({})
+    register(registry, lambda db: db.alive)
+    registry.get_instance("db").alive = False
+    registry._cache_ttl_seconds = 500.0
+    timer.advance(11.0)
+    assert registry.get_instance("db").alive
+
+
+def test_the_next_check_is_no_expiry(make: Any, timer: Any) -> None:
+    registry = make({}, cache_ttl_seconds=100.0)
+    register(registry, lambda db: True)
+    registry.get_instance("db")
+    assert registry.expires_in(registry.slots["db"].entry) == 100.0
+    timer.advance(60.0)
+    assert registry.expires_in(registry.slots["db"].entry) == 40.0

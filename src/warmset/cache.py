@@ -306,10 +306,19 @@ class Cache(RegistryCore):
         """
         return [slot.name for slot in list(self.slots.values()) if slot.pinned]
 
+    def set_limits(self, slot: Slot, idle_seconds: float | None, age_seconds: float | None) -> None:
+        super().set_limits(slot, idle_seconds, age_seconds)
+        entry = slot.entry
+        options = None if entry is None else entry.options
+        if entry is not None and options is not None and options.validate is not None:
+            # The new deadline is that of the age: without this, it would not be checked again.
+            self.defer(entry, -NO_LIMIT)
+
     def expires_in(self, entry: Entry) -> float:
         """Return the seconds until a cached entry expires if it is not used; inf: never."""
         now = self.now()
-        left = NO_LIMIT if entry.weak else entry.deadline - now
+        # Not by its deadline, which may be that of a check.
+        left = NO_LIMIT if entry.weak else entry.built_at + entry.slot.age_limit - now
         if not entry.holds and not entry.slot.pinned:
             left = min(left, entry.slot.idle_limit - (now - entry.last_used))
         return left

@@ -45,6 +45,7 @@ class Capabilities(BaseRegistry):
 
         Raises:
             TypeError: It is not callable.
+            ClosedError: The registry is closed.
 
         It is called outside every lock, once for each removal and in the order of the removals; by
         the thread that removed, or by one that is reporting another removal just then.
@@ -52,6 +53,7 @@ class Capabilities(BaseRegistry):
         from .assembly import removal_listeners
 
         _check_listener(listener)
+        self.refuse_if_closed("add a listener")
         removal_listeners(self).add(listener)
 
     def remove_listener(self, listener: Callable[[RemovalEvent], Any]) -> bool:
@@ -77,6 +79,7 @@ class Capabilities(BaseRegistry):
 
         Raises:
             TypeError: It is not callable.
+            ClosedError: The registry is closed.
 
         It is called outside every lock, once for each build that succeeded or failed, by the thread
         that built, just before that returns the result; the waiters do not wait for it.
@@ -84,6 +87,7 @@ class Capabilities(BaseRegistry):
         from .assembly import build_listeners
 
         _check_listener(listener)
+        self.refuse_if_closed("add a listener")
         build_listeners(self).add(listener)
 
     def remove_build_listener(self, listener: Callable[[BuildEvent], Any]) -> bool:
@@ -320,12 +324,14 @@ class Capabilities(BaseRegistry):
 
         Raises:
             TypeError: The kind is no type and no name, or the hook is not callable.
+            ClosedError: The registry is closed.
 
         There are hooks for the arrays of numpy, the tensors and modules of torch, and the
         estimators of scikit-learn.
         """
         from .assembly import memory_manager
 
+        self.refuse_if_closed("register a size hook")
         memory_manager(self).sizing.hooks.add(kind, hook)
 
     def release_memory(self) -> ReleaseReport:
@@ -363,7 +369,9 @@ class Capabilities(BaseRegistry):
 
         The holders of the old one keep it; it is closed at its last release.
         """
-        slot = self.slot_to_build(self.name_of(class_name))
+        name = self.name_of(class_name)
+        self.refuse_if_closed("recycle", name)
+        slot = self.slot_to_build(name)
         return self.builder.renew(self, slot.key)
 
     # -- warming up ------------------------------------------------------------------------------
@@ -375,10 +383,14 @@ class Capabilities(BaseRegistry):
         Returns:
             The recorder; the same one while it is not stopped.
 
+        Raises:
+            ClosedError: The registry is closed.
+
         Thread-safe.
         """
         from .memory.recording import record
 
+        self.refuse_if_closed("record a profile")
         return record(self)
 
     def profile(self) -> Profile:

@@ -246,7 +246,7 @@ class CapacityError(MethodRegistryError):
 
 
 class ClosedError(MethodRegistryError):
-    """The registry is closed and no longer builds instances."""
+    """The registry is closed: it can be read, but not changed, and it builds no instances."""
 
     stage = "closed"
 

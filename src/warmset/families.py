@@ -147,7 +147,7 @@ class Family(FamilyCore[K, T]):
             raise TypeError(
                 f"warm_up takes an iterable of keys, got {type(keys).__name__} {keys!r}"
             )
-        self._registry.refuse_if_closed(self.name)
+        self._registry.refuse_if_closed("warm up", self.name)
         bound = self._record.max_cache_size
         for count, key in enumerate(keys):
             if bound is not None and count >= bound:

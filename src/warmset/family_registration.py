@@ -60,7 +60,7 @@ def register_family(
         raise ValueError(f"{name!r} is registered as a class")
     checked = ClassOptions(name, more_options=("max_cache_size",), **options)
     check_arguments(name, target, ("key", *checked.args), checked.kwargs, of_family=True)
-    registry.refuse_if_closed(name)
+    registry.refuse_if_closed("register", name)
     if checked.needs_extensions:
         attach_for_options(registry, checked)
     return make_family(registry, name, target, checked, max_cache_size)

@@ -65,7 +65,7 @@ class Registrations(Capabilities):
             validate: Takes the instance and returns whether it is still valid; an invalid one is
                 removed and built anew. Raising counts as invalid. None: it is not checked.
             validate_interval_seconds: Minimum seconds between two checks by `validate`; the first
-                look-up after them checks.
+                look-up after them checks. 0: every look-up checks.
             close_when_removed: Close a removed instance even if a caller that received it without a
                 lease still refers to it.
             after_fork: What a forked child does with a cached instance: "keep" it; "drop" it
@@ -121,7 +121,7 @@ class Registrations(Capabilities):
             checked = ClassOptions(name, args=args, kwargs=kwargs, **options)
             args, kwargs = checked.args, checked.kwargs
         check_arguments(name, target, args, kwargs or {})
-        self.refuse_if_closed(name)
+        self.refuse_if_closed("register", name)
         self.classes.register(self, name, target, checked)
         self.builder.failures.forget(name)
         if checked is not None and checked.needs_extensions:
@@ -339,7 +339,7 @@ class Registrations(Capabilities):
         `health` reports rules of names that are not registered.
         """
         class_name = self.name_of(class_name)
-        self.refuse_if_closed(class_name)
+        self.refuse_if_closed("register a rule for", class_name)
         self.builder.failures.forget(self.classes.add_rule(class_name, rule, version))
 
     if TYPE_CHECKING:
@@ -399,7 +399,7 @@ class Registrations(Capabilities):
         Thread-safe; O(1).
         """
         class_name, method_name = self.name_of(class_name), check_method_name(method_name)
-        self.refuse_if_closed(class_name)
+        self.refuse_if_closed("inject a method of", class_name)
         if not callable(method):
             raise TypeError(
                 f"method injected as {class_name}.{method_name} must be callable, got {method!r}"
@@ -452,10 +452,12 @@ class Registrations(Capabilities):
 
         Raises:
             UnknownClassError: It is not registered.
+            ClosedError: The registry is closed.
 
         A pinned instance is still removed when it is past its maximum age, is recycled, discarded
         or cleared. Pinned instances count within the bounds and may exceed them. O(1).
         """
+        self.refuse_if_closed("pin", self.name_of(class_name))
         self.set_pinned(self.registered_slot(class_name), True)
 
     def unpin(self, class_name: str | type | FamilyKey) -> None:
@@ -467,7 +469,9 @@ class Registrations(Capabilities):
 
         Raises:
             UnknownClassError: It is not registered.
+            ClosedError: The registry is closed.
 
         What exceeds the bound now is evicted at the next build or sweep. O(1).
         """
+        self.refuse_if_closed("unpin", self.name_of(class_name))
         self.set_pinned(self.registered_slot(class_name), False)

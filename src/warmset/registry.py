@@ -154,15 +154,15 @@ class BaseRegistry(Cache):
         """Return whether a key is that of a registered family."""
         return type(key) is FamilyKey and key.family in self.families
 
-    def refuse_if_closed(self, class_name: str) -> None:
-        """Raise if the registry is closed."""
+    def refuse_if_closed(self, action: str, class_name: Any = None) -> None:
+        """Raise if the registry is closed; all that would add to one or change it calls this."""
         if self.closed:
-            text = f"the registry is closed: it neither builds nor registers {class_name!r}"
-            raise ClosedError(text, class_name=class_name)
+            what = action if class_name is None else f"{action} {str(class_name)!r}"
+            raise ClosedError(f"the registry is closed: cannot {what}", class_name=class_name)
 
     def refuse(self, class_name: str) -> Any:
         """Raise the error for a name that cannot be looked up."""
-        self.refuse_if_closed(class_name)
+        self.refuse_if_closed("look up", class_name)
         name = str(class_name)
         advice = advice_on_families(self.families, class_name)
         raise UnknownClassError(name, near_names(name, self.class_names()), advice=advice)

@@ -260,7 +260,8 @@ SETTINGS = (
         "validate_interval_seconds",
         rules.FINITE_SECONDS,
         30.0,
-        "Minimum seconds between two checks by `validate`; the first look-up after them checks.",
+        "Minimum seconds between two checks by `validate`; the first look-up after them checks. "
+        "0: every look-up checks.",
         needs=("validate", "validate, a callable that takes the instance"),
     ),
     _class(

@@ -3,12 +3,13 @@ Validation: a check of a cached instance, at most once per interval, by the look
 
 A check that is due is a deadline of the entry, so no hit pays for it: a look-up past the deadline
 takes the slow path, which calls the hook `due`. One thread checks, outside every lock, and moves
-the deadline first; the others use the previous answer meanwhile.
+the deadline first; the others use the previous answer meanwhile. With an interval of 0 every
+look-up is due, whatever the resolution of the clock.
 """
 
 from __future__ import annotations
 
-from ..codes import INVALID
+from ..codes import INVALID, NO_LIMIT
 from ..extension import Extension
 from ..foreign import Kind, contain
 
@@ -16,11 +17,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .._core import Entry, Slot
     from ..builder import Build
+    from ..options import ClassOptions
     from ..registry import BaseRegistry
 
 __all__ = ["Validation"]
 
 _VALIDATE = Kind("removals", "validating the instance of %r failed, so it counts as invalid")
+
+
+def _next_check(options: ClassOptions, now: float) -> float:
+    interval: float = options.validate_interval_seconds
+    return now + interval if interval > 0.0 else -NO_LIMIT
 
 
 class Validation(Extension):
@@ -33,7 +40,7 @@ class Validation(Extension):
         entry = build.entry
         options = None if entry is None else entry.options
         if entry is not None and options is not None and options.validate is not None:
-            registry.defer(entry, entry.built_at + options.validate_interval_seconds)
+            registry.defer(entry, _next_check(options, entry.built_at))
 
     def due(self, registry: BaseRegistry, slot: Slot, now: float) -> None:
         entry = slot.entry
@@ -49,7 +56,7 @@ class Validation(Extension):
             if now <= entry.deadline or not registry.hold(entry):
                 return
             try:
-                registry.defer(entry, now + options.validate_interval_seconds)
+                registry.defer(entry, _next_check(options, now))
                 valid = contain(
                     _VALIDATE, options.validate, entry.content, failed=False, class_name=entry.name
                 )

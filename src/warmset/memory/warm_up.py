@@ -15,7 +15,7 @@ from .. import _logs
 from .._locks import locked, start_thread
 from .._text import printable
 from ..codes import LISTENER_FAILURES, MEMORY, SIZE
-from ..errors import ClosedError, MethodRegistryError
+from ..errors import MethodRegistryError
 from ..resolver import error_text, safe_repr
 from .profiles import ClassProfile, Profile
 from .recording import recorder_of
@@ -122,8 +122,7 @@ def warm_up(
     """
     profile = _profile_of(registry, profile_or_names)
     threads = _checked(deadline_seconds, max_bytes, workers, progress)
-    if registry.closed:
-        raise ClosedError("the registry is closed and cannot be warmed up")
+    registry.refuse_if_closed("warm up")
     _check_not_in_build(registry)
     registry.evict_expired()  # expired instances are not warm and must not take up capacity
     plan = WarmUpPlan(registry, profile, max_bytes)
