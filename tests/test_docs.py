@@ -79,3 +79,17 @@ def test_the_description_of_the_package_has_no_relative_links() -> None:
     text = (ROOT / match[1]).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):
         assert target.startswith("https://"), target
+
+
+def test_the_page_on_settings_has_all_of_them(ws: Any) -> None:
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    for name in ws.setting_table.REGISTRY_DEFAULTS:
+        assert f"`{name}`" in page or f"`{name} " in page, name
+
+
+def test_the_page_on_evictions_has_all_causes(ws: Any) -> None:
+    page = (ROOT / "docs" / "CACHE_EVICTION_POLICY.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([A-Z]+)` \|.*\| (yes|no) \|$", page, re.MULTILINE))
+    assert rows == {
+        cause.name: "yes" if cause.evicted else "no" for cause in ws.events.RemovalCause
+    }

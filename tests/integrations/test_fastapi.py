@@ -221,3 +221,22 @@ def test_keys_of_families(ws: Any, integration: Any) -> None:
         response = client.get("/broken")
         assert (response.status_code, response.headers["Retry-After"]) == (503, "8")
         assert response.json() == {"detail": "'Model[broken]' is not available"}
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_an_application_that_starts_twice(ws: Any, integration: Any, close: bool) -> None:
+    """The error says what to do; with ``close=False`` it starts."""
+    registry = ws.MethodRegistry({"Decoder": "json.JSONDecoder"})
+    run = integration.lifespan(registry, warm_up=["Decoder"], close=close)
+
+    async def start() -> None:
+        async with run(fastapi.FastAPI()):
+            assert registry.stats().builds == 1
+
+    asyncio.run(start())
+    if close:
+        with pytest.raises(ws.ClosedError, match=r"lifespan\(close=False\)"):
+            asyncio.run(start())
+    else:
+        asyncio.run(start())
+        registry.close()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 
 from ..aio import AsyncMethodExecutor
-from ..errors import MethodRegistryError
+from ..errors import ClosedError, MethodRegistryError
 from .health import findings_of, liveness, readiness
 from .keys import checked, is_temporary, retry_after, warm_up_keys
 
@@ -102,7 +102,8 @@ def lifespan(
         in_background: Accept requests during the warm-up; ``/health/ready`` returns 503 until its
             end.
         close: Whether to close the registry at the end; its instances are closed in the reverse
-            order of their building, with ``aclose()`` if they have it.
+            order of their building, with ``aclose()`` if they have it. False for an application
+            that starts more than once, as in tests.
         then: Another lifespan to run within this one.
 
     Returns:
@@ -116,8 +117,14 @@ def lifespan(
         setattr(app.state, _WARMING_UP, warm_up is not None)
         task = None
         try:
+            names = None if warm_up is None else warm_up_keys(registry, warm_up)
+            if registry.closed:
+                raise ClosedError(
+                    "the registry is closed, as by an earlier lifespan of the application: an "
+                    "application that starts more than once, as in tests, needs "
+                    "lifespan(close=False)"
+                )
             if warm_up is not None:
-                names = warm_up_keys(registry, warm_up)
                 task = asyncio.create_task(_warm_up(app, registry, names, deadline_seconds))
                 if not in_background:
                     await task
