@@ -86,7 +86,7 @@ class Classes:
         self.rule_versions: dict[str, tuple[Callable[[type], Any], str | None]] = {}
         # Thread -> a function that has an awaitable awaited by an event loop, and returns the
         # result.
-        self.awaiting: dict[int, Callable[[Any], Any]] = {}
+        self.awaiting: dict[int, Callable[..., Any]] = {}
         self.loop_slots = LoopSlots()
         self.left_open = LeftOpen()
         self.families: dict[str, Any] = {}  # name -> `families.FamilyRecord`
@@ -358,7 +358,7 @@ class Classes:
         if awaited is not None and not is_generator(made):
             self._note_loop(class_name, self._maker(cache, class_name), awaited)
         if waits:
-            return awaited(made)  # type: ignore[misc]
+            return awaited(made, results)  # type: ignore[misc]
         return self._start(str(class_name), slot, made, awaited)
 
     def _note_loop(self, class_name: SlotKey, maker: Any, awaited: Any) -> None:

@@ -91,6 +91,7 @@ class ReentryPoints:
                     self.where = f"{frame.f_code.co_name}:{frame.f_lineno}"
                     # What follows needs no tracing, which takes most of the time.
                     sys.settrace(None)
+                    self._last.clear()  # no frame outlives its call because of that
                     self._callback()
                     return None
         return self._step

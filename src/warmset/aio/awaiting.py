@@ -7,14 +7,16 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import deque
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from .._locks import locked, start_thread
+from .._locks import locked
 from ..builder import serving_worker
 from ..foreign import is_interrupt
+from ..lifecycle.services import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,9 +24,17 @@ if TYPE_CHECKING:
     from ..registry import BaseRegistry
 
     Loop = asyncio.AbstractEventLoop
-    Outcome = tuple[Any, BaseException | None]
 
-__all__ = ["LoopEndedError", "awaiting_in", "not_awaiting", "request_of_worker"]
+__all__ = [
+    "WORKER",
+    "LoopEndedError",
+    "awaiting_in",
+    "not_awaiting",
+    "request_of_worker",
+    "start_worker",
+]
+
+WORKER = "warmset-worker"  # what failures of all workers are counted by
 
 POLL_SECONDS = 0.05  # how often a worker checks whether its loop still runs
 MAX_IDLE_POLLS = 20  # how often in a row the loop may be found stopped
@@ -40,15 +50,19 @@ class AwaitedCode:
 
     Args:
         awaitable: What is awaited.
+        results: The list to which the loop appends what it gets.
     """
 
-    def __init__(self, awaitable: Any) -> None:
+    def __init__(self, awaitable: Any, results: list[Any]) -> None:
         self._awaitable = awaitable
+        self._results = results
         self._lock = threading.RLock()
         self._open = True
         self._process = os.getpid()
-        # The requests and, at the end, the outcome, which is a tuple.
-        self._queue: SimpleQueue[Callable[[], None] | Outcome] = SimpleQueue()
+        # A call is taken out when it was made: one that an error cut off is made by another worker.
+        self._requests: deque[Callable[[], None]] = deque()
+        self._ended: list[BaseException | None] = []  # None: there is a result
+        self._signals: SimpleQueue[None] = SimpleQueue()
         self._task: asyncio.Task[None] | None = None
         self.thread = threading.get_ident()
 
@@ -65,54 +79,64 @@ class AwaitedCode:
     @locked
     def _put(self, call: Callable[[], None]) -> bool:
         if self._open:
-            self._queue.put(call)
+            self._requests.append(call)
+            self._signals.put(None)
         return self._open
 
     def result(self, loop: Loop) -> Any:
         """Return what the loop gets by awaiting; the worker calls it."""
-        ended = True
+        error: BaseException | None = None
         try:
-            result, error = self._serve(loop)
-            ended = isinstance(error, LoopEndedError)
+            self._serve(loop)
+            if self._ended:
+                error = self._ended[0]
+            else:
+                error = LoopEndedError("its event loop has ended or does not run")
         finally:
-            self._close(loop, ended)
+            try:
+                self._close(loop)
+            except BaseException:
+                self._close(loop)  # an interrupt in it
+                raise
         if error is not None:
             try:
                 raise error
             finally:
+                self._ended.clear()
                 del error  # it refers to this frame
-        return result
+        return self._results[-1]
 
-    def _serve(self, loop: Loop) -> Outcome:
+    def _serve(self, loop: Loop) -> None:
         idle_polls = 0
         try:
             loop.call_soon_threadsafe(self._start, loop, context=copy_context())
         except RuntimeError:  # it is closed
             idle_polls = MAX_IDLE_POLLS
         while idle_polls < MAX_IDLE_POLLS and not loop.is_closed():
+            while self._requests:
+                self._requests[0]()
+                self._requests.popleft()
+            if self._ended:
+                return
             try:
-                request = self._queue.get(timeout=POLL_SECONDS)
+                self._signals.get(timeout=POLL_SECONDS)
             except Empty:
                 idle_polls = 0 if loop.is_running() else idle_polls + 1
-                continue
-            idle_polls = 0
-            if isinstance(request, tuple):
-                return request
-            request()
-        return None, LoopEndedError("its event loop has ended or does not run")
+            else:
+                idle_polls = 0
 
-    def _close(self, loop: Loop, ended: bool) -> None:
+    def _close(self, loop: Loop) -> None:
         self._end()
-        while not self._queue.empty():
-            request = self._queue.get()
-            if not isinstance(request, tuple):
-                # Of a task that the awaited code started, and that is not this worker's any more.
-                start_thread(threading.Thread(target=request, name="warmset"))
+        while self._requests:
+            # Of a task that the awaited code started, and that is not this worker's any more; or
+            # one that an error cut off.
+            start_worker(self._requests[0], "warmset")
+            self._requests.popleft()
         awaitable = self._take()
         if hasattr(awaitable, "send"):
             awaitable.close()  # a coroutine that nobody will await
         task, self._task = self._task, None
-        if task is not None and ended:
+        if task is not None and (not self._ended or isinstance(self._ended[0], LoopEndedError)):
             with suppress(RuntimeError):  # in case that loop runs again
                 loop.call_soon_threadsafe(task.cancel)
 
@@ -132,19 +156,36 @@ class AwaitedCode:
 
     async def _run(self, awaitable: Any) -> None:
         serving_worker.set(self)
-        outcome: Outcome = None, LoopEndedError("it was cancelled, or its event loop has ended")
+        error: BaseException | None
+        error = LoopEndedError("it was cancelled, or its event loop has ended")
         try:
-            outcome = await awaitable, None
+            self._results.append(await awaitable)
+            error = None
         except asyncio.CancelledError:
             raise
-        except BaseException as error:
+        except BaseException as raised:
             # An exit is the failure of what was awaited: raised here, it would end the loop.
-            outcome = None, error
+            error = raised
             if is_interrupt(error):
                 raise
         finally:
-            self._queue.put(outcome)
-            del outcome, awaitable
+            self._ended.append(error)
+            self._signals.put(None)
+            del error, awaitable
+
+
+def start_worker(call: Callable[[], None], name: str) -> None:
+    """
+    Start a thread for one call, which is made again if an error that was sent to it ends it.
+
+    Args:
+        call: The call.
+        name: The name of the thread.
+
+    Raises:
+        RuntimeError: No thread can be started.
+    """
+    Service(WORKER, call, thread_name=name, daemon=False, pause_seconds=0.0).start()
 
 
 def request_of_worker(call: Callable[[], None]) -> bool:
@@ -154,15 +195,15 @@ def request_of_worker(call: Callable[[], None]) -> bool:
 
 
 class AwaitingIn:
-    """Has awaitables awaited by a loop; the thread of a worker calls it."""
+    """Has awaitables awaited by a loop, for a list of results; the thread of a worker calls it."""
 
     __slots__ = ("loop",)
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
 
-    def __call__(self, awaitable: Any) -> Any:
-        return AwaitedCode(awaitable).result(self.loop)
+    def __call__(self, awaitable: Any, results: list[Any] | None = None) -> Any:
+        return AwaitedCode(awaitable, [] if results is None else results).result(self.loop)
 
 
 @contextmanager

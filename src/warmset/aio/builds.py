@@ -38,22 +38,45 @@ class _Asked(NamedTuple):
     token: int
 
 
-class _Waiter(NamedTuple):
-    loop: Loop
-    future: asyncio.Future[Outcome]
-    asked: _Asked
+class _Waiter:
+    """A coroutine that waits for a build, and what it gets."""
+
+    __slots__ = ("asked", "future", "given", "lease", "loop", "outcome")
+
+    def __init__(self, loop: Loop, asked: _Asked) -> None:
+        self.loop = loop
+        self.future: asyncio.Future[Outcome] = loop.create_future()
+        self.asked = asked
+        self.lease: Lease[Any] | None = None  # taken for it
+        self.outcome: Outcome | None = None  # what it gets
+        self.given = False  # its loop gave it that, or dropped it
+
+    def settle(self) -> None:
+        """Give it its outcome; its loop calls this."""
+        if self.given or self.outcome is None:
+            return
+        self.given = True
+        outcome, self.outcome, self.lease = self.outcome, None, None
+        if not self.future.done():
+            self.future.set_result(outcome)
+        elif outcome[0] is not None:
+            outcome[0].__exit__()
 
 
 class _Build:
     """A build that loops wait for."""
 
-    __slots__ = ("asked", "began", "key", "waiters")
+    __slots__ = ("asked", "began", "error", "interrupted", "key", "lease", "made", "waiters")
 
     def __init__(self, asked: _Asked, key: tuple[str, int]) -> None:
         self.asked = asked  # when it began
         self.key = key
         self.began = perf_counter()
         self.waiters: list[_Waiter] = []
+        self.made = False  # the worker has nothing left to do but to serve the waiters
+        self.lease: Lease[Any] | None = None  # on what was built
+        self.error: BaseException | None = None
+        self.interrupted = False  # one of the waiters got the interrupt
 
     def fits(self, waiter: _Waiter) -> bool:
         """Whether nothing was cleared between the begin of this build and a waiter's look-up."""
@@ -153,7 +176,7 @@ class Builds:
         self, class_name: str, loop: Loop, asked: _Asked, now: _Asked
     ) -> AsyncHold | None:
         """Wait for a build, which is begun if there is none; None: look the name up again."""
-        waiter = _Waiter(loop, loop.create_future(), asked)
+        waiter = _Waiter(loop, asked)
         future = waiter.future
         key = class_name, 0
         if self._registry.classes.is_asynchronous(self._registry, class_name):
@@ -221,65 +244,63 @@ class Builds:
         try:
             self._workers.start(loop, call, _worker_name(class_name))
         except BaseException as error:  # no thread can be started
-            self._complete(class_name, build, loop, None, error)
+            build.made, build.error = True, error
+            self._complete(build, loop)
 
     def _build(self, class_name: str, build: _Build, loop: Loop) -> None:
-        lease = self._registry.use(class_name)
-        try:
-            self._enter_built(lease)
-        except BaseException as error:
-            if _is_caused_by(error, LoopEndedError):  # nothing is wrong with the class
-                self._forget(error)
-            self._complete(class_name, build, loop, None, error)
-        else:
-            self._complete(class_name, build, loop, lease, None)
+        """Build, and serve the waiters; it may be called again."""
+        if not build.made:
+            lease = self._registry.use(class_name)
+            try:
+                self._enter_built(lease)
+                build.lease, lease = lease, None  # type: ignore[assignment]
+            except BaseException as error:
+                build.error = error
+                if _is_caused_by(error, LoopEndedError):  # nothing is wrong with the class
+                    self._forget(error)
+            build.made = True
+        self._complete(build, loop)
 
-    def _complete(
-        self,
-        class_name: str,
-        build: _Build,
-        loop: Loop,
-        lease: Lease[Any] | None,
-        error: BaseException | None,
-    ) -> None:
-        """Give each waiter a lease of its own, or the error."""
+    def _complete(self, build: _Build, loop: Loop) -> None:
+        """Give each waiter a lease of its own, or the error; it may be called again."""
         self._end(build)
-        loop_ended = error is not None and _is_caused_by(error, LoopEndedError)
-        entry = None if lease is None else lease.entry
-        bound = entry is not None and self._slots.reference(entry.slot) is not None
-        entry = None
-        interrupted = False
-        outcomes: list[Outcome] = []
+        lease = build.lease
         for waiter in build.waiters:
-            outcome: Outcome = None, None
-            # A look-up after a clear must not get what was begun before it; the end of one loop
-            # does not affect another, and what was built for one is not for another.
-            again = not build.fits(waiter) or ((loop_ended or bound) and waiter.loop is not loop)
-            if again or interrupted or waiter.future.cancelled():
-                pass
-            elif lease is not None:
-                outcome = (
-                    AsyncHold(self._registry.copy_lease(lease), self._workers, waiter.loop),
-                    None,
-                )
-            elif isinstance(error, MethodRegistryError):
-                copy = error.fresh_copy()
-                copy.__cause__ = error.__cause__
-                outcome = None, copy
-            else:
-                # An interrupt is for one waiter; the others try again.
-                outcome = None, error
-                interrupted = not isinstance(error, Exception)
-            outcomes.append(outcome)
+            if waiter.outcome is None and not waiter.given:
+                waiter.outcome = self._outcome(build, waiter, loop)
         if lease is not None:
             lease.__exit__()  # before a waiter runs, which may expect that nothing else holds it
-        error = None
-        for waiter, outcome in zip(build.waiters, outcomes, strict=True):
+        build.error = None  # it refers to a frame that refers to the build
+        for waiter in build.waiters:
             try:
-                waiter.loop.call_soon_threadsafe(_settle, waiter.future, outcome)
+                waiter.loop.call_soon_threadsafe(waiter.settle)
             except RuntimeError:  # that loop is closed: nobody waits there
-                if outcome[0] is not None:
-                    outcome[0].__exit__()
+                waiter.outcome = None
+        build.waiters.clear()
+
+    def _outcome(self, build: _Build, waiter: _Waiter, loop: Loop) -> Outcome:
+        """Return what a waiter gets: a hold, an error, or neither, so that it tries again."""
+        lease, error = build.lease, build.error
+        entry = None if lease is None else lease.entry
+        # What was built for one loop is not for another, and the end of one does not affect others.
+        of_one = entry is not None and self._slots.reference(entry.slot) is not None
+        of_one = of_one or (error is not None and _is_caused_by(error, LoopEndedError))
+        # A look-up after a clear must not get what was begun before it.
+        again = not build.fits(waiter) or (of_one and waiter.loop is not loop)
+        if again or build.interrupted or waiter.future.cancelled():
+            return None, None
+        if lease is not None:
+            # Else an error came before there was a hold; one that it dropped has ended its lease.
+            if waiter.lease is None or waiter.lease.entry is None:
+                waiter.lease = self._registry.copy_lease(lease)
+            return AsyncHold(waiter.lease, self._workers, waiter.loop), None
+        if isinstance(error, MethodRegistryError):
+            copy = error.fresh_copy()
+            copy.__cause__ = error.__cause__
+            return None, copy
+        # An interrupt is for one waiter; the others try again.
+        build.interrupted = not isinstance(error, Exception)
+        return None, error
 
     def _enter_built(self, lease: Lease[Any]) -> None:
         try:
@@ -298,13 +319,6 @@ class Builds:
             if isinstance(error, MethodRegistryError):
                 self._registry.builder.failures.forget_error(error)
             error = error.__cause__
-
-
-def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
-    if not future.done():
-        future.set_result(outcome)
-    elif outcome[0] is not None:
-        outcome[0].__exit__()
 
 
 def _worker_name(class_name: str) -> str:

@@ -16,16 +16,18 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .._locks import locked, start_thread
+from .._locks import locked
 from ..builder import serving_worker
 from ..closing import close_entry
-from .awaiting import awaiting_in, not_awaiting, request_of_worker
+from ..lifecycle.services import count_failure
+from .awaiting import WORKER, awaiting_in, not_awaiting, request_of_worker, start_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,11 +81,14 @@ class Job:
         self._context.run(serving_worker.set, None)
 
     def __call__(self) -> None:
-        call, self._call = self._call, None
-        if call is not None and (self._even_if_cancelled or not self._future.cancelled()):
+        """Make the call, if it was not made before, and deliver; it may be called again."""
+        call = None
+        wanted = self._even_if_cancelled or not self._future.cancelled()
+        if wanted and self._call is not None:
             # Never in a variable of this frame: an error refers to it, and the coroutine may go on,
             # and have the references to an instance counted, before this returns.
             try:
+                call, self._call = self._call, None
                 self._result = self._context.run(call)
             except BaseException as error:
                 self._error = error
@@ -111,6 +116,11 @@ class Job:
                 del error  # it refers to this frame
         return result
 
+    def cancel(self) -> None:
+        """Have nobody wait for the call, which is not made any more."""
+        self._future.cancel()
+        self._drop()
+
     def take_hold(self) -> AsyncHold | None:
         """Return what is held if the call has ended; else it stays with the call."""
         if not self._ended:
@@ -121,7 +131,7 @@ class Job:
     def _deliver(self) -> None:
         if self._future.cancelled():
             self._drop()
-        else:
+        elif not self._future.done():  # else it was delivered before
             self._future.set_result(None)
 
     def _drop(self) -> None:
@@ -165,7 +175,8 @@ class AsyncHold:
         removed.close()
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not _is_finalizing():  # then the names of this module may be gone
+        # At the end of the process the names of this module may be gone.
+        if not _is_finalizing() and getattr(self, "lease", None) is not None:
             self.__exit__()
 
 
@@ -196,7 +207,17 @@ class Workers:
         if self.request(job):
             return
         pool = None if self._max_threads is None else self._own_pool(self._max_threads)
-        job.loop.run_in_executor(pool, job)
+        self._pool_call(job, pool)
+
+    def _pool_call(self, job: Job, pool: ThreadPoolExecutor | None) -> None:
+        def settle(future: asyncio.Future[None]) -> None:
+            if future.cancelled():
+                job.cancel()
+            elif future.exception() is not None:  # it was sent to the thread
+                count_failure(WORKER)
+                self._pool_call(job, pool)
+
+        job.loop.run_in_executor(pool, job).add_done_callback(settle)
 
     @locked
     def _own_pool(self, max_threads: int) -> ThreadPoolExecutor:
@@ -214,8 +235,18 @@ class Workers:
         return request_of_worker(partial(self._work, job.loop, job))
 
     def start(self, loop: Loop, call: Callable[[], None], name: str = "warmset") -> None:
-        """Have a new worker make a call."""
-        start_thread(threading.Thread(target=self._work, args=(loop, call), name=name))
+        """
+        Have a new worker make a call.
+
+        Args:
+            loop: The loop that awaits what closers and rules return meanwhile.
+            call: The call; it is made again if an error that was sent to the worker ends it.
+            name: The name of the thread.
+
+        Raises:
+            RuntimeError: No thread can be started.
+        """
+        start_worker(partial(self._work, loop, call), name)
 
     def _work(self, loop: Loop, call: Callable[[], None]) -> None:
         before = getattr(_here, "loop", None)
@@ -263,7 +294,7 @@ class PutAside:
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: list[tuple[BaseRegistry, Entry]] = []
+        self._entries: list[tuple[BaseRegistry, Entry]] | deque[tuple[BaseRegistry, Entry]] = []
 
     def add(self, registry: BaseRegistry, entry: Entry) -> None:
         """Add an entry."""
@@ -271,17 +302,19 @@ class PutAside:
 
     def close(self) -> None:
         """Close the entries in their order; an interrupt is raised when the others are closed."""
-        self._entries.reverse()
+        if type(self._entries) is list:
+            self._entries = deque(self._entries)
         try:
-            self._close_reversed()
+            self._close_each(self._entries)  # type: ignore[arg-type]
         finally:
             if self._entries:
-                self._entries.reverse()
                 self.close()
 
-    def _close_reversed(self) -> None:
-        while self._entries:
-            close_or_put_aside(*self._entries.pop())
+    def _close_each(self, entries: deque[tuple[BaseRegistry, Entry]]) -> None:
+        while entries:
+            # Taken out after it: an interrupt may come before the closer, and twice does no harm.
+            close_or_put_aside(*entries[0])
+            entries.popleft()
 
     def __bool__(self) -> bool:
         return bool(self._entries)

@@ -101,7 +101,8 @@ class HealthThresholds:
             still referenced them.
         max_close_failures: Closers that raised within the window.
         max_service_failures: Steps of service threads of the process (sweeper, recycling, closing,
-            live view) that failed within the window, and threads that died or could not be started.
+            workers of event loops, live view) that failed within the window, and threads that died
+            or could not be started.
         max_failed_classes: Classes whose failed build is remembered at present.
         max_unmatched_rules: Rules of names that are not registered at present.
         max_invalid: Instances that were found invalid within the window.
