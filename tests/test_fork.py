@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import pytest
+from forks import in_child
 from threads import Gate, in_thread, until
 
 from warmset.testing.structure import check_structure
@@ -19,22 +20,6 @@ pytestmark = [
 
 
 NOT_AGAIN = 77  # the exit status where the numbers of dead threads were not used again
-
-
-def in_child(work: Any) -> int:
-    """Run a function in a forked child; return its exit status, 0 if the function returned."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            threading.Timer(30, os._exit, (9,)).start()  # so that a hang is an exit status, too
-            work()
-            status = 0
-        except BaseException:
-            __import__("traceback").print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_warm_instances_are_there_in_the_child(make: Any) -> None:

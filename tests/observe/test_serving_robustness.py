@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from forks import in_child
 from threads import until
 
 if TYPE_CHECKING:
@@ -392,20 +393,6 @@ def test_without_descriptors_it_pauses(
 
 
 # -- forks and dead processes ----------------------------------------------------------------------
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Run a function in a forked child; return its exit status, 0 if the function returned."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            threading.Timer(30, os._exit, (9,)).start()
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_forked_child_has_its_own_socket(

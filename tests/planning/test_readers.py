@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from forks import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,21 +115,6 @@ def scrapes(registry: Any) -> list[Callable[[], None]]:
     return [read]
 
 
-def in_a_child(work: Callable[[], None]) -> None:
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            threading.Timer(30, os._exit, (9,)).start()  # so that a hang is an exit status, too
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 @pytest.mark.parametrize("policy", ["lru", "cost"])
 @pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
@@ -182,7 +168,7 @@ def test_no_reader_fails_or_gets_an_impossible_figure(
 
     def forking() -> None:
         for _ in range(FORKS):
-            in_a_child(after_fork)
+            assert in_child(after_fork) == 0
 
     builders = [threading.Thread(target=guarded(partial(build, seed))) for seed in range(BUILDERS)]
     others = [reading(read), *map(reading, scrapes(registry))]
