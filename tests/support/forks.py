@@ -17,7 +17,7 @@ def in_child(work: Callable[[], object]) -> int:
     if child == 0:
         status = 1
         try:
-            threading.Timer(30, os._exit, (9,)).start()  # so that a hang is an exit status, too
+            threading.Timer(120, os._exit, (9,)).start()  # so that a hang is an exit status, too
             work()
             status = 0
         except BaseException:
