@@ -1,8 +1,9 @@
 """
 A claim with a lease: it expires unless it is renewed.
 
-A thread renews it while it is held. A forked child does not have that thread: the claim remains the
-parent's.
+A thread renews it while it is held. It does not refer to the claim, so that one that is dropped
+without an exit, as by an interrupt, is renewed no more. A forked child does not have that thread:
+the claim remains the parent's.
 """
 
 from __future__ import annotations
@@ -48,20 +49,16 @@ class LeasedClaim:
         release: Callable[[], object],
     ) -> None:
         self._key = key
-        self._lease = lease_seconds
-        self._put, self._renew, self._release = put, renew, release
+        self._put, self._release = put, release
         self._process = os.getpid()
         self._ended = threading.Event()
         self._thread = threading.Thread(
-            target=self._keep_renewing, name=f"warmset-lease-{key[-8:]}", daemon=True
+            target=_keep_renewing,
+            args=(self._ended, lease_seconds / 3, renew),
+            name=f"warmset-lease-{key[-8:]}",
+            daemon=True,
         )
         start_thread(self._thread)
-
-    def _keep_renewing(self) -> None:
-        while not self._ended.wait(self._lease / 3):
-            with suppress(StoreError):  # the store may be back before the lease expires
-                if not self._renew():
-                    return  # lost: `put` raises
 
     def put(self, pieces: Sequence[memoryview | bytes]) -> None:
         """Store bytes under the key; see `protocol.Claim`."""
@@ -84,3 +81,16 @@ class LeasedClaim:
         self._thread.join(_JOIN_SECONDS)  # it must not renew after the release
         with suppress(StoreError):  # the lease expires in any case
             self._release()
+
+    def __del__(self) -> None:
+        # The lease expires by itself: a finaliser does not talk to a server.
+        ended = getattr(self, "_ended", None)
+        if ended is not None:
+            ended.set()
+
+
+def _keep_renewing(ended: threading.Event, seconds: float, renew: Callable[[], bool]) -> None:
+    while not ended.wait(seconds):
+        with suppress(StoreError):  # the store may be back before the lease expires
+            if not renew():
+                return  # lost: `put` raises
