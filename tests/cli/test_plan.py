@@ -47,7 +47,7 @@ def test_json_and_page(log: str, tmp_path: Path) -> None:
     assert status == 0
     assert json.loads(output)["recommended"]["bound"] == 3
     text = page.read_text(encoding="utf-8")
-    assert "<svg" in text
+    assert text.count('class="wide"') == text.count('class="narrow"') == 1  # a chart for a phone
     assert "<script" not in text
     assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert "smallest within 5 %" in text
@@ -117,3 +117,10 @@ def test_a_recorded_run(write: Any, pipeline_text: Any, fakes: Any, tmp_path: Pa
     assert status == 0, output
     assert "uses of 1 class replayed" in output
     assert "of unknown size" not in output
+
+
+def test_less_than_a_second_is_not_shown_as_none() -> None:
+    from warmset.cli.plan_text import _seconds
+
+    shown = [_seconds(each) for each in (0.0, 0.0634, 0.5, 1.0, 1234.56)]
+    assert shown == ["0.0", "0.063", "0.5", "1.0", "1,234.6"]

@@ -37,6 +37,8 @@ def line_chart(
     x_text: Callable[[float], str] = "{:,.4g}".format,
     y_text: Callable[[float], str] = "{:,.4g}".format,
     marks: Sequence[tuple[float, str]] = (),
+    width: int = _WIDTH,
+    class_name: str = "",
 ) -> str:
     """
     Draw lines over a common x axis; both axes begin at 0.
@@ -49,6 +51,8 @@ def line_chart(
         x_text: Formats the numbers of the x axis.
         y_text: Formats the numbers of the y axis.
         marks: Vertical lines: an x value and its text.
+        width: The width; the text has the same size in any.
+        class_name: The class of the element, for a style sheet.
 
     Returns:
         An ``<svg>`` element, which is also a complete file.
@@ -57,27 +61,28 @@ def line_chart(
     y_end = _nice(max(y for line in lines for _, y in line.points))
 
     def x_at(value: float) -> float:
-        return round(_LEFT + (_WIDTH - _LEFT - _RIGHT) * value / x_end, 1)
+        return round(_LEFT + (width - _LEFT - _RIGHT) * value / x_end, 1)
 
     def y_at(value: float) -> float:
         return round(_HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * value / y_end, 1)
 
+    kind = f' class="{class_name}"' if class_name else ""
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
-        f' aria-label="{_text(title)}" font-family="system-ui, sans-serif" font-size="12"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" role="img"'
+        f'{kind} aria-label="{_text(title)}" font-family="system-ui, sans-serif" font-size="12"'
         ' fill="#7a8594">'
     ]
     bottom = y_at(0)
     for step in range(6):
         x, y = x_end * step / 5, y_end * step / 5
         parts.append(
-            f'<path d="M{_LEFT} {y_at(y)}H{_WIDTH - _RIGHT}" stroke="#7a8594"'
+            f'<path d="M{_LEFT} {y_at(y)}H{width - _RIGHT}" stroke="#7a8594"'
             f' stroke-opacity="{1 if step == 0 else 0.25}"/>'
             f'<text x="{_LEFT - 8}" y="{y_at(y) + 4}" text-anchor="end">{_text(y_text(y))}</text>'
             f'<text x="{x_at(x)}" y="{bottom + 18}" text-anchor="middle">{_text(x_text(x))}</text>'
         )
     parts.append(
-        f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">'
+        f'<text x="{(_LEFT + width) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">'
         f'{_text(x_label)}</text><text x="{_LEFT - 60}" y="14">{_text(y_label)}</text>'
     )
     for x, text in marks:
@@ -97,7 +102,7 @@ def line_chart(
         parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in places]
         if len(lines) > 1:
             parts.append(
-                f'<text x="{_WIDTH - _RIGHT}" y="{14 + 15 * number}" text-anchor="end"'
+                f'<text x="{width - _RIGHT}" y="{14 + 15 * number}" text-anchor="end"'
                 f' fill="{colour}">{_text(line.label)}</text>'
             )
     return "\n".join([*parts, "</svg>\n"])

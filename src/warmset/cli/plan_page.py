@@ -38,21 +38,27 @@ def make_plan_page(file: str, forecast: Forecast) -> str:
     def x_text(bound: float) -> str:
         return bound_text(forecast.setting, round(bound))
 
-    chart = line_chart(
-        [Line("build seconds", [(float(row.bound), row.build_seconds) for row in forecast.rows])],
-        title="Predicted build seconds by bound",
-        x_label=forecast.setting,
-        y_label="build seconds",
-        x_text=x_text,
-        marks=marks,
+    points = [(float(row.bound), row.build_seconds) for row in forecast.rows]
+    chart = "".join(
+        line_chart(
+            [Line("build seconds", points)],
+            title="Predicted build seconds by bound",
+            x_label=forecast.setting,
+            y_label="build seconds",
+            x_text=x_text,
+            marks=marks,
+            width=width,
+            class_name=class_name,
+        )
+        for class_name, width in (("wide", 780), ("narrow", 400))
     )
     headings, rows = forecast_rows(forecast)
     head = "".join(f'<th scope="col">{_text(heading)}</th>' for heading in headings)
     body = "\n".join(
         f'<tr><th scope="row">{_text(first)}</th>'
         + "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for first, *cells in rows
+        + f'<td class="note">{_text(note)}</td></tr>'
+        for first, *cells, note in rows
     )
     lines = "\n".join(f"<p>{_text(line)}</p>" for line in forecast_lines(forecast))
     return f"""<!doctype html>

@@ -51,7 +51,7 @@ def forecast_rows(forecast: Forecast) -> tuple[list[str], list[list[str]]]:
             [
                 bound_text(forecast.setting, row.bound),
                 f"{row.builds:,}",
-                f"{row.build_seconds:,.1f}",
+                _seconds(row.build_seconds),
                 f"{row.peak_bytes / _MB:,.1f}",
                 ", ".join(notes),
             ]
@@ -86,11 +86,11 @@ def forecast_lines(forecast: Forecast) -> list[str]:
         )
     lines.append(
         f"every bound needs the first build of each class: {forecast.first_builds:,} builds, "
-        f"{forecast.first_build_seconds:,.1f} s"
+        f"{_seconds(forecast.first_build_seconds)} s"
     )
     lines.append(
         f"smallest bound within 5 % of the best: {setting}={_value(forecast, best.bound)}, with "
-        f"{best.builds:,} builds, {best.build_seconds:,.1f} s"
+        f"{best.builds:,} builds, {_seconds(best.build_seconds)} s"
     )
     lines.append(_fit(forecast))
     judged = best.bound if forecast.given is None else forecast.given
@@ -128,3 +128,8 @@ def _fit(forecast: Forecast) -> str:
     if not forecast.missing:
         return f"{roster} fits into {given}"
     return f"{roster} exceeds {given} by {bound_text(forecast.setting, forecast.missing)}"
+
+
+def _seconds(seconds: float) -> str:
+    # 60 ms must not be shown as 0.0.
+    return f"{seconds:,.1f}" if seconds >= 1.0 or not seconds else f"{seconds:.2g}"
