@@ -251,3 +251,14 @@ def test_the_page_has_a_row_for_a_family(write: Write, calls: list[Any]) -> None
         for key in ("fr", "de", "it"):
             registry.get_instance(FamilyKey("Model", key))
     assert [tally.builds for tally in recorder.class_tallies()] == [0, 3]
+
+
+def test_a_bound_beyond_that_of_the_registry_is_a_warning(
+    write: Write, calls: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(text().replace("max_cache_size = 2", "max_cache_size = 101"))
+    status, out = check(capsys, path)
+    assert status == 0
+    assert (
+        f"warning: {path}: [families.Model]: max_cache_size=101 exceeds that of [registry]" in out
+    )

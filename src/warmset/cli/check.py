@@ -104,7 +104,7 @@ def check(file: Path, profile: Path | None, app_dir: Path) -> int:
 
 
 def _pinned_beyond_bounds(pipeline: Pipeline, profile: Profile | None) -> Iterator[str]:
-    """Describe the bounds that the pinned classes alone exceed."""
+    """Describe the bounds that the pinned classes alone exceed, and those of families."""
     pinned = [name for name, options in pipeline.class_options.items() if options.get("pin")]
     settings = pipeline.settings
     if len(pinned) > settings.first_size:
@@ -114,6 +114,12 @@ def _pinned_beyond_bounds(pipeline: Pipeline, profile: Profile | None) -> Iterat
             f" {', '.join(pinned)}; pinned instances are not evicted, and every other instance is"
             " evicted by the next build"
         )
+    for name, family in pipeline.families.items():
+        if family.get("max_cache_size", 1) > settings.first_size:
+            yield (
+                f"{pipeline.file}: [families.{name}]: max_cache_size={family['max_cache_size']}"
+                f" exceeds that of [registry], {settings.first_size}, within which it counts"
+            )
     if profile is None or not settings.max_cache_bytes:
         return
     sizes = {name: profile.classes[name].bytes or 0 for name in pinned if name in profile.classes}
