@@ -4,14 +4,13 @@ Other code at every re-entry point of every operation, one after another.
 In the pure core the points are between atomic changes; above it, between the core's operations.
 
 The compiled core has no re-entry points but the calls that it makes itself, which `test_reentry`
-covers. The points of 3.13 and later are those of 3.12; tracing leaves out instructions there.
+covers.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -209,14 +208,12 @@ def reenter(ws: Any, scene: Any, modules: Collection[str], outer: str, inner: st
 
 
 @pytest.mark.pure_core
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="its re-entry points are those of 3.12")
 @pytest.mark.parametrize("outer", OPERATIONS)
 def test_every_operation_at_every_point_of_the_core(ws: Any, scene: Any, outer: str) -> None:
     assert sum(reenter(ws, scene, CORE, outer, inner) for inner in INNER)
 
 
 @pytest.mark.pure_core
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="its re-entry points are those of 3.12")
 @pytest.mark.parametrize("outer", OPERATIONS)
 def test_some_operations_at_every_point_above_the_core(ws: Any, scene: Any, outer: str) -> None:
     for inner in FEW:
