@@ -21,6 +21,10 @@ class Other:
         """Is a method that no other class has."""
 
 
+class Unregistered:
+    """Has no name like that of a registered class."""
+
+
 def load(key: str, folder: str) -> Any:
     return Tagger(f"{folder}/{key}")
 
@@ -53,6 +57,16 @@ def models(registry: Any) -> Any:
 
 
 MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
+    "a method of a lease that was not entered": (
+        lambda r: r.use(Tagger).tag("x"),
+        AttributeError,
+        ["'tag'", "with registry.use(...) as instance"],
+    ),
+    "a class that is not registered": (
+        lambda r: r.get_instance(Unregistered),
+        LookupError,
+        [f"{__name__}.Unregistered", "registry.register(Unregistered)"],
+    ),
     "an option": (
         lambda r: r.register("x", Tagger, prioritty=1),
         TypeError,

@@ -26,6 +26,12 @@ cdef class Lease:
         self._core = core
         self.class_name = class_name
 
+    def __getattr__(self, name):
+        raise AttributeError(
+            f"a lease has no attribute {name!r}; enter it to get the instance: "
+            "with registry.use(...) as instance"
+        )
+
     @classmethod
     def __class_getitem__(cls, parameters):
         return cls

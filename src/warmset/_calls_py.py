@@ -78,6 +78,14 @@ class Lease(Generic[T]):
         self.class_name = class_name
         self.instance: Any = None
 
+    if not TYPE_CHECKING:  # else a type checker takes any attribute for one of a lease
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"a lease has no attribute {name!r}; enter it to get the instance: "
+                "with registry.use(...) as instance"
+            )
+
     @property
     def entry(self) -> Entry | None:
         """The entry that is held; None while there is none."""

@@ -203,7 +203,7 @@ def raise_not_found(
         )
     else:
         reason = (
-            f"the instance of {class_name!r}, a {type(instance).__qualname__}, "
+            f"the instance of {class_name!r}, of type {type(instance).__qualname__}, "
             f"has no method {method_name!r}"
         )
     raise MethodNotFoundError(reason, class_name=class_name, method_name=method_name) from error
