@@ -218,7 +218,9 @@ def test_get_method_returns_the_bound_method(make: Any) -> None:
 def test_a_missing_method_is_reported_with_its_cause(ws: Any, make: Any) -> None:
     """It is an AttributeError, too."""
     registry = make()
-    with pytest.raises(ws.MethodNotFoundError, match="of type Alpha, has no method 'tga'") as caught:
+    with pytest.raises(
+        ws.MethodNotFoundError, match="of type Alpha, has no method 'tga'"
+    ) as caught:
         registry.get_method("Alpha", "tga")
     assert isinstance(caught.value, AttributeError)
     assert isinstance(caught.value.__cause__, AttributeError)

@@ -278,9 +278,10 @@ class Classes:
         if near:
             advice = f"it is registered by its path: look it up as {near[0]!r}"
             raise UnknownClassError(path, near, advice=advice)
-        near = near_names(path.rpartition(".")[2], self.names(cache))
-        advice = None if near else f"registry.register({path.rpartition('.')[2]}) registers it"
-        raise UnknownClassError(path, near, advice=advice)
+        name = path.rpartition(".")[2]
+        similar = near_names(name, self.names(cache))
+        hint = None if similar else f"registry.register({name}) registers it"
+        raise UnknownClassError(path, similar, advice=hint)
 
     def _advice_on_function(self, cache: Cache, function: FunctionType) -> str:
         text = f"a class name must be a str, got function {safe_repr(function)}"
