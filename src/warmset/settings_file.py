@@ -157,18 +157,27 @@ def check_class_options(
                 text = f"{name!r} is a family; expected its options in [families.{name}]"
                 raise table_error(file, table_name, text, key=name)
             unknown_keys({name: given}, names, file=file, table_name=table_name)
-            checked[name] = {}
-            for key, value in check_table(given, file=file, table_name=own).items():
-                with errors:
-                    known = ("args", "kwargs", "rule", *CLASS_OPTIONS)
-                    unknown_keys({key: value}, known, file=file, table_name=own)
-                    checked[name][key] = _checked_option(key, value, file, own)
-            for key in ("args", "kwargs"):
-                if "rule" in checked[name] and key in checked[name]:
-                    value = checked[name].pop(key)
-                    raise value_error(file, own, key, value, f"{key} or a rule, not both")
-            _check_together(checked[name], file, own)
+            checked[name] = options = _check_row(given, own, file=file, errors=errors)
+            _refuse_beside_a_rule(options, own, file)
+            _check_together(options, file, own)
     return checked
+
+
+def _check_row(table: object, own: str, *, file: str, errors: ErrorCollector) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for key, value in check_table(table, file=file, table_name=own).items():
+        with errors:
+            known = ("args", "kwargs", "rule", *CLASS_OPTIONS)
+            unknown_keys({key: value}, known, file=file, table_name=own)
+            options[key] = _checked_option(key, value, file, own)
+    return options
+
+
+def _refuse_beside_a_rule(options: dict[str, Any], own: str, file: str) -> None:
+    for key in ("args", "kwargs"):
+        if "rule" in options and key in options:
+            value = options.pop(key)
+            raise value_error(file, own, key, value, f"{key} or a rule, not both")
 
 
 # A family keeps those of its instances that were used last: none of them is pinned.
