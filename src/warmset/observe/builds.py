@@ -5,6 +5,7 @@ Totals of finished builds: a histogram of their seconds, and sums per class labe
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._event_accumulator import EventAccumulator
@@ -29,6 +30,14 @@ class BuildSums(NamedTuple):
     """The total of the successful builds."""
 
 
+class _Totals(NamedTuple):
+    """What was counted up to one event; it is replaced, never changed."""
+
+    counts: tuple[int, ...]  # of successful builds by bucket, the last one without an upper bound
+    seconds: float
+    by_label: dict[str, BuildSums]
+
+
 class BuildTally(EventAccumulator[BuildEvent]):
     """
     A build listener that keeps totals.
@@ -44,21 +53,23 @@ class BuildTally(EventAccumulator[BuildEvent]):
         super().__init__()
         self.labels = ClassLabels(max_classes)
         self.buckets = tuple(buckets)
-        self.counts = [0] * (len(self.buckets) + 1)
-        """Successful builds per bucket, not cumulative; the last bucket has no upper bound."""
-        self.seconds = 0.0
-        self.by_label: dict[str, BuildSums] = {}
+        self._totals = _Totals((0,) * (len(self.buckets) + 1), 0.0, {})
 
     def _add(self, event: BuildEvent) -> None:
+        counts, seconds, by_label = self._totals
+        # The sums of a class that lost its label restart at zero if it gets one back.
+        sums = {label: found for label, found in by_label.items() if label in self.labels}
         label = self.labels.of(event.class_name)
-        sums = self.by_label.get(label, BuildSums())
+        own = sums.get(label, BuildSums())
         if event.succeeded:
-            self.counts[bisect_left(self.buckets, event.seconds)] += 1
-            self.seconds += event.seconds
-            sums = BuildSums(sums.succeeded + 1, sums.failed, sums.seconds + event.seconds)
+            bucket = bisect_left(self.buckets, event.seconds)
+            counts = (*counts[:bucket], counts[bucket] + 1, *counts[bucket + 1 :])
+            seconds += event.seconds
+            sums[label] = BuildSums(own.succeeded + 1, own.failed, own.seconds + event.seconds)
         else:
-            sums = BuildSums(sums.succeeded, sums.failed + 1, sums.seconds)
-        self.by_label[label] = sums
+            sums[label] = BuildSums(own.succeeded, own.failed + 1, own.seconds)
+        # In one store: a reader sees an event in all totals or in none.
+        self._totals = _Totals(counts, seconds, sums)
 
     def read(self) -> tuple[list[tuple[float, int]], float, dict[str, BuildSums]]:
         """
@@ -66,15 +77,12 @@ class BuildTally(EventAccumulator[BuildEvent]):
 
         Returns:
             Cumulative pairs of a bucket's upper bound and the builds up to it, the last bound being
-            infinite; the seconds of all successful builds; and the sums of each class label.
+            infinite; the seconds of all successful builds; and the sums of each class label. All
+            are of the same builds.
         """
         self._settle()
-        total = 0
-        cumulative = []
-        for bound, count in zip((*self.buckets, float("inf")), list(self.counts), strict=True):
-            total += count
-            cumulative.append((bound, total))
-        kept = {name: sums for name, sums in self.by_label.copy().items() if name in self.labels}
-        for name in self.by_label.keys() - kept.keys():
-            self.by_label.pop(name, None)  # its sums restart at zero if it gets its label back
-        return cumulative, self.seconds, kept
+        counts, seconds, by_label = self._totals
+        bounds = (*self.buckets, float("inf"))
+        cumulative = list(zip(bounds, accumulate(counts), strict=True))
+        kept = {label: sums for label, sums in by_label.items() if label in self.labels}
+        return cumulative, seconds, kept
