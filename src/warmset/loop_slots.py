@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoopSlots"]
 
-_COROUTINE_FUNCTION = 0x80  # the code flag
+_AWAITED = 0x80 | 0x200  # the code flags of coroutine functions and asynchronous generators
 
 
 class LoopSlots:
@@ -57,7 +57,7 @@ class LoopSlots:
         if self._asynchronous.get(_maker_of(key), MISSING) is maker:
             return True
         flags = getattr(getattr(maker, "__code__", None), "co_flags", 0)
-        return type(flags) is int and bool(flags & _COROUTINE_FUNCTION)
+        return type(flags) is int and bool(flags & _AWAITED)
 
     def find(self, key: SlotKey, loop: Any) -> Slot | None:
         """Return the slot of a name for a loop, if there is one."""

@@ -152,6 +152,39 @@ def test_the_lifespan_warms_up_and_closes(ws: Any, integration: Any, in_backgrou
     check_models(registry, least_builds=2)
 
 
+def test_the_lifespan_warms_up_what_is_built_asynchronously(ws: Any, integration: Any) -> None:
+    """In the loop of the application; the generator ends there, too."""
+    registry = ws.MethodRegistry({})
+    loops: list[Any] = []
+
+    @registry.provider("Client")
+    async def client() -> Any:
+        loops.append(asyncio.get_running_loop())
+        yield object()
+        loops.append(asyncio.get_running_loop())
+
+    @registry.provider("Broken")
+    async def broken() -> Any:
+        raise OSError("no connection")
+
+    app = fastapi.FastAPI(lifespan=integration.lifespan(registry, warm_up=["Broken", "Client"]))
+    app.include_router(integration.health_router(registry))
+
+    held = fastapi.Depends(integration.leased(registry, "Client"))
+
+    @app.get("/client")
+    async def use(client: Any = held) -> bool:
+        return asyncio.get_running_loop() is loops[0]
+
+    with uvicorn_server(app) as requests:
+        assert requests.get("/health/ready").json()["cached"] == 1
+        assert registry.stats().builds == 1
+        assert requests.get("/client").json() is True
+        assert registry.stats().builds == 1
+    assert loops == loops[:1] * 2
+    assert registry.closed
+
+
 def test_the_health_checks(ws: Any, integration: Any) -> None:
     registry = make_registry(ws)
     app = fastapi.FastAPI()

@@ -8,7 +8,8 @@ own, so that they neither stop the event loop nor use up the pool of the framewo
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import math
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
@@ -97,7 +98,8 @@ def lifespan(
         registry: The registry.
         warm_up: What to build before the first request: a profile, or class names, classes and keys
             of families. What fails is logged and reported by `health_router`, and does not stop the
-            application.
+            application. What an asynchronous rule or factory builds is built last, in the loop of
+            the application, except from a profile.
         deadline_seconds: Start no build of the warm-up after this time; None: no deadline.
         in_background: Accept requests during the warm-up; ``/health/ready`` returns 503 until its
             end.
@@ -125,7 +127,7 @@ def lifespan(
                     "lifespan(close=False)"
                 )
             if warm_up is not None:
-                task = asyncio.create_task(_warm_up(app, registry, names, deadline_seconds))
+                task = asyncio.create_task(_warm_up(app, executor, names, deadline_seconds))
                 if not in_background:
                     await task
             if then is None:
@@ -143,10 +145,23 @@ def lifespan(
 
 
 async def _warm_up(
-    app: FastAPI, registry: Registry, names: Any, deadline_seconds: float | None
+    app: FastAPI, executor: AsyncMethodExecutor, names: Any, deadline_seconds: float | None
 ) -> None:
+    registry: Any = executor.registry
+    now = asyncio.get_running_loop().time
+    end = math.inf if deadline_seconds is None else now() + deadline_seconds
+    awaited = []
+    if isinstance(names, list):  # else a profile, which has what other processes can build, too
+        awaited = [name for name in names if registry.classes.is_asynchronous(registry, name)]
+        names = [name for name in names if name not in awaited]
     try:
         await asyncio.to_thread(registry.warm_up, names, deadline_seconds=deadline_seconds)
+        # What is built asynchronously belongs to this loop, in which the requests are served.
+        for name in awaited:
+            if now() < end:
+                with suppress(MethodRegistryError):  # it is logged, and reported as a failure
+                    async with executor.use(name):
+                        pass
     finally:
         setattr(app.state, _WARMING_UP, False)
 
