@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from loops import join_workers, run, until
+from managers import manager_of
 from threads import PATIENCE
 
 from warmset.testing.structure import check_accounts
@@ -290,6 +291,39 @@ def test_a_loop_is_not_kept(executor: Any, registry: Any, made: list[Any]) -> No
     join_workers()
     gc.collect()
     assert loops[0]() is None
+
+
+@pytest.mark.parametrize("how", ["recycle", "sweep"])
+def test_recycling_lets_the_loop_build_anew(aio: Any, make: Any, how: str) -> None:
+    """Nobody else can: what is due is removed, also while it is held, and closed at its release."""
+    registry = make({})
+    made: list[Client] = []
+
+    async def connect() -> Client:
+        made.append(Client())
+        return made[-1]
+
+    registry.register("Client", connect, recycle_after_uses=3)
+    executor = aio.AsyncMethodExecutor(registry)
+
+    async def main() -> None:
+        async with executor.use("Client") as first:
+            await executor.execute("Client", "ask")
+            await executor.execute("Client", "ask")
+            if how == "recycle":
+                assert registry.recycle("Client")
+            else:
+                registry.sweep()
+                assert manager_of(registry).recycling.wait(PATIENCE)
+            async with executor.use("Client") as second:
+                assert second is not first
+            assert await first.ask() == "answer"
+        await executor.close_registry()
+
+    run(main())
+    assert len(made) == 2
+    assert registry.stats().as_dict()["removals"]["recycled"] == 1
+    check_accounts(registry)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -6,6 +6,7 @@ Each imports its capability when it is called; none of them runs on a hit.
 
 from __future__ import annotations
 
+from .codes import RECYCLED
 from .registry import BaseRegistry
 
 TYPE_CHECKING = False
@@ -367,12 +368,15 @@ class Capabilities(BaseRegistry):
         Raises:
             MethodRegistryError: The build failed; the old instance stays.
 
-        The holders of the old one keep it; it is closed at its last release.
+        The holders of the old one keep it; it is closed at its last release. What was built for an
+        event loop is removed instead, and built anew by the next look-up from that loop.
         """
         name = self.name_of(class_name)
         self.refuse_if_closed("recycle", name)
         slot = self.slot_to_build(name)
-        return self.builder.renew(self, slot.key)
+        entries = [own.entry for own in self.classes.loop_slots.of_name(slot.key)]
+        removed = [self.evict(entry, RECYCLED) for entry in entries if entry is not None]
+        return self.builder.renew(self, slot.key) or any(removed)
 
     # -- warming up ------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ hit, so "after 1,000 uses" means at the first sweep after them.
 from __future__ import annotations
 
 from .. import _logs
-from ..codes import CACHED
+from ..codes import CACHED, RECYCLED
 from ..errors import MethodRegistryError
 from ..foreign import Kind, contain
 from ..lifecycle.services import Service
@@ -183,6 +183,10 @@ class Recycling:
             reason,
             fields={"class_name": class_name, "reason": reason},
         )
+        slot = registry.slots.get(key)
+        if slot is not None and registry.classes.loop_slots.reference(slot) is not None:
+            # Only its event loop can build it anew: it does at the next look-up from there.
+            return slot.entry is not None and registry.evict(slot.entry, RECYCLED)
         try:
             return registry.builder.renew(registry, key)  # type: ignore[arg-type]
         except MethodRegistryError:
