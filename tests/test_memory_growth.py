@@ -71,6 +71,30 @@ def test_ten_runs_without_clearing_do_not(twin: str) -> None:
     assert int(run_child(TEN_RUNS, twin, "keep")) > 600
 
 
+def test_many_keys_of_a_family_leave_memory_unchanged(twin: str) -> None:
+    """Fifty thousand keys through a bound of ten: no slot, failure or cause is kept."""
+    code = """
+        import psutil
+        import warmset
+
+        process = psutil.Process()
+        registry = warmset.MethodRegistry({}, max_cache_size=20)
+        models = registry.family("Model", lambda key: [key], max_cache_size=10)
+
+        def use(first, count):
+            for number in range(first, first + count):
+                models.get(f"key {number}")
+            return process.memory_info().rss
+
+        before = use(0, 10_000)
+        after = use(10_000, 50_000)
+        assert len(list(models)) == 10 and len(registry.slots) == 10
+        assert registry.stats().builds == 60_000
+        print((after - before) // 1_000_000)
+    """
+    assert int(run_child(code, twin)) < 3
+
+
 def test_many_slots_are_torn_down_without_recursion(twin: str) -> None:
     """By dropping the registry, and by clearing it."""
     count = 200_000 if twin == "compiled" else 100_000
