@@ -206,6 +206,51 @@ def test_the_pipeline_of_the_reviews() -> None:
     assert "PASS" in run("-m", "warmset", "run", *arguments, "--runs", "6")
 
 
+def test_the_api_of_the_invoices(listener: socket.socket) -> None:
+    """Models of four languages pass through two places; stale rates are built again."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
+    process, client = serve(listener, "uvicorn", f"--fd={listener.fileno()}", "invoices.api:app")
+    words = {"en": "Invoice", "de": "Rechnung", "fr": "Facture", "it": "Fattura"}
+    try:
+        with client:
+            # The processor with its engine and its pool, the client, and a model.
+            assert client.get("/health/ready").json()["cached"] == 5
+            for number in range(20):
+                language = list(words)[number % 4]
+                image = f"{words[language]} {number} USD 10.0"
+                answer = client.post(f"/invoices/{language}", params={"image": image})
+                assert answer.json() == {"number": str(number), "euro": 9.0, "language": language}
+                if number % 5 == 0:
+                    assert client.post("/rates/stale").status_code == 200
+            assert client.get("/rates").json() == {"USD": 0.91}
+            assert client.get("/count").json() == 20
+    finally:
+        output = stop(process)
+    assert "Application shutdown complete" in output
+    assert "Traceback" not in output
+
+
+def test_the_tasks_of_the_invoices() -> None:
+    pytest.importorskip("celery")
+    script = (
+        "from celery.contrib.testing.worker import start_worker\n"
+        "from invoices.tasks import app, book\n"
+        "with start_worker(app, pool='solo', perform_ping_check=False):\n"
+        "    print(book.delay('fr', 'Facture 7 CHF 10.0').get(timeout=60))\n"
+    )
+    output = run("-c", script, C_FORCE_ROOT="1")
+    assert output.splitlines()[-1] == "{'number': '7', 'euro': 10.5, 'language': 'fr'}"
+
+
+def test_the_pipeline_of_the_invoices() -> None:
+    pytest.importorskip("rich")
+    pipeline = str(EXAMPLES / "invoices" / "pipeline.toml")
+    arguments = (pipeline, "--app-dir", str(EXAMPLES))
+    assert run("-m", "warmset", "check", *arguments)
+    assert "PASS" in run("-m", "warmset", "run", *arguments, "--runs", "6")
+
+
 def test_every_example_is_run() -> None:
     """By one of the tests above; the others are read by them."""
     source = Path(__file__).read_text(encoding="utf-8")
