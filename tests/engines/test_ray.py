@@ -8,7 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import engine_samples
+import psutil
 import pytest
+from threads import until
 
 pytest.importorskip("ray")
 
@@ -205,6 +207,13 @@ def test_a_lost_worker_loses_no_result(
     assert built().count("One") <= 3
 
 
+def _has_ended(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_a_killed_actor_gets_no_more_calls(started: None) -> None:
     workers = engine.RayWorkers(2)
     engine.install(workers, WorkerSettings(engine_samples.PATHS))
@@ -213,6 +222,7 @@ def test_a_killed_actor_gets_no_more_calls(started: None) -> None:
         n for n, p in engine.on_each_worker(workers, lambda w: os.getpid()).items() if p == first
     ]
     ray.kill(workers._actors[name])
+    until(lambda: _has_ended(first))  # a call could still reach it
     assert len(engine.stats(workers).workers) == 1
     assert ray.get(engine.submit_method(workers, "One", "add", x=1), timeout=60) == 1
     engine.uninstall(workers)

@@ -148,22 +148,26 @@ async def _warm_up(
     app: FastAPI, executor: AsyncMethodExecutor, names: Any, deadline_seconds: float | None
 ) -> None:
     registry: Any = executor.registry
-    now = asyncio.get_running_loop().time
-    end = math.inf if deadline_seconds is None else now() + deadline_seconds
+    now = asyncio.get_running_loop().time()
+    end = math.inf if deadline_seconds is None else now + deadline_seconds
     awaited = []
     if isinstance(names, list):  # else a profile, which has what other processes can build, too
         awaited = [name for name in names if registry.classes.is_asynchronous(registry, name)]
         names = [name for name in names if name not in awaited]
     try:
         await asyncio.to_thread(registry.warm_up, names, deadline_seconds=deadline_seconds)
-        # What is built asynchronously belongs to this loop, in which the requests are served.
-        for name in awaited:
-            if now() < end:
-                with suppress(MethodRegistryError):  # it is logged, and reported as a failure
-                    async with executor.use(name):
-                        pass
+        await _build_here(executor, awaited, end)
     finally:
         setattr(app.state, _WARMING_UP, False)
+
+
+async def _build_here(executor: AsyncMethodExecutor, names: list[Any], end: float) -> None:
+    """Build what belongs to this loop, in which the requests are served."""
+    for name in names:
+        if asyncio.get_running_loop().time() < end:
+            with suppress(MethodRegistryError):  # it is logged, and reported as a failure
+                async with executor.use(name):
+                    pass
 
 
 def health_router(registry: Registry, *, prefix: str = "/health", **options: Any) -> APIRouter:
