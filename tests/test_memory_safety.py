@@ -324,6 +324,56 @@ def test_each_change_refuses_the_entries_of_another_registry(make: Any) -> None:
     check_structure(other)
 
 
+class NoNumber:
+    """Compares as a number would, and is none."""
+
+    def __lt__(self, other: object) -> bool:
+        return True
+
+    __le__ = __gt__ = __ge__ = __lt__
+
+
+@pytest.mark.parametrize("wrong", [2.5, "1", None, NoNumber(), -1, 99])
+def test_a_change_is_refused_before_it_begins(ws: Any, make: Any, wrong: Any) -> None:
+    """Where its arguments are no numbers of the right kind: not in the middle of it."""
+    if type(wrong) is float and ws.implementation == "compiled":
+        pytest.skip("it takes the whole part of a float")
+    registry = make(max_cache_size=3)
+    for name in ("Alpha", "Beta"):
+        registry.get_instance(name)
+    slot = registry.slots["Alpha"]
+    entry, empty = slot.entry, registry.slots["Gamma"]
+    closed = registry.construct(slot, lambda _: object())
+    registry.release(closed, None)
+    changes: list[Any] = [
+        lambda: registry.remove(entry, wrong),
+        lambda: registry.take_all(wrong),
+        lambda: registry.settle(closed, wrong),
+    ]
+    if not isinstance(wrong, int):
+        changes += [
+            lambda: registry.set_bytes(entry, wrong),
+            lambda: registry.adopt(
+                empty, object(), weak=False, built_at=0.0, last_used=0.0, uses=wrong
+            ),
+            lambda: registry.amend(entry, 0.0, 0.0, wrong),
+            lambda: registry.watch(wrong),
+        ]
+    if not isinstance(wrong, (int, float, str)) and wrong is not None:
+        changes += [
+            lambda: registry.set_limits(slot, wrong, None),
+            lambda: registry.defer(entry, wrong),
+            lambda: registry.adopt(
+                empty, object(), weak=False, built_at=wrong, last_used=0.0, uses=0
+            ),
+        ]
+    for change in changes:
+        with pytest.raises((TypeError, ValueError)):
+            change()
+        check_structure(registry)
+        check_accounts(registry)
+
+
 @pytest.mark.parametrize("removed", [False, True])
 def test_an_entry_that_was_published_stays_in_its_slot(make: Any, removed: bool) -> None:
     registry = make()

@@ -12,9 +12,10 @@ Why foreign code never runs under the lock
 from __future__ import annotations
 
 import sys
+from _operator import index
 from weakref import ref as weak_reference
 
-from ._entry_py import NEW, Entry, Hold, Slot
+from ._entry_py import NEW, Entry, Hold, Slot, checked_cause
 from ._ring_py import Ring
 from .codes import (
     AGED,
@@ -55,10 +56,7 @@ class Changes(Ring):
 
     weak_mode: bool
     now: Callable[[], float]
-
-    def give_back(self, holder: Holder, now: float | None, *, share: bool = False) -> None:
-        """Release the hold of a holder."""
-        raise NotImplementedError
+    give_back: Callable[..., None]
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         # The ring is a cycle, and a dropped registry's instances must not wait for the collector.
@@ -130,8 +128,8 @@ class Changes(Ring):
     def set_limits(self, slot: Slot, idle_seconds: float | None, age_seconds: float | None) -> None:
         """Give a slot limits of its own; None takes the registry's, inf is none."""
         self._check_owner(slot)
-        idle = self._idle_limit if idle_seconds is None else idle_seconds
-        age = self._age_limit if age_seconds is None else age_seconds
+        idle = self._idle_limit if idle_seconds is None else float(idle_seconds)
+        age = self._age_limit if age_seconds is None else float(age_seconds)
         with self.lock:
             if idle != self._idle_limit or age != NO_LIMIT:
                 self._one_limit = False
@@ -144,6 +142,7 @@ class Changes(Ring):
     def defer(self, entry: Entry, deadline: float) -> None:
         """Let a look-up after a time take the slow path; the entry expires by its age alone."""
         self._check_owner(entry.slot)
+        deadline = float(deadline)
         with self.lock:
             if not entry.weak:
                 entry.deadline = min(deadline, entry.built_at + entry.slot.age_limit)
@@ -336,11 +335,10 @@ class Changes(Ring):
         entry = Entry(slot)
         entry.content = content
         entry.weak = weak
-        entry.built_at = built_at
-        entry.last_used = last_used
-        entry.uses = uses
+        entry.built_at, entry.last_used = float(built_at), float(last_used)
+        entry.uses = index(uses)
         entry.shared = entry.touched = True
-        entry.deadline = -NO_LIMIT if weak else built_at + slot.age_limit
+        entry.deadline = -NO_LIMIT if weak else entry.built_at + slot.age_limit
         state = WEAK if weak else CACHED
         with self.lock:
             newest = self._root.older
@@ -362,12 +360,13 @@ class Changes(Ring):
                     self._root.older = entry
             if entry.state == NEW:
                 return None
-            self._sort_if_older(last_used)
+            self._sort_if_older(entry.last_used)
         return entry
 
     def amend(self, entry: Entry, built_at: float, last_used: float, uses: int) -> None:
         """Rewrite the times and uses of a cached entry, and move it to where they belong."""
         self._check_owner(entry.slot)
+        built_at, last_used, uses = float(built_at), float(last_used), index(uses)
         with self.lock:
             if entry.state == CACHED:
                 entry.built_at = built_at
@@ -398,6 +397,7 @@ class Changes(Ring):
             Whether it was removed; then the caller passes it to `handle_removed`.
         """
         self._check_owner(entry.slot)
+        cause = checked_cause(cause)
         removed: list[Entry] = []
         with self.lock:
             much = self.known_bytes if cause == MEMORY else self.cached
@@ -407,6 +407,7 @@ class Changes(Ring):
 
     def take_all(self, cause: int) -> list[Entry]:
         """Remove every entry, and let no build in progress be published; what was removed."""
+        cause = checked_cause(cause)
         removed: list[Entry] = []
         with self.lock:
             self._take_all(cause, removed)
@@ -438,9 +439,7 @@ class Changes(Ring):
     def _expire(self, entry: Entry, now: float, removed: list[Entry]) -> bool:
         if not now <= entry.built_at + entry.slot.age_limit and not entry.weak:
             return self._detach(entry, AGED, removed)
-        if self.is_stale(entry, now):
-            return self._detach(entry, IDLE, removed)
-        return False
+        return self.is_stale(entry, now) and self._detach(entry, IDLE, removed)
 
     def _detach(
         self, entry: Entry, cause: int, removed: list[Entry], even_held: bool = False

@@ -4,9 +4,10 @@ The pure-Python core's records: of a class name, of a built instance, and of a h
 
 from __future__ import annotations
 
+from _operator import index
 from _thread import get_ident
 
-from .codes import CACHED, NO_CAUSE, NO_LIMIT, STATE_NAMES, WEAK
+from .codes import CACHED, CAUSES, NO_CAUSE, NO_LIMIT, STATE_NAMES, WEAK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,3 +165,10 @@ class Hold:
         self.entry: Entry | None = None
         self.thread = get_ident()
         self.since = 0.0
+
+
+def checked_cause(cause: int) -> int:
+    """Return the cause of a removal as an exact int, or raise: no error may come amid a change."""
+    if not 0 <= index(cause) < CAUSES:
+        raise ValueError(f"expected a cause of a removal, got {cause}")
+    return index(cause)

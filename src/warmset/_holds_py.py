@@ -7,11 +7,12 @@ The pure-Python core's holds: taken and released, and the closing that a last re
 from __future__ import annotations
 
 import sys
+from _operator import index
 
 from ._changes_py import Changes
 from ._entry_py import Entry, Hold
 from ._ring_py import LOCK_FREE
-from .codes import CACHED, HELD, NOTHING_TO_CLOSE, WAITING, WEAK
+from .codes import CACHED, HELD, NOTHING_TO_CLOSE, STATES, WAITING, WEAK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Holds(Changes):
 
     def watch(self, count: int) -> None:
         """Add so many to, or take them from, those who wait for a release or for capacity."""
+        count = index(count)
         with self.lock:
             self.watched += count
 
@@ -220,6 +222,9 @@ class Holds(Changes):
 
     def settle(self, entry: Entry, state: int) -> None:
         """Give a claimed entry its final state."""
+        state = index(state)
+        if not WAITING < state < STATES:
+            raise ValueError(f"expected a final state, got {state}")
         self._check_owner(entry.slot)
         with self.lock:
             if entry.state == WAITING:

@@ -27,6 +27,7 @@ Why no half-made change is ever visible
 from __future__ import annotations
 
 import sys
+from _operator import index
 from _thread import RLock
 from types import MappingProxyType
 
@@ -247,6 +248,7 @@ class Ring:
     def set_bytes(self, entry: Entry, size: int) -> bool:
         """Note how big an instance is, -1 if that is not known; whether it is still cached."""
         self._check_owner(entry.slot)
+        size = index(size)
         while entry.state == CACHED:
             with self.lock:
                 before = entry.bytes
