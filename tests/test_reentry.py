@@ -329,6 +329,35 @@ def test_the_collector_inside_a_walk_of_the_ring(make: Any) -> None:
         gc.enable()
 
 
+def test_another_thread_moves_what_a_walk_of_the_ring_comes_to_next(ws: Any, make: Any) -> None:
+    """Then the walk begins again; behind the mark it would move the last two for ever."""
+    if ws.implementation == "compiled":
+        pytest.skip("its walk is one step")
+    registry = make({f"N{i}": "samples.Alpha" for i in range(4)}, max_cache_size=4)
+    for i in range(4):
+        registry.get_instance(f"N{i}")
+    assert eviction_order(registry) == [f"N{i}" for i in range(4)]  # all are in front of the mark
+    for i in range(4):
+        registry.get_instance(f"N{i}")
+    move, calls = registry._move, 0
+
+    def move_after_another_thread(entry: Any, *others: Any) -> None:
+        nonlocal calls
+        calls += 1
+        assert calls < 20, "the walk does not end"
+        if calls == 1:
+            for i in (1, 2):
+                move(registry.slots[f"N{i}"].entry, registry._root)
+        move(entry, *others)
+
+    registry._move = move_after_another_thread
+    try:
+        assert registry.oldest().name == "N0"
+    finally:
+        del registry._move
+    check_structure(registry)
+
+
 def test_the_interpreter_exits_with_daemon_threads(twin: str) -> None:
     """A lease in a global is dropped while a frozen thread may hold the lock."""
     code = """

@@ -115,14 +115,17 @@ class Ring:
         root, mark = self._root, self._mark
         sort: int | None = None
         while True:
-            entry = root.newer
+            entry, moves = root.newer, self._moves
             while entry is not mark:
-                if entry is None or entry is root:
-                    entry = root.newer  # it was unlinked or moved meanwhile: begin again
+                if entry is None or moves != self._moves:
+                    # Another thread unlinked or moved something: what comes next may be behind the
+                    # mark, where each step would move an entry in front of this one, without end.
+                    entry, moves = root.newer, self._moves
                     continue
                 newer = entry.newer
                 if entry.touched and sort is None:
                     self._move(entry, root)
+                    moves += 1
                 elif not entry.holds and not entry.slot.pinned and entry is not spare:
                     return entry
                 entry = newer
