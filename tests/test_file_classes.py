@@ -10,6 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import settings_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,32 +64,11 @@ CLASSES = '[classes]\nModel = "filed.Model"\nPart = "filed.Model"\n'
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A function that writes a settings file, with its classes importable."""
-    (tmp_path / "filed.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def write(options: str, classes: str = CLASSES) -> str:
-        path = tmp_path / "warmset.toml"
-        path.write_text(classes + options)
-        return str(path)
-
-    yield write
-    sys.modules.pop("filed", None)
+    with settings_files.writing(tmp_path, monkeypatch, MODULE, before=CLASSES) as write:
+        yield write
 
 
-@pytest.fixture(params=["from_file", "WARMSET_CONFIG"])
-def load(request: pytest.FixtureRequest, ws: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Both ways to a registry with the classes of a file."""
-
-    def load(path: str) -> Any:
-        if request.param == "from_file":
-            return ws.MethodRegistry.from_file(path)
-        monkeypatch.setenv("WARMSET_CONFIG", path)
-        monkeypatch.setattr(sys.modules["importlib.metadata"], "entry_points", lambda **_: ())
-        return ws.MethodRegistry()
-
-    import importlib.metadata  # noqa: F401
-
-    return load
+load = settings_files.load
 
 
 def test_keyword_arguments_of_the_constructor(file: Any, load: Any) -> None:

@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import settings_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,32 +44,11 @@ number = 3
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A function that writes a settings file, with its factories importable."""
-    (tmp_path / "filed.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def write(families: str, before: str = "") -> str:
-        path = tmp_path / "warmset.toml"
-        path.write_text(before + families)
-        return str(path)
-
-    yield write
-    sys.modules.pop("filed", None)
+    with settings_files.writing(tmp_path, monkeypatch, MODULE) as write:
+        yield write
 
 
-@pytest.fixture(params=["from_file", "WARMSET_CONFIG"])
-def load(request: pytest.FixtureRequest, ws: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Both ways to a registry with the families of a file."""
-
-    def load(path: str) -> Any:
-        if request.param == "from_file":
-            return ws.MethodRegistry.from_file(path)
-        monkeypatch.setenv("WARMSET_CONFIG", path)
-        monkeypatch.setattr(sys.modules["importlib.metadata"], "entry_points", lambda **_: ())
-        return ws.MethodRegistry()
-
-    importlib.import_module("importlib.metadata")
-
-    return load
+load = settings_files.load
 
 
 def family(factory: str, more: str = "") -> str:

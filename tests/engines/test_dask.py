@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import time
 import warnings
 from typing import TYPE_CHECKING
 
 import engine_samples
 import pytest
+from threads import until
 
 pytest.importorskip("distributed")
 
@@ -197,8 +197,7 @@ def test_a_lost_worker_loses_no_result(
     gate = tmp_path / "gate"
     waiting = [engine.submit_method(client, "One", "wait_for", path=str(gate)) for _ in range(2)]
     queued = engine.map_methods(client, [("One", "add", {"x": at}) for at in range(50)])
-    while notes_file.read_text().count("waits") < 2:
-        time.sleep(0.005)
+    until(lambda: notes_file.read_text().count("waits") >= 2)
     os.kill(victim, signal.SIGKILL)
     gate.touch()
     assert client.gather(done) == [7] * 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING, Any
 
 import engine_samples
@@ -193,8 +192,7 @@ def test_a_lost_worker_loses_no_result(
     gate = tmp_path / "gate"
     waiting = [engine.submit_method(workers, "One", "wait_for", path=str(gate)) for _ in range(2)]
     queued = engine.map_methods(workers, [("One", "add", {"x": at}) for at in range(50)])
-    while notes_file.read_text().count("waits") < 2:
-        time.sleep(0.005)
+    until(lambda: notes_file.read_text().count("waits") >= 2)
     os.kill(victim, signal.SIGKILL)
     gate.touch()
     assert victim not in ray.get(waiting, timeout=60)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from threads import until
 
 pytest.importorskip("ray")
 pytest.importorskip("numpy")
@@ -108,8 +108,7 @@ def test_a_waiter_is_woken(store: RayStore, tmp_path: Path) -> None:
 
     there = tmp_path / "there"
     waiting = wait.remote(patient, there)
-    while not there.exists():
-        time.sleep(0.005)
+    until(there.exists)
     assert ray.wait([waiting], timeout=0.2)[0] == []
     with claim:
         claim.put([b"12345"])

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from threads import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,10 +133,13 @@ def test_killed_processes(
         assert process.stdout.readline() == "ready\n"
         process.stdin.write("go\n")
         process.stdin.flush()
+
+    def enough(wanted: int) -> bool:
+        return len(notes()) >= wanted or all(p.poll() is not None for p in processes)
+
     for process in processes[:3]:
-        until = len(notes()) + chance.randrange(1, 4)
-        while len(notes()) < until and any(p.poll() is None for p in processes):
-            time.sleep(0.001)
+        wanted = len(notes()) + chance.randrange(1, 4)
+        until(partial(enough, wanted))
         process.kill()
     for process in processes[:3]:
         process.communicate()

@@ -7,13 +7,13 @@ import pickle
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import servers
+from threads import until
 
 valkey = pytest.importorskip("valkey")
 if servers.program() is None:
@@ -171,8 +171,7 @@ def test_a_lease_is_renewed(make: Any, client: Any, prefix: str) -> None:
     lock = f"{{{prefix}}}:lock:a"
     with store.claim("a") as claim:
         client.pexpire(lock, 10_000)
-        while client.pttl(lock) > 5000:  # until the thread has renewed it
-            time.sleep(0.01)
+        until(lambda: client.pttl(lock) <= 5000)  # the thread has renewed it
         claim.put([b"12345"])
     assert client.pttl(lock) == -2
 
