@@ -373,7 +373,10 @@ def test_the_interpreter_exits_with_daemon_threads(twin: str) -> None:
         handle = registry.bind("Model", "tag")
         def work():
             while True:
-                registry.get_instance("Model")
+                try:
+                    registry.get_instance("Model")
+                except warmset.ClosedError:
+                    pass  # 3.10 may crash when a thread prints an error while the process ends
         for _ in range(4):
             threading.Thread(target=work, daemon=True).start()
     """
