@@ -27,11 +27,15 @@ quietly() {
     "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
 }
 
-# interpreter VERSION: prints the path of an interpreter, from PATH or from pyenv; fails if there is none.
+# interpreter VERSION: prints the path of an interpreter, from PATH or from pyenv; fails if there is none. A
+# free-threaded one is none of these: installations of it may bear the same name, and few packages have wheels.
 interpreter() {
     local candidate
     for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
-        "$candidate" -c 'import sys, venv; print(sys.executable)' 2>/dev/null && return
+        "$candidate" -c '
+import sys, sysconfig, venv
+sysconfig.get_config_var("Py_GIL_DISABLED") and sys.exit(1)
+print(sys.executable)' 2>/dev/null && return
     done
     return 1
 }
