@@ -334,9 +334,56 @@ cdef class Changes(Ring):
             _set_state(self, entry, state)
         _unlock(self)
 
+    def settle_unclosable(self, list entries not None):
+        """Let instances go that have no way to be closed; the other entries that wait for it."""
+        cdef Entry entry
+        cdef list others = []
+        for entry in entries:
+            if entry.state == WAITING and not _settle_unclosable(self, entry):
+                others.append(entry)
+        return others
+
     def is_alone(self, list box not None):
         """Whether nothing but this list refers to what is in it, as far as that can be known."""
         return len(box) == 1 and warmset_is_alone(PyList_GET_ITEM(box, 0))
+
+
+cdef bint _settle_unclosable(Ring core, Entry entry) except -1:
+    """Let the instance of a waiting entry go if it certainly has no way to be closed."""
+    if entry.closer is not None or entry.options is not None:
+        return False
+    content = entry.content  # dropped after the change, as these are
+    _routes = _recent = None
+    if content is None:
+        return True  # somebody closes it
+    if not _is_unclosable(content):
+        return False
+    _begin(core, entry.slot)
+    if entry.state == WAITING and entry._content is content:
+        warmset_lock(&entry.guard)
+        entry._content = None
+        warmset_unlock(&entry.guard)
+        _routes, _recent = entry.routes, entry.recent
+        entry.routes = None
+        entry.recent = None
+        _set_state(core, entry, NOTHING_TO_CLOSE)
+    _unlock(core)
+    return True
+
+
+cdef bint _is_unclosable(object instance) except -1:
+    """As `foreign.is_unclosable`."""
+    cdef PyTypeObject* kind = Py_TYPE(<PyObject*>instance)
+    if Py_TYPE(<PyObject*>kind) is not &PyType_Type or (
+        (<TypeSlots*>kind).tp_getattro != <void*>PyObject_GenericGetAttr
+    ):
+        return False
+    if _PyType_Lookup(kind, "__exit__") != NULL:
+        return False
+    if _PyType_Lookup(kind, "close") != NULL or _PyType_Lookup(kind, "aclose") != NULL:
+        return False
+    # Only the instance can have one now, and there is no code that these run.
+    return getattr(instance, "close", None) is None and getattr(instance, "aclose", None) is None
 
 
 cdef int _check_cause(int cause) except -1:
@@ -420,7 +467,7 @@ cdef bint _detach(Ring core, Entry entry, int cause, bint even_held) noexcept:
             &entry._uses, <long long>warmset_late_uses(core._table, <PyObject*>entry, True)
         )
         warmset_wait(core._table)  # for those that were adding uses themselves
-    entry.cause = cause
+    entry.cause = slot.last_cause = cause
     entry._held = entry.holds > 0
     if entry._weak:
         core.weakly_kept -= 1

@@ -463,7 +463,7 @@ class Changes(Ring):
             ):
                 slot.entry = None
                 entry.state = state
-                entry.cause = cause
+                entry.cause = slot.last_cause = cause
                 entry.held = holds > 0
                 self._removal_serial = entry.eviction_serial = self._removal_serial + 1
                 self._states[before] -= 1

@@ -191,6 +191,7 @@ cdef extern from "Python.h":
         Py_ssize_t tp_vectorcall_offset
         unsigned long tp_flags
         void* tp_call
+        void* tp_getattro
         PyObject* tp_dict
     const int METH_FASTCALL
     const int METH_KEYWORDS
@@ -200,6 +201,9 @@ cdef extern from "Python.h":
     Py_ssize_t PyVectorcall_NARGS(size_t)
     PyObject* PyObject_Vectorcall(PyObject*, PyObject* const*, size_t, PyObject*)
     int _PyObject_GetMethod(PyObject*, PyObject*, PyObject**)
+    PyObject* _PyType_Lookup(PyTypeObject*, object)
+    PyObject* PyObject_GenericGetAttr(PyObject*, PyObject*)
+    PyTypeObject PyType_Type
     const Py_ssize_t PY_SSIZE_T_MAX
     int PyFunction_Check(PyObject*)
     object PyMethod_New(PyObject*, PyObject*)

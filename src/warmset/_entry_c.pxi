@@ -34,11 +34,13 @@ cdef class Slot:
     cdef int guard
     cdef unsigned char _alive  # whether it is the slot of its name
     cdef unsigned char _pinned
+    cdef readonly signed char last_cause  # of the last removal of what it had
 
     def __cinit__(self, key):
         self.key = key
         self.name = key if type(key) is str else str(key)
         self.idle_limit = self.age_limit = INFINITY
+        self.last_cause = NO_CAUSE
 
     @property
     def target(self):

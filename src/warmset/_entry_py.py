@@ -38,6 +38,7 @@ class Slot:
         "generation",
         "idle_limit",
         "key",
+        "last_cause",
         "name",
         "options",
         "owner",
@@ -57,6 +58,7 @@ class Slot:
         self.generation = 0
         self.alive = False  # whether it is the slot of its name
         self.pinned = False
+        self.last_cause = NO_CAUSE  # of the last removal of what it had
 
     @property
     def path(self) -> str | None:

@@ -13,6 +13,7 @@ from ._changes_py import Changes
 from ._entry_py import Entry, Hold
 from ._ring_py import LOCK_FREE
 from .codes import CACHED, HELD, NOTHING_TO_CLOSE, STATES, WAITING, WEAK
+from .foreign import is_unclosable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -232,6 +233,34 @@ class Holds(Changes):
                 self._states[WAITING] -= 1
                 self._states[state] += 1
                 self.unclosed.pop(entry, None)
+
+    def settle_unclosable(self, entries: list[Entry]) -> list[Entry]:
+        """Let instances go that have no way to be closed; the other entries that wait for it."""
+        return [
+            entry
+            for entry in entries
+            if entry.state == WAITING and not self._settle_unclosable(entry)
+        ]
+
+    def _settle_unclosable(self, entry: Entry) -> bool:
+        """Let the instance of a waiting entry go if it certainly has no way to be closed."""
+        self._check_owner(entry.slot)
+        if entry.closer is not None or entry.options is not None:
+            return False
+        content, _routes = entry.content, entry.routes  # dropped after the change
+        if content is None:
+            return True  # somebody closes it
+        if not is_unclosable(content):
+            return False
+        with self.lock:
+            if entry.state == WAITING and entry.content is content:
+                entry.content = None
+                entry.routes = None
+                entry.state = NOTHING_TO_CLOSE
+                self._states[WAITING] -= 1
+                self._states[NOTHING_TO_CLOSE] += 1
+                self.unclosed.pop(entry, None)
+        return True
 
     def is_alone(self, box: list[Any]) -> bool:
         """Whether nothing but this list refers to what is in it, as far as that can be known."""

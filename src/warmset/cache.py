@@ -8,7 +8,7 @@ atomic ones; each of these is conditional on the entry that was seen before it.
 from __future__ import annotations
 
 from ._core import Entry, RegistryCore, Slot
-from .codes import COLLECTED, FULL, NO_LIMIT, PUBLISHED, REPLACED, SIZE
+from .codes import COLLECTED, FULL, NO_CAUSE, NO_LIMIT, PUBLISHED, REPLACED, SIZE
 from .owners import Owners
 
 TYPE_CHECKING = False
@@ -33,7 +33,8 @@ class Cache(RegistryCore):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.owners = Owners()
-        self.last_causes: dict[SlotKey, int] = {}  # of the last removals; for `explain`
+        # Why the slots that were last forgotten with their instances lost them; for `explain`.
+        self.causes_of_forgotten: dict[SlotKey, int] = {}
 
     def add(
         self, entry: Entry, token: int, seconds: float, *, wait: Callable[[], None] | None = None
@@ -323,11 +324,11 @@ class Cache(RegistryCore):
             left = min(left, entry.slot.idle_limit - (now - entry.last_used))
         return left
 
-    def note_causes(self, entries: list[Entry]) -> None:
-        """Note why entries were removed; the first noted ones are forgotten."""
-        causes = self.last_causes
-        for entry in entries[-_MOST_CAUSES:]:
-            causes[entry.slot.key] = entry.cause
+    def note_forgotten(self, slot: Slot) -> None:
+        """Note why a slot that was dropped had lost its instance; the first noted are forgotten."""
+        causes = self.causes_of_forgotten
+        if slot.last_cause != NO_CAUSE:
+            causes[slot.key] = slot.last_cause
         while len(causes) > _MOST_CAUSES:
             try:
                 causes.pop(next(iter(causes)), None)

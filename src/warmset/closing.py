@@ -28,7 +28,7 @@ Which of them an instance has
 
 from __future__ import annotations
 
-from _operator import methodcaller
+from _operator import attrgetter, methodcaller
 from _thread import get_ident
 from weakref import ref
 
@@ -62,6 +62,13 @@ if TYPE_CHECKING:
         left_at_close: list[tuple[str, Any]] | None
         left_over: bool
 
+        @property
+        def close_entry(self) -> Callable[[Any, Entry], None]:
+            """What closes an entry: `close_entry`, or what closes it elsewhere, or later."""
+
+        def settle_unclosable(self, entries: list[Entry]) -> list[Entry]:
+            """Let instances go that have no way to be closed; the other entries that wait."""
+
         def claim(self, entry: Entry, box: list[Any]) -> bool:
             """Move the instance of an entry that waits to be closed into an empty list."""
 
@@ -75,7 +82,7 @@ if TYPE_CHECKING:
             """Whether nothing else refers to what is in the box."""
 
 
-__all__ = ["ClosedInstances", "close_entry", "close_left_over"]
+__all__ = ["ClosedInstances", "close_entry", "close_left_over", "close_removed"]
 
 _UNUSED_NAME = "_warmset_has_no_such_attribute"
 
@@ -131,11 +138,6 @@ def close_entry(registry: Owner, entry: Entry) -> None:
     try:
         if not registry.claim(entry, box):
             return
-        options = entry.options
-        by_itself = entry.closer is None and (options is None or options.closer == "auto")
-        if by_itself and _has_no_way(box):
-            call.state = NOTHING_TO_CLOSE
-            return
         call.state = contain(
             CLOSER, _close, registry, entry, box, call, failed=CLOSE_FAILED, class_name=entry.name
         )
@@ -148,11 +150,52 @@ def close_entry(registry: Owner, entry: Entry) -> None:
                 raise
 
 
-def close_left_over(registry: Owner, close_all: Callable[[list[Entry]], None]) -> None:
+def close_removed(registry: Owner, entries: list[Entry]) -> None:
+    """
+    Close those entries that wait for it, the newest first.
+
+    Args:
+        registry: Their registry.
+        entries: Removed entries; those that are held are closed when their last hold ends.
+
+    An interrupt is raised when the others are closed.
+    """
+    if registry.close_entry is close_entry:
+        waiting = registry.settle_unclosable(entries)
+    else:  # something closes them elsewhere, or later
+        waiting = [entry for entry in entries if entry.state == WAITING]
+    if len(waiting) > 1:
+        # A later one may refer to an earlier one, which would be left open because of it.
+        waiting.sort(key=_serial, reverse=True)
+    if waiting:
+        _close_all(registry, waiting)
+
+
+_serial = attrgetter("serial")
+
+
+def _close_all(registry: Owner, entries: list[Entry]) -> None:
+    entries.reverse()
+    try:
+        _close_reversed(registry, entries)
+    except BaseException:
+        registry.left_over = True
+        raise
+    finally:
+        if entries:
+            _close_all(registry, entries[::-1])
+
+
+def _close_reversed(registry: Owner, entries: list[Entry]) -> None:
+    while entries:
+        registry.close_entry(registry, entries.pop())
+
+
+def close_left_over(registry: Owner) -> None:
     """Close the entries that wait for it; those that an interrupt leaves are left over again."""
     try:
         registry.left_over = False
-        close_all(_with_instance(registry.unclosed))
+        _close_all(registry, _with_instance(registry.unclosed))
     except BaseException:
         registry.left_over = True
         raise
@@ -240,25 +283,6 @@ def _finish(closing: Any, awaited: Callable[[Any], Any] | None) -> None:
         "the closer is asynchronous, and no event loop waits for this removal; "
         "remove the instance through warmset.aio.AsyncMethodExecutor"
     )
-
-
-def _has_no_way(box: list[Any]) -> bool:
-    """Whether the instance certainly has none of the methods by which it could be closed."""
-    kind = type(box[0])
-    try:
-        return (
-            type(kind) is type
-            and kind.__getattribute__ is _OBJECTS_OWN
-            and getattr(kind, "__getattr__", None) is None
-            and getattr(kind, "__exit__", None) is None
-            and getattr(kind, "close", None) is None
-            and getattr(kind, "aclose", None) is None
-            # Only the instance can have one now, and there is no code that these run.
-            and getattr(box[0], "close", None) is None
-            and getattr(box[0], "aclose", None) is None
-        )
-    except Exception:  # of a descriptor; the full search reports it
-        return False
 
 
 def _closer(box: list[Any], in_loop: bool) -> Callable[[Any], Any] | None:

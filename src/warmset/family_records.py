@@ -125,6 +125,7 @@ class FamilyRecord:
                 self._empty[slot.key] = slot
             return
         registry.drop_slot(slot)
+        registry.note_forgotten(slot)
         if slot.key.loop_number is not None:
             registry.classes.loop_slots.drop(slot)
         if self.slots.get(slot.key) is slot:

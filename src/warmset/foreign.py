@@ -66,6 +66,7 @@ __all__ = [
     "is_bound_by_code",
     "is_interrupt",
     "is_property",
+    "is_unclosable",
     "read_attribute",
 ]
 
@@ -226,7 +227,7 @@ def _exhaust(steps: Iterable[None]) -> None:
 
 _mro_of = type.__dict__["__mro__"].__get__
 _names_in = type.__dict__["__dict__"].__get__
-_getattribute = object.__dict__["__getattribute__"]
+_OBJECTS_OWN = object.__dict__["__getattribute__"]
 _own_dict = type(type.__dict__["__dict__"])  # the type of a `__dict__` in a class
 _slot = type(type.__dict__["__basicsize__"])  # the type of a slot in a class
 
@@ -299,7 +300,7 @@ def decides_by_code(kind: type) -> bool:
     """Return whether a class has code that decides which attributes its instances have."""
     return (
         find_in_type(kind, "__getattr__") is not MISSING
-        or find_in_type(kind, "__getattribute__") is not _getattribute
+        or find_in_type(kind, "__getattribute__") is not _OBJECTS_OWN
     )
 
 
@@ -321,7 +322,7 @@ def can_have_method(kind: type, name: str, instance: object = None) -> bool:
         instance is not None
         and type(in_type) is FunctionType
         and type(kind) is type
-        and kind.__getattribute__ is _getattribute
+        and kind.__getattribute__ is _OBJECTS_OWN
     ):
         return callable(getattr(instance, name))  # it runs no code then
     if in_type is not MISSING and is_property(in_type):
@@ -337,7 +338,7 @@ def can_have_method(kind: type, name: str, instance: object = None) -> bool:
         return True
     # A class written in C need not differ from `object`; asking it runs no code of a property,
     # because it has none of that name.
-    return get is not _getattribute and callable(read_attribute(instance, name))
+    return get is not _OBJECTS_OWN and callable(read_attribute(instance, name))
 
 
 def read_attribute(instance: object, name: str, default: Any = None) -> Any:
@@ -353,3 +354,31 @@ def read_attribute(instance: object, name: str, default: Any = None) -> Any:
         The attribute.
     """
     return contain(ATTRIBUTE, getattr, instance, name, failed=default)
+
+
+def is_unclosable(instance: Any) -> bool:
+    """
+    Return whether an instance certainly has none of the methods by which it could be closed.
+
+    Args:
+        instance: The instance; no code of its class runs.
+
+    Returns:
+        False also where only a search, as in `closing`, can tell.
+    """
+    kind = type(instance)
+    if type(kind) is not type:
+        return False
+    try:
+        return (
+            kind.__getattribute__ is _OBJECTS_OWN
+            and getattr(kind, "__getattr__", None) is None
+            and getattr(kind, "__exit__", None) is None
+            and getattr(kind, "close", None) is None
+            and getattr(kind, "aclose", None) is None
+            # Only the instance can have one now, and there is no code that these run.
+            and getattr(instance, "close", None) is None
+            and getattr(instance, "aclose", None) is None
+        )
+    except Exception:  # of a descriptor; the full search reports it
+        return False

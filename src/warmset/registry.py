@@ -16,8 +16,8 @@ from ._locks import call_locked
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
-from .closing import ClosedInstances, close_entry, close_left_over
-from .codes import CLEARED, HELD, SHUTDOWN
+from .closing import ClosedInstances, close_entry, close_left_over, close_removed
+from .codes import CLEARED, SHUTDOWN
 from .errors import ClosedError, UnknownClassError
 from .extension import HOOKS, Extension, wrapped
 from .failures import closed_before
@@ -288,44 +288,23 @@ class BaseRegistry(Cache):
     def handle_removed(self, entries: list[Entry]) -> None:
         """Report removed entries, and close those that are not held."""
         try:
-            self.note_causes(entries)
             for removed in self._hooks["removed"]:
                 removed(self, entries)
-            report_removals(entries, self.now())
+            report_removals(entries, self.now)
         finally:
-            waiting = [entry for entry in entries if entry.state != HELD]
-            if len(waiting) > 1:
-                # A later one may refer to an earlier one, which would be left open because of it.
-                waiting.sort(key=lambda entry: entry.serial, reverse=True)
-            self._close_all(waiting)
+            close_removed(self, entries)
             if self.classes.left_open:
                 self.classes.left_open.close(self)
             if self.watched:
                 self.capacity_freed()
 
-    def _close_all(self, entries: list[Entry]) -> None:
-        """Close each; an interrupt is raised when the others are closed."""
-        entries.reverse()
-        try:
-            self._close_reversed(entries)
-        except BaseException:
-            self.left_over = True
-            raise
-        finally:
-            if entries:
-                self._close_all(entries[::-1])
-
-    def _close_reversed(self, entries: list[Entry]) -> None:
-        while entries:
-            self.close_entry(self, entries.pop())
-
     def close_left_over(self) -> None:
         """Close what an interrupt kept others from closing."""
-        close_left_over(self, self._close_all)
+        close_left_over(self)
 
     def close_released(self, entry: Entry) -> None:
         """Close an entry outside the cache whose last hold has ended."""
-        self.close_entry(self, entry)
+        close_removed(self, [entry])
 
     def close_unused(self, slot: Slot, instance: Any) -> None:
         """

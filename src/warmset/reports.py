@@ -11,6 +11,7 @@ from . import _logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ._core import Entry
@@ -25,10 +26,10 @@ def report_build(build: Build) -> None:
         _log("log_build", build)
 
 
-def report_removals(entries: list[Entry], now: float) -> None:
-    """Log removals."""
+def report_removals(entries: list[Entry], now: Callable[[], float]) -> None:
+    """Log removals; `now` returns the registry's time."""
     if _logs.info_wanted("removals"):
-        _log("log_removals", entries, now)
+        _log("log_removals", entries, now())
 
 
 def report_clear(strong: int, weak: int) -> None:

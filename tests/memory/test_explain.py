@@ -167,13 +167,13 @@ def test_why_an_instance_was_removed(make: Any, timer: Any, samples: Any) -> Non
     assert "the registry was closed" in reasons("Beta")
 
 
-def test_causes_of_many_names_are_forgotten(make: Any, samples: Any) -> None:
-    """The oldest first, so that they need no more memory."""
+def test_causes_of_many_keys_are_forgotten(make: Any, samples: Any) -> None:
+    """A slot has its own; of keys of families the oldest go first, so that memory is bounded."""
     registry = make({}, max_cache_size=1)
+    family = registry.family("Model", lambda key: samples.Alpha())
     for number in range(1100):
-        registry.register(str(number), "samples.Alpha")
-        with registry.use(str(number)):
+        with family.use(number):
             pass
-    assert len(registry.last_causes) == 1000
-    assert "not built yet" in registry.explain("5").reasons[0]
-    assert "max_cache_size" in registry.explain("1098").reasons[0]
+    assert len(registry.causes_of_forgotten) == 1000
+    assert "not built yet" in registry.explain(family.key(5)).reasons[0]
+    assert "max_cache_size" in registry.explain(family.key(1098)).reasons[0]

@@ -16,6 +16,7 @@ from ..codes import (
     IDLE,
     INVALID,
     MEMORY,
+    NO_CAUSE,
     RECYCLED,
     REPLACED,
     SHUTDOWN,
@@ -277,8 +278,10 @@ def _absent(registry: BaseRegistry, class_name: Any, slot: Slot | None) -> Expla
         reasons.append("no class of that name is registered")
     else:
         state = "cold"
-        cause = registry.last_causes.get(class_name)
-        if cause is None:
+        cause = registry.causes_of_forgotten.get(class_name, NO_CAUSE)
+        if slot is not None:
+            cause = slot.last_cause
+        if cause == NO_CAUSE:
             reasons.append("not built yet, as far as is known: the next look-up builds it")
         else:
             reasons.append(f"removed: {_cause_text(registry, slot, cause, family)}")
