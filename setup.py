@@ -20,7 +20,14 @@ if pure and required:
     )
 
 # A failing compiler is an error, not a silently slower package: WARMSET_PURE=1 is the way around.
-SOURCES = ["_entry_c.pxi", "_ring_c.pxi", "_changes_c.pxi", "_calls_c.pxi", "_readers.h"]
+SOURCES = [
+    "_entry_c.pxi",
+    "_ring_c.pxi",
+    "_changes_c.pxi",
+    "_plain_c.pxi",
+    "_calls_c.pxi",
+    "_readers.h",
+]
 core = Extension(
     "warmset._core_c",
     ["src/warmset/_core_c.pyx"],

@@ -363,6 +363,7 @@ def test_an_interrupt_passes_through_and_a_waiter_takes_over(make: Any, samples:
 def test_a_build_between_a_miss_and_the_own_build(make: Any, samples: Any) -> None:
     """Another thread may have built in between: the class is not built twice."""
     registry = make()
+    registry.plain_builds = None
     builder = registry.builder
     lead = builder._lead
 
@@ -427,6 +428,7 @@ def test_a_build_that_began_after_a_removal_is_cached(
 ) -> None:
     """Another instance was built and evicted between the miss and the build."""
     registry = make(max_cache_size=1)
+    registry.plain_builds = None
     token = type(registry).token
     late = []
 

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
 CORE = ("_core_py", "_holds_py", "_changes_py", "_ring_py", "_entry_py", "_calls_py")
-ABOVE = ("cache", "builder", "registry", "classes", "closing", "legacy", "lifecycle.listening")
+ABOVE = (
+    "cache",
+    "builder",
+    "waits",
+    "registry",
+    "classes",
+    "closing",
+    "legacy",
+    "lifecycle.listening",
+)
 
 
 class Scene:

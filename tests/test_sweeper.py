@@ -6,7 +6,9 @@ import ctypes
 import gc
 import importlib
 import os
+import sys
 import threading
+import traceback
 import weakref
 from typing import Any
 
@@ -197,6 +199,13 @@ def test_an_interval_longer_than_a_lock_can_wait(make: Any, sweeper: Any) -> Non
     other.close()
 
 
+def is_running(thread: threading.Thread, function: str) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and any(
+        each.f_code.co_name == function for each, _ in traceback.walk_stack(frame)
+    )
+
+
 def test_the_thread_is_replaced_if_it_dies(make: Any, sweeper: Any, caplog: Any) -> None:
     """As when an error is sent to it."""
     services = importlib.import_module("warmset.lifecycle.services")
@@ -204,6 +213,8 @@ def test_the_thread_is_replaced_if_it_dies(make: Any, sweeper: Any, caplog: Any)
     registry = make(sweep_interval_seconds=1000)
     until(lambda: sweeper.service.thread is not None)
     thread = sweeper.service.thread
+    # At its first instruction no handler is there yet, and pytest keeps what would replace it then.
+    until(lambda: is_running(thread, "_do_steps"))
     sent = ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
     )

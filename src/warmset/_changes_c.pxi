@@ -105,11 +105,14 @@ cdef class Changes(Ring):
 
     # -- entries: construction and publication ---------------------------------------------------
 
-    def construct(self, Slot slot not None, make, source=None):
+    def construct(self, Slot slot not None, make, source=None, tuple arguments=None):
         """Run a constructor, and put what it returns straight into a new entry, held once."""
         cdef Entry entry = Entry(slot)
         _check_owner(self, slot)
-        entry._content = make(slot)
+        try:
+            entry._content = make(slot) if arguments is None else make(*arguments)
+        except StopIteration:
+            raise RuntimeError("it raised StopIteration")
         if entry._content is None:
             return None
         if source is not None:
@@ -156,50 +159,9 @@ cdef class Changes(Ring):
         bint strict=False,
     ):
         """Cache an entry that `construct` made, unless its name was cleared since `token`."""
-        cdef Slot slot = entry.slot
-        cdef bint weak = False
-        cdef int result = STALE
         cdef bint unbound = most is None or replacing is not None
         cdef Py_ssize_t bound = PY_SSIZE_T_MAX if unbound else most
-        content = entry._content
-        if self.weak_mode and replacing is None and entry.closer is None:
-            try:
-                content, weak = weak_reference(content), True
-            except TypeError:
-                weak = False  # its type has no weak references: it is cached strongly
-        _strong = entry._content  # dropped after the change
-        _begin(self, slot)
-        self.build_seconds += seconds - entry.build_seconds
-        entry.build_seconds = seconds
-        if (
-            slot._alive
-            and not self.sealed
-            and slot.generation + self._generation == token
-            and slot._entry is replacing
-            and entry.state == HELD
-        ):
-            if (
-                not weak
-                and self.cached >= bound
-                and (strict or _oldest(self, NULL) != NULL)
-            ):
-                result = FULL
-            else:
-                warmset_lock(&entry.guard)
-                entry._content = content
-                warmset_unlock(&entry.guard)
-                entry._weak = weak
-                entry._uses = replacing is None
-                if replacing is not None:
-                    _detach(self, replacing, RECYCLED, True)
-                    entry.last_used = _used_at(<PyObject*>replacing)
-                _enter_cache(self, entry)
-                if replacing is not None:
-                    warmset_store_number(&entry.stamp, warmset_load_number(&replacing.stamp))
-                    _sort(self, True)
-                result = PUBLISHED
-        _unlock(self)
-        return result
+        return _publish(self, entry, token, seconds, bound, replacing, strict)
 
     def adopt(
         self, Slot slot not None, content, *, bint weak, double built_at, double last_used,
@@ -346,6 +308,60 @@ cdef class Changes(Ring):
     def is_alone(self, list box not None):
         """Whether nothing but this list refers to what is in it, as far as that can be known."""
         return len(box) == 1 and warmset_is_alone(PyList_GET_ITEM(box, 0))
+
+
+cdef int _publish(
+    Changes core,
+    Entry entry,
+    long long token,
+    double seconds,
+    Py_ssize_t bound,
+    Entry replacing,
+    bint strict,
+) except -1:
+    """As `Changes.publish`, of which it is the whole."""
+    cdef Slot slot = entry.slot
+    cdef bint weak = False
+    cdef int result = STALE
+    content = entry._content
+    if core.weak_mode and replacing is None and entry.closer is None:
+        try:
+            content, weak = weak_reference(content), True
+        except TypeError:
+            weak = False  # its type has no weak references: it is cached strongly
+    _strong = entry._content  # dropped after the change
+    _begin(core, slot)
+    core.build_seconds += seconds - entry.build_seconds
+    entry.build_seconds = seconds
+    if (
+        slot._alive
+        and not core.sealed
+        and slot.generation + core._generation == token
+        and slot._entry is replacing
+        and entry.state == HELD
+    ):
+        if (
+            not weak
+            and core.cached >= bound
+            and (strict or _oldest(core, NULL) != NULL)
+        ):
+            result = FULL
+        else:
+            warmset_lock(&entry.guard)
+            entry._content = content
+            warmset_unlock(&entry.guard)
+            entry._weak = weak
+            entry._uses = replacing is None
+            if replacing is not None:
+                _detach(core, replacing, RECYCLED, True)
+                entry.last_used = _used_at(<PyObject*>replacing)
+            _enter_cache(core, entry)
+            if replacing is not None:
+                warmset_store_number(&entry.stamp, warmset_load_number(&replacing.stamp))
+                _sort(core, True)
+            result = PUBLISHED
+    _unlock(core)
+    return result
 
 
 cdef bint _settle_unclosable(Ring core, Entry entry) except -1:

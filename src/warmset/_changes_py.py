@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from _operator import index
+from itertools import starmap
 from weakref import ref as weak_reference
 
 from ._entry_py import NEW, Entry, Hold, Slot, checked_cause
@@ -22,14 +23,12 @@ from .codes import (
     CACHED,
     CLEARED,
     COLLECTED,
-    DISCARDED,
     FULL,
     HELD,
     IDLE,
     MEMORY,
     NO_LIMIT,
     NOTHING_TO_CLOSE,
-    PARENTS,
     PUBLISHED,
     RECYCLED,
     STALE,
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
     from ._entry_py import Holder
 
 __all__ = ["Changes"]
-
-
-# States, after an entry was taken out of the cache, in which a child leaves it to its parent.
-_ABANDONED = frozenset((HELD, WAITING, NOTHING_TO_CLOSE))
 
 
 class Changes(Ring):
@@ -149,20 +144,25 @@ class Changes(Ring):
 
     # -- entries: construction and publication ---------------------------------------------------
 
-    def construct(self, slot: Slot, make: Callable[..., Any], source: Any = None) -> Entry | None:
+    def construct(
+        self, slot: Slot, make: Any, source: Any = None, arguments: Any = None
+    ) -> Entry | None:
         """
         Run a constructor, and put what it returns straight into a new entry, held once.
 
-        The entry keeps the options of the slot, and the `closer` of the source, which may be set by
-        the constructor; there is none if the instance is None. The source gets it as its `entry`,
-        in the same step, also if an error follows it; see `give_back`.
+        It gets the arguments, a tuple; None: the slot. The entry keeps the options of the slot, and
+        the `closer` of the source, which may be set by the constructor; there is none if the
+        instance is None. The source gets it as its `entry`, in the same step, also if an error
+        follows it; see `give_back`.
         """
         self._check_owner(slot)
         entry = Entry(slot)
         target: Holder = Hold() if source is None else source
+        made = map(make, (slot,)) if arguments is None else starmap(make, (arguments,))
         try:
             # In C from the constructor's return to the store: no interrupt arrives in between.
-            any(map(setattr, (entry,), ("content",), map(make, (slot,))))
+            if not [*map(setattr, (entry,), ("content",), made)]:
+                raise RuntimeError("it raised StopIteration")
             self._count_build(entry, target, source)
             entry.built_at = entry.last_used = self.now()
         except BaseException:
@@ -483,17 +483,3 @@ class Changes(Ring):
                     queue.append(entry)
                 removed.append(entry)
                 return True
-
-    def abandon(self, entry: Entry) -> bool:
-        """Take an entry out of the cache and leave it alone: after a fork it is the parent's."""
-        self._check_owner(entry.slot)
-        removed: list[Entry] = []
-        with self.lock:
-            self._detach(entry, DISCARDED, removed)
-            if entry.state in _ABANDONED:
-                self._states[entry.state] -= 1
-                self._states[PARENTS] += 1
-                entry.state = PARENTS
-                self.unclosed.pop(entry, None)
-                return True
-        return False

@@ -29,12 +29,14 @@ if _pure and _required:
 # The pure twin is the type source: a checker sees real, annotated code.
 if TYPE_CHECKING or _pure:
     from ._core_py import (
+        BuildRecord,
         Entry,
         ExecutorCore,
         FamilyCore,
         Handle,
         Injected,
         Lease,
+        PlainBuilds,
         RegistryCore,
         Slot,
     )
@@ -43,12 +45,14 @@ if TYPE_CHECKING or _pure:
 else:
     try:
         from ._core_c import (
+            BuildRecord,
             Entry,
             ExecutorCore,
             FamilyCore,
             Handle,
             Injected,
             Lease,
+            PlainBuilds,
             RegistryCore,
             Slot,
         )
@@ -63,12 +67,14 @@ else:
                 "install a binary wheel, or build it from the sdist with a C compiler"
             ) from error
         from ._core_py import (
+            BuildRecord,
             Entry,
             ExecutorCore,
             FamilyCore,
             Handle,
             Injected,
             Lease,
+            PlainBuilds,
             RegistryCore,
             Slot,
         )
@@ -76,12 +82,14 @@ else:
         implementation = "pure"
 
 __all__ = [
+    "BuildRecord",
     "Entry",
     "ExecutorCore",
     "FamilyCore",
     "Handle",
     "Injected",
     "Lease",
+    "PlainBuilds",
     "RegistryCore",
     "Slot",
     "implementation",

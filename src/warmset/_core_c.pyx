@@ -56,8 +56,11 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.math cimport INFINITY
 
+import sys
 from _collections import deque
 from operator import itemgetter
+from sys import exc_info
+from time import perf_counter
 from types import MappingProxyType
 from weakref import ref as weak_reference
 
@@ -68,12 +71,14 @@ from .family_keys import FamilyKey
 from .resolver import check_method_name, check_name, raise_not_found
 
 __all__ = [
+    "BuildRecord",
     "Entry",
     "ExecutorCore",
     "FamilyCore",
     "Handle",
     "Injected",
     "Lease",
+    "PlainBuilds",
     "RegistryCore",
     "Slot",
 ]
@@ -248,6 +253,8 @@ cdef enum:
 if (CAUSES, STATES, COUNTERS) != (codes.CAUSES, codes.STATES, codes.COUNTERS):
     raise ImportError("the compiled core was built for other codes: build it again")
 
+cdef dict MODULES = sys.modules
+
 cdef int CACHED = codes.CACHED
 cdef int WEAK = codes.WEAK
 cdef int HELD = codes.HELD
@@ -317,6 +324,7 @@ cdef class RegistryCore(Changes):
     cdef Py_ssize_t _watched
     cdef Addresses* _class_addresses  # of classes that are keys; a hint, and NULL before the first
     cdef list _class_slots  # those that stand there
+    cdef public PlainBuilds plain_builds  # None: a capability takes part in builds
 
     def __cinit__(self, *args, **kwargs):
         self.max_size = 1
@@ -640,7 +648,13 @@ cdef class Holder:
 
 cdef tuple _build(RegistryCore core, object class_name):
     """What follows a miss: the instance, and its entry, which is held."""
-    cdef Holder holder = Holder()
+    cdef Holder holder
+    cdef tuple built = None
+    if core.plain_builds is not None:
+        built = core.plain_builds.build(core, class_name)
+    if built is not None:
+        return built
+    holder = Holder()
     try:
         instance = core.build(class_name, holder)
     except BaseException:
@@ -959,4 +973,5 @@ cdef Injected _find_injected(RegistryCore core, object class_name, object method
     return None if methods is None else _item(<PyObject*>methods, <PyObject*>method_name)
 
 
+include "_plain_c.pxi"
 include "_calls_c.pxi"

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from ._calls_py import ExecutorCore, FamilyCore, Handle, Injected, Lease
 from ._entry_py import Entry, Hold, Slot
 from ._holds_py import Holds
+from ._plain_py import BuildRecord, PlainBuilds
 from ._ring_py import LOCK_FREE
 from .codes import CAUSES, COLLECTED, COUNTERS, NO_LIMIT, STATES
 from .resolver import check_method_name, check_name, method_of
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from ._entry_py import Holder
 
 __all__ = [
+    "BuildRecord",
     "Entry",
     "ExecutorCore",
     "FamilyCore",
     "Handle",
     "Injected",
     "Lease",
+    "PlainBuilds",
     "RegistryCore",
     "Slot",
 ]
@@ -75,6 +78,7 @@ class RegistryCore(Holds):
         self.validates = False  # whether an entry may be due to be validated
         self.by_policy = False  # whether an extension chooses victims, and not the ring
         self.misses = 0
+        self.plain_builds: PlainBuilds | None = None  # None: a capability takes part in builds
 
     @property
     def hits(self) -> int:
@@ -244,7 +248,11 @@ class RegistryCore(Holds):
         built = Hold() if hold is None else hold
         built.since = now
         try:
-            instance = self.build(class_name, built)
+            instance = None
+            if self.plain_builds is not None:
+                instance = self.plain_builds.build(self, class_name, built)
+            if instance is None:
+                instance = self.build(class_name, built)
             if hold is not None:
                 self.holding[hold] = None
             else:

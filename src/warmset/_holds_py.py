@@ -12,7 +12,7 @@ from _operator import index
 from ._changes_py import Changes
 from ._entry_py import Entry, Hold
 from ._ring_py import LOCK_FREE
-from .codes import CACHED, HELD, NOTHING_TO_CLOSE, STATES, WAITING, WEAK
+from .codes import CACHED, DISCARDED, HELD, NOTHING_TO_CLOSE, PARENTS, STATES, WAITING, WEAK
 from .foreign import is_unclosable
 
 TYPE_CHECKING = False
@@ -32,6 +32,8 @@ def _references(box: list[Any]) -> int:
 _ALONE = _references([object()])
 
 
+# States, after an entry was taken out of the cache, in which a child leaves it to its parent.
+_ABANDONED = frozenset((HELD, WAITING, NOTHING_TO_CLOSE))
 # States in which an entry can be held: others are being closed, or were.
 _HOLDABLE = frozenset((CACHED, WEAK, HELD, NOTHING_TO_CLOSE))
 
@@ -195,6 +197,20 @@ class Holds(Changes):
         finally:
             if self.watched:
                 self.capacity_freed()
+
+    def abandon(self, entry: Entry) -> bool:
+        """Take an entry out of the cache and leave it alone: after a fork it is the parent's."""
+        self._check_owner(entry.slot)
+        removed: list[Entry] = []
+        with self.lock:
+            self._detach(entry, DISCARDED, removed)
+            if entry.state in _ABANDONED:
+                self._states[entry.state] -= 1
+                self._states[PARENTS] += 1
+                entry.state = PARENTS
+                self.unclosed.pop(entry, None)
+                return True
+        return False
 
     # -- entries: closing ------------------------------------------------------------------------
 

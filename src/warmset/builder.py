@@ -6,9 +6,8 @@ greenlets) that miss at once one builds and the others wait. There is no lock: e
 single operation on a dict or a list, which no other thread sees half done, and which a finaliser or
 a signal handler can re-enter without meeting a lock that its own thread holds.
 
-A context that waits is entered, before it waits, with the build it waits for, and each build knows
-its owner. So a cycle, within a context or across several, is found by the one that would close it.
-When a build completes, the hold of each waiter is taken on its behalf before any of them runs.
+How a context waits for another one's build is in `waits`. When a build completes, the hold of each
+waiter is taken on its behalf before any of them runs.
 
 Where a context must not wait, because the one that builds could never go on, it builds an entry of
 its own, *aside*, which is not cached: a greenlet whose thread has no hub that could switch to the
@@ -26,19 +25,15 @@ from _thread import TIMEOUT_MAX
 from time import perf_counter
 
 from . import builds
-from ._locks import is_inside_lock
-from .builds import Build, Waiter, blocked, innermost_build, running, waiting
-from .codes import FAILED_BUILDS, WAITS
-from .contexts import (
-    blocked_thread,
-    current_context,
-    get_ident,
-    importing_in_cycle,
-    is_importing,
-    wait_for,
-)
-from .errors import BuildError, BuildTimeoutError, CycleError, MethodRegistryError
-from .failures import Failures, failure_of, raised_in_build
+from ._core import PlainBuilds
+from ._logs import info_wanted
+from .builds import Build, Waiter, innermost_build, running, waiting
+from .codes import FAILED_BUILDS
+from .contexts import current_context
+from .errors import CycleError, MethodRegistryError
+from .failures import Failures, failure_of, is_of_build, raised_in_build, returned_none
+from .resolver import find_ready
+from .waits import must_not_wait, wait_for_build
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,8 +92,32 @@ class Builder:
         """Forget the builds of contexts that do not exist in the child, and drop their holds."""
         me = current_context()
         builds.drop_holds(self._builds.values(), self._reporting)
-        self._builds = {key: build for key, build in self._builds.items() if build.owner == me}
+        for key, build in list(self._builds.items()):
+            if build.owner != me:
+                del self._builds[key]
         builds.reset_after_fork(me)
+
+    def plain_builds(
+        self, classes: Any, closed: dict[int, Any], owners: Any, hooks: dict[str, Any]
+    ) -> PlainBuilds:
+        """Return what makes plain builds by the tables of this builder; see `PlainBuilds`."""
+        return PlainBuilds(
+            Build,
+            self._builds,
+            running,
+            classes.rules,
+            self.failures.by_key,
+            classes.awaiting,
+            closed,
+            owners,
+            hooks,
+            self.stopwatch,
+            find_ready,
+            returned_none,
+            self.fail_plainly,
+            self.end_plainly,
+            info_wanted,
+        )
 
     # -- building --------------------------------------------------------------------------------
 
@@ -155,7 +174,7 @@ class Builder:
             try:
                 build = self._enter(mine, self._lead)
                 if build is not mine:
-                    if self._must_not_wait(build, me):
+                    if must_not_wait(build, me):
                         self._build_aside(mine)
                     else:
                         waiter = Waiter(slot, asked)
@@ -192,13 +211,10 @@ class Builder:
             # It is in the table from that one step on, whatever interrupts this thread.
             if build is None or build is mine:
                 try:
-                    self._complete(mine)
+                    self._end(mine)
                 except BaseException:
-                    self._complete(mine)  # an interrupt in it
+                    self._end(mine)  # an interrupt in it
                     raise
-                # After the completion: a listener may ask for this very class.
-                if not mine.interrupted:
-                    self._report(mine)
         return build
 
     def _complete(self, build: Build) -> None:
@@ -233,13 +249,58 @@ class Builder:
             constructor.prepare_build(build)
             self._construct(build)
         except BaseException as raised:
-            error = self._count_failure(build, raised)
-            if error is not None:
-                path = slot.target if type(slot.target) is str else None
-                self.failures.remember(slot.key, error, outer=outer, path=path)
-            # This frame is in the traceback of the error: the two would be a cycle.
-            del error
+            self._remember(build, raised, outer)
             raise
+
+    def _remember(self, build: Build, raised: BaseException, outer: BaseException | None) -> None:
+        """Count a failed build, and have its error raised again at once for a while."""
+        slot = build.slot
+        error = self._count_failure(build, raised)
+        if error is not None:
+            path = slot.target if type(slot.target) is str else None
+            self.failures.remember(slot.key, error, outer=outer, path=path)
+
+    def fail_plainly(
+        self, build: Build, raised: BaseException, outer: BaseException | None
+    ) -> None:
+        """
+        Count a build of `PlainBuilds` that raised something.
+
+        Args:
+            build: The build.
+            raised: What was raised.
+            outer: What was being handled when the build began.
+
+        Raises:
+            MethodRegistryError: What `obtain` would raise because of that. Where it would raise
+                this very error, nothing is raised here.
+        """
+        if build.completed:
+            return  # an interrupt in its report
+        constructs = build.entry is None and isinstance(raised, Exception)
+        if not constructs or is_of_build(build.slot, raised):
+            self._remember(build, raised, outer)
+            return
+        try:
+            raise raised_in_build(build.slot, raised) from raised
+        except MethodRegistryError as error:
+            self._remember(build, error, outer)
+            raise
+
+    def end_plainly(self, build: Build) -> None:
+        """End a build of `PlainBuilds` that raised something; again, it does nothing."""
+        try:
+            self._end(build)
+        finally:
+            self._give_up(build, None)
+
+    def _end(self, build: Build) -> None:
+        """Complete and report a build, whatever became of it; again, after an interrupt in it."""
+        if not build.completed:
+            self._complete(build)
+            # After the completion: a listener may ask for this very class.
+            if not build.interrupted:
+                self._report(build)
 
     def _build_aside(self, build: Build) -> None:
         chain = [build.slot.name]
@@ -255,12 +316,10 @@ class Builder:
             self._try(build)
         finally:
             try:
-                build.complete()
+                self._end(build)
             except BaseException:
-                build.complete()  # an interrupt in it
+                self._end(build)  # an interrupt in it
                 raise
-            if not build.interrupted:
-                self._report(build)
 
     def renew(self, constructor: Constructor, class_name: str) -> bool:
         """
@@ -317,19 +376,11 @@ class Builder:
         try:
             build.constructor.construct_entry(build)
             if build.entry is None:
-                raise BuildError(
-                    f"building {slot.name!r} ({slot.path}) returned None; expected an instance",
-                    class_name=slot.name,
-                    class_path=slot.path,
-                )
+                raise returned_none(slot)
             build.instance = build.entry.content
-        except MethodRegistryError as error:
-            # The error of another class, which this one asked for, is chained; a cycle concerns
-            # all classes in it.
-            if error.stage == "cycle" or error.class_name == slot.name:
-                raise
-            raise raised_in_build(slot, error) from error
         except Exception as error:
+            if is_of_build(slot, error):
+                raise
             raise raised_in_build(slot, error) from error
         finally:
             build.seconds = max(0.0, self.stopwatch() - began - build.import_seconds)
@@ -349,114 +400,10 @@ class Builder:
 
     # -- waiting ---------------------------------------------------------------------------------
 
-    def _must_not_wait(self, build: Build, me: Hashable) -> bool:
-        """Whether the context that builds could not go on while this one waits."""
-        if build.owner == me:
-            return False  # a cycle, which is found when it begins to wait
-        return is_inside_lock() or builds.is_stuck(build, me, blocked_thread())
-
     def _wait_for(
         self, build: Build, waiter: Waiter, constructor: Constructor, me: Hashable
     ) -> bool:
-        """
-        Wait for a build of another context.
-
-        Args:
-            build: The build.
-            waiter: Is entered for it.
-            constructor: As for `obtain`.
-            me: This context.
-
-        Returns:
-            Whether the waiter was given a hold; if not, the name has to be looked up again.
-        """
-        before = waiting.get(me)  # set where a finaliser or a signal handler re-entered
-        here = blocked_thread()
-        blocked_before = blocked.get(here)
-        # One call each, without a jump before it: an interrupt cannot skip it.
-        restore: Any = waiting.pop if before is None else waiting.__setitem__
-        restore_blocked: Any = blocked.pop if blocked_before is None else blocked.__setitem__
-        try:
-            waiting[me] = build
-            if here is not None:
-                blocked[here] = build
-            build.waiters.append(waiter)
-            if build.done:  # it completed before this context was among its waiters
-                waiter.withdrawn = True
-                constructor.give_back(waiter, None)
-                return False
-            self._complete_own(me)
-            chain = self._chain(build, me)
-            if chain is not None:
-                raise CycleError(chain)
-            if builds.is_stuck(build, me, here):  # seen again: it is entered by now
-                waiter.withdrawn = True
-                constructor.give_back(waiter, None)
-                return False
-            constructor.count(WAITS)
-            if not wait_for(waiter.lock, self._timeout, self._import_check(build)):
-                raise BuildTimeoutError(
-                    build.slot.name,
-                    build.slot.path,
-                    builder=_thread_name(build.thread),
-                    seconds=perf_counter() - build.began,
-                )
-        finally:
-            try:
-                restore(me, before)
-            finally:
-                restore_blocked(here, blocked_before)
-        if waiter.entry is not None:
-            return True
-        fits = waiter.slot is build.slot and build.token >= waiter.asked
-        if build.error is not None and build.replaces is None and fits:
-            raise build.error.fresh_copy() from build.error.__cause__
-        return False
-
-    def _complete_own(self, me: Hashable) -> None:
-        """Wake those who wait for a build of this context, whose completion was re-entered."""
-        build = running.get(me)
-        while build is not None:
-            following = build.outer
-            if build.done and not build.completed:
-                build.complete()
-            build = following
-
-    def _import_check(self, build: Build) -> Callable[[], None] | None:
-        """Return what raises if a build waits for an import of this thread, if it has one."""
-        here = get_ident()
-        if not is_importing(here):
-            return None
-
-        def check() -> None:
-            module = importing_in_cycle(here, build.thread)
-            if module is not None:
-                name = build.slot.name
-                raise CycleError([name, f"import of {module}", name])
-
-        return check
-
-    def _chain(self, build: Build, me: Hashable) -> list[str] | None:
-        """Return the names along the cycle that waiting for a build would close, if it would."""
-        wanted = [build]
-        while wanted[-1].owner != me:
-            following = waiting.get(wanted[-1].owner)
-            if following is None or following in wanted:
-                return None
-            wanted.append(following)
-        if any(hop.done for hop in wanted):
-            # One hop completed meanwhile, so nobody waits along this path any more. While none has,
-            # each owner still waits where it was seen.
-            return None
-        chain: list[str] = []
-        for hop in wanted:
-            names = []
-            inner = innermost_build(hop.owner)
-            while inner is not None and inner is not hop:
-                names.append(inner.slot.name)
-                inner = inner.outer
-            chain += [hop.slot.name, *reversed(names)]
-        return [*chain, build.slot.name]
+        return wait_for_build(build, waiter, constructor, me, self._timeout)
 
     def current_build(self) -> Build | None:
         """Return the innermost build that the calling code is part of, if any."""
@@ -491,9 +438,3 @@ class Builder:
         """Return how many contexts wait for a build of another one."""
         own = list(self._builds.values())
         return sum(build in own for build in list(waiting.values()))
-
-
-def _thread_name(ident: int) -> str:
-    import threading
-
-    return {each.ident: each.name for each in threading.enumerate()}.get(ident, f"thread {ident}")

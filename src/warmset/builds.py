@@ -6,8 +6,7 @@ The two tables are those of the process, by context: a cycle may go through seve
 
 from __future__ import annotations
 
-from time import perf_counter
-
+from ._core import BuildRecord
 from .contexts import current_context, get_ident, make_lock
 
 TYPE_CHECKING = False
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from ._core import Entry, Slot
-    from .errors import MethodRegistryError
 
     class Holder(Protocol):
         """Has at most one hold, on its entry; see `RegistryCore.give_back`."""
@@ -100,79 +98,10 @@ class Waiter:
         self.lock.acquire()
 
 
-class Build:
+class Build(BuildRecord):
     """A build in progress: who builds, and how it ended."""
 
-    __slots__ = (
-        "aside",
-        "asked_for",
-        "began",
-        "closer",
-        "completed",
-        "constructor",
-        "done",
-        "elsewhere",
-        "entry",
-        "error",
-        "import_seconds",
-        "instance",
-        "interrupted",
-        "key",
-        "loop",
-        "loop_key",
-        "made",
-        "notes",
-        "opened",
-        "outer",
-        "owner",
-        "published",
-        "replaces",
-        "seconds",
-        "slot",
-        "started",
-        "thread",
-        "token",
-        "waiters",
-    )
-
-    def __init__(
-        self,
-        constructor: Constructor,
-        slot: Slot,
-        token: int,
-        owner: Hashable,
-        outer: Build | None,
-    ) -> None:
-        self.constructor = constructor
-        self.slot = slot
-        self.key: Any = slot.key  # of builds with the same one, there is one at a time
-        self.loop: Any = None  # the event loop that its instance belongs to, if any
-        self.loop_key: Any = slot.key  # what builds of that loop have in common
-        self.token = token  # of the slot when the build began
-        self.owner = owner  # its context
-        self.thread: int = owner if type(owner) is int else get_ident()
-        self.outer = outer  # the build that asked for this one
-        self.entry: Entry | None = None  # the build holds it
-        self.instance: Any = None
-        self.made: list[Any] = []  # what its rule or constructor returned, until an entry has it
-        self.closer: Any = None  # of this very instance, where a provider yielded it
-        self.published = False  # whether the entry was cached
-        self.error: MethodRegistryError | None = None
-        self.began = perf_counter()
-        self.started: float | None = None  # by the stopwatch; None: nothing had to be built
-        self.seconds = 0.0  # of a build that succeeded, without the import of its module
-        self.import_seconds = 0.0
-        self.replaces: Entry | None = None  # the entry that is recycled, if any
-        self.notes: dict[Any, Any] = {}  # of extensions, by extension
-        # The names it asked for that were not warm, and the seconds that this took.
-        self.asked_for: dict[str, None] = {}
-        self.elsewhere = 0.0
-        self.aside = False  # for its caller alone, and not cached: see `Builder`
-        self.opened = False  # whether it came from a snapshot
-        self.interrupted = False
-        self.done = False  # whoever begins to wait from here on is not served
-        self.completed = False  # all waiters are awake
-        self.waiters: list[Waiter] = []
+    __slots__ = ()
 
     def complete(self) -> None:
         """
@@ -203,7 +132,7 @@ class Build:
             usable = usable and self.loop is None  # else it is not for a thread that waits
             if usable and fits and waiter.entry is None:
                 waiter.instance = self.instance
-                self.constructor.hold(entry, waiter)  # type: ignore[arg-type]
+                self.constructor.hold(entry, waiter)
             waiter.served = True
         if waiter.withdrawn:
             self.constructor.give_back(waiter, None)

@@ -20,10 +20,18 @@ if TYPE_CHECKING:
     from ._core import Slot
     from .family_keys import SlotKey
 
-__all__ = ["Failures", "closed_before", "failure_of", "raised_in_build"]
+__all__ = [
+    "Failures",
+    "closed_before",
+    "failure_of",
+    "is_of_build",
+    "raised_in_build",
+    "returned_none",
+]
 
 _RESUMED = 0x20 | 0x80 | 0x200  # flags of the code of generators, coroutines and both
 _PAUSES = ("YIELD", "RESUME", "SEND")  # where these are suspended
+_PLAIN = ("warmset._core_c", "warmset._plain_py")  # modules
 _PASSING = (BuildTimeoutError, CapacityError)  # nothing is wrong with the class
 
 
@@ -60,32 +68,32 @@ class Failures:
     ) -> None:
         self._retry_after = retry_after_seconds
         self._now = monotonic if timer is None else timer
-        self._failures: dict[SlotKey, _Failure] = {}
+        self.by_key: dict[SlotKey, _Failure] = {}
 
     def get(self, class_name: SlotKey) -> MethodRegistryError | None:
         """Return the error of a failed build that is still remembered."""
-        failure = self._failures.get(class_name)
+        failure = self.by_key.get(class_name)
         if failure is None or not self._now() < failure.until:
             return None
         if failure.path is not None and find_imported(failure.path) is not failure.target:
             # It was another target, as under `unittest.mock.patch`, or is imported by now.
-            self._failures.pop(class_name, None)
+            self.by_key.pop(class_name, None)
             return None
         return failure.error
 
     def names(self) -> list[str]:
         """Return the names whose failures are remembered, in the order in which they failed."""
-        if not self._failures:
+        if not self.by_key:
             return []
         now = self._now()
-        return [str(key) for key, failure in self._failures.copy().items() if now < failure.until]
+        return [str(key) for key, failure in self.by_key.copy().items() if now < failure.until]
 
     def rows(self) -> list[tuple[SlotKey, MethodRegistryError, float]]:
         """Return key, error, and seconds until the next try (or inf) of each failure."""
         now = self._now()
         return [
             (key, failure.error, failure.until - now)
-            for key, failure in self._failures.copy().items()
+            for key, failure in self.by_key.copy().items()
             if now < failure.until
         ]
 
@@ -122,38 +130,38 @@ class Failures:
             return
         target = None if path is None else find_imported(path)
         failure = _Failure(error.fresh_copy(), self._now() + seconds, path, target)
-        self._failures[class_name] = failure
-        if type(class_name) is not str and len(self._failures) > MOST_KEYS:
+        self.by_key[class_name] = failure
+        if type(class_name) is not str and len(self.by_key) > MOST_KEYS:
             self._forget_oldest_key()
 
     def _forget_oldest_key(self) -> None:
         """Forget the oldest failure of a family: its keys are without number."""
-        for key in self._failures.copy():
+        for key in self.by_key.copy():
             if type(key) is not str:
-                self._failures.pop(key, None)
+                self.by_key.pop(key, None)
                 return
 
     def forget(self, class_name: SlotKey | None = None) -> int:
         """Forget one failure, or all; return how many were remembered."""
         if class_name is not None:
-            return int(self._failures.pop(class_name, None) is not None)
+            return int(self.by_key.pop(class_name, None) is not None)
         forgotten = len(self.names())
-        self._failures.clear()
+        self.by_key.clear()
         return forgotten
 
     def forget_family(self, name: str) -> None:
         """Forget the failures of all keys of a family."""
-        for key in self._failures.copy():
+        for key in self.by_key.copy():
             if getattr(key, "family", None) == name:
-                self._failures.pop(key, None)
+                self.by_key.pop(key, None)
 
     def forget_error(self, error: MethodRegistryError) -> None:
         """Forget the failure that an error tells of, which names a class or a key of a family."""
         name = error.class_name
-        if name is not None and self._failures.pop(name, None) is None:
-            for key in self._failures.copy():
+        if name is not None and self.by_key.pop(name, None) is None:
+            for key in self.by_key.copy():
                 if type(key) is not str and str(key) == name:
-                    self._failures.pop(key, None)
+                    self.by_key.pop(key, None)
 
 
 def _causes(error: BaseException, outer: BaseException | None) -> list[BaseException]:
@@ -182,20 +190,22 @@ def _clear_locals(causes: list[BaseException]) -> None:
     build: set[FrameType] = set()
     for number, error in enumerate(causes):
         traceback = error.__traceback__
-        is_first = number == 0
+        called = number == 0  # whether a frame of the build called this one
         while traceback is not None:
             frame = traceback.tb_frame
             # Without a caller: one of a generator that has ended, or made up for compiled code. A
             # coroutine was called by an event loop, which may be just about to leave it.
             resumed = frame.f_code.co_flags & _RESUMED
             caller = frame.f_back
-            if is_first or frame in build or caller in build or caller is None or resumed:
+            # A plain build: what it calls has the caller of the look-up as its caller.
+            plain = frame.f_globals.get("__name__") in _PLAIN
+            if called or plain or frame in build or caller in build or caller is None or resumed:
                 if _is_suspended(frame):
                     break
                 build.add(frame)
             else:
                 break
-            is_first = False
+            called = plain
             traceback = traceback.tb_next
     for frame in build:
         try:
@@ -240,6 +250,26 @@ def raised_in_build(slot: Slot, raised: BaseException) -> BuildError:
     """Return the error for what a constructor raised."""
     return BuildError(
         f"building {slot.name!r} ({slot.path}) raised {error_text(raised)}",
+        class_name=slot.name,
+        class_path=slot.path,
+    )
+
+
+def is_of_build(slot: Slot, error: BaseException) -> bool:
+    """
+    Whether what a build raised is already the error of that build.
+
+    The error of another class, which this one asked for, is not; a cycle concerns all in it.
+    """
+    if not isinstance(error, MethodRegistryError):
+        return False
+    return error.stage == "cycle" or error.class_name == slot.name
+
+
+def returned_none(slot: Slot) -> BuildError:
+    """Return the error for a rule, a factory or a class that returned None."""
+    return BuildError(
+        f"building {slot.name!r} ({slot.path}) returned None; expected an instance",
         class_name=slot.name,
         class_path=slot.path,
     )

@@ -432,6 +432,10 @@ class MethodRegistry(AssignedLimits):
 
     # The two hooks: replaced on an instance, or overridden in a subclass.
 
+    def build_hooks(self) -> dict[str, Any]:
+        mine = vars(MethodRegistry)
+        return {name: mine[name] for name in ("_load_class", "_instantiate_class")}
+
     def _load_class(self, class_name: str) -> type:
         return self.resolve_class(class_name)  # type: ignore[no-any-return]
 

@@ -39,26 +39,26 @@ class Owners:
     registry's count of entries; then all are entered anew.
     """
 
-    __slots__ = ("_found",)
+    __slots__ = ("found",)
 
     def __init__(self) -> None:
-        self._found: _Found | None = None
+        self.found: _Found | None = None  # None: nobody searched for an entry yet
 
     def note(self, entry: Entry | None) -> None:
         """Enter an entry that was just made, if one was; O(1)."""
-        found = self._found
+        found = self.found
         if found is None or entry is None:
             return
         found.enter(entry)
         found.noted += 1
         if found.noted > found.most_noted:
-            self._found = None
+            self.found = None
 
     def other_has(self, registry: Entries, entry: Entry, box: list[Any]) -> bool:
         """Return whether an entry besides this one has what is in the box, and not weakly."""
-        found = self._found
+        found = self.found
         if found is None or found.first + found.noted != registry.builds + registry.adopted:
-            found = self._found = _Found(registry)
+            found = self.found = _Found(registry)
         return any(
             other is not entry and not other.weak and other.instance is box[0]
             for other in found.by_id.get(id(box[0]), ())

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseRegistry"]
 
+_HOOKS_OF_BUILDS = ("before_build", "build", "built", "wait_for_capacity")
 _DROPPED = Kind("removals", "closing a dropped registry failed: %s", interrupts=False)
 
 
@@ -96,6 +97,9 @@ class BaseRegistry(Cache):
         self._ends = False  # it is closed because it is dropped, or because the process ends
         self._inherited = 0  # up to this serial number, entries are those of the parent process
         self.copying: set[int] = set()  # the threads that pickle it
+        self.plain_builds = self.builder.plain_builds(
+            self.classes, self.closed_instances.by_id, self.owners, self.build_hooks()
+        )
         if not BaseRegistry.own_attributes:
             BaseRegistry.own_attributes = frozenset(self.__dict__) - before
         process_end.watch(self)
@@ -131,7 +135,13 @@ class BaseRegistry(Cache):
             for hook in HOOKS
         }
         self.extensions = extensions
+        if any(self._hooks[hook] for hook in _HOOKS_OF_BUILDS):
+            self.plain_builds = None
         return extension
+
+    def build_hooks(self) -> dict[str, Any]:
+        """Return the methods that users replace to build otherwise, by their names."""
+        return {}
 
     def extension(self, kind: type[_Kind]) -> _Kind | None:
         """Return the attached extension of a type, if there is one."""

@@ -20,7 +20,7 @@ from warmset.testing.structure import check_structure
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-CORE = ("_core_py", "_holds_py", "_changes_py", "_ring_py", "_entry_py", "_calls_py")
+CORE = ("_core_py", "_holds_py", "_changes_py", "_ring_py", "_entry_py", "_calls_py", "_plain_py")
 ABOVE = (
     "api",
     "builder",
@@ -36,6 +36,7 @@ ABOVE = (
     "lifecycle.listening",
     "registry",
     "streams",
+    "waits",
 )
 
 
