@@ -1,5 +1,5 @@
 """
-How many machine instructions a hit takes, counted by callgrind: what noise cannot change.
+How many machine instructions a hit, a miss and a removal take, as callgrind counts: without noise.
 
     python -m benchmarks.instructions            compare with what is stored, and fail past 3 %
     python -m benchmarks.instructions --store    store what is counted now
@@ -27,6 +27,7 @@ from pathlib import Path
 STORED = Path(__file__).with_name("instructions.json")
 MARGIN = 0.03
 SHORT, LONG = 2_000, 22_000
+FEWER = 40  # times, for what takes longer than a hit
 
 # What is called, by name; the first is the loop, and the second what others are measured by.
 CALLS = {
@@ -39,6 +40,14 @@ CALLS = {
     "use": "with use('Tagger'): pass",
     "execute, 0 arguments": "execute('Tagger', 'ping')",
     "execute, 2 arguments": "execute('Tagger', 'score', text='x', limit=3)",
+}
+# What changes the cache: a miss alone is the first of these, less the removal of one instance.
+CHANGES = {
+    "miss and clear_cache": "cold('Tagger'); clear()",
+    "miss and discard": "cold('Tagger'); discard('Tagger')",
+    "2 misses that evict": "full('Tagger'); full('Scorer')",
+    "expiry and miss": "stale('Tagger')",
+    "miss, with kwargs": "given('Tagger'); forget()",
 }
 
 _PROGRAM = """
@@ -64,6 +73,19 @@ names = {
     "handle": registry.bind("Tagger", "tag"),
     "use": registry.use,
     "execute": executor.execute,
+}
+paths = {"Tagger": "subject.Tagger", "Scorer": Scorer}
+cold, full = warmset.MethodRegistry(paths), warmset.MethodRegistry(paths, max_cache_size=1)
+brief, given = warmset.MethodRegistry(paths, cache_ttl_seconds=1e-9), warmset.MethodRegistry({})
+given.register("Tagger", dict, kwargs={"size": 3})
+names |= {
+    "cold": cold.get_instance,
+    "clear": cold.clear_cache,
+    "discard": cold.discard,
+    "full": full.get_instance,
+    "stale": brief.get_instance,
+    "given": given.get_instance,
+    "forget": given.clear_cache,
 }
 registry.register(Scorer)
 registry.get_instance("Tagger")
@@ -117,12 +139,16 @@ def count(statement: str, times: int) -> int:
 
 def counted() -> dict[str, float]:
     """Instructions of one call, net of the loop, by name; as many processes as processors."""
-    runs = [(statement, times) for statement in CALLS.values() for times in (SHORT, LONG)]
+    hits = [(statement, times) for statement in CALLS.values() for times in (SHORT, LONG)]
+    changes = [
+        (statement, times // FEWER) for statement in CHANGES.values() for times in (SHORT, LONG)
+    ]
+    runs = hits + changes
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         totals = list(pool.map(lambda run: count(*run), runs))
     per_call = {
-        name: (long - short) / (LONG - SHORT)
-        for name, short, long in zip(CALLS, totals[::2], totals[1::2], strict=True)
+        name: (long - short) / ((LONG - SHORT) / (FEWER if name in CHANGES else 1))
+        for name, short, long in zip(CALLS | CHANGES, totals[::2], totals[1::2], strict=True)
     }
     loop = per_call.pop("loop")
     return {name: round(figure - loop, 1) for name, figure in per_call.items()}

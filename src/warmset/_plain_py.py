@@ -76,6 +76,7 @@ class PlainBuilds:
         closed: By identity, what the registry closed and what still exists.
         owners: Has to know each entry once it was searched; see `owners.Owners`.
         hooks: The names of methods that users replace to build otherwise, and what these are.
+        current_context: Returns the number of the thread, or the greenlet; see `contexts`.
         stopwatch: Returns seconds.
         find_ready: Finds the class of a path, if it has been imported.
         returned_none: Returns the error for a class that returned None.
@@ -95,6 +96,7 @@ class PlainBuilds:
         closed: dict[Any, Any],
         owners: Any,
         hooks: dict[str, Any],
+        current_context: Callable[[], Any],
         stopwatch: Callable[[], float],
         find_ready: Callable[[str], Any],
         returned_none: Callable[[Slot], Exception],
@@ -111,6 +113,7 @@ class PlainBuilds:
         self._closed = closed
         self._owners = owners
         self._hooks = hooks
+        self._current_context = current_context
         self._stopwatch = stopwatch
         self._find_ready = find_ready
         self._returned_none = returned_none
@@ -130,7 +133,7 @@ class PlainBuilds:
         Returns:
             The instance; None where the builder has to build it.
         """
-        me = get_ident()
+        me = self._current_context()
         slot = core.slots.get(class_name)
         target = None if slot is None else self._target(core, slot, me)
         if target is None:
@@ -172,15 +175,15 @@ class PlainBuilds:
                     raise
             raise
 
-    def _target(self, core: Any, slot: Slot, me: int) -> Any:
+    def _target(self, core: Any, slot: Slot, me: Hashable) -> Any:
         """Return the class that is called, if that is all; or None."""
         target, key = slot.target, slot.key
         if slot.options is not None or slot.entry is not None or core.left_over or core.sealed:
             return None
         if key in self._rules or key in self._failures or self._closed:
             return None
-        # A greenlet is a context of its own, and so is code that runs for an event loop.
-        if me in self._running or me in self._awaiting or "greenlet" in sys.modules:
+        # It runs in a build, for an event loop, or in a greenlet.
+        if me in self._running or me in self._awaiting or type(me) is not int:
             return None
         replaced, kind = core.__dict__, type(core)
         for name, method in self._hooks.items():

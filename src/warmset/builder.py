@@ -111,6 +111,7 @@ class Builder:
             closed,
             owners,
             hooks,
+            current_context,
             self.stopwatch,
             find_ready,
             returned_none,

@@ -265,24 +265,21 @@ class LeftOpen:
     """
 
     def __init__(self) -> None:
-        self._kept: list[tuple[Any, Suspended, list[Any]]] = []
-
-    def __len__(self) -> int:
-        return len(self._kept)
+        self.kept: list[tuple[Any, Suspended, list[Any]]] = []
 
     def add(self, entry: Any, suspended: Suspended, box: list[Any]) -> None:
         """Keep a generator, and the list with its instance."""
         kept = entry, suspended, box
         _kept_alive[id(kept)] = kept
-        self._kept.append(kept)
+        self.kept.append(kept)
 
     def close(self, registry: Owner) -> None:
         """Resume those to whose instance nobody else refers any more."""
-        for kept in list(self._kept):
+        for kept in list(self.kept):
             entry, suspended, box = kept
             if suspended.is_alone(box):
                 try:
-                    self._kept.remove(kept)
+                    self.kept.remove(kept)
                 except ValueError:  # another thread was quicker
                     continue
                 _kept_alive.pop(id(kept), None)

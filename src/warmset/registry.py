@@ -13,6 +13,7 @@ from _thread import RLock, get_ident
 
 from . import process_end
 from ._locks import call_locked
+from ._logs import info_wanted
 from .builder import Builder
 from .cache import Cache
 from .classes import Classes
@@ -24,7 +25,7 @@ from .failures import closed_before
 from .family_keys import FamilyKey, advice_on_families
 from .foreign import Kind, contain
 from .fork_policies import apply_fork_policies
-from .reports import report_build, report_clear, report_removals
+from .reports import log_removals, report_build, report_clear
 from .resolver import find_ready, near_names
 from .streams import hold_while_running
 
@@ -300,10 +301,11 @@ class BaseRegistry(Cache):
         try:
             for removed in self._hooks["removed"]:
                 removed(self, entries)
-            report_removals(entries, self.now)
+            if info_wanted("removals"):
+                log_removals(entries, self.now())
         finally:
             close_removed(self, entries)
-            if self.classes.left_open:
+            if self.classes.left_open.kept:
                 self.classes.left_open.close(self)
             if self.watched:
                 self.capacity_freed()
@@ -401,7 +403,7 @@ class BaseRegistry(Cache):
         expired = self.evict_expired()
         if self.cached > self.max_size:
             self.make_capacity()
-        if self.classes.left_open:
+        if self.classes.left_open.kept:
             self.classes.left_open.close(self)
         for sweep in self._hooks["sweep"]:
             sweep(self)

@@ -11,13 +11,12 @@ from . import _logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from ._core import Entry
     from .builds import Build
 
-__all__ = ["report_build", "report_clear", "report_removals"]
+__all__ = ["log_removals", "report_build", "report_clear"]
 
 
 def report_build(build: Build) -> None:
@@ -26,10 +25,9 @@ def report_build(build: Build) -> None:
         _log("log_build", build)
 
 
-def report_removals(entries: list[Entry], now: Callable[[], float]) -> None:
-    """Log removals; `now` returns the registry's time."""
-    if _logs.info_wanted("removals"):
-        _log("log_removals", entries, now())
+def log_removals(entries: list[Entry], now: float) -> None:
+    """Log removals, as of a time by the registry's clock."""
+    _log("log_removals", entries, now)
 
 
 def report_clear(strong: int, weak: int) -> None:
