@@ -128,6 +128,40 @@ cdef class Ring:
         _unlock(self)
         return entries
 
+    def facts(self, double now, *, bint as_dicts=False):
+        """Return what statistics tell of each cached entry, how many are held, and their bytes."""
+        cdef Entry entry
+        cdef double age, idle
+        cdef long long known = 0
+        cdef Py_ssize_t i, held = 0
+        cdef bint measured = False
+        cdef list rows = self.ring()
+        for i in range(len(rows)):
+            entry = rows[i]
+            age, idle = max(0.0, now - entry.built_at), max(0.0, now - _used_at(<PyObject*>entry))
+            held += entry.holds > 0
+            size = None
+            if entry.bytes >= 0:
+                size = entry.bytes
+                known += entry.bytes
+                measured = True
+            if as_dicts:
+                rows[i] = {
+                    "class_name": entry.slot.name,
+                    "age_seconds": age,
+                    "last_accessed_seconds_ago": idle,
+                    "access_count": entry.uses,
+                    "build_seconds": entry.build_seconds,
+                    "holders": entry.holds,
+                    "bytes": size,
+                }
+            else:
+                rows[i] = (
+                    entry.slot.name, age, idle, entry.uses, entry.build_seconds, entry.holds, size,
+                    entry.slot.key,
+                )
+        return rows, held, known if measured else None
+
     def stale(self, double now):
         """Return the cached entries that are past their age, or were idle for too long."""
         cdef Link* link

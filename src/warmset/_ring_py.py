@@ -55,6 +55,17 @@ class NoLock:
     __exit__ = staticmethod("".format)
 
 
+_NAMES = (  # of what is told of an entry, as the pipeline calls it
+    "class_name",
+    "age_seconds",
+    "last_accessed_seconds_ago",
+    "access_count",
+    "build_seconds",
+    "holders",
+    "bytes",
+)
+
+
 class Ring:
     """Slots and entries of a registry, and the ring of those entries that are cached."""
 
@@ -207,6 +218,36 @@ class Ring:
                 return entries
         # Others keep moving and removing entries; it may lack some, and has none twice.
         return list(dict.fromkeys(entries))
+
+    def facts(self, now: float, *, as_dicts: bool = False) -> tuple[list[Any], int, int | None]:
+        """
+        Return what statistics tell of each cached entry, how many are held, and their bytes.
+
+        Args:
+            now: The time.
+            as_dicts: Whether each is a dict, under the pipeline's names, and not a tuple.
+
+        Returns:
+            One for each, the most recently used first; bytes are None if none are known.
+        """
+        rows: list[Any] = [
+            (
+                entry.slot.name,
+                now - entry.built_at if now > entry.built_at else 0.0,
+                now - entry.last_used if now > entry.last_used else 0.0,
+                entry.uses,
+                entry.build_seconds,
+                entry.holds,
+                None if entry.bytes < 0 else entry.bytes,
+                entry.slot.key,
+            )
+            for entry in self.ring()
+        ]
+        held = sum([row[5] > 0 for row in rows])
+        known = [row[6] for row in rows if row[6] is not None]
+        if as_dicts:
+            rows = [dict(zip(_NAMES, row, strict=False)) for row in rows]
+        return rows, held, sum(known) if known else None
 
     def stale(self, now: float) -> list[Entry]:
         """Return the cached entries that are past their age, or were idle for too long."""

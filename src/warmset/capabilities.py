@@ -149,7 +149,9 @@ class Capabilities(BaseRegistry):
         Returns:
             What `stats` returns, as a dict.
         """
-        return self.stats().as_dict()
+        from .stats import as_data
+
+        return as_data(self)
 
     def holders(self) -> list[HolderStats]:
         """

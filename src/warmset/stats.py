@@ -13,7 +13,7 @@ What counts
 
 from __future__ import annotations
 
-from _operator import attrgetter
+from _functools import partial  # type: ignore[import-not-found]
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,6 +41,7 @@ __all__ = [
     "FamilyStats",
     "HolderStats",
     "RegistryStats",
+    "as_data",
     "family_stats",
     "holder_threads",
     "holders",
@@ -217,10 +218,7 @@ class RegistryStats(NamedTuple):
         }
 
 
-_new = tuple.__new__
-_read = attrgetter(
-    "name", "built_at", "last_used", "uses", "build_seconds", "holds", "bytes", "slot.key"
-)
+_new = partial(tuple.__new__, EntryStats)  # in C: the class's own is Python code
 
 
 def snapshot(registry: BaseRegistry) -> RegistryStats:
@@ -233,37 +231,34 @@ def snapshot(registry: BaseRegistry) -> RegistryStats:
     Returns:
         The snapshot.
     """
+    rows, held, known = registry.facts(registry.now())
+    return _snapshot(registry, tuple(map(_new, rows)), len(rows), held, known)
+
+
+def as_data(registry: BaseRegistry) -> dict[str, Any]:
+    """Return what `snapshot(registry).as_dict()` does, in half of the time."""
+    rows, held, known = registry.facts(registry.now(), as_dicts=True)
+    data = _snapshot(registry, (), len(rows), held, known).as_dict()
+    data["cache_entries"] = rows
+    return data
+
+
+def _snapshot(
+    registry: BaseRegistry,
+    entries: tuple[EntryStats, ...],
+    cached: int,
+    held: int,
+    known_bytes: int | None,
+) -> RegistryStats:
     counters = registry.counters()
     hits, misses, evictions, builds, adopted, build_seconds, removals, states, counts = counters
-    now = registry.now()
-    entries = tuple(
-        [
-            # Not by the class, whose `__new__` is Python code: this is done for each instance.
-            _new(
-                EntryStats,
-                (
-                    name,
-                    now - built_at if now > built_at else 0.0,
-                    now - last_used if now > last_used else 0.0,
-                    uses,
-                    build_seconds,
-                    holds,
-                    None if size < 0 else size,
-                    key,
-                ),
-            )
-            for name, built_at, last_used, uses, build_seconds, holds, size, key in map(
-                _read, registry.warm_entries()
-            )
-        ]
-    )
     settings = registry.settings
     return RegistryStats(
         classes_registered=len(registry),
         methods_injected=sum(len(methods) for methods in list(registry.injected.values())),
-        cached=len(entries),
+        cached=cached,
         weakly_kept=registry.weakly_alive(),
-        held=len([entry for entry in entries if entry.holders]),
+        held=held,
         hits=hits,
         misses=misses,
         builds=builds,
@@ -287,7 +282,7 @@ def snapshot(registry: BaseRegistry) -> RegistryStats:
         ),
         families=tuple(map(family_stats, list(registry.families.values()))),
         states=MappingProxyType(dict(zip(STATE_NAMES, states, strict=True))),
-        bytes=sum(known) if (known := [e.bytes for e in entries if e.bytes is not None]) else None,
+        bytes=known_bytes,
     )
 
 
