@@ -468,6 +468,7 @@ def clients(make: Any) -> Any:
     return make({}).family("Client", connect, max_cache_size=3)
 
 
+@pytest.mark.counts
 def test_an_instance_belongs_to_the_loop_that_built_it(clients: Any, ws: Any) -> None:
     """Each loop has its own, also at the same time; the bound counts all."""
     import asyncio

@@ -206,6 +206,7 @@ def test_an_executor_without_arguments_and_an_invalid_file(
     assert executor.execute("Model", "anything") is None
 
 
+@pytest.mark.counts
 def test_callables_are_given_by_their_paths(file: Any, load: Any) -> None:
     registry = load(
         file(
@@ -255,6 +256,7 @@ def test_options_that_do_not_fit_name_the_table(
 def test_check_imports_them(
     ws: Any, file: Any, capsys: pytest.CaptureFixture[str], options: str, expected: str
 ) -> None:
+    pytest.importorskip("rich")  # of the extra `cli`
     from warmset.cli import main
 
     assert main(["check", file(f"[options.Model]\n{options}\n")]) == 2

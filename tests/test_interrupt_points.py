@@ -224,6 +224,7 @@ def test_an_interrupt_that_a_condition_hides_is_raised(locks: Any) -> None:
 # -- what uses them ------------------------------------------------------------------------------
 
 
+@pytest.mark.points
 @pytest.mark.parametrize("way", ["get", "evict", "sweep"])
 def test_a_policy(ws: Any, make: Any, samples: Any, way: str) -> None:
     """No candidate is lost: what is free can be evicted."""

@@ -19,6 +19,7 @@ from interrupts import (
 )
 from threads import in_thread, until
 
+pytestmark = pytest.mark.points
 no_disturbance = pytest.fixture(autouse=True)(undisturbed)
 
 

@@ -147,6 +147,7 @@ CALLS: dict[str, Any] = {
 }
 
 
+@pytest.mark.counts
 @pytest.mark.parametrize("call", CALLS)
 def test_no_call_leaves_an_object_behind(ws: Any, make: Any, call: str) -> None:
     """The number of live objects is the same after 50 calls as after 100."""

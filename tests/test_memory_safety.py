@@ -387,6 +387,28 @@ def test_an_entry_that_was_published_stays_in_its_slot(make: Any, removed: bool)
         check_structure(registry)
 
 
+@pytest.mark.parametrize("state", ["cached", "held", "waiting", "closed", "weak"])
+def test_an_entry_is_published_once(make: Any, ws: Any, state: str) -> None:
+    """Whatever became of it since."""
+    registry = make(enable_weakref=state == "weak")
+    kept = []
+    with registry.use("Alpha") as instance:
+        kept.append(instance)
+        slot = registry.slots["Alpha"]
+        entry = slot.entry
+        if state == "waiting":
+            registry.close_entry = lambda *_: None
+        if state != "cached":
+            registry.discard("Alpha")
+        if state == "held":
+            assert registry.publish(entry, registry.token(slot), 0.0) == ws.codes.STALE
+            check_accounts(registry)
+    assert registry.publish(entry, registry.token(slot), 0.0) == ws.codes.STALE
+    check_accounts(registry)
+    ws.closing.close_entry(registry, entry)
+    check_structure(registry)
+
+
 def test_a_release_without_a_hold_does_nothing(make: Any) -> None:
     registry = make()
     registry.get_instance("Alpha")

@@ -10,7 +10,7 @@ from twins import load
 
 # What users call; its docstrings are the same to the letter. Others are explained in the pure core,
 # the reference, and the compiled one has their first sentence.
-PUBLIC = {"get_instance", "get_method", "use", "execute"}
+PUBLIC = {"get_instance", "get_method", "has_method", "use", "execute"}
 CLASSES = ("RegistryCore", "ExecutorCore", "Lease", "Handle", "Slot", "Entry")
 # Methods that only the pure core's calls need of its registry: the other one has them in C.
 INTERNAL = {"after_release", "enter", "give_back", "leave", "look_up", "adopt", "now"}

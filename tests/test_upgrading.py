@@ -38,6 +38,7 @@ def pipeline(ws: Any) -> Iterator[Any]:
     policy_pipeline.forget()
 
 
+@pytest.mark.counts
 def test_one_ontology_for_all_analysers_and_threads(ws: Any, pipeline: Any) -> None:
     """However many ask at once, through rules that ask the registry."""
     registry = pipeline(max_cache_size=3)
@@ -67,6 +68,7 @@ def test_one_ontology_for_all_analysers_and_threads(ws: Any, pipeline: Any) -> N
     assert registry.stats().close_failures == 0
 
 
+@pytest.mark.counts
 def test_runs_with_a_clear_between_them(ws: Any, pipeline: Any) -> None:
     """Everything is built once for each run and closed after it; the singleton stays open."""
     registry = pipeline()

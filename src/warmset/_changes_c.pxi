@@ -344,6 +344,7 @@ cdef int _publish(
         and slot.generation + core._generation == token
         and slot._entry is replacing
         and entry.state == HELD
+        and not entry.eviction_serial
     ):
         if (
             not weak

@@ -242,6 +242,8 @@ class Changes(Ring):
                     and not self.sealed
                     and slot.generation + self._generation == token
                     and slot.entry is replacing
+                    and entry.state == HELD
+                    and not entry.eviction_serial
                 ):
                     return STALE
                 if replacing is not None:
@@ -258,6 +260,8 @@ class Changes(Ring):
                     and not self.sealed
                     and slot.generation + self._generation == token
                     and self._root.older is newest
+                    and entry.state == HELD
+                    and not entry.eviction_serial
                 ):
                     entry.content = content
                     entry.weak = weak
@@ -290,6 +294,8 @@ class Changes(Ring):
         if (
             slot.entry is old
             and slot.generation + self._generation == token
+            and entry.state == HELD
+            and not entry.eviction_serial
             and old.holds == holds
             and old.bytes == size
             and old.newer is newer

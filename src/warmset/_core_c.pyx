@@ -327,10 +327,12 @@ cdef class RegistryCore(Changes):
     cdef Py_ssize_t _watched
     cdef Addresses* _class_addresses  # of classes that are keys; a hint, and NULL before the first
     cdef list _class_slots  # those that stand there
+    cdef public dict failed  # the failures that are remembered, by the keys of slots
     cdef public PlainBuilds plain_builds  # None: a capability takes part in builds
 
     def __cinit__(self, *args, **kwargs):
         self.max_size = 1
+        self.failed = {}
 
     def __dealloc__(self):
         PyMem_Free(self._class_addresses)
@@ -436,6 +438,28 @@ cdef class RegistryCore(Changes):
         if method != NULL and PyCallable_Check(method):
             return _owned(method)
         return _not_found(warm, class_name, method_name, method)
+
+    def has_method(self, class_name, method_name):
+        """
+        Tell whether a method can be expected, without building or importing anything.
+
+        Args:
+            class_name: A name, or a class that is registered itself.
+            method_name: A method name.
+
+        Returns:
+            True for an injected method. False for a name that is unknown or whose build failed.
+            For a warm instance, whether it has such a callable. For any other, what the class says
+            if its module is imported already and no rule may build something else; else True, also
+            for a property, which is not run.
+            An attribute that only the constructor sets is known once the instance is warm.
+
+        Thread-safe; O(1).
+        """
+        if type(class_name) is str and type(method_name) is str and not self.failed:
+            if _is_warm_method(self, class_name, method_name):
+                return True
+        return self.expects_method(class_name, method_name)
 
     def use(self, class_name):
         """
@@ -959,6 +983,27 @@ cdef int _propagate() except -1:
     if PyErr_Occurred() == NULL:
         raise MemoryError
     return -1
+
+
+cdef bint _is_warm_method(RegistryCore core, object class_name, object method_name) except -1:
+    """Whether a warm instance has a method that is a function of its class, found without code."""
+    cdef Slot slot = _slot_named(core, class_name)
+    cdef Entry entry = None if slot is None else slot.entry
+    cdef PyTypeObject* kind
+    cdef PyObject* found
+    if entry is None or entry._weak:
+        return False
+    instance = entry.content
+    kind = Py_TYPE(<PyObject*>instance)
+    if Py_TYPE(<PyObject*>kind) is not &PyType_Type or (
+        (<TypeSlots*>kind).tp_getattro != <void*>PyObject_GenericGetAttr
+    ):
+        return False
+    found = _PyType_Lookup(kind, method_name)
+    if found == NULL or not PyFunction_Check(found):
+        return False
+    # The instance may have something else of that name.
+    return (<TypeSlots*>kind).tp_dictoffset == 0 or callable(getattr(instance, method_name))
 
 
 cdef object _not_found(object instance, object class_name, object method_name, PyObject* method):

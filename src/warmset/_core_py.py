@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._entry_py import Holder
+    from .family_keys import FamilyKey
 
 __all__ = [
     "BuildRecord",
@@ -78,6 +79,7 @@ class RegistryCore(Holds):
         self.validates = False  # whether an entry may be due to be validated
         self.by_policy = False  # whether an extension chooses victims, and not the ring
         self.misses = 0
+        self.failed: dict[Any, Any] = {}  # the failures that are remembered, by the keys of slots
         self.plain_builds: PlainBuilds | None = None  # None: a capability takes part in builds
 
     @property
@@ -155,6 +157,25 @@ class RegistryCore(Holds):
                 return injected.method
         return method_of(self.get_instance(class_name), class_name, method_name)
 
+    def has_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
+        """
+        Tell whether a method can be expected, without building or importing anything.
+
+        Args:
+            class_name: A name, or a class that is registered itself.
+            method_name: A method name.
+
+        Returns:
+            True for an injected method. False for a name that is unknown or whose build failed.
+            For a warm instance, whether it has such a callable. For any other, what the class says
+            if its module is imported already and no rule may build something else; else True, also
+            for a property, which is not run.
+            An attribute that only the constructor sets is known once the instance is warm.
+
+        Thread-safe; O(1).
+        """
+        return self.expects_method(class_name, method_name)
+
     def use(self, class_name: str) -> Lease[Any]:
         """
         Look up and hold an instance for the time of a ``with`` block.
@@ -192,6 +213,9 @@ class RegistryCore(Holds):
             self._injected.clear()
 
     if TYPE_CHECKING:  # what the registry defines; it is called while no lock is held
+
+        def expects_method(self, class_name: Any, method_name: str) -> bool:
+            """Do what `has_method` does, also where the instance is not warm."""
 
         def name_of(self, class_name: object) -> str:
             """Return the name of a class that is registered itself, or check that it is a name."""

@@ -417,11 +417,11 @@ class MethodRegistry(AssignedLimits):
             return slot or self.add_slot(class_name, None)[0]
         return super().slot_to_build(class_name)
 
-    def has_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
+    def expects_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
         unknown = type(class_name) is str and class_name not in self.slots
         if unknown and self._loads_itself():
             return class_name not in self._failed_classes
-        return super().has_method(class_name, method_name)
+        return super().expects_method(class_name, method_name)
 
     def _loads_itself(self) -> bool:
         """Whether `_load_class` was replaced, and may know classes that are not registered."""

@@ -418,21 +418,8 @@ class Registrations(Capabilities):
         methods = self.injected.get(class_name)
         return None if methods is None else methods.get(method_name)
 
-    def has_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
-        """
-        Tell whether a method can be expected, without building or importing anything.
-
-        Args:
-            class_name: A name, or a class that is registered itself.
-            method_name: A method name.
-
-        Returns:
-            True for an injected method. False for a name that is unknown or whose build failed.
-            For a warm instance, whether it has such a callable. For any other, what the class says
-            if its module is imported already and no rule may build something else; else True, also
-            for a property, which is not run.
-            An attribute that only the constructor sets is known once the instance is warm.
-        """
+    def expects_method(self, class_name: str | type | FamilyKey, method_name: str) -> bool:
+        """Do what `has_method` does, also where the instance is not warm or the method unusual."""
         name = self.name_if_known(class_name)
         if name is None:
             return False

@@ -85,6 +85,7 @@ class BaseRegistry(Cache):
             timeout_seconds=settings.build_timeout_seconds,
             timer=timer,
         )
+        self.failed = self.builder.failures.by_key
         self.classes = Classes(self.builder)
         self.families = self.classes.families
         # How an entry is closed; an asynchronous executor has it done elsewhere.

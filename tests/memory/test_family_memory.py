@@ -41,6 +41,7 @@ def swept(registry: Any) -> None:
     assert recycling is None or recycling.wait(30.0)
 
 
+@pytest.mark.counts
 def test_a_budget_of_bytes_counts_all_keys(make: Any) -> None:
     registry = make({}, max_cache_bytes=3 * HUNDRED, sizer=size_of)
     models = registry.family("Model", Model)

@@ -16,6 +16,7 @@ def nothing_kept() -> Any:
     kept.clear()
 
 
+@pytest.mark.counts
 def test_an_instance_that_is_referenced(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The log names what refers to it; one that nobody refers to is closed and not mentioned."""
     registry = make()

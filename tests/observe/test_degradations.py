@@ -96,6 +96,7 @@ def factory(request: Any) -> Iterator[str]:
         logging.setLogRecordFactory(before)
 
 
+@pytest.mark.counts
 def test_a_record_factory_with_our_fields(
     make: Any, samples: Any, caplog: Any, capsys: Any, factory: str
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_repr_that_fails_in_a_log_record(
     assert registry.stats().listener_failures == 1
 
 
+@pytest.mark.counts
 def test_a_signal_handler_while_the_events_are_being_imported(
     make: Any, samples: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

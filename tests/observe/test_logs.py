@@ -73,6 +73,7 @@ def test_a_removal_is_logged_with_its_cause(make: Any, timer: Any, records: Any)
     }
 
 
+@pytest.mark.counts
 def test_each_cause_is_logged(make: Any, records: Any) -> None:
     """A clear has a record of its own, and held instances are marked."""
     registry = make(max_cache_size=1)

@@ -101,6 +101,7 @@ def check_after_interrupt(registry: Any, samples: Any, *, adopted: int = 0) -> N
         samples: The module of the sample classes.
         adopted: How many instances were written to the cache.
     """
+    package = sys.modules["warmset"]
     assert registry.holders() == []
     assert registry.builder.in_progress() == []
     assert registry.builder.waiting() == 0
@@ -122,7 +123,9 @@ def check_after_interrupt(registry: Any, samples: Any, *, adopted: int = 0) -> N
     assert stats.closed == len(samples.closed)
     ended = {"closed", "left_open", "nothing_to_close"}
     assert {state for state, count in stats.states.items() if count} <= ended
-    assert stats.left_open == 0
+    # Without an interpreter lock, the pure core cannot tell that nobody refers to an instance.
+    if package.implementation == "compiled" or getattr(sys, "_is_gil_enabled", lambda: True)():
+        assert stats.left_open == 0
 
 
 class Others:

@@ -4,7 +4,6 @@ The latest builds, each with what would have avoided it: packed records of a bou
 
 from __future__ import annotations
 
-from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +17,7 @@ FIRST = -1
 LEVELS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0)
 """The multiples of a bound that are followed."""
 MOST_MISSES = 4096
+_TRIES = 5  # to copy them while none is added; else the order of the last ones may be wrong
 
 _PACKED = Struct("=dbdqqdHq")  # a `Miss` without its class name
 
@@ -79,8 +79,11 @@ class MissLog:
     """
 
     def __init__(self) -> None:
-        # Each record is one element, so that a reader never finds a part of one.
-        self._records: deque[tuple[str, bytes]] = deque(maxlen=MOST_MISSES)
+        # Each record is one element, so that a reader never finds a part of one. When the list is
+        # full, the oldest one is overwritten: a list, unlike a deque, is copied in one step, also
+        # without an interpreter lock.
+        self._records: list[tuple[str, bytes]] = []
+        self._added = 0
 
     def __len__(self) -> int:
         return len(self._records)
@@ -88,7 +91,12 @@ class MissLog:
     def add(self, miss: Miss) -> None:
         """Add a build; the oldest one is dropped when the log is full."""
         at, class_name, *others = miss
-        self._records.append((class_name, _PACKED.pack(at, *others)))
+        record = class_name, _PACKED.pack(at, *others)
+        if len(self._records) < MOST_MISSES:
+            self._records.append(record)
+        else:
+            self._records[self._added % MOST_MISSES] = record
+        self._added += 1
 
     def since(self, start: float) -> Iterator[Miss]:
         """
@@ -109,9 +117,12 @@ class MissLog:
         records = self._copied()
         return _PACKED.unpack(records[0][1])[0] if len(records) == MOST_MISSES else None
 
-    def _copied(self) -> deque[tuple[str, bytes]]:
-        while True:
-            try:
-                return self._records.copy()
-            except RuntimeError:  # without the GIL, another thread can add a record meanwhile
-                continue
+    def _copied(self) -> list[tuple[str, bytes]]:
+        """Return the records, the oldest first."""
+        added, records = self._added, self._records.copy()
+        for _ in range(_TRIES):
+            if self._added == added:
+                break
+            added, records = self._added, self._records.copy()
+        first = added % MOST_MISSES if len(records) == MOST_MISSES else 0
+        return records[first:] + records[:first]
