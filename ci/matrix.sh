@@ -5,8 +5,9 @@
 # shellcheck disable=SC2086
 [ $# -gt 0 ] || set -- $supported
 mapfile -t interpreters < <(present "$@")
+failed=()
 for interpreter in "${interpreters[@]}"; do
-    WARMSET_CI_WORK=$shared PYTHON=$interpreter bash "$root/ci/test.sh"
+    WARMSET_CI_WORK=$shared PYTHON=$interpreter bash "$root/ci/test.sh" || failed+=("$interpreter")
 done
-say "${#interpreters[@]} interpreters"
-[ ${#interpreters[@]} -gt 0 ]
+say "${#interpreters[@]} interpreters; failed: ${failed[*]:-none}"
+[ ${#interpreters[@]} -gt 0 ] && [ ${#failed[@]} -eq 0 ]

@@ -341,20 +341,48 @@ def test_another_thread_moves_what_a_walk_of_the_ring_comes_to_next(ws: Any, mak
         registry.get_instance(f"N{i}")
     move, calls = registry._move, 0
 
-    def move_after_another_thread(entry: Any, *others: Any) -> None:
+    def move_after_another_thread(entry: Any, *others: Any) -> bool:
         nonlocal calls
         calls += 1
         assert calls < 20, "the walk does not end"
         if calls == 1:
             for i in (1, 2):
                 move(registry.slots[f"N{i}"].entry, registry._root)
-        move(entry, *others)
+        return bool(move(entry, *others))
 
     registry._move = move_after_another_thread
     try:
         assert registry.oldest().name == "N0"
     finally:
         del registry._move
+    check_structure(registry)
+
+
+def test_another_thread_moves_an_entry_in_place_of_the_walk(ws: Any, make: Any) -> None:
+    """As many entries were moved as the walk expects: it must not go on to the end of the ring."""
+    if ws.implementation == "compiled":
+        pytest.skip("its walk is one step")
+    registry = make(dict.fromkeys(("A", "B", "C"), "samples.Alpha"))
+    registry.get_instance("A")
+    move, moved = registry._move, []
+
+    def move_another_entry(entry: Any, *others: Any) -> bool:
+        if moved:
+            return bool(move(entry, *others))
+        moved.append(entry)
+        move(registry.slots["B"].entry, registry._root)
+        return False
+
+    with registry.use("B"):
+        registry.get_instance("C")
+        assert eviction_order(registry) == ["A", "B", "C"]
+        registry.get_instance("A")
+        registry._move = move_another_entry
+        try:
+            assert registry.oldest().name == "C"
+        finally:
+            del registry._move
+    assert [entry.name for entry in moved] == ["A"]
     check_structure(registry)
 
 

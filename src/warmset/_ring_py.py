@@ -135,8 +135,7 @@ class Ring:
                     continue
                 newer = entry.newer
                 if entry.touched and sort is None:
-                    self._move(entry, root)
-                    moves += 1
+                    moves += self._move(entry, root)
                 elif not entry.holds and not entry.slot.pinned and entry is not spare:
                     return entry
                 entry = newer
@@ -144,7 +143,7 @@ class Ring:
                 return None
             sort = self._sort()
 
-    def _move(self, entry: Entry, newer: Entry, sort: int | None = None) -> None:
+    def _move(self, entry: Entry, newer: Entry, sort: int | None = None) -> bool:
         """Move a linked entry to the older side of another one, while a sort is the last one."""
         number = self._sorts if sort is None else sort
         # After the last jump: what is read here is not stale where it is stored.
@@ -163,6 +162,8 @@ class Ring:
             entry.newer = newer
             older.newer = entry  # type: ignore[union-attr]
             newer.older = entry
+            return True
+        return False
 
     def _sort(self, *, whole: bool = False) -> int:
         """

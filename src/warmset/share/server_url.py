@@ -5,6 +5,7 @@ The address of a Valkey or Redis server, without anything secret.
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -99,6 +100,8 @@ def _address(text: str) -> tuple[SplitResult | None, int | None]:
     """Split host, port and path; None if that fails."""
     try:
         parts = urlsplit(f"//{text}")
+        if "[" in parts.netloc:  # not before 3.11.4 does it check what is between the brackets
+            ip_address(parts.hostname or "")
         return parts, parts.port
     except ValueError:
         return None, None
