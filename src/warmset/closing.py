@@ -98,10 +98,15 @@ class ClosedInstances:
     each step is one operation on a dict.
     """
 
-    __slots__ = ("by_id",)
+    __slots__ = ("by_id", "in_progress")
 
     def __init__(self) -> None:
         self.by_id: dict[int, ref[Any]] = {}
+        self.in_progress: dict[int, _Closing] = {}  # by the identity of the instance
+
+    def reset_after_fork(self) -> None:
+        """Forget what threads are closing that do not exist in the child."""
+        self.in_progress.clear()
 
     def add(self, box: list[Any]) -> None:
         """Add what is in the box."""
@@ -132,15 +137,61 @@ def close_entry(registry: Owner, entry: Entry) -> None:
         entry: The entry. Its instance is taken out of it.
 
     What the closer raises is logged with its traceback and counted; an interrupt is raised.
+
+    Several entries may have one instance. Threads that close them take turns: one of them closes
+    the first entry, and what the others would have closed when that is done.
     """
+    key = _identity(entry)
+    if key is None:
+        return  # it is claimed, or was closed
+    in_progress = registry.closed_instances.in_progress
+    mine = _Closing()
+    try:
+        first = in_progress.setdefault(key, mine)
+        if first is mine:
+            mine.closed = _close_claimed(registry, entry, _close)
+    finally:
+        try:
+            _leave(in_progress, key, mine)
+        except BaseException:
+            _leave(in_progress, key, mine)  # an interrupt at the call above
+            raise
+    if first is not mine:
+        first.others.append(entry)
+        if in_progress.get(key) is not first:  # it may not have seen this one
+            _close_other(registry, entry, first)
+    for other in mine.others:
+        _close_other(registry, other, mine)
+
+
+def _identity(entry: Entry) -> int | None:
+    instance = entry.instance
+    return None if instance is None else id(instance)
+
+
+def _leave(in_progress: dict[int, _Closing], key: int, closing: _Closing) -> None:
+    if in_progress.get(key) is closing:
+        del in_progress[key]
+
+
+def _close_other(registry: Owner, entry: Entry, first: _Closing) -> None:
+    """Close an entry after another one that had the same instance."""
+    if first.closed and entry.closer is None:
+        _close_claimed(registry, entry, _close_nothing)
+    else:
+        registry.close_entry(registry, entry)
+
+
+def _close_claimed(registry: Owner, entry: Entry, close: Callable[..., int]) -> bool:
+    """Claim an entry and close it; whether a closer was called."""
     box: list[Any] = []
     call = _Call()
     try:
-        if not registry.claim(entry, box):
-            return
-        call.state = contain(
-            CLOSER, _close, registry, entry, box, call, failed=CLOSE_FAILED, class_name=entry.name
-        )
+        if registry.claim(entry, box):
+            name = entry.name
+            call.state = contain(
+                CLOSER, close, registry, entry, box, call, failed=CLOSE_FAILED, class_name=name
+            )
     finally:
         if box:
             try:
@@ -148,6 +199,14 @@ def close_entry(registry: Owner, entry: Entry) -> None:
             except BaseException:
                 _settle(registry, entry, box, call)  # an interrupt at the call above
                 raise
+    return call.state in _CALLED
+
+
+_CALLED = frozenset((CLOSED, CLOSE_FAILED, WAITING))
+
+
+def _close_nothing(*_: Any) -> int:
+    return NOTHING_TO_CLOSE
 
 
 def close_removed(registry: Owner, entries: list[Entry]) -> None:
@@ -203,6 +262,16 @@ def close_left_over(registry: Owner) -> None:
 
 def _with_instance(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in list(entries) if entry.instance is not None]
+
+
+class _Closing:
+    """One thread closes an instance; other entries that have it wait for that."""
+
+    __slots__ = ("closed", "others")
+
+    def __init__(self) -> None:
+        self.closed = False  # whether a closer was called
+        self.others: list[Entry] = []  # complete when it has left the table
 
 
 class _Call:

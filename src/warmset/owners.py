@@ -84,15 +84,16 @@ class _Found:
         if instance is not None and not entry.weak:
             known = self.by_id.get(id(instance), ())
             # The number of an instance that is gone may be that of another one.
-            alive = [each for each in known if each.instance is instance]
+            alive = [each for each in known if each.instance is instance and each is not entry]
             self.by_id[id(instance)] = [*alive, entry]
 
 
 def _entries(registry: Entries) -> Iterator[Entry]:
-    for held, _, _ in registry.holds():
-        yield held
-    yield from list(registry.unclosed)
+    # In the order in which an entry moves: one that moves meanwhile is found twice, and not missed.
     for slot in list(registry.slots.values()):
         entry = slot.entry
         if entry is not None:
             yield entry
+    for held, _, _ in registry.holds():
+        yield held
+    yield from list(registry.unclosed)

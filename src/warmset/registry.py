@@ -458,6 +458,7 @@ class BaseRegistry(Cache):
         for entry in self._parents:
             self.abandon(entry)
         self._attaching = RLock()
+        self.closed_instances.reset_after_fork()
         self.classes.reset_after_fork()
         for after_fork in self._hooks["after_fork"]:
             after_fork(self)
