@@ -146,16 +146,19 @@ def close_entry(registry: Owner, entry: Entry) -> None:
         return  # it is claimed, or was closed
     in_progress = registry.closed_instances.in_progress
     mine = _Closing()
+    # It has the instance while that is in the table: another one could have its number else.
+    box: list[Any] = []
     try:
         first = in_progress.setdefault(key, mine)
         if first is mine:
-            mine.closed = _close_claimed(registry, entry, _close)
+            mine.closed = _close_claimed(registry, entry, _close, box)
     finally:
         try:
             _leave(in_progress, key, mine)
         except BaseException:
             _leave(in_progress, key, mine)  # an interrupt at the call above
             raise
+    box.clear()
     if first is not mine:
         first.others.append(entry)
         if in_progress.get(key) is not first:  # it may not have seen this one
@@ -177,14 +180,15 @@ def _leave(in_progress: dict[int, _Closing], key: int, closing: _Closing) -> Non
 def _close_other(registry: Owner, entry: Entry, first: _Closing) -> None:
     """Close an entry after another one that had the same instance."""
     if first.closed and entry.closer is None:
-        _close_claimed(registry, entry, _close_nothing)
+        _close_claimed(registry, entry, _close_nothing, [])
     else:
         registry.close_entry(registry, entry)
 
 
-def _close_claimed(registry: Owner, entry: Entry, close: Callable[..., int]) -> bool:
-    """Claim an entry and close it; whether a closer was called."""
-    box: list[Any] = []
+def _close_claimed(
+    registry: Owner, entry: Entry, close: Callable[..., int], box: list[Any]
+) -> bool:
+    """Claim an entry, whose instance is in the box then, and close it; whether it was called."""
     call = _Call()
     try:
         if registry.claim(entry, box):
