@@ -126,6 +126,7 @@ cdef class Ring:
                 i += 1
             link = link.newer if from_oldest else link.older
         _unlock(self)
+        del entries[i:]  # entries die unseen where somebody else changed the dict of slots
         return entries
 
     def facts(self, double now, *, bint as_dicts=False):

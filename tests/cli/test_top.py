@@ -67,7 +67,8 @@ def complete(screen: str) -> bool:
 def test_the_screen(either: Served) -> None:
     """It shows the process, the registry, each class and the keys within 80 columns."""
     with Terminal(warmset("top", *FAST)) as terminal:
-        screen = terminal.until(complete)
+        # The keys of what changes the cache come with what the process allows.
+        screen = terminal.until(lambda screen: complete(screen) and "e Evict" in screen)
         lines = screen.splitlines()
         assert f"process {either.pid} " in lines[0]
         assert "RSS" in lines[0]
