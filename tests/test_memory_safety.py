@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -289,6 +290,23 @@ def test_what_somebody_wrote_into_a_private_mapping_is_refused(make: Any, twin: 
         for call in (handle, lambda: registry.get_method("Beta", "echo")):
             with pytest.raises(TypeError):
                 call()
+
+
+def test_entries_that_die_with_the_private_mapping(make: Any, twin: str) -> None:
+    """What reads the ring gets as many as there are."""
+    if twin == "pure":
+        pytest.skip("these are plain Python objects there")
+    registry = make()
+    for name in ("Alpha", "Beta"):
+        with registry.use(name):
+            pass
+    behind(registry.slots)["Alpha"] = None
+    gc.collect()  # a slot and its entry are a cycle
+    assert [entry.name for entry in registry.ring()] == ["Beta"]
+    for read in (registry.stats, registry.get_stats):
+        with contextlib.suppress(AttributeError):  # of what is in the mapping now
+            read()
+    del registry, read  # what it counts does not agree any more
 
 
 def test_each_change_refuses_the_entries_of_another_registry(make: Any) -> None:

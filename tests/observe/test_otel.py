@@ -257,7 +257,7 @@ def test_an_error_in_one_registry_does_not_affect_the_others(
     """The error is logged once for each instrument."""
     broken, sound = make(), make()
     otel.instrument({"broken": broken, "sound": sound}, **telemetry.providers())
-    broken.warm_entries = None  # not callable
+    broken.families = None  # not a mapping
     for _ in range(2):
         names = telemetry.points("warmset.instances.limit", "warmset.registry.name")
         assert set(names) == {"sound"}
