@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from .results import COMPILED, PURE
+from .rows.calls import PARTIAL
+from .subjects import PIPELINE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,21 +35,37 @@ class _Ratio(NamedTuple):
     work: str
     row: str
     most: float
-    floor: str
+    to: str
+    subject: str = COMPILED
 
     def judge(self, rows: Mapping[str, Row]) -> Verdict:
         row = rows.get(self.row)
-        ratio = row.ratio(COMPILED, row.floor) if row is not None else None
+        ratio = None if row is None else row.ratio(self.subject, self.to)
         measured = "not measured" if ratio is None else f"{ratio:.2f} x"
         met = None if ratio is None else ratio <= self.most
-        return Verdict(self.work, f"<= {self.most:g} x {self.floor}", measured, met)
+        to = self.to if self.to == FORMER else f"`{self.to}`"
+        return Verdict(self.work, f"<= {self.most:g} x {to}", measured, met)
 
 
-RATIOS = (
-    _Ratio("`get_instance` hit", "hit-one", 1.6, "`dict.get`"),
-    _Ratio("`get_method` hit", "get-method", 1.6, "`getattr(obj, name)`"),
-    _Ratio("handle call", "handle", 1.7, "`obj.method(...)`"),
-    _Ratio("`execute`, 2 arguments", "execute-2", 3.0, "the direct call"),
+FORMER = PIPELINE.name
+HITS = (
+    _Ratio("`get_instance` hit", "hit-one", 1.3, "dict.get"),
+    _Ratio("rotating over 64 names", "hit-64", 1.4, "dict.get"),
+    _Ratio("`get_method` hit", "get-method", 1.4, "getattr"),
+    _Ratio("`has_method` of a warm class", "has-method", 5.0, "hasattr"),
+    _Ratio("handle call", "handle", 1.35, PARTIAL),
+    _Ratio("`execute`, 2 arguments", "execute-2", 1.7, PARTIAL),
+)
+CHANGES = (
+    _Ratio("miss with a trivial constructor", "miss", 1.0, FORMER),
+    _Ratio("build and evict at 10^3", "evict-1000", 1.0, "cachetools TTLCache"),
+    _Ratio("`evict_expired`, each", "expired", 1.0, FORMER),
+    _Ratio("`get_stats` of 1,000", "stats", 1.0, FORMER),
+)
+TWIN = (
+    _Ratio("pure core: `get_instance` hit", "hit-one", 0.5, FORMER, PURE),
+    _Ratio("pure core: `get_method` hit", "get-method", 0.6, FORMER, PURE),
+    _Ratio("pure core: miss", "miss", 2.0, FORMER, PURE),
 )
 
 
@@ -63,16 +81,16 @@ def judge(rows: Sequence[Row], free_threaded: bool) -> list[Verdict]:
         A verdict for each budget, also for those whose rows were not measured.
     """
     table = {row.name: row for row in rows}
-    hit, *others = (ratio.judge(table) for ratio in RATIOS)
     return [
-        hit,
+        *(ratio.judge(table) for ratio in HITS),
         _below(table, "`get_instance` hit", "hit-one", "functools.lru_cache"),
-        *others,
+        *(ratio.judge(table) for ratio in CHANGES),
         _flat(table),
+        *(ratio.judge(table) for ratio in TWIN),
         _twins(table),
         _most(table, "bytes of a registered name", "bytes-slot", 160, "bytes"),
         _most(table, "bytes of a cached instance beyond that", "bytes-entry", 200, "bytes"),
-        _most(table, "`import warmset`, beyond bare Python", "import", 15, "ms"),
+        _most(table, "`import warmset`, beyond bare Python", "import", 12, "ms"),
         _undisturbed(table),
         _threads(table, free_threaded),
     ]

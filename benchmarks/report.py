@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Hits": ("hit-one", "hit-64", "hit-zipf"),
     "Weak mode": ("weak",),
-    "Methods": ("get-method",),
+    "Methods": ("get-method", "has-method"),
     "Handles": ("handle",),
     "`execute`": ("execute-",),
     "Misses": ("miss",),

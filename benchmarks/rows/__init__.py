@@ -18,6 +18,7 @@ MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
     "hit-zipf": hits.zipf_drawn,
     "weak": hits.weak,
     "get-method": calls.get_method,
+    "has-method": calls.has_method,
     "handle": calls.handle,
     "execute": calls.execute,
     "miss": changes.miss,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from ..subjects import OURS, PIPELINE
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..subjects import Kept
     from ..timing import Scale
 
+PARTIAL = "functools.partial"
+"""Of the bound method: the least that any call from C takes."""
 # Without its own way, a subject gives the instance and Python does the rest.
 BOUND = "getattr({hit}, 'tag')"
 CALLED = "{hit}.tag('x')"
@@ -29,9 +32,27 @@ def get_method(scale: Scale) -> list[Row]:
 
 def handle(scale: Scale) -> list[Row]:
     """The fastest way that a subject has of calling the same method again."""
-    floor = {"direct call": loop("tagger.tag('x')", {"tagger": Tagger()})}
+    tagger = Tagger()
+    floor = {
+        "direct call": loop("tagger.tag('x')", {"tagger": tagger}),
+        PARTIAL: loop("partial('x')", {"partial": functools.partial(tagger.tag)}),
+    }
     title = "handle, called with one argument"
     return [_row("handle", title, floor, lambda kept: kept.called or CALLED, scale)]
+
+
+def has_method(scale: Scale) -> list[Row]:
+    """Whether a warm instance has a method."""
+    there, cells = present(OURS)
+    loops = {"hasattr": loop("hasattr(tagger, 'tag')", {"tagger": Tagger()})}
+    source = f"has_method({NAME!r}, 'tag')"
+    for subject in there:
+        kept = subject.make(work(), 100)
+        kept.fetch(NAME)
+        assert eval(source, dict(kept.names)) is True
+        loops[subject.name] = loop(source, kept.names)
+    title = "`has_method` of a warm class"
+    return [timed_row("has-method", title, "hasattr", loops, loop("None", {}), scale, cells)]
 
 
 def _row(
@@ -75,6 +96,10 @@ def execute(scale: Scale) -> list[Row]:
         source = "execute({name}, {method}, {arguments})"
         sources = {
             floor: (f"tagger.{method}({arguments})", {"tagger": tagger}),
+            PARTIAL: (
+                f"partial({arguments})",
+                {"partial": functools.partial(getattr(tagger, method))},
+            ),
             "dict, getattr, keywords": (
                 source.format(name=repr(NAME), method=repr(method), arguments=arguments),
                 least,

@@ -24,6 +24,7 @@ def registry(core: str, work: Work, size: int) -> Kept:
         {
             "get_instance": made.get_instance,
             "get_method": made.get_method,
+            "has_method": made.has_method,
             "handle": made.bind(next(iter(work.paths)), "tag"),
             "execute": executor.execute,
         },
