@@ -26,8 +26,8 @@ from pathlib import Path
 
 STORED = Path(__file__).with_name("instructions.json")
 MARGIN = 0.03
-SHORT, LONG = 2_000, 22_000
-FEWER = 40  # times, for what takes longer than a hit
+SHORT, LONG = 1_000, 11_000
+FEWER = 20  # times, for what takes longer than a hit
 
 # What is called, by name; the first is the loop, and the second what others are measured by.
 CALLS = {
