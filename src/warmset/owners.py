@@ -61,7 +61,7 @@ class Owners:
             found = self.found = _Found(registry)
         return any(
             other is not entry and not other.weak and other.instance is box[0]
-            for other in found.by_id.get(id(box[0]), ())
+            for other in list(found.by_id.get(id(box[0]), ()))
         )
 
 
@@ -71,7 +71,7 @@ class _Found:
     __slots__ = ("by_id", "first", "most_noted", "noted")
 
     def __init__(self, registry: Entries) -> None:
-        self.by_id: dict[int, list[Entry]] = {}
+        self.by_id: dict[int, dict[Entry, None]] = {}
         # Counted before the search: an entry that is made meanwhile shows as missed.
         self.first = registry.builds + registry.adopted
         self.noted = 0
@@ -82,10 +82,12 @@ class _Found:
     def enter(self, entry: Entry) -> None:
         instance = entry.instance
         if instance is not None and not entry.weak:
-            known = self.by_id.get(id(instance), ())
-            # The number of an instance that is gone may be that of another one.
-            alive = [each for each in known if each.instance is instance and each is not entry]
-            self.by_id[id(instance)] = [*alive, entry]
+            # Each step is one operation on a dict: other threads enter theirs meanwhile.
+            known = self.by_id.setdefault(id(instance), {})
+            for other in list(known):
+                if other.instance is not instance:  # its number is that of another one now
+                    known.pop(other, None)
+            known[entry] = None
 
 
 def _entries(registry: Entries) -> Iterator[Entry]:
