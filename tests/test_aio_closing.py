@@ -87,6 +87,7 @@ def test_the_async_api_closes_with_aclose(aio: Any, make: Any, timer: Any, way: 
     assert stats.closed >= len(closed)
 
 
+@pytest.mark.referrers
 def test_a_dropped_generator_closes_what_was_removed(aio: Any, make: Any) -> None:
     """The last hold may end in a finaliser; a worker closes."""
     registry = make()
@@ -326,6 +327,7 @@ def test_each_registry_closes_its_own(aio: Any, make: Any, executor: Any, regist
     assert (registry.stats().closed, other.stats().closed) == (1, 2)
 
 
+@pytest.mark.referrers
 def test_a_loop_that_ends_before_it_closes(
     executor: Any, registry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

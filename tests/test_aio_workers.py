@@ -80,6 +80,7 @@ WAYS = ["use", "thread", "nested", "clear"]
 
 @needs_tracing
 # Of a coroutine whose worker got the error before a loop could await it.
+@pytest.mark.referrers
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("way", WAYS)

@@ -296,6 +296,7 @@ def test_the_asynchronous_executor_holds_for_iterators(
     run(main())
 
 
+@pytest.mark.referrers
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("method", ASYNC_ITERATORS)
 @pytest.mark.parametrize("way", ["synchronous", "asynchronous"])
