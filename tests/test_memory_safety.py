@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import pytest
+from threads import in_thread
 
 from warmset.testing.structure import check_accounts, check_structure
 
@@ -307,6 +310,33 @@ def test_entries_that_die_with_the_private_mapping(make: Any, twin: str) -> None
         with contextlib.suppress(AttributeError):  # of what is in the mapping now
             read()
     del registry, read  # what it counts does not agree any more
+
+
+def test_the_ring_is_read_while_threads_add_and_remove(make: Any) -> None:
+    """Its length is another one at each moment, without an interpreter lock also within one step."""
+    registry = make(max_cache_size=4)
+    stop = threading.Event()
+
+    def work(first: int) -> None:
+        names = ("Alpha", "Beta", "Gamma", "Delta")
+        for turn in itertools.count(first):
+            if stop.is_set():
+                return
+            registry.get_instance(names[turn % 4])
+            if turn % 8 == 0:
+                registry.clear_cache()
+
+    workers = [in_thread(work, first) for first in (0, 3)]
+    try:
+        for _ in range(3000):
+            for entries in (registry.ring(), registry.ring(from_oldest=True)):
+                assert None not in entries
+                assert len(entries) <= 4
+    finally:
+        stop.set()
+    for worker in workers:
+        worker.result()
+    check_structure(registry)
 
 
 def test_each_change_refuses_the_entries_of_another_registry(make: Any) -> None:

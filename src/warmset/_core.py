@@ -8,6 +8,7 @@ core an error. Only an extension that is *missing* falls back; one that is broke
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 
@@ -80,6 +81,11 @@ else:
         )
 
         implementation = "pure"
+
+if implementation == "compiled" and not getattr(sys, "_is_gil_enabled", lambda: True)():
+    # Threads read the record of a build that another one changes: without an interpreter lock, that
+    # is safe with the attributes of a Python object, and not with those of a compiled one.
+    from ._plain_py import BuildRecord
 
 __all__ = [
     "BuildRecord",

@@ -2,7 +2,8 @@
 # Twin of `_plain_py`, which tells when it is taken.
 #
 # With the interpreter lock held, nothing else runs between the return of the class and the end of
-# the build but what is called here. Without one, the builder builds everything.
+# the build but what is called here. Without one, the builder builds everything, and `_core` takes
+# the record of the pure core.
 
 
 cdef class BuildRecord:
@@ -48,8 +49,6 @@ cdef class BuildRecord:
         self.outer = outer
         self.began = perf_counter()
         self.waiters = []
-        if FREE_THREADED:  # else these are made when they are first asked for
-            self._made, self._notes, self._asked_for = [], {}, {}
 
     @property
     def made(self):

@@ -109,13 +109,15 @@ cdef class Ring:
     def ring(self, *, bint from_oldest=False):
         """Return the cached entries in the order of their last use, the newest first."""
         cdef Link* link
-        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t i = 0, count
         cdef list entries
         while True:
-            # No allocation while the ring is followed, for it may run the collector.
-            entries = [None] * self.cached
+            # No allocation while the ring is followed, for it may run the collector. Of a number that
+            # does not change: Cython reads it for the size of the list, and again as it fills it.
+            count = warmset_load_size(&self.cached)
+            entries = [None] * count
             _lock(self)
-            if len(entries) == self.cached:
+            if count == self.cached:
                 break
             _unlock(self)
         _sort(self, True)
