@@ -313,7 +313,7 @@ def test_entries_that_die_with_the_private_mapping(make: Any, twin: str) -> None
 
 
 def test_the_ring_is_read_while_threads_add_and_remove(make: Any) -> None:
-    """Its length is another one at each moment, without an interpreter lock also within one step."""
+    """Without an interpreter lock its length changes within a step that reads it."""
     registry = make(max_cache_size=4)
     stop = threading.Event()
 

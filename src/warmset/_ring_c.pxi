@@ -112,8 +112,8 @@ cdef class Ring:
         cdef Py_ssize_t i = 0, count
         cdef list entries
         while True:
-            # No allocation while the ring is followed, for it may run the collector. Of a number that
-            # does not change: Cython reads it for the size of the list, and again as it fills it.
+            # No allocation while the ring is followed, for it may run the collector. The number is
+            # read once: Cython evaluates it for the size of the list, and again as it fills it.
             count = warmset_load_size(&self.cached)
             entries = [None] * count
             _lock(self)

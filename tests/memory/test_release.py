@@ -176,12 +176,13 @@ def test_a_held_instance_is_not_a_leak(registry: Any) -> None:
 
 
 def test_holders_of_a_successor_are_not_holders_of_the_survivor(registry: Any) -> None:
-    kept["it"] = registry.get_instance("A")
+    here = {"it": registry.get_instance("A")}
     registry.discard("A")
     with registry.use("A"):
         (survivor,) = registry.release_memory().survivors
         assert survivor.holders == ()
         assert survivor.referrers
+    here.clear()
 
 
 @pytest.mark.counts

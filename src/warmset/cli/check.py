@@ -12,6 +12,8 @@ import dis
 import glob
 import inspect
 import os
+import sys
+from importlib import import_module
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any, get_origin, get_type_hints
@@ -296,7 +298,7 @@ class _Checker:
         if hasattr(cls, "__getattr__"):
             return "the class defines __getattr__"
         for base in cls.__mro__:
-            if step.method in vars(base).get("__annotations__", {}):
+            if step.method in _annotated(base):
                 return "it is annotated without a value"
             constructor = vars(base).get("__init__")
             code = getattr(constructor, "__code__", None)
@@ -380,3 +382,11 @@ def _parameters(target: Callable[..., Any]) -> list[str]:
 def _is_filled_in(value: object) -> bool:
     """Whether a run fills the value in, so that its type is not known yet."""
     return value is None or isinstance(value, Reference)
+
+
+def _annotated(cls: type) -> Mapping[str, object]:
+    """Return the annotations that a class itself has; names in them may be unknown yet."""
+    if sys.version_info < (3, 14):
+        return vars(cls).get("__annotations__", {})
+    library: Any = import_module("annotationlib")
+    return library.get_annotations(cls, format=library.Format.FORWARDREF)  # type: ignore[no-any-return]
