@@ -386,7 +386,8 @@ def _is_filled_in(value: object) -> bool:
 
 def _annotated(cls: type) -> Mapping[str, object]:
     """Return the annotations that a class itself has; names in them may be unknown yet."""
-    if sys.version_info < (3, 14):
-        return vars(cls).get("__annotations__", {})
-    library: Any = import_module("annotationlib")
-    return library.get_annotations(cls, format=library.Format.FORWARDREF)  # type: ignore[no-any-return]
+    found: Any = vars(cls).get("__annotations__", {})
+    if sys.version_info >= (3, 14):  # they are evaluated when they are asked for
+        library = import_module("annotationlib")
+        found = library.get_annotations(cls, format=library.Format.FORWARDREF)
+    return found  # type: ignore[no-any-return]
