@@ -158,7 +158,7 @@ def close_entry(registry: Owner, entry: Entry) -> None:
         except BaseException:
             _leave(in_progress, key, mine)  # an interrupt at the call above
             raise
-    box.clear()
+    del box  # not emptied: what is left open is kept in it
     if first is not mine:
         first.others.append(entry)
         if in_progress.get(key) is not first:  # it may not have seen this one
