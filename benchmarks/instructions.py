@@ -1,7 +1,8 @@
 """
 How many machine instructions a hit, a miss and a removal take, as callgrind counts: without noise.
 
-    python -m benchmarks.instructions            compare with what is stored, and fail past 3 %
+    python -m benchmarks.instructions            compare with what is stored, and fail past 3 % (15 %
+                                                 for what changes the cache)
     python -m benchmarks.instructions --store    store what is counted now
 
 Each figure is the difference between two runs of different length, divided by the calls between
@@ -26,6 +27,7 @@ from pathlib import Path
 
 STORED = Path(__file__).with_name("instructions.json")
 MARGIN = 0.03
+MARGIN_OF_CHANGES = 0.15  # of what allocates: the collector runs among them, now and then
 SHORT, LONG = 1_000, 11_000
 FEWER = 20  # times, for what takes longer than a hit
 
@@ -186,13 +188,17 @@ def compare(
             lines.append(f"{name:24}{'-':>10}{figure:10.0f}{'new':>10}")
             continue
         change = figure / (stored * scale) - 1.0
-        late = name != "dict.get" and change > MARGIN
+        late = name != "dict.get" and change > _margin(name)
         if late:
             grown.append(name)
         lines.append(
             f"{name:24}{stored * scale:10.0f}{figure:10.0f}{change:+10.1%}{'  <--' * late}"
         )
     return lines, grown
+
+
+def _margin(name: str) -> float:
+    return MARGIN_OF_CHANGES if name in CHANGES else MARGIN
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -223,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"stored: {from_where}; relative to dict.get, and not judged")
     print("\n".join(lines))
     if grown and same_place:
-        print(f"more than {MARGIN:.0%} above what is stored: {', '.join(grown)}")
+        print(f"more than the margin above what is stored: {', '.join(grown)}")
         return 1
     return 0
 
