@@ -1,8 +1,8 @@
 """
 How many machine instructions a hit, a miss and a removal take, as callgrind counts: without noise.
 
-    python -m benchmarks.instructions            compare with what is stored, and fail past 3 % (15 %
-                                                 for what changes the cache)
+    python -m benchmarks.instructions            compare with what is stored, and fail past 3 %;
+                                                 15 % for what changes the cache
     python -m benchmarks.instructions --store    store what is counted now
 
 Each figure is the difference between two runs of different length, divided by the calls between
