@@ -55,7 +55,7 @@ class NoLock:
     __exit__ = staticmethod("".format)
 
 
-_NAMES = (  # of what is told of an entry, as the pipeline calls it
+_NAMES = (  # the keys of a dict that describes an entry in `get_stats`
     "class_name",
     "age_seconds",
     "last_accessed_seconds_ago",
