@@ -2,7 +2,7 @@
 Celery tasks: `celery --workdir examples -A celery_tasks worker --concurrency 2`.
 
 Each worker process has its own instances: it warms up when it starts, and closes them when it ends.
-See docs/serving.md.
+See docs/workers.md.
 """
 
 import os

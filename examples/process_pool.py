@@ -4,7 +4,7 @@ A pool of processes: `python examples/process_pool.py`.
 The registry is made at the top level of a module. With the start method "spawn" or "forkserver",
 each process imports the module and makes its own; with "fork", it inherits the registry, which
 resets itself. Either way a process has its own instances, and closes those that it built when it
-ends. See docs/serving.md.
+ends. See docs/workers.md.
 """
 
 from __future__ import annotations
