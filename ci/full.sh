@@ -14,6 +14,7 @@ part() { step "$@" || failed=1; }
 
 step build.sh
 part lint.sh
+part docs.sh
 part pure.sh
 part instructions.sh
 part demo.sh
