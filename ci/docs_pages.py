@@ -33,6 +33,9 @@ PROJECT_FILES = {
 }
 LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml"}
 BAR = "\\|"
+# In a table, GitHub needs a backslash before a bar within code, and Python-Markdown shows it.
+ROW = re.compile(r"^\|.*\|$", re.MULTILINE)
+CODE = re.compile(r"`[^`\n]*`")
 LINK = re.compile(r"(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))")
 
 
@@ -67,7 +70,12 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
             return match[0]
         return match[1] + posixpath.relpath(place, posixpath.dirname(here) or ".") + match[3]
 
-    return LINK.sub(replace, markdown)
+    return ROW.sub(without_backslashes, LINK.sub(replace, markdown))
+
+
+def without_backslashes(row: re.Match[str]) -> str:
+    """A row of a table, with the bars within its code as Python-Markdown reads them."""
+    return CODE.sub(lambda code: code[0].replace(BAR, "|"), row[0])
 
 
 def place_of(target: str) -> str | None:
