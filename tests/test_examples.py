@@ -250,3 +250,10 @@ def test_every_example_is_run() -> None:
     for path in EXAMPLES.glob("*.py"):
         if path.name != "text_models.py":
             assert path.stem in source, path.name
+
+
+def test_every_example_is_in_the_index() -> None:
+    index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for path in EXAMPLES.iterdir():
+        if not path.name.startswith((".", "__", "README")) and path.suffix != ".dockerignore":
+            assert f"]({path.name})" in index, path.name
