@@ -1,7 +1,9 @@
 """
-Check what the built distributions hold.
+Check what built distributions hold, and print file, tags and size of each.
 
-    python ci/check_artefacts.py SDIST_DIRECTORY PURE_DIRECTORY WHEEL_DIRECTORY...
+    python ci/check_artefacts.py FILE...
+
+A wheel for the package index, whose tag names versions of its platform, is limited in size.
 """
 
 from __future__ import annotations
@@ -11,32 +13,31 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+# Without its symbols, an extension takes about 420 kB; with them, 3 MB.
+LARGEST_EXTENSION = 600_000
+# The Python files take 570 kB of it, the extension, compressed, 160 kB.
+LARGEST_WHEEL = 800_000
+PORTABLE = ("manylinux", "musllinux", "macosx", "win")
+
 
 def fail(text: str) -> None:
     """Say what is wrong, and end."""
     sys.exit(f"artefacts: {text}")
 
 
-def one(folder: str, pattern: str) -> Path:
-    """The one file of a kind in a folder."""
-    found = sorted(Path(folder).glob(pattern))
-    if len(found) != 1:
-        fail(f"expected one {pattern} in {folder}, found {[path.name for path in found]}")
-    return found[0]
-
-
-def check_wheel(path: Path, *, compiled: bool) -> None:
-    """A wheel holds what runs, and neither sources nor generated code of the extension."""
+def check_wheel(path: Path) -> str:
+    """Check a wheel; return its tags."""
+    *_, python, abi, platform = path.stem.split("-")
+    pure = platform == "any"
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    sources = [name for name in names if name.endswith((".pyx", ".c", ".h", ".pxd"))]
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    names = list(sizes)
+    sources = [name for name in names if name.endswith((".pyx", ".pxi", ".c", ".h", ".pxd"))]
     if sources:
         fail(f"{path.name} holds {sources}")
     binaries = [name for name in names if name.endswith((".so", ".pyd"))]
-    if bool(binaries) is not compiled:
-        fail(f"{path.name}: expected {'one' if compiled else 'no'} extension, found {binaries}")
-    if not compiled and not path.name.endswith("-py3-none-any.whl"):
-        fail(f"{path.name} is not tagged as pure")
+    if len(binaries) != (0 if pure else 1):
+        fail(f"{path.name}: expected {'no' if pure else 'one'} extension, found {binaries}")
     page = [f"warmset/cli/html_report/page.{end}" for end in ("py", "css", "html.j2")]
     for needed in (
         "warmset/__init__.py",
@@ -51,9 +52,16 @@ def check_wheel(path: Path, *, compiled: bool) -> None:
     foreign = [name for name in names if not name.startswith("warmset")]
     if foreign:
         fail(f"{path.name} installs {foreign} beside the package")
+    if platform.startswith(PORTABLE):
+        extension = sum(sizes[name] for name in binaries)
+        if extension > LARGEST_EXTENSION:
+            fail(f"{path.name} holds an extension of {extension:,} bytes: is it stripped?")
+        if path.stat().st_size > LARGEST_WHEEL:
+            fail(f"{path.name} takes more than {LARGEST_WHEEL:,} bytes")
+    return f"{python} {abi} {platform.replace('.', ' ')}"
 
 
-def check_sdist(path: Path) -> None:
+def check_sdist(path: Path) -> str:
     """The sdist holds the source of the extension, and no generated code."""
     with tarfile.open(path) as archive:
         names = archive.getnames()
@@ -63,11 +71,13 @@ def check_sdist(path: Path) -> None:
     generated = [name for name in names if name.endswith((".c", ".so", ".pyc"))]
     if generated:
         fail(f"{path.name} holds {generated}")
+    return "source"
 
 
-sdist, pure, *compiled = sys.argv[1:]
-check_sdist(one(sdist, "*.tar.gz"))
-check_wheel(one(pure, "*.whl"), compiled=False)
-for directory in compiled:
-    check_wheel(one(directory, "*.whl"), compiled=True)
-print(f"artefacts: sdist, pure wheel and {len(compiled)} compiled wheels are as expected")
+rows = []
+for path in map(Path, sys.argv[1:]):
+    tags = check_sdist(path) if path.name.endswith(".tar.gz") else check_wheel(path)
+    rows.append((path.name, tags, f"{path.stat().st_size / 1000:,.0f} kB"))
+widths = [max(len(row[column]) for row in rows) for column in range(3)]
+for name, tags, size in rows:
+    print(f"{name:<{widths[0]}}  {tags:<{widths[1]}}  {size:>{widths[2]}}")

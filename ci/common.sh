@@ -27,15 +27,15 @@ quietly() {
     "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
 }
 
-# interpreter VERSION: prints the path of an interpreter, from PATH or from pyenv; fails if there is none. A
-# free-threaded one is none of these: installations of it may bear the same name, and few packages have wheels.
+# interpreter VERSION: prints the path of an interpreter, from PATH or from pyenv; fails if there is none. Only a
+# version such as 3.13t is a free-threaded one: installations of both kinds may bear the same name.
 interpreter() {
     local candidate
-    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
+    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"${1%t}".*/bin/python; do
         "$candidate" -c '
 import sys, sysconfig, venv
-sysconfig.get_config_var("Py_GIL_DISABLED") and sys.exit(1)
-print(sys.executable)' 2>/dev/null && return
+bool(sysconfig.get_config_var("Py_GIL_DISABLED")) == sys.argv[1].endswith("t") or sys.exit(1)
+print(sys.executable)' "$1" 2>/dev/null && return
     done
     return 1
 }
@@ -154,7 +154,8 @@ distribution() {
 # can be what is tested.
 suite() {
     mkdir -p "$1"
-    tar -c -C "$root" --exclude __pycache__ tests ci docs benchmarks examples README.md pyproject.toml | tar -x -C "$1"
+    tar -c -C "$root" --exclude __pycache__ tests ci docs benchmarks examples changes README.md CONTRIBUTING.md \
+        pyproject.toml | tar -x -C "$1"
 }
 
 # two_at_a_time COMMAND ARGUMENTS: runs COMMAND with each argument, on two cores; at the end it prints the

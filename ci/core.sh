@@ -3,16 +3,13 @@
 # whole suite. Arguments narrow it down: 3.10 3.12
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-mapfile -t files < <(grep -v '^#' "$root/ci/core_tests.txt")
-
 core() {
     local environment
     environment=$(mktemp -d "$work/core.XXXXXX")
     say "$("$1" -VV)"
     install_wheel "$environment" "$1" "[test-core]"
     cd "$work/suite"
-    WARMSET_REQUIRE_COMPILED=1 "$environment/bin/python" -c 'import warmset'
-    "$environment/bin/python" -m pytest -q -p no:cacheprovider --examples 20 -m "not cluster" "${files[@]}"
+    "$environment/bin/python" ci/core_tests.py
 }
 
 suite "$work/suite"

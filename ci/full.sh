@@ -16,6 +16,8 @@ step build.sh
 part lint.sh
 part docs.sh
 part pure.sh
+part wheels.sh
+part docker.sh
 part instructions.sh
 part demo.sh
 part demo.sh --runs 2 --engine dask
