@@ -21,3 +21,5 @@ codespell *.md docs src ci examples benchmarks mkdocs.yml pyproject.toml
 python ci/check_wording.py
 say "samples for type checkers, against the installed wheel"
 WARMSET_TYPE_CHECKERS=required "$work/lint/bin/python" -m pytest -q -p no:cacheprovider --confcutdir tests/typing tests/typing
+say "the files around the code"
+WARMSET_CI_WORK=$shared bash ci/project_files.sh
