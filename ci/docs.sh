@@ -10,7 +10,7 @@ install_wheel "$work/docs" "$(newest_complete)" "[docs]"
 cd "$root"
 export PATH="$work/docs/bin:$PATH" NO_MKDOCS_2_WARNING=1
 say "build the site"
-mkdocs build --strict --quiet --site-dir "$site"
+quietly mkdocs build --strict --site-dir "$site"
 if grep -rlE '<(script|link|img)[^>]+(src|href)="?https?://' "$site" --include='*.html'; then
     say "these pages fetch something from elsewhere"
     exit 1
