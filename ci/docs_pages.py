@@ -29,14 +29,18 @@ PROJECT_FILES = {
     "CHANGELOG.md": "project/changelog.md",
     "CODE_OF_CONDUCT.md": "project/code-of-conduct.md",
     "CONTRIBUTING.md": "project/contributing.md",
+    "changes/README.md": "project/changes.md",
     "SECURITY.md": "project/security.md",
 }
-LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml"}
+LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", "": "text"}
+# Where the links of a page are relative to, if that is not its place within `docs`.
+SOURCES = {place: name for name, place in PROJECT_FILES.items()}
+SOURCES["examples/index.md"] = "examples/README.md"
 BAR = "\\|"
 # In a table, GitHub needs a backslash before a bar within code, and Python-Markdown shows it.
 ROW = re.compile(r"^\|.*\|$", re.MULTILINE)
 CODE = re.compile(r"`[^`\n]*`")
-LINK = re.compile(r"(\]\()([^)#:\s]+)((?:#[^)\s]*)?\))")
+LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -48,8 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         **examples,
     }
     for name, place in PROJECT_FILES.items():
-        if (ROOT / name).exists():
-            pages[place] = (ROOT / name).read_text(encoding="utf-8")
+        pages[place] = (ROOT / name).read_text(encoding="utf-8")
     for place, text in pages.items():
         in_navigation = place not in examples or place == "examples/index.md"
         level = InclusionLevel.INCLUDED if in_navigation else InclusionLevel.NOT_IN_NAV
@@ -60,15 +63,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Turn links to files of the repository into links to their pages."""
     here = page.file.src_uri
-    names = {place: name for name, place in PROJECT_FILES.items()}
-    source = names.get(here, f"docs/{here}")
+    source = SOURCES.get(here, f"docs/{here}")
 
     def replace(match: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
+        text, target, anchor = match[1], match[2], match[3] or ""
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         place = place_of(target)
-        if place is None:
-            return match[0]
-        return match[1] + posixpath.relpath(place, posixpath.dirname(here) or ".") + match[3]
+        if place is not None:
+            target = posixpath.relpath(place, posixpath.dirname(here) or ".")
+            return f"[{text}]({target}{anchor})"
+        # What is not in the site is named without a link; MkDocs finds what does not exist.
+        return text if (ROOT / target).exists() else match[0]
 
     return ROW.sub(without_backslashes, LINK.sub(replace, markdown))
 
@@ -82,11 +87,15 @@ def place_of(target: str) -> str | None:
     """Return the place in the site of a file of the repository; None if it has none."""
     if target in PROJECT_FILES:
         return PROJECT_FILES[target]
-    if target == "examples" or target == "examples/README.md":
+    if target.startswith("docs/"):
+        return target.removeprefix("docs/")
+    if target == "examples/README.md":
         return "examples/index.md"
-    if target.startswith("examples/"):
-        return f"{target}.md" if Path(target).suffix else f"{target}/index.md"
-    return target.removeprefix("docs/") if target.startswith("docs/") else None
+    if not target.startswith("examples"):
+        return None
+    if (ROOT / target).is_dir():
+        return f"{target}/index.md"
+    return f"{target}.md" if Path(target).suffix in LANGUAGES else None
 
 
 # -- examples ------------------------------------------------------------------------------------
@@ -98,7 +107,7 @@ def example_pages() -> Iterator[tuple[str, str]]:
     shown = [
         path.relative_to(ROOT)
         for path in sorted((ROOT / "examples").rglob("*"))
-        if path.suffix in LANGUAGES and path.name != "__init__.py"
+        if path.is_file() and path.suffix in LANGUAGES and path.name != "__init__.py"
     ]
     for path in shown:
         folders.setdefault(path.parent, path.parent.as_posix())
