@@ -136,9 +136,9 @@ class WarmsetCollector(Collector):
         TypeError: An argument has the wrong type.
         ValueError: `max_classes` is negative, or the buckets are empty, infinite or not increasing.
 
-    On the compiled core, a scrape takes no lock that a hit needs; on the pure one, it holds the
-    registry's lock while it reads the entries. It never raises: a registry that cannot be read is
-    omitted, logged and counted in ``warmset_collection_errors_total``. O(cached).
+    A scrape takes no lock that a hit needs; only on the pure core without an interpreter lock, it
+    holds the registry's lock while it reads the entries. It never raises: a registry that cannot be
+    read is omitted, logged and counted in ``warmset_collection_errors_total``. O(cached).
     """
 
     def __init__(
