@@ -87,8 +87,8 @@ def _with_hook(registry: Any) -> None:
     registry._instantiate_class = lambda name, cls: cls()
 
 
-def _with_options(registry: Any) -> None:
-    registry.register("Alpha", "samples.Alpha", closer=None)
+def _with_recycling(registry: Any) -> None:
+    registry.register("Alpha", "samples.Alpha", recycle_after_uses=3)
 
 
 def _with_factory(registry: Any) -> None:
@@ -97,7 +97,7 @@ def _with_factory(registry: Any) -> None:
     registry.register("Alpha", lambda: samples.Alpha())
 
 
-INVOLVED = [_with_rule, _with_listener, _with_hook, _with_options, _with_factory]
+INVOLVED = [_with_rule, _with_listener, _with_hook, _with_recycling, _with_factory]
 
 
 @pytest.mark.parametrize("involve", INVOLVED)
@@ -108,6 +108,90 @@ def test_the_builder_makes_what_involves_more(
     involve(registry)
     assert type(registry.get_instance("Alpha")) is samples.Alpha
     assert by_builder == ["Alpha"]
+
+
+class Given:
+    """Has what it was called with."""
+
+    def __init__(self, *args: int, size: int = 0, **more: Any) -> None:
+        self.given = args, size, more
+
+
+OPTIONS: list[tuple[dict[str, Any], Any]] = [
+    ({"args": (1, 2)}, ((1, 2), 0, {})),
+    ({"kwargs": {"size": 3}}, ((), 3, {})),
+    ({"args": [1], "kwargs": {"size": 3, "name": "a"}}, ((1,), 3, {"name": "a"})),
+    ({"pin": True, "cache_ttl_seconds": 5.0, "after_fork": "drop"}, ((), 0, {})),
+    ({"closer": "".join(["au", "to"])}, ((), 0, {})),
+    ({"closer": None, "kwargs": {"size": 3}}, ((), 3, {})),
+]
+
+
+@needs_lock
+@pytest.mark.parametrize(("options", "expected"), OPTIONS)
+def test_options_that_no_capability_serves(
+    registry_of: Any, by_builder: Any, options: Any, expected: Any, request: Any
+) -> None:
+    registry = registry_of({})
+    registry.register("Given", Given, **options)
+    for _ in range(2):
+        instance = registry.get_instance("Given")
+        assert instance.given == expected
+        reference = weakref.ref(instance)
+        del instance
+        registry.discard("Given")
+        assert reference() is None
+    stats = registry.stats()
+    assert (stats.builds, stats.states["nothing_to_close"]) == (2, 2)
+    plain = "plain" in request.node.callspec.id
+    assert by_builder == ([] if plain else ["Given", "Given"])
+
+
+def test_keyword_arguments_are_copied(registry_of: Any) -> None:
+    """A class that changes them changes those of one build."""
+
+    class Changing:
+        def __init__(self, **given: Any) -> None:
+            assert given.pop("size") == 3
+
+    registry = registry_of({})
+    registry.register("Changing", Changing, kwargs={"size": 3})
+    for _ in range(2):
+        registry.get_instance("Changing")
+        registry.clear_cache()
+    assert registry.stats().builds == 2
+
+
+def test_a_closer_of_the_options_closes(registry_of: Any) -> None:
+    closed: list[Any] = []
+    registry = registry_of({})
+    registry.register("Given", Given, kwargs={"size": 3}, closer=closed.append)
+    with registry.use("Given") as instance:
+        pass
+    registry.clear_cache()
+    assert closed == [instance]
+    assert registry.stats().states["closed"] == 1
+
+
+@pytest.mark.parametrize("path", [True, False])
+def test_arguments_that_do_not_fit(
+    registry_of: Any, ws: Any, samples: Any, monkeypatch: pytest.MonkeyPatch, path: bool
+) -> None:
+    """The error shows the signature, and the nearest name."""
+
+    class Strict:
+        def __init__(self, *, size: int, fails: bool = False) -> None:
+            raise TypeError("of its own")
+
+    monkeypatch.setattr(samples, "Strict", Strict, raising=False)
+    registry = registry_of({"Strict": "samples.Strict"})
+    registry.register("Strict", "samples.Strict", kwargs={"siz": 3})
+    with pytest.raises(ws.BuildError, match=r"Strict\(\*, size.*did you mean 'size'") as caught:
+        registry.get_instance("Strict")
+    assert type(caught.value.__cause__) is TypeError
+    registry.register("Strict", "samples.Strict" if path else Strict, kwargs={"size": 3})
+    with pytest.raises(ws.BuildError, match="raised TypeError: of its own"):
+        registry.get_instance("Strict")
 
 
 @pytest.mark.parametrize(

@@ -372,7 +372,10 @@ cdef int _publish(
 
 cdef bint _settle_unclosable(Ring core, Entry entry) except -1:
     """Let the instance of a waiting entry go if it certainly has no way to be closed."""
-    if entry.closer is not None or entry.options is not None:
+    # The only text that it can be is "auto".
+    if entry.closer is not None or (
+        entry.options is not None and type(entry.options.closer) is not str
+    ):
         return False
     content = entry.content  # dropped after the change, as these are
     _routes = _recent = None

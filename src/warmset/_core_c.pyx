@@ -58,6 +58,7 @@ from libc.math cimport INFINITY
 
 import sys
 from _collections import deque
+from _functools import partial
 from operator import itemgetter
 from time import perf_counter
 from types import MappingProxyType, ModuleType

@@ -261,7 +261,9 @@ class Holds(Changes):
     def _settle_unclosable(self, entry: Entry) -> bool:
         """Let the instance of a waiting entry go if it certainly has no way to be closed."""
         self._check_owner(entry.slot)
-        if entry.closer is not None or entry.options is not None:
+        options = entry.options
+        # The only text that it can be is "auto".
+        if entry.closer is not None or (options is not None and type(options.closer) is not str):
             return False
         content, _routes = entry.content, entry.routes  # dropped after the change
         if content is None:

@@ -1,4 +1,4 @@
-# Builds for which nothing was requested but that a class is called: the shortest path of a miss.
+# Builds for which nothing takes part but the class that is called: the shortest path of a miss.
 # Twin of `_plain_py`, which tells when it is taken.
 #
 # With the interpreter lock held, nothing else runs between the return of the class and the end of
@@ -75,7 +75,7 @@ cdef class BuildRecord:
 @cython.final
 cdef class PlainBuilds:
     """
-    Builds that call a class without arguments, and do nothing else.
+    Builds that call a class, with the arguments it is registered with, and do nothing else.
 
     Args:
         build_type: Makes the record of a build.
@@ -89,7 +89,6 @@ cdef class PlainBuilds:
         hooks: The names of methods that users replace to build otherwise, and what these are.
         current_context: Returns the number of the thread, or the greenlet; see `contexts`.
         stopwatch: Returns seconds.
-        find_ready: Finds the class of a path, if it has been imported.
         returned_none: Returns the error for a class that returned None.
         fail: Counts a build that raised something, and may raise what that means.
         end: Ends a build that raised something, and gives its hold back.
@@ -115,6 +114,7 @@ cdef class PlainBuilds:
 
     def __init__(
         self,
+        *,
         build_type,
         dict builds not None,
         dict running not None,
@@ -126,7 +126,6 @@ cdef class PlainBuilds:
         dict hooks not None,
         current_context,
         stopwatch,
-        find_ready,
         returned_none,
         fail,
         end,
@@ -197,7 +196,12 @@ cdef class PlainBuilds:
             return None
         began = self._stopwatch()
         mine.started = began
-        entry = _construct(core, slot, target, mine, ())
+        if slot._options is None:
+            entry = _construct(core, slot, target, mine, ())
+        else:
+            given = slot._options.kwargs
+            make = partial(target, **given) if given else target
+            entry = _construct(core, slot, make, mine, slot._options.args)
         if entry is None:
             raise self._returned_none(slot)
         mine.instance = entry._content
@@ -242,8 +246,7 @@ cdef class PlainBuilds:
         """The class that is called, if that is all; or None."""
         key = slot.key
         if (
-            slot._options is not None
-            or slot._entry is not None
+            slot._entry is not None
             or core.left_over
             or core.sealed
             or self._closed

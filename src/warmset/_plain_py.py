@@ -1,5 +1,5 @@
 """
-Builds for which nothing was requested but that a class is called: the shortest path of a miss.
+Builds for which nothing takes part but the class that is called: the shortest path of a miss.
 
 `Builder.obtain` provides for whatever a build can involve. Most involve none of it, and then cost
 more than they have to. `PlainBuilds` takes those that certainly involve nothing, by the same tables
@@ -9,8 +9,11 @@ and with the same result, and leaves all others to the builder; so does it whate
 from __future__ import annotations
 
 import sys
+from _functools import partial  # type: ignore[import-not-found]
 from _thread import get_ident
 from time import perf_counter
+
+from .resolver import find_ready
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ class BuildRecord:
 
 class PlainBuilds:
     """
-    Builds that call a class without arguments, and do nothing else.
+    Builds that call a class, with the arguments it is registered with, and do nothing else.
 
     Args:
         build_type: Makes the record of a build.
@@ -78,7 +81,6 @@ class PlainBuilds:
         hooks: The names of methods that users replace to build otherwise, and what these are.
         current_context: Returns the number of the thread, or the greenlet; see `contexts`.
         stopwatch: Returns seconds.
-        find_ready: Finds the class of a path, if it has been imported.
         returned_none: Returns the error for a class that returned None.
         fail: Counts a build that raised something, and may raise what that means.
         end: Ends a build that raised something, and gives its hold back.
@@ -87,6 +89,7 @@ class PlainBuilds:
 
     def __init__(
         self,
+        *,
         build_type: Any,
         builds: dict[Any, Any],
         running: dict[Any, Any],
@@ -98,7 +101,6 @@ class PlainBuilds:
         hooks: dict[str, Any],
         current_context: Callable[[], Any],
         stopwatch: Callable[[], float],
-        find_ready: Callable[[str], Any],
         returned_none: Callable[[Slot], Exception],
         fail: Callable[..., None],
         end: Callable[..., None],
@@ -115,7 +117,6 @@ class PlainBuilds:
         self._hooks = hooks
         self._current_context = current_context
         self._stopwatch = stopwatch
-        self._find_ready = find_ready
         self._returned_none = returned_none
         self._fail = fail
         self._end = end
@@ -149,7 +150,12 @@ class PlainBuilds:
                 self._end(mine)
                 return None
             mine.started = began = self._stopwatch()
-            if core.construct(slot, target, mine, ()) is None:
+            make, arguments = target, ()
+            if slot.options is not None:
+                arguments = slot.options.args
+                if slot.options.kwargs:
+                    make = partial(target, **slot.options.kwargs)
+            if core.construct(slot, make, mine, arguments) is None:
                 raise self._returned_none(slot)
             mine.instance = mine.entry.content
             mine.seconds = max(0.0, self._stopwatch() - began)
@@ -178,7 +184,7 @@ class PlainBuilds:
     def _target(self, core: Any, slot: Slot, me: Hashable) -> Any:
         """Return the class that is called, if that is all; or None."""
         target, key = slot.target, slot.key
-        if slot.options is not None or slot.entry is not None or core.left_over or core.sealed:
+        if slot.entry is not None or core.left_over or core.sealed:
             return None
         if key in self._rules or key in self._failures or self._closed:
             return None
@@ -190,5 +196,5 @@ class PlainBuilds:
             if name in replaced or getattr(kind, name) is not method:
                 return None
         if type(target) is str:
-            return self._find_ready(target)
+            return find_ready(target)
         return target if issubclass(type(target), type) else None

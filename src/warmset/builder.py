@@ -31,8 +31,14 @@ from .builds import Build, Waiter, innermost_build, running, waiting
 from .codes import FAILED_BUILDS
 from .contexts import current_context
 from .errors import CycleError, MethodRegistryError
-from .failures import Failures, failure_of, is_of_build, raised_in_build, returned_none
-from .resolver import find_ready
+from .failures import (
+    Failures,
+    explained,
+    failure_of,
+    is_of_build,
+    raised_in_build,
+    returned_none,
+)
 from .waits import must_not_wait, wait_for_build
 
 TYPE_CHECKING = False
@@ -102,22 +108,21 @@ class Builder:
     ) -> PlainBuilds:
         """Return what makes plain builds by the tables of this builder; see `PlainBuilds`."""
         return PlainBuilds(
-            Build,
-            self._builds,
-            running,
-            classes.rules,
-            self.failures.by_key,
-            classes.awaiting,
-            closed,
-            owners,
-            hooks,
-            current_context,
-            self.stopwatch,
-            find_ready,
-            returned_none,
-            self.fail_plainly,
-            self.end_plainly,
-            info_wanted,
+            build_type=Build,
+            builds=self._builds,
+            running=running,
+            rules=classes.rules,
+            failures=self.failures.by_key,
+            awaiting=classes.awaiting,
+            closed=closed,
+            owners=owners,
+            hooks=hooks,
+            current_context=current_context,
+            stopwatch=self.stopwatch,
+            returned_none=returned_none,
+            fail=self.fail_plainly,
+            end=self.end_plainly,
+            info_wanted=info_wanted,
         )
 
     # -- building --------------------------------------------------------------------------------
@@ -282,8 +287,9 @@ class Builder:
         if not constructs or is_of_build(build.slot, raised):
             self._remember(build, raised, outer)
             return
+        cause = explained(build.slot, raised)
         try:
-            raise raised_in_build(build.slot, raised) from raised
+            raise raised_in_build(build.slot, cause) from cause
         except MethodRegistryError as error:
             self._remember(build, error, outer)
             raise

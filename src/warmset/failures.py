@@ -9,7 +9,8 @@ from time import monotonic
 from .contexts import get_ident, is_importing
 from .errors import BuildError, BuildTimeoutError, CapacityError, MethodRegistryError
 from .foreign import is_interrupt
-from .resolver import error_text, find_imported
+from .resolver import error_text, find_imported, find_ready
+from .targets import misfit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -253,6 +254,20 @@ def raised_in_build(slot: Slot, raised: BaseException) -> BuildError:
         class_name=slot.name,
         class_path=slot.path,
     )
+
+
+def explained(slot: Slot, raised: BaseException) -> BaseException:
+    """Return what a class raised, or that it does not take the arguments of its options."""
+    options = slot.options
+    if options is None or not isinstance(raised, TypeError):
+        return raised
+    target = find_ready(slot.target) if isinstance(slot.target, str) else slot.target
+    text = misfit(target, options.args, options.kwargs)
+    if text is None:
+        return raised
+    error = TypeError(text)
+    error.__cause__ = raised
+    return error
 
 
 def is_of_build(slot: Slot, error: BaseException) -> bool:
