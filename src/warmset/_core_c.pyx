@@ -719,9 +719,27 @@ cdef PyObject* _look_up_by_value(
     RegistryCore core, object class_name, double now, PyObject** held
 ) except? NULL:
     """As `_look_up`, where the slot does not stand in the address table, or is not simply warm."""
-    cdef Slot slot = _slot_named(core, class_name)
-    cdef Stripe* stripe = warmset_own(core._table)
+    cdef PyObject* found
+    cdef Slot slot
+    cdef Stripe* stripe
     cdef PyObject* instance = NULL
+    if not FREE_THREADED:
+        # Mostly a name that is equal to its key. With the interpreter lock no code can run from the
+        # end of this look-up to the new reference, so the slot needs none.
+        found = PyDict_GetItemWithError(core._slots, class_name)
+        if (
+            found != NULL
+            and Py_TYPE(found) is <PyTypeObject*>Slot
+            and (<Slot>found).table == core._table
+            and <PyObject*>(<Slot>found).key != <PyObject*>class_name
+        ):
+            instance = _read(core, warmset_enter(core._table), <Slot>found, now, held)
+            if instance != NULL:
+                return instance
+        elif found == NULL and PyErr_Occurred():
+            _propagate()
+    slot = _slot_named(core, class_name)
+    stripe = warmset_own(core._table)
     if slot is None:
         if type(class_name) is str:
             check_name(class_name)
