@@ -165,24 +165,25 @@ class ClassLabels:
         Returns:
             Label -> totals of the instances under it.
         """
-        uses: dict[str, int] = {}
+        totals: dict[str, list[int]] = {}
         for entry in entries:
-            label = printable(entry.class_name)
-            uses[label] = uses.get(label, 0) + entry.uses
+            total = totals.setdefault(printable(entry.class_name), [0, 0, 0])
+            total[0] += 1
+            total[1] += entry.uses
+            total[2] += entry.holders
+        uses = {label: total[1] for label, total in totals.items()}
         names = self._own | uses.keys()
         if len(names) > self._limit:
             order = heapq.nsmallest(self._limit, names, key=lambda n: (-uses.get(n, 0), n))
             names = frozenset(order)
         self._own = names
-        sums: dict[str, ClassUse] = {}
-        for entry in entries:
-            label = printable(entry.class_name)
-            label = label if label in names else OTHER
-            before = sums.get(label, ClassUse())
-            sums[label] = ClassUse(
-                before.instances + 1, before.uses + entry.uses, before.holders + entry.holders
-            )
-        return sums
+        sums = {label: total for label, total in totals.items() if label in names}
+        others = [total for label, total in totals.items() if label not in names]
+        if others:
+            sums[OTHER] = [
+                sum(figures) for figures in zip(*others, sums.get(OTHER, [0, 0, 0]), strict=True)
+            ]
+        return {label: ClassUse(*total) for label, total in sums.items()}
 
     def __contains__(self, label: str) -> bool:
         return label == OTHER or label in self._own

@@ -7,6 +7,7 @@ an unknown value.
 
 from __future__ import annotations
 
+from functools import partial
 from math import inf, isfinite
 from threading import enumerate as threads
 
@@ -18,7 +19,7 @@ from .protocol import MAX_CLASSES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from .._core import Slot
@@ -53,17 +54,17 @@ def describe(
         The figures of `Registry.stats`, the settings, ``classes``, which is a list of rows, and
         ``classes_left_out``, the number of classes above the limit.
 
-    O(registered names).
+    O(registered names), of which those above the limit are only counted.
     """
     stats = snapshot(registry)
     rows: list[Row] = []
     left_out = 0
     pattern = matching.casefold()
-    for row in _rows(registry, stats):
-        if pattern and pattern not in row["class_name"].casefold():
+    for key, make in _rows(registry, stats):
+        if pattern and pattern not in shown_name(registry, key).casefold():
             continue
         if len(rows) < limit:
-            rows.append(row)
+            rows.append(make())
         else:
             left_out += 1
     figures = stats._asdict()
@@ -84,22 +85,29 @@ def describe(
     }
 
 
-def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
-    """Yield one row for each class: cached ones first, the newest first, then the others."""
+def _rows(
+    registry: BaseRegistry, stats: RegistryStats
+) -> Iterator[tuple[SlotKey, Callable[[], Row]]]:
+    """
+    Yield the key of each class, and what makes its row.
+
+    Cached ones come first, the newest first, then the others.
+    """
     described: set[SlotKey] = set()
     cached, removed = _oldest_holds(registry)
-    building = {build[0]: build[1:] for build in registry.builder.in_progress()}
-    failed = {failure[0]: failure[1:] for failure in registry.builder.failures.rows()}
     names = {thread.ident: thread.name for thread in threads()}
-    paths = {slot.key: slot.path for slot in list(registry.slots.values())}
+    slots = {slot.key: slot for slot in list(registry.slots.values())}
 
-    def row(key: SlotKey, state: str, **known: Any) -> Row:
+    def row(key: SlotKey, state: str, **known: Any) -> tuple[SlotKey, Callable[[], Row]]:
         described.add(key)
+        return key, lambda: make(key, state, **known)
+
+    def make(key: SlotKey, state: str, **known: Any) -> Row:
         holds = removed if state == "removed" else cached
         count, held_seconds = holds.get(key, (0, None))
         return {
             "class_name": shown_name(registry, key),
-            "class_path": paths.get(key),
+            "class_path": slots[key].path if key in slots else None,
             "state": state,
             "age_seconds": None,
             "idle_seconds": None,
@@ -114,9 +122,12 @@ def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
             **known,
         }
 
-    for figures, expires, seconds in _upcoming_removals(registry, stats):
+    def cached_row(figures: EntryStats, before: int | None) -> Row:
         held = figures.holders > 0
-        yield row(
+        expires, seconds = _next_removal(
+            registry, stats, figures, slots.get(figures.slot_key), before
+        )
+        return make(
             figures.slot_key,
             "held" if held else "warm",
             age_seconds=figures.age_seconds,
@@ -129,8 +140,12 @@ def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
             expires=expires,
             expires_in_seconds=seconds,
         )
+
+    for figures, before in _eviction_order(stats, slots):
+        described.add(figures.slot_key)
+        yield figures.slot_key, partial(cached_row, figures, before)
     now = registry.now()
-    for slot in list(registry.slots.values()):
+    for slot in slots.values():
         entry = slot.entry
         if entry is None or entry.state != WEAK or slot.key in described:
             continue
@@ -145,7 +160,7 @@ def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
                 holders=entry.holds,
                 expires="when unreferenced",
             )
-    for key, (thread, seconds, waiting) in building.items():
+    for key, thread, seconds, waiting in registry.builder.in_progress():
         if key not in described:
             builder = names.get(thread, f"thread {thread}")
             others = f", {waiting} waiting" if waiting else ""
@@ -155,7 +170,7 @@ def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
                 build_seconds=seconds,
                 detail=f"for {span(seconds)} in {builder}{others}",
             )
-    for key, (error, seconds) in failed.items():
+    for key, error, seconds in registry.builder.failures.rows():
         if key not in described:
             retry = "no retry" if seconds == inf else f"retry in {span(seconds)}"
             cause = str(error) if error.__cause__ is None else error_text(error.__cause__)
@@ -163,8 +178,8 @@ def _rows(registry: BaseRegistry, stats: RegistryStats) -> Iterator[Row]:
     for key in removed:
         if key not in described:
             yield row(key, "removed", expires="still held, closed at its release")
-    for key, path in paths.items():
-        if path is not None and key not in described:
+    for key, slot in slots.items():
+        if slot.path is not None and key not in described:
             yield row(key, "cold")
 
 
@@ -204,45 +219,61 @@ def find_shown(registry: BaseRegistry, name: str) -> Slot | None:
     return None
 
 
-def _upcoming_removals(
-    registry: BaseRegistry, stats: RegistryStats
-) -> Iterator[tuple[EntryStats, str, float | None]]:
-    """Yield each cached instance, the newest first, with its next removal and the seconds to it."""
-    spare = stats.max_cache_size - stats.cached
-    # How many instances are evicted before it: those used less recently, neither held nor pinned.
-    slots = {slot.key: slot for slot in list(registry.slots.values())}
-    pinned = {key for key, slot in slots.items() if slot is not None and slot.pinned}
-    before = sum(not e.holders and e.slot_key not in pinned for e in stats.entries)
-    for entry in stats.entries:
+def _eviction_order(
+    stats: RegistryStats, slots: Mapping[SlotKey, Slot]
+) -> Iterator[tuple[EntryStats, int | None]]:
+    """
+    Yield each cached instance, the newest first, with how many are evicted before it.
+
+    Those are the ones used less recently, neither held nor pinned; None: it is not evicted.
+    """
+
+    def may_be_evicted(entry: EntryStats) -> bool:
         slot = slots.get(entry.slot_key)
-        causes = []
-        idle_left = age_left = inf
-        if slot is not None:
-            age_left = slot.age_limit - entry.age_seconds
-            idle_left = slot.idle_limit - entry.idle_seconds
-        may_be_evicted = not entry.holders and entry.slot_key not in pinned
-        if may_be_evicted:
+        return not entry.holders and (slot is None or not slot.pinned)
+
+    before = sum(map(may_be_evicted, stats.entries))
+    for entry in stats.entries:
+        if may_be_evicted(entry):
             before -= 1
+            yield entry, before
         else:
-            idle_left = inf
-            if not entry.holders:
-                causes.append("pinned")
-            elif age_left == inf:
-                causes.append("not while held")
-        left = min(idle_left, age_left)
-        if left <= 0.0:
-            causes.append("expired: next look-up")
-        elif left != inf:
-            causes.append(f"{'idle' if idle_left <= age_left else 'aged'} in {span(left)}")
-        if len(registry) > stats.max_cache_size and may_be_evicted:
-            builds = max(0, spare) + before + 1
-            if registry.by_policy:
-                causes.append("by policy")
-            elif builds == 1:
-                causes.append("LRU: next")
-            elif not causes:
-                causes.append(f"LRU: after {builds} builds")
-        yield entry, ", ".join(causes) or "no limit", None if left == inf else max(0.0, left)
+            yield entry, None
+
+
+def _next_removal(
+    registry: BaseRegistry,
+    stats: RegistryStats,
+    entry: EntryStats,
+    slot: Slot | None,
+    before: int | None,
+) -> tuple[str, float | None]:
+    """Return what removes a cached instance next, and the seconds to it; see `_eviction_order`."""
+    causes = []
+    idle_left = age_left = inf
+    if slot is not None:
+        age_left = slot.age_limit - entry.age_seconds
+        idle_left = slot.idle_limit - entry.idle_seconds
+    if before is None:
+        idle_left = inf
+        if not entry.holders:
+            causes.append("pinned")
+        elif age_left == inf:
+            causes.append("not while held")
+    left = min(idle_left, age_left)
+    if left <= 0.0:
+        causes.append("expired: next look-up")
+    elif left != inf:
+        causes.append(f"{'idle' if idle_left <= age_left else 'aged'} in {span(left)}")
+    if len(registry) > stats.max_cache_size and before is not None:
+        builds = max(0, stats.max_cache_size - stats.cached) + before + 1
+        if registry.by_policy:
+            causes.append("by policy")
+        elif builds == 1:
+            causes.append("LRU: next")
+        elif not causes:
+            causes.append(f"LRU: after {builds} builds")
+    return ", ".join(causes) or "no limit", None if left == inf else max(0.0, left)
 
 
 def _oldest_holds(
