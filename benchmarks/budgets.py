@@ -51,6 +51,8 @@ FORMER = PIPELINE.name
 HITS = (
     _Ratio("`get_instance` hit", "hit-one", 1.3, "dict.get"),
     _Ratio("rotating over 64 names", "hit-64", 1.4, "dict.get"),
+    _Ratio("rotating over 10^3 names", "hit-1000", 1.4, "dict.get"),
+    _Ratio("names equal, not the same object", "hit-equal", 2.0, "dict.get"),
     _Ratio("`get_method` hit", "get-method", 1.4, "getattr"),
     _Ratio("`has_method` of a warm class", "has-method", 5.0, "hasattr"),
     _Ratio("handle call", "handle", 1.35, PARTIAL),
@@ -152,7 +154,7 @@ def _threads(table: Mapping[str, Row], free_threaded: bool) -> Verdict:
     budget = ">= 0.6 x a shared `dict.get`; never below one thread's"
     shares, growth = [], []
     for name, row in table.items():
-        if not name.startswith("threads-"):
+        if not name.startswith("threads-") or int(name.rpartition("-")[2]) > 4:
             continue
         ratio = row.ratio(COMPILED, row.floor)
         alone = table.get(name.rpartition("-")[0] + "-1")

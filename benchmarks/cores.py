@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 CORES = ("compiled", "pure")
 # What the package imports at first use: each copy gets its own, before anything is timed.
-LATER = ("events", "stats", "event_logs", "lifecycle.listening")
+LATER = ("events", "stats", "event_logs", "lifecycle.listening", "observe.rows")
+OPTIONAL = ("observe.prometheus",)
 
 
 @functools.cache
@@ -41,6 +43,9 @@ def load(core: str) -> ModuleType:
         package = importlib.import_module("warmset")
         for name in LATER:
             importlib.import_module(f"warmset.{name}")
+        for name in OPTIONAL:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(f"warmset.{name}")
         return package
     finally:
         del os.environ[switch]

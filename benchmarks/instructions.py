@@ -1,6 +1,8 @@
 """
 How many machine instructions a hit, a miss and a removal take, as callgrind counts: without noise.
 
+Of the pure core it is how many bytecodes.
+
     python -m benchmarks.instructions            compare with what is stored, and fail past 3 %;
                                                  15 % for what changes the cache
     python -m benchmarks.instructions --store    store what is counted now
@@ -25,6 +27,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from . import bytecodes
+
 STORED = Path(__file__).with_name("instructions.json")
 MARGIN = 0.03
 MARGIN_OF_CHANGES = 0.15  # of what allocates: the collector runs among them, now and then
@@ -37,6 +41,7 @@ CALLS = {
     "dict.get": "get('Tagger')",
     "get_instance": "get_instance('Tagger')",
     "get_instance, by class": "get_instance(Scorer)",
+    "get_instance, equal name": "get_instance(alias)",
     "get_method": "get_method('Tagger', 'tag')",
     "handle": "handle('x')",
     "use": "with use('Tagger'): pass",
@@ -69,6 +74,7 @@ registry = warmset.MethodRegistry({"Tagger": "subject.Tagger"})
 executor = warmset.MethodExecutor(method_registry=registry)
 names = {
     "Scorer": Scorer,
+    "alias": "".join(["Tag", "ger"]),
     "get": {"Tagger": Tagger()}.get,
     "get_instance": registry.get_instance,
     "get_method": registry.get_method,
@@ -180,19 +186,19 @@ def compare(
         The lines of a table, and the names of those that grew by more than the margin.
     """
     scale = 1.0 if same_place else now["dict.get"] / before["dict.get"]
-    lines = [f"{'':24}{'stored':>10}{'now':>10}{'change':>10}"]
+    lines = [f"{'':34}{'stored':>10}{'now':>10}{'change':>10}"]
     grown = []
     for name, figure in now.items():
         stored = before.get(name)
         if stored is None:
-            lines.append(f"{name:24}{'-':>10}{figure:10.0f}{'new':>10}")
+            lines.append(f"{name:34}{'-':>10}{figure:10.0f}{'new':>10}")
             continue
         change = figure / (stored * scale) - 1.0
         late = name != "dict.get" and change > _margin(name)
         if late:
             grown.append(name)
         lines.append(
-            f"{name:24}{stored * scale:10.0f}{figure:10.0f}{change:+10.1%}{'  <--' * late}"
+            f"{name:34}{stored * scale:10.0f}{figure:10.0f}{change:+10.1%}{'  <--' * late}"
         )
     return lines, grown
 
@@ -213,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     if shutil.which("valgrind") is None:
         print("valgrind is not installed: the instructions of a hit were not counted")
         return 0
-    place, now = here(), counted()
+    place, now = here(), counted() | bytecodes.counted()
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
     if options.store:
         stored[place] = now

@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from .results import COMPILED, PURE, Absent, Figure
+from .standing import standings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,20 +16,24 @@ if TYPE_CHECKING:
     from .subjects import Subject
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Hits": ("hit-one", "hit-64", "hit-zipf"),
+    "Hits": ("hit-one", "hit-64", "hit-1000", "hit-zipf", "hit-equal"),
     "Weak mode": ("weak",),
     "Methods": ("get-method", "has-method"),
     "Handles": ("handle",),
     "`execute`": ("execute-",),
     "Misses": ("miss",),
+    "A build, by what takes part": ("part-",),
     "Build and evict, by capacity": ("evict-",),
     "Expiry": ("expired",),
     "Statistics": ("stats",),
+    "Views of 10^4 entries": ("view-",),
     "Latency of hits while another class builds": ("latency-",),
     "Threads, a name each": ("threads-different-",),
     "Threads, one name": ("threads-one-",),
     "Memory": ("bytes-",),
-    "Import": ("import",),
+    "Names": ("scale-register-", "scale-bytes-", "scale-hit-"),
+    "Families": ("scale-miss-", "scale-growth-"),
+    "Start of a process": ("import", "start"),
 }
 """Heading -> how the names of its rows begin."""
 
@@ -40,7 +45,7 @@ def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def text(rows: Iterable[Row], verdicts: Iterable[Verdict], machine: Mapping[str, str]) -> str:
+def text(rows: Sequence[Row], verdicts: Iterable[Verdict], machine: Mapping[str, str]) -> str:
     """
     Make the table for a terminal.
 
@@ -50,9 +55,19 @@ def text(rows: Iterable[Row], verdicts: Iterable[Verdict], machine: Mapping[str,
         machine: What it was measured on.
 
     Returns:
-        One line for each subject of each row, then one for each budget.
+        One line for each row in which warmset is ahead or behind, one for each subject of each
+        row, then one for each budget.
     """
     lines = [f"{label}: {fact}" for label, fact in machine.items()]
+    for core in (COMPILED, PURE):
+        places = standings(rows, core)
+        if places:
+            lines += ["", f"{core:57}{'the former':>12}{'the best':>12}"]
+        for place in places:
+            lines.append(
+                f"  {place.word:8}{place.row:47}{_times(place.former):>12}"
+                f"{number(place.ratio):>12}  {place.best}"
+            )
     lines += ["", f"{'':44}{'median':>14}{'spread':>12}{'x floor':>12}{'x compiled':>12}"]
     for row in rows:
         lines.append(f"{row.name}: {row.title}, {row.unit}")
@@ -106,11 +121,31 @@ def markdown(
         ("subject", "how it is used"),
         [(subject.name, subject.about) for subject in subjects],
     )
+    places = "\n\n".join(_places(rows, core) for core in (COMPILED, PURE))
     facts = "\n".join(f"- {label}: {fact}" for label, fact in machine.items())
-    parts = {"machine": facts, "budgets": budgets, "tables": _tables(rows), "subjects": used}
+    parts = {
+        "machine": facts,
+        "standings": places,
+        "budgets": budgets,
+        "tables": _tables(rows),
+        "subjects": used,
+    }
     for name, part in parts.items():
         template = template.replace(f"<!-- {name} -->", part)
     return template
+
+
+def _places(rows: Sequence[Row], core: str) -> str:
+    lines = [
+        (
+            place.word,
+            place.title,
+            _times(place.former) or "-",
+            f"{number(place.ratio)} ({place.best})",
+        )
+        for place in standings(rows, core)
+    ]
+    return _lines((f"**{core}**", "", "the former registry", "the best of the others"), lines)
 
 
 def _tables(rows: Sequence[Row]) -> str:

@@ -29,11 +29,26 @@ class Scale(NamedTuple):
     capacities: tuple[int, ...]
     expiring: tuple[int, int]
     names: int
+    sizes: tuple[int, ...]
+    threads: tuple[int, ...]
     build_seconds: float
 
 
-FULL = Scale(21, 7, 3, 0.01, (10**3, 10**5, 10**6), (10**5, 10**6), 10**5, 1.0)
-QUICK = Scale(9, 3, 1, 0.003, (10**3, 10**4), (10**3, 10**4), 10**4, 0.2)
+FULL = Scale(
+    21,
+    7,
+    3,
+    0.01,
+    (10**3, 10**5, 10**6),
+    (10**5, 10**6),
+    10**5,
+    (10**4, 10**6),
+    (1, 2, 3, 4, 16, 64),
+    1.0,
+)
+QUICK = Scale(
+    9, 3, 1, 0.003, (10**3, 10**4), (10**3, 10**4), 10**4, (10**3, 10**4), (1, 2, 3, 4), 0.2
+)
 
 
 def loop(expression: str, names: Mapping[str, Any]) -> Callable[[int], float]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import check_ratio, report
+from benchmarks import bytecodes, check_ratio, report
 from benchmarks.__main__ import ordered, parser, status
 from benchmarks.budgets import judge, twin_ratio
 from benchmarks.results import COMPILED, PURE, Absent, Figure, Row, figure
 from benchmarks.rows import threads
+from benchmarks.standing import standings
 from benchmarks.subjects.base import Kept, Subject, absence
 from benchmarks.subjects.pipeline import PipelineRegistry
 from benchmarks.timing import loop, turns, walk
@@ -51,7 +52,7 @@ def test_the_table_gives_medians_spread_and_ratios() -> None:
     """To the floor of the row, and to the compiled core."""
     lines = report.text([HIT], [], {"processor": "abacus"}).splitlines()
     assert lines[0] == "processor: abacus"
-    (pure,) = [line for line in lines if PURE in line]
+    (pure,) = [line for line in lines if PURE in line and "±" in line]
     assert pure.split()[-4:] == ["1,500", "±150", "75.0", "50.0"]
     (floor,) = [line for line in lines if "dict.get" in line]
     assert floor.split() == ["dict.get", "(floor)", "20.0", "±2.00", "1.00", "0.67"]
@@ -77,6 +78,34 @@ def test_the_page_has_every_part() -> None:
     assert f"| **{COMPILED}** | 30.0 ±3.00 (1.50) |" in page
     assert "| `get_instance` hit | <= 1.3 x `dict.get` | 1.50 x | missed |" in page
     assert "| dict.get | as it is |" in page
+
+
+def test_rows_in_which_a_core_is_behind_come_first() -> None:
+    """A floor is nobody to be behind, and level is within a twentieth."""
+    rows = [
+        row("hit-one", "dict.get", dict=20, compiled=30, pure=1500, lru=60),
+        row("miss", "dict.get", dict=20, compiled=30, pure=60, lru=10),
+        row("expired", None, compiled=30, pure=60, lru=31),
+        row("stats", "dict.get", dict=20, compiled=30),
+    ]
+    places = standings(rows)
+    assert [(place.row, place.word) for place in places] == [
+        ("miss", "behind"),
+        ("expired", "level"),
+        ("hit-one", "ahead"),
+    ]
+    assert [place.word for place in standings(rows, PURE)] == ["behind"] * 3
+    assert {place.best for place in places} == {"functools.lru_cache"}
+    page = report.markdown(rows, [], {}, [])
+    assert "| behind | the work of miss | - | 0.33 (functools.lru_cache) |" in page
+    assert "behind  miss" in report.text(rows, [], {})
+
+
+def test_bytecodes_of_the_pure_core_are_counted() -> None:
+    counts = bytecodes.counted()
+    assert set(counts) == set(bytecodes.CALLS)
+    assert all(10 < count < 10_000 for count in counts.values())
+    assert counts["pure get_instance, bytecodes"] < counts["pure handle, bytecodes"]
 
 
 def test_every_row_has_a_heading() -> None:
@@ -110,6 +139,8 @@ def test_budgets_are_met_or_missed() -> None:
             row("hit-one", "dict.get", dict=20, lru=26.1 + more,
                 compiled=26 + more, pure=130 + 5 * more, **{former: 260}),
             row("hit-64", "dict.get", dict=20, compiled=28 + more),
+            row("hit-1000", "dict.get", dict=20, compiled=28 + more),
+            row("hit-equal", "dict.get", dict=20, compiled=40 + more),
             row("get-method", "getattr", getattr=50, compiled=70 + more, pure=600 + 9 * more,
                 **{former: 1000}),
             row("has-method", "hasattr", hasattr=20, compiled=100 + more),
@@ -135,7 +166,7 @@ def test_budgets_are_met_or_missed() -> None:
         assert {
             verdict for work, verdict in found.items() if not work.startswith(tuple(others))
         } == {word}
-        assert len(found) == 21
+        assert len(found) == 23
 
 
 def test_nothing_measured_is_nothing_judged() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import calls, changes, hits, imports, memory, snapshots, threads
+from . import calls, changes, hits, imports, memory, parts, scale, threads, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,17 +16,22 @@ MEASUREMENTS: dict[str, Callable[[Scale], list[Row]]] = {
     "hit-one": hits.one_name,
     "hit-64": hits.rotating,
     "hit-zipf": hits.zipf_drawn,
+    "hit-equal": hits.equal,
     "weak": hits.weak,
     "get-method": calls.get_method,
     "has-method": calls.has_method,
     "handle": calls.handle,
     "execute": calls.execute,
     "miss": changes.miss,
+    "parts": parts.parts,
     "evict": changes.evict,
     "expired": changes.expired,
-    "stats": snapshots.snapshots,
+    "stats": views.statistics,
+    "views": views.views,
     "latency": threads.latency,
     "threads": threads.throughput,
     "bytes": memory.bytes_kept,
+    "scale": scale.sizes,
     "import": imports.imports,
+    "start": imports.starts,
 }

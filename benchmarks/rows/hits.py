@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,21 @@ def one_name(scale: Scale) -> list[Row]:
 
 
 def rotating(scale: Scale) -> list[Row]:
-    """64 names in turn."""
+    """64 names in turn, and 1,000."""
+    few, many = numbered(64), numbered(1_000)
+    return [
+        _walked("hit-64", "hit, rotating over 64 names", few, few * 16, scale),
+        _walked("hit-1000", "hit, rotating over 10^3 names", many, many, scale),
+    ]
+
+
+def equal(scale: Scale) -> list[Row]:
+    """64 names that are equal to the keys, but other objects: names that were read or made."""
     names = numbered(64)
-    return [_walked("hit-64", "hit, rotating over 64 names", names, names * 16, scale)]
+    others = ["".join(list(name)) for name in names]
+    assert not any(map(operator.is_, names, others))
+    title = "hit, 64 names that are equal and not the same"
+    return [_walked("hit-equal", title, names, others * 16, scale)]
 
 
 def zipf_drawn(scale: Scale) -> list[Row]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..subjects import Kept, Subject
     from ..timing import Scale
 
-THREADS = (1, 2, 3, 4)
 FINEST = 200_000  # nanoseconds that are counted one by one; what takes longer is listed
 UNSHARED = "not safe under threads without a lock of the caller's"
 
@@ -133,20 +132,20 @@ def percentile(counts: list[int], longer: Iterable[int], share: float = 0.99) ->
 
 def throughput(scale: Scale) -> list[Row]:
     """
-    Hits by 1 to 4 threads at once, of a name for each and of one name for all.
+    Hits by some threads at once, of a name for each and of one name for all.
 
     All numbers of threads take turns, because they are compared with one another.
     """
     there, cells = _threaded()
     rows = []
-    names = numbered(max(THREADS))
+    names = numbered(max(scale.threads))
     for kind, title in (("different", "a name each"), ("one", "one name")):
         cases = {}
         for subject in there:
             kept = subject.make(work(names), 100)
             for name in names:
                 kept.fetch(name)
-            for count in THREADS:
+            for count in scale.threads:
                 asked = names[:count] if kind == "different" else names[:1] * count
                 makers = [functools.partial(looking_up, kept, name) for name in asked]
                 # Calibrated under contention: a lock can be a thousand times as dear with others.
@@ -154,7 +153,7 @@ def throughput(scale: Scale) -> list[Row]:
                 times = max(100, int(10 * scale.sample_seconds / once / count))
                 cases[subject.name, count] = functools.partial(together, makers, times)
         samples = turns(cases, scale.rounds)
-        for count in THREADS:
+        for count in scale.threads:
             measured: dict[str, Figure | Absent] = {
                 subject.name: figure(samples[subject.name, count], NANOSECONDS) for subject in there
             }
