@@ -184,6 +184,7 @@ def test_several_leases(make: Any, samples: Any, remove: Any) -> None:
     samples.script["Alpha"] = gate = Gate()
     leases = [registry.use("Alpha") for _ in range(3)]
     running = [in_thread(lease.__enter__) for lease in leases]
+    gate.wait()
     until(lambda: registry.stats().waits == 2)
     remove(registry)
     gate.open()

@@ -425,7 +425,31 @@ def test_the_interpreter_exits_with_daemon_threads(twin: str) -> None:
             text=True,
             timeout=60,
         )
-        assert result.returncode == 0, result.stderr
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_lease_that_lives_to_the_end_leaves_its_instance_open(twin: str) -> None:
+    """When the interpreter exits, nothing is closed by a lease: what closes may be gone."""
+    code = """
+        import os, sys, types
+        import warmset
+        module = types.ModuleType("models")
+        module.Model = type("Model", (), {"close": lambda self: os.write(1, b"closed")})
+        sys.modules["models"] = module
+        registry = warmset.MethodRegistry({"Model": "models.Model"})
+        lease = registry.use("Model")
+        lease.__enter__()
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WARMSET")}
+    environment["WARMSET_PURE"] = "1" if twin == "pure" else ""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 @pytest.mark.pure_core

@@ -91,7 +91,10 @@ cdef class Lease:
         _end(self)
 
     def __del__(self):
-        _end(self)
+        # When the interpreter exits, a daemon thread may be frozen with the lock, and what closes
+        # instances may be gone.
+        if not _is_finalizing():
+            _end(self)
 
     def __reduce__(self):
         raise TypeError("a lease holds an instance of this process: it cannot be pickled or copied")
@@ -282,6 +285,11 @@ cdef inline object _call_with(
 
 cdef extern from *:
     """
+    #if PY_VERSION_HEX < 0x030D0000
+      #define warmset_is_finalizing _Py_IsFinalizing
+    #else
+      #define warmset_is_finalizing Py_IsFinalizing
+    #endif
     /* Whether the result of a method still needs its instance: see `streams`. */
     static inline int warmset_needs_instance(PyObject *result) {
         PyTypeObject *kind = Py_TYPE(result);
@@ -294,6 +302,7 @@ cdef extern from *:
     }
     """
     bint _needs_instance "warmset_needs_instance"(PyObject*) noexcept
+    bint _is_finalizing "warmset_is_finalizing"() noexcept
 
 
 cdef inline object _checked(PyObject* result):
