@@ -9,7 +9,7 @@
 @cython.no_gc_clear  # a weak-reference callback may meet it amid a collection: it stays whole
 cdef class Lease:
     """
-    Holds an instance for the time of a ``with`` block; made by `RegistryCore.use`.
+    Holds an instance for the time of a ``with`` block; made by `Registry.use`.
 
     It may be entered again after its exit, but not while it is held. A lease that is dropped
     while it is held releases its instance.
@@ -181,7 +181,7 @@ cdef class FamilyCore:
 
         Raises:
             TypeError: The key is of another type.
-            MethodRegistryError: As `RegistryCore.get_instance`.
+            MethodRegistryError: As `Registry.get_instance`.
 
         Thread-safe; O(1) on a hit.
         """
@@ -199,7 +199,7 @@ cdef class Handle:
     """
     Calls one method of one class's instance, building it when it is not warm.
 
-    Made by `RegistryCore.bind`. Each call looks the instance up and holds it until the method
+    Made by `Registry.bind`. Each call looks the instance up and holds it until the method
     returns, or until the generator or coroutine that it returned has ended; the arguments go to the
     method as they are. A handle is pickled by its names, with its registry.
     """

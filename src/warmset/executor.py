@@ -86,8 +86,8 @@ class MethodExecutor(Calls):
             registry's setting says.
 
     Raises:
-        TypeError: The registry has not the methods of one, or `arguments` is not a str.
-        ValueError: There is no such way to check arguments.
+        TypeError: The registry lacks one of the two methods, or `arguments` is not a str.
+        ValueError: `arguments` is none of the three.
 
     In degraded mode `execute` of a method that is not available returns None and logs a warning.
     Every method may be called from any thread.
