@@ -36,6 +36,7 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", "": "text"}
 # Where the links of a page are relative to, if that is not its place within `docs`.
 SOURCES = {place: name for name, place in PROJECT_FILES.items()}
 SOURCES["examples/index.md"] = "examples/README.md"
+RETURNS = re.compile(r"(?<=^Returns:\n)(?: .*\n?)+", re.MULTILINE)
 BAR = "\\|"
 # In a table, GitHub needs a backslash before a bar within code, and Python-Markdown shows it.
 ROW = re.compile(r"^\|.*\|$", re.MULTILINE)
@@ -235,12 +236,13 @@ def metrics_page() -> str:
 # -- docstrings ----------------------------------------------------------------------------------
 
 
-class InheritedDocstrings(griffe.Extension):
+class Docstrings(griffe.Extension):
     """
-    Gives a class and a method without a docstring that of the class it inherits from.
+    Prepares docstrings for the reference.
 
-    The public classes add names to classes that have the text, and typed overloads to methods of
-    the core.
+    A class and a method without a docstring get that of the class that it inherits from: the public
+    classes add names to classes that have the text, and typed overloads to methods of the core. And
+    what a ``Returns`` says before a colon is text here, which Griffe would take for a type.
     """
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
@@ -253,10 +255,16 @@ class InheritedDocstrings(griffe.Extension):
                 if member.is_alias or member.path in seen:
                     continue
                 seen.add(member.path)
+                if member.docstring:
+                    member.docstring.value = RETURNS.sub(_as_text, member.docstring.value)
                 if member.is_class:
                     _inherit(member)
                 if member.is_class or member.is_module:
                     pending.append(member)
+
+
+def _as_text(match: re.Match[str]) -> str:
+    return re.sub(r":(?=\s)(?=[^`]*(?:`[^`]*`[^`]*)*$)", "&#58;", match[0])
 
 
 def _inherit(found: griffe.Class) -> None:

@@ -59,7 +59,7 @@ class Capabilities(BaseRegistry):
 
     def remove_listener(self, listener: Callable[[RemovalEvent], Any]) -> bool:
         """
-        Call a listener no more.
+        Remove a listener.
 
         Args:
             listener: The callable that was added.
@@ -93,7 +93,7 @@ class Capabilities(BaseRegistry):
 
     def remove_build_listener(self, listener: Callable[[BuildEvent], Any]) -> bool:
         """
-        Call a build listener no more.
+        Remove a build listener.
 
         Args:
             listener: The callable that was added.
@@ -155,7 +155,7 @@ class Capabilities(BaseRegistry):
 
     def holders(self) -> list[HolderStats]:
         """
-        Tell who holds what, and since when.
+        List the holds on instances, with their threads and durations.
 
         Returns:
             One for each lease, running call and unfinished generator or coroutine, the oldest
@@ -174,7 +174,7 @@ class Capabilities(BaseRegistry):
         thresholds: HealthThresholds | None = None,
     ) -> tuple[Finding, ...]:
         """
-        Tell what is wrong, judged by what happened within a window, not since the process began.
+        Check the registry over the last seconds, not over the whole life of the process.
 
         Args:
             window_seconds: How far to look back. What happens between two calls that are further
@@ -183,8 +183,8 @@ class Capabilities(BaseRegistry):
                 docs/observability.md lists.
 
         Returns:
-            The findings, the gravest first; empty if all is well. The first call begins the window:
-            it can judge levels and not rates. Call it regularly, as from a health check.
+            The findings, the most severe first; empty if there are none. The first call begins the
+            window: it can judge levels and not rates. Call it regularly, as from a health check.
 
         Raises:
             TypeError: The window is not a number.
@@ -280,7 +280,7 @@ class Capabilities(BaseRegistry):
 
     def measure(self, class_name: str | type | FamilyKey) -> Size | None:
         """
-        Tell how big a warm instance is now, by the sizer of its class.
+        Return the current size of a warm instance, by the sizer of its class.
 
         Args:
             class_name: A registered name.
@@ -304,7 +304,7 @@ class Capabilities(BaseRegistry):
 
     def measure_all(self) -> dict[str, Size]:
         """
-        Tell how big all warm instances are now; what several share is counted once.
+        Return the current sizes of all warm instances; shared objects are counted once.
 
         Returns:
             Class name -> size, the most recently used instance first. What is shared is counted
@@ -318,7 +318,7 @@ class Capabilities(BaseRegistry):
 
     def register_size_hook(self, kind: type | str, hook: Callable[[Any], int]) -> None:
         """
-        Let a hook tell the size of instances of a type, for the sizer "declared".
+        Add a function that returns the size of instances of a type, for the sizer "declared".
 
         Args:
             kind: The type, or its module and qualified name with a dot between them; also for types
@@ -326,7 +326,7 @@ class Capabilities(BaseRegistry):
             hook: Takes an instance and returns bytes.
 
         Raises:
-            TypeError: The kind is no type and no name, or the hook is not callable.
+            TypeError: The kind is neither a type nor a name, or the hook is not callable.
             ClosedError: The registry is closed.
 
         There are hooks for the arrays of numpy, the tensors and modules of torch, and the

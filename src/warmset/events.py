@@ -1,5 +1,5 @@
 """
-What the registry tells of its own doings: that an instance left, and why; that a build ended.
+The events that a registry reports: an instance was removed, and why; a build ended.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from typing import Any, NamedTuple
 
 class RemovalCause(IntEnum):
     """
-    Why an instance left the cache.
+    Why an instance was removed.
 
-    The registry decided for an *eviction* (`evicted` is true); the caller decided for the others.
+    The registry decides on an *eviction* (`evicted` is true); the caller asks for the others.
     The values are indices into the cores' counters.
     """
 
     IDLE = 0
     """Not used for the idle TTL of its class."""
     SIZE = 1
-    """Chosen to leave, as the least recently used one is, when `max_cache_size` was passed."""
+    """First in the eviction order when `max_cache_size` was exceeded."""
     MEMORY = 2
-    """Chosen to leave when a budget of bytes was passed: `max_cache_bytes`, `max_rss_bytes`."""
+    """First in the eviction order when a budget was exceeded, such as `max_cache_bytes`."""
     AGED = 3
     """Built longer ago than the maximum age of its class."""
     RECYCLED = 4
-    """Built anew, and replaced by that."""
+    """Replaced by a newly built instance."""
     INVALID = 5
     """Found invalid by the option `validate` of its class."""
     COLLECTED = 6
-    """A weakly kept instance that nobody held any more."""
+    """Weak mode: its last user dropped it."""
     CLEARED = 7
     """`clear_cache`."""
     DISCARDED = 8
@@ -59,7 +59,7 @@ class BoundChange(NamedTuple):
 
 class RemovalEvent(NamedTuple):
     """
-    An instance left the cache.
+    An instance was removed.
 
     Seconds are counted back from the moment of the report; `held` means that the instance was held
     when it was removed, so that it is closed when its last lease ends.
@@ -94,11 +94,11 @@ class BuildEvent(NamedTuple):
     started: float
     """When it began, by `time.perf_counter`, or by the registry's injected timer."""
     seconds: float
-    """What it took; of a build that succeeded, without `import_seconds`."""
+    """Its duration; for a build that succeeded, without `import_seconds`."""
     stage: str | None = None
     """Where it failed, as `MethodRegistryError.stage`: "import", "build", "cycle", ..."""
     error_type: str | None = None
-    """The class of what was raised in the first place, as "OSError"; None if it succeeded."""
+    """The class of the original error, such as "OSError"; None if it succeeded."""
     error: str | None = None
     """The text of the error that the caller gets."""
     bytes: int | None = None

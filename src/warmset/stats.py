@@ -4,11 +4,11 @@ Statistics: one immutable snapshot, and the dict that is made from it.
 What counts
     A *look-up* is a call that asks for an instance: `get_instance`, `get_method`, entering a lease,
     a handle's call, `execute`. It is a *hit* if a live instance was there, else a *miss*: also when
-    it waited for a build, or failed. An injected method needs no instance, so it is no look-up.
+    it waited for a build, or failed. An injected method needs no instance, so it is not a look-up.
     A *build* is counted once, for the thread that built. A removal has one cause; those that the
-    registry decided are evictions.
+    registry decides on are evictions.
     A removed instance that has a closer is closed, or its closer failed, or it was left open,
-    because somebody to whom it was handed without a lease still referred to it.
+    because a caller who received it without a lease still referred to it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class HolderStats(NamedTuple):
 
 class FamilyStats(NamedTuple):
     """
-    One family: its warm keys, and what its instances had in common.
+    One family: its warm keys, and counters of all its instances.
     """
 
     name: str
@@ -117,7 +117,7 @@ class RegistryStats(NamedTuple):
     """
     A registry at one moment.
 
-    The counters are of one and the same moment; the entries are read just after it.
+    The counters are all of the same moment; the entries are read just after it.
     """
 
     classes_registered: int
