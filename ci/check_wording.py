@@ -24,20 +24,23 @@ SOURCES = ("src/**/*.py", "src/**/*.pyx", "src/**/*.pxi", "examples/**/*.py")
 LEFT_OUT = ("CHANGELOG.md",)
 
 WORDINGS = {
-    r"(?:what|who|which) (?:leaves|left|has left|have left)(?! open)": "the removed instance",
+    r"(?:what|who|which) (?:leaves|left|has left|have left)(?!.open)": "the removed instance",
     r"(?:nobody|no one) (?:holds|has|held) (?:it|them)": "its last lease has ended",
     r"who has it|who have it": "the holder",
     r"(?:is|are|was|were|been) told": "is reported, or gets an event",
     r"said once": "is logged once",
     r"(?:ma[dk]e?s?|making|no|is) room": "capacity",
-    r"(?<!single )flights?|landings?": "build in progress, completion",
+    r"(?<!single.)flights?|landings?": "build in progress, completion",
     r"(?:two|the|which) doors?": "re-entry points",
     r"take[sn]? it along|takes? along": "contains it, or removes it",
     r"by nature": "always",
     r"obviously|of course": "nothing",
     r"utili[sz]es?|prior to": "use, before",
 }
-FOUND = re.compile("|".join(f"(\\b(?:{each})\\b)" for each in WORDINGS), re.IGNORECASE)
+# A wording may go on in the next line.
+FOUND = re.compile(
+    "|".join(rf"(\b(?:{each})\b)" for each in WORDINGS).replace(" ", r"\s+"), re.IGNORECASE
+)
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
 

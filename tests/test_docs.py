@@ -146,3 +146,18 @@ def test_the_page_on_evictions_has_all_causes(ws: Any) -> None:
     assert rows == {
         cause.name: "yes" if cause.evicted else "no" for cause in ws.events.RemovalCause
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("It says who leaves,\nand what left.", ["who leaves", "what left"]),
+        ("Nobody holds it. The listener is told.", ["Nobody holds it", "is told"]),
+        ("It made\nroom before the landing.", ["made room", "landing"]),
+        ("single flight; what left open; classroom", []),
+    ],
+)
+def test_the_check_of_wordings(text: str, found: list[str], monkeypatch: Any) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "ci"))
+    wordings = importlib.import_module("check_wording")
+    assert [wording for _, wording, _ in wordings.findings(text)] == found
