@@ -2,7 +2,7 @@
 Replay the traces with each policy; print and write the table and the plot.
 
 It writes docs/policies.md, between its markers, and docs/policies.png, and ends with 1 if a goal is
-missed that the page does not tell of.
+missed that `EXPLAINED` does not list.
 """
 
 from __future__ import annotations
@@ -26,6 +26,16 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PARTS = (0.1, 0.3)
 """Budgets, as parts of the bytes of all classes that a trace asks for."""
 OURS, BASE = "warmset cost", "warmset lru"
+TUNED, UNSEEN = (2, 4), (1, 3)
+"""Draws of the traces to which the policy was tuned, and others."""
+RIVALS = ("cachetools LRUCache", "cachetools LFUCache", "cachebox LFUCache")
+"""The peers that are replayed on these; their LRU builds what ours builds."""
+MOST_BEHIND, MOST_BY_GREEDY = 1.02, 1.6
+EXPLAINED = {
+    ("drift, alike", 0.3), ("day and night, alike", 0.3), ("shift, alike", 0.3),
+    ("come and go, alike", 0.1),
+}  # fmt: skip
+"""Where the second goal is missed: see `benchmarks.policies.informed`."""
 BEGIN, END = "<!-- begin: figures -->", "<!-- end: figures -->"
 
 
@@ -38,6 +48,13 @@ class Row(NamedTuple):
     results: dict[str, Replayed]
     offline: Replayed
     least_seconds: float
+    draw: int = 0
+
+    @property
+    def title(self) -> str:
+        """The trace and the budget."""
+        title = f"{self.trace.name} at {self.part:.0%}"
+        return f"{title}, draw {self.draw}" if self.draw else title
 
     @property
     def best_peer(self) -> str | None:
@@ -45,6 +62,27 @@ class Row(NamedTuple):
         bounded = [c.name for c in CONTESTANTS if c.package != "warmset" and c.bound == "bytes"]
         present = [name for name in bounded if name in self.results]
         return min(present, key=lambda name: self.results[name].build_seconds, default=None)
+
+    @property
+    def behind(self) -> float:
+        """Our build seconds by those of the better of lru and the best peer."""
+        names = [name for name in (BASE, self.best_peer) if name in self.results]
+        return max((self.ratio(OURS, str(name)) for name in names), default=0.0)
+
+    @property
+    def by_greedy(self) -> float:
+        """Our build seconds by those of the greedy rule that knows the future."""
+        return self.results[OURS].build_seconds / self.offline.build_seconds
+
+    @property
+    def missed(self) -> list[str]:
+        """What does not hold here."""
+        missed = []
+        if self.behind > MOST_BEHIND:
+            missed.append(f"{self.behind:.2f} x the better of lru and the best peer")
+        if self.by_greedy > MOST_BY_GREEDY:
+            missed.append(f"{self.by_greedy:.2f} x greedy")
+        return missed
 
     def ratio(self, name: str, to: str) -> float:
         """Build seconds of one by those of another."""
@@ -69,28 +107,51 @@ def measure(names: Sequence[str]) -> list[Row]:
     return rows
 
 
+def measure_draws(names: Sequence[str], draws: Sequence[int]) -> list[Row]:
+    """Replay other draws with ours, those peers that may be the best, and the greedy rule."""
+    chosen = [c for c in CONTESTANTS if c.name in (OURS, *RIVALS) and c.missing is None]
+    rows = []
+    for draw in draws:
+        for trace in traces(names, draw):
+            for part in PARTS:
+                budget = int(trace.bytes * part)
+                results = {c.name: replay(trace, c.make(trace, budget)) for c in chosen}
+                greedy = offline(trace, budget)
+                rows.append(Row(trace, part, budget, results, greedy, 0.0, draw))
+    return rows
+
+
+def summary(title: str, rows: Sequence[Row]) -> str:
+    """How the goals hold in some rows."""
+    behind = max(rows, key=lambda row: row.behind)
+    far = sorted(rows, key=lambda row: row.by_greedy)
+    beyond = sum(row.by_greedy > MOST_BY_GREEDY for row in rows)
+    return (
+        f"{title}: at most {behind.behind:.2f} x the better of lru and the best peer "
+        f"({behind.title}); {far[0].by_greedy:.2f} to {far[-1].by_greedy:.2f} x greedy, in the "
+        f"middle {far[len(far) // 2].by_greedy:.2f} x, above {MOST_BY_GREEDY} x in {beyond} of "
+        f"{len(rows)}."
+    )
+
+
 def goals(rows: Sequence[Row]) -> list[str]:
-    """What was aimed at, and what came of it."""
+    """What was aimed at, and what came of it; what is missed comes first."""
+    missed = [f"{row.title}: {'; '.join(row.missed)}" for row in rows if row.missed]
     mixed = [row for row in rows if row.trace.mixed and row.best_peer is not None]
-    saved = {
-        f"{row.trace.name} at {row.part:.0%}": 1.0 - row.ratio(OURS, str(row.best_peer))
-        for row in mixed
-    }
+    saved = {row.title: 1.0 - row.ratio(OURS, str(row.best_peer)) for row in mixed}
     met = [name for name, share in saved.items() if share >= 0.2]
-    missed = [f"{name} ({share:.0%})" for name, share in saved.items() if share < 0.2]
-    worst = max(rows, key=lambda row: row.ratio(OURS, BASE))
-    far = [row.results[OURS].build_seconds / row.offline.build_seconds for row in rows]
-    least = [row.results[OURS].build_seconds / row.least_seconds for row in rows]
+    not_met = [f"{name} ({share:.0%})" for name, share in saved.items() if share < 0.2]
+    least = sorted(row.results[OURS].build_seconds / row.least_seconds for row in rows)
     return [
+        "Goals: at most 2 % behind the better of lru and the best peer, and at most "
+        f"{MOST_BY_GREEDY} x the greedy rule that knows the future. "
+        + (f"Missed in {len(missed)} of {len(rows)}: {', '.join(missed)}." if missed else "Met."),
+        summary("All published traces", rows),
         "At least 20 % fewer build seconds than the best peer that keeps to the bytes, where "
         f"costs and sizes differ: in {len(met)} of {len(saved)}."
-        + (f" Not in: {', '.join(missed)}." if missed else ""),
-        f"At most 5 % more than lru: the worst is {worst.ratio(OURS, BASE):.2f} x, in "
-        f"{worst.trace.name} at {worst.part:.0%}.",
-        f"From the greedy rule that knows the future: {min(far):.2f} to {max(far):.2f} x, in the "
-        f"middle {sorted(far)[len(far) // 2]:.2f} x.",
-        f"From the bound below which nothing comes: {min(least):.2f} to {max(least):.2f} x, in the "
-        f"middle {sorted(least)[len(least) // 2]:.2f} x.",
+        + (f" Not in: {', '.join(not_met)}." if not_met else ""),
+        f"From the bound below which nothing comes: {least[0]:.2f} to {least[-1]:.2f} x, in the "
+        f"middle {least[len(least) // 2]:.2f} x.",
     ]
 
 
@@ -100,8 +161,9 @@ def table(rows: Sequence[Row]) -> str:
     lines = [
         "Build seconds of each, and in brackets its most bytes by the budget:",
         "",
-        f"| trace | budget | {' | '.join(names)} | greedy, future known | bound |",
-        f"|---|---|{'---|' * (len(names) + 2)}",
+        "| trace | budget | cost by the better of lru and peers | cost by greedy | goals | "
+        f"{' | '.join(names)} | greedy, future known | bound |",
+        f"|---|---|{'---|' * (len(names) + 5)}",
     ]
     for row in rows:
         cells = []
@@ -114,7 +176,8 @@ def table(rows: Sequence[Row]) -> str:
             text = f"{result.build_seconds:,.0f} ({peak})"
             cells.append(f"**{text}**" if contestant.name == OURS else text)
         lines.append(
-            f"| {row.trace.name} | {row.part:.0%} | {' | '.join(cells)} | "
+            f"| {row.trace.name} | {row.part:.0%} | {row.behind:.3f} | {row.by_greedy:.2f} | "
+            f"{'missed' if row.missed else 'met'} | {' | '.join(cells)} | "
             f"{row.offline.build_seconds:,.0f} | {row.least_seconds:,.0f} |"
         )
     return "\n".join(lines)
@@ -169,8 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     rows = measure(chosen.traces)
     said = goals(rows)
+    unexpected = [row for row in rows if row.missed and (row.trace.name, row.part) not in EXPLAINED]
+    if not chosen.traces:
+        for title, draws in (("Even draws, tuned to", TUNED), ("Odd draws, unseen", UNSEEN)):
+            said.append(summary(title, measure_draws((), draws)))
     text = table(rows)
-    print(text, *said, sep="\n")
+    print(*said, text, sep="\n")
     if not chosen.traces:
         facts = "; ".join(f"{label}: {fact}" for label, fact in machine.describe().items())
         page = DOCS / "policies.md"
@@ -181,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{before}{BEGIN}\n\n{body}\n\n{text}\n\n{facts}\n\n{END}{after}", encoding="utf-8"
         )
         draw(rows, DOCS / "policies.png")
-    return 0
+    return 1 if unexpected else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """
 The traces: which class is asked for when, what its build costs, and how big it is.
 
-They are fixed by their seeds. A policy is tuned to them as they are, and not they to a policy.
+They are fixed by their seeds. A policy is tuned to them as they are, and not they to a policy; and
+to even draws only, so that odd ones show what the tuning is worth.
 """
 
 from __future__ import annotations
@@ -149,6 +150,44 @@ def _all(random_: random.Random) -> Iterator[tuple[float, int]]:
             now += chosen[-1][0] - start
 
 
+def _shift(random_: random.Random) -> Iterator[tuple[float, int]]:
+    """Some classes are asked for often, and all of a sudden they are others."""
+    now, weights = 0.0, _zipf(CLASSES, 1.0)
+    order = list(range(CLASSES))
+    for turn in range(REQUESTS):
+        if turn % 2_500 == 0:
+            random_.shuffle(order)
+        now += random_.expovariate(1.0)
+        yield now, order[random_.choices(range(CLASSES), weights)[0]]
+
+
+def _hot_and_loop(random_: random.Random) -> Iterator[tuple[float, int]]:
+    """Half of the requests go to a hot set, the others to all other classes in turn."""
+    now, hot, following = 0.0, 40, 0
+    weights = _zipf(hot, 0.8)
+    for _ in range(REQUESTS):
+        now += random_.expovariate(1.0)
+        if random_.random() < 0.5:
+            yield now, random_.choices(range(hot), weights)[0]
+        else:
+            yield now, hot + following
+            following = (following + 1) % (CLASSES - hot)
+
+
+def _come_and_go(random_: random.Random) -> Iterator[tuple[float, int]]:
+    """Each class is asked for in bursts for a while, and then never again."""
+    now, turn, live = 0.0, 0, 50
+    weights = _zipf(live, 0.6)
+    while turn < REQUESTS:
+        first = turn * (CLASSES - live) // REQUESTS
+        number = first + random_.choices(range(live), weights)[0]
+        for _ in range(min(random_.randint(1, 3), REQUESTS - turn)):
+            now += random_.expovariate(1.0)
+            yield now, number
+            turn += 1
+        now += random_.expovariate(0.1)
+
+
 TRACES: dict[
     str,
     tuple[
@@ -175,24 +214,32 @@ TRACES: dict[
     "bursts": (_bursts, _independent, 14),
     "bursts, related": (_bursts, _related, 15),
     "bursts, alike": (_bursts, _alike, 16),
+    # No policy was tuned on these.
+    "shift": (_shift, _independent, 17),
+    "shift, alike": (_shift, _alike, 18),
+    "hot and loop": (_hot_and_loop, _independent, 19),
+    "hot and loop, alike": (_hot_and_loop, _alike, 20),
+    "come and go": (_come_and_go, _independent, 21),
+    "come and go, alike": (_come_and_go, _alike, 22),
 }
 """Name -> requests, costs and sizes, and the seed."""
 
 
-def traces(names: Sequence[str] = ()) -> Iterator[Trace]:
+def traces(names: Sequence[str] = (), draw: int = 0) -> Iterator[Trace]:
     """
     Make the traces.
 
     Args:
         names: Which ones; none: all of them.
+        draw: 0 makes the published ones, any other number the same kinds from other seeds.
 
     Yields:
-        One after another, the demo's recorded calls last.
+        One after another, the demo's recorded calls, which are published only, last.
     """
     for name, (requests, costs, seed) in TRACES.items():
         if names and name not in names:
             continue
-        random_ = random.Random(seed)
+        random_ = random.Random(100 * draw + seed)
         seconds, sizes = costs(random_)
         yield Trace(
             name,
@@ -202,7 +249,7 @@ def traces(names: Sequence[str] = ()) -> Iterator[Trace]:
             seconds,
             sizes,
         )
-    if not names or "demo" in names:
+    if not draw and (not names or "demo" in names):
         yield _recorded()
 
 

@@ -1,4 +1,4 @@
-"""Tests of the policy "cost": admission, sizes, and bursts of calls, which are built once."""
+"""Tests of the policy "cost": sizes, and bursts of calls, which are built once."""
 
 from __future__ import annotations
 
@@ -17,49 +17,7 @@ def warm(name: str, **facts: Any) -> Any:
     return SimpleNamespace(**{"name": name, **known, **facts})
 
 
-def bursts(policy: CostPolicy, count: int, calls: int, kept: bool) -> float:
-    """Report calls one second apart, every five minutes; without `kept`, each is a residence."""
-    at = 0.0
-    for number in range(count):
-        at = 300.0 * number
-        if kept:
-            policy.left("A", calls, at, at + calls - 1.0)
-        else:
-            for call in range(calls):
-                policy.left("A", 1, at + call, at + call)
-    return at + 300.0
-
-
-# -- admission ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_class_that_is_called_in_bursts_is_admitted(kept: bool) -> None:
-    """It would be built for each call of a burst."""
-    policy = CostPolicy()
-    at = bursts(policy, 6, 3, kept)
-    assert not policy.passes(warm("A", built_at=at, last_used=at), at)
-
-
-def test_a_class_that_is_called_one_by_one_need_not_be_admitted() -> None:
-    """Even if it was called in bursts before."""
-    policy = CostPolicy()
-    at = bursts(policy, 6, 3, kept=True)
-    for _ in range(10):
-        at += 300.0
-        policy.left("A", 1, at, at)
-    assert policy.passes(warm("A", built_at=at + 300.0), at + 300.0)
-
-
-def test_the_gap_since_the_last_residence_counts_at_once() -> None:
-    """Not only at the end of this residence."""
-    policy = CostPolicy()
-    at = 0.0
-    for _ in range(10):
-        at += 300.0
-        policy.left("A", 1, at, at)
-    assert policy.passes(warm("A", built_at=at + 300.0), at + 300.0)
-    assert not policy.passes(warm("A", built_at=at + 0.5), at + 0.5)
+# -- bursts --------------------------------------------------------------------------------------
 
 
 def builds_of_bursts(make: Any, samples: Any, timer: Any, **options: Any) -> list[str]:

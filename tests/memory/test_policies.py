@@ -41,16 +41,8 @@ def test_earlier_residences_have_less_and_less_weight() -> None:
     )
     for turn in range(20):  # its usage has changed
         cost.left("often", 1, 1000.0 * turn + 200.0, 1000.0 * turn + 200.0)
-    gaps, seconds = cost._gaps("often", 1, 21_000.0, 21_000.0)
-    assert seconds / gaps > 900.0
-
-
-def test_the_number_of_remembered_classes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warmset.memory.policies._MAX_NAMES", 10)
-    cost = CostPolicy()
-    for number in range(100):
-        cost.left(str(number), 1, 0.0, float(number))
-    assert list(cost._past) == [str(number) for number in range(90, 100)]
+    _, gap = cost.prospect(FakeEntry("often"))
+    assert gap > 700.0
 
 
 def test_policies_by_name() -> None:

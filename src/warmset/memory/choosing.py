@@ -4,15 +4,16 @@ Eviction by a policy: a heap by priority and worth, which is brought up to date 
 A hit changes no heap. An entry that was used since its worth was determined has risen, and so lies
 too far to the front: its worth is determined anew when it comes up. One whose worth has fallen with
 time alone lies too far back: so at each choice the worths of a few that come up first are
-determined anew, and of a few that were determined longest ago. A choice is O(log n) amortised; it
-is exact for a policy whose worths never fall, and for any other one no worth is older than half as
-many choices as there are candidates.
+determined anew, and of a few that were determined longest ago. The worth of a new entry may fall
+fast, when its burst of uses has ended: it is determined anew 1, 2, 4, ... 64 choices after its
+build. A choice is O(log n) amortised; it is exact for a policy whose worths never fall, and for any
+other one no worth is older than half as many choices as there are candidates.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,8 @@ __all__ = ["Chooser"]
 
 _SEARCHED = 8  # of those that come up first
 _RENEWED = 2  # of those whose worth was determined longest ago
+_AGES = tuple(1 << level for level in range(7))  # choices after the build
+_MOST_OF_AGE = 4  # entries of each age that are judged anew at one choice; the others wait
 _SMALL = 64  # a heap that is not worth rebuilding
 
 
@@ -63,6 +66,9 @@ class Chooser:
         self._judged: OrderedDict[int, _Candidate] = OrderedDict()
         self._heap: list[_Candidate] = []
         self._searching: dict[int, list[_Candidate]] = {}  # what is out of the heap, by its id
+        # For each age, the number of the choice at which new entries reach it, and their serials.
+        self._young: list[deque[tuple[int, int]]] = [deque() for _ in _AGES]
+        self._choices = 0
         self._failed = False  # whether it was logged that the policy fails
         self._lock = make_lock()  # re-entrant: a finaliser may use the registry
 
@@ -70,6 +76,7 @@ class Chooser:
         """Make the lock anew, and forget candidates that a thread of the parent had taken."""
         self._lock = make_lock()
         self._judged, self._heap, self._searching = OrderedDict(), [], {}
+        self._young = [deque() for _ in _AGES]
 
     def note(self, entry: Entry, now: float) -> None:
         """
@@ -79,7 +86,10 @@ class Chooser:
             entry: The entry.
             now: The registry's clock.
         """
+        is_new = entry.serial not in self._judged
         self._judge(entry, now, to_heap=True)
+        if is_new:
+            self._await_age(entry.serial)
 
     def removed(self, entry: Entry) -> None:
         """
@@ -113,7 +123,9 @@ class Chooser:
             self.note(spare, now)  # cached already, though its build is still being reported
         if len(self._judged) < registry.cached:
             self._resync(registry, now)
+        self._choices += 1
         self._renew(now)
+        self._renew_young(now)
         dispensable = spare is not None and self._dispensable(spare, now)
         chosen = self._search(now, spare, dispensable)
         if chosen is None and (self._resync(registry, now) or self._searching):
@@ -244,6 +256,38 @@ class Chooser:
                 self._forget(oldest)
             else:
                 self._judge(oldest.entry, now, to_heap=True, instead_of=oldest)
+
+    def _renew_young(self, now: float) -> None:
+        """Determine the worths of entries anew that have reached one of the ages."""
+        for age in range(len(_AGES)):
+            for _ in range(_MOST_OF_AGE):
+                candidate = self._take_of_age(age)
+                if candidate is None:
+                    break
+                if candidate.entry.state == CACHED:
+                    self._judge(candidate.entry, now, to_heap=True, instead_of=candidate)
+
+    @locked
+    def _take_of_age(self, age: int) -> _Candidate | None:
+        """Return the next entry of an age, which waits for the following age from now on."""
+        waiting = self._young[age]
+        while waiting and waiting[0][0] <= self._choices:
+            # The newest first, which the many that filled the cache must not keep waiting.
+            _, serial = waiting.pop() if age == 0 else waiting.popleft()
+            candidate = self._judged.get(serial)
+            if candidate is not None:
+                if age + 1 < len(_AGES):
+                    due = self._choices + _AGES[age + 1] - _AGES[age]
+                    self._young[age + 1].append((due, serial))
+                return candidate
+        return None
+
+    @locked
+    def _await_age(self, serial: int) -> None:
+        waiting = self._young[0]
+        waiting.append((self._choices + _AGES[0], serial))
+        if len(waiting) > 2 * len(self._judged) + _SMALL:  # many came and went without a choice
+            self._young[0] = deque(one for one in waiting if one[1] in self._judged)
 
     @locked
     def _oldest_judged(self) -> _Candidate | None:

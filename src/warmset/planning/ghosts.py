@@ -34,7 +34,7 @@ _REMEMBERED = (IDLE, SIZE, MEMORY, AGED)
 _SIZE_BITS = (1 << len(LEVELS)) - 1
 _BYTE_BITS = _SIZE_BITS << len(LEVELS)
 _TWICE = LEVELS.index(2.0)
-_IDLE_WEIGHT = 0.3  # as in `CostPolicy`
+_IDLE_WEIGHT = 0.3  # as in `ReuseModel` before it has learned
 _SEARCHED = 64  # ghosts that are compared to find one of the lowest worth
 
 
