@@ -16,7 +16,8 @@ from invoking import invoke
 
 import warmset
 from warmset.cli import app, report
-from warmset.cli.pipeline_run import Failure, FailureGroup, Outcome, RunRecord
+from warmset.cli.pipeline_calls import Failure, FailureGroup
+from warmset.cli.pipeline_run import Outcome, RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

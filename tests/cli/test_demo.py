@@ -81,7 +81,9 @@ def test_the_demo_runs_over_other_documents(tmp_path: Path) -> None:
 
 SAME = """
 import json
+import os
 import sys
+from pathlib import Path
 
 from warmset.cli import demo
 
@@ -90,14 +92,49 @@ demo.prepare_process()
 from warmset._process_memory import resident_bytes
 from warmset.cli.documents import load_documents
 from warmset.cli.engine import Engine, start_workers
+from warmset.cli.pipeline_file import load_pipeline
 from warmset.cli.pipeline_run import run_on
 from warmset.cli.run_options import RunOptions
-from warmset.cli.pipeline_file import load_pipeline
 from warmset.cli.targets import LocalTarget
 
-pipeline = load_pipeline(demo.PIPELINE_FILE)
+source = demo.PIPELINE_FILE.read_text()
+names = ["sentences", "language", "sentiment", "vector", "topic", "reduced", "nearest", "embedding"]
+Path("same.toml").write_text(
+    source.replace("[classes]", "[classes]\\nNotes = 'notes.Notes'")
+    + "[[steps]]\\nclass = 'Notes'\\nmethod = 'write'\\n"
+    + "arguments = { name = '$document.name', values = ["
+    + ", ".join(f"'$steps.{name}'" for name in ["all reduced", *names])
+    + "] }\\n"
+)
+pipeline = load_pipeline("same.toml")
 documents = load_documents(pipeline.documents, pipeline.file)[:12]
+os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+sys.path.insert(0, os.getcwd())
 results_by_engine = {}
+for engine in ("local", *sys.argv[1:]):
+    Path("notes").mkdir()
+    os.environ["NOTES"] = os.path.abspath("notes")
+    options = RunOptions(runs=1, workers=1 if engine == "local" else 4)
+    target = (
+        LocalTarget(pipeline, documents, options, resident_bytes)
+        if engine == "local"
+        else start_workers(Engine(engine, None, None), pipeline, documents, options)
+    )
+    outcome = run_on(target, pipeline, documents, options)
+    assert not outcome.failed, outcome.failures
+    results_by_engine[engine] = {
+        file.name: json.loads(file.read_text()) for file in sorted(Path("notes").iterdir())
+    }
+    Path("notes").rename(f"notes-{engine}")
+for engine, results in results_by_engine.items():
+    assert len(results) == 12
+    assert results == results_by_engine["local"], engine
+    print(engine, len(results))
+"""
+# The last step of the pipeline: writes what the others returned for a document.
+NOTES = """
+import json
+import os
 
 
 def plain(value):
@@ -112,34 +149,16 @@ def plain(value):
     return round(value, 9) if isinstance(value, float) else str(value)
 
 
-for engine in ("local", *sys.argv[1:]):
-    options = RunOptions(runs=1, workers=1)
-    target = (
-        LocalTarget(pipeline, documents, options, resident_bytes)
-        if engine == "local"
-        else start_workers(Engine(engine, None, None), pipeline, documents, options)
-    )
-    results = results_by_engine[engine] = []
-    call = target.call
-
-    def keep(class_name, method, arguments, call=call, results=results):
-        result = call(class_name, method, arguments)
-        results.append((class_name, method, plain(result)))
-        return result
-
-    target.call = keep
-    outcome = run_on(target, pipeline, documents, options)
-    assert not outcome.failed, outcome.failures
-for engine, results in results_by_engine.items():
-    assert len(results) > 90
-    assert results == results_by_engine["local"], engine
-    print(engine, len(results))
+class Notes:
+    def write(self, name, values):
+        with open(os.path.join(os.environ["NOTES"], name), "w") as file:
+            json.dump([plain(value) for value in values], file)
 """
 
 
 @needs_packages
 def test_the_engines_give_the_same_results(tmp_path: Path) -> None:
-    """The result of each call, to nine digits."""
+    """The results of all steps for each document, to nine digits."""
     engines = [
         engine
         for engine, package in (("dask", "distributed"), ("ray", "ray"))
@@ -147,6 +166,7 @@ def test_the_engines_give_the_same_results(tmp_path: Path) -> None:
     ]
     if not engines:
         pytest.skip("neither dask nor ray is installed")
+    (tmp_path / "notes.py").write_text(NOTES, encoding="utf-8")
     script = tmp_path / "same.py"
     # In a function, because workers of Dask import the script.
     body = textwrap.indent(SAME, "    ")
@@ -155,6 +175,7 @@ def test_the_engines_give_the_same_results(tmp_path: Path) -> None:
     )
     process = subprocess.run(
         [sys.executable, str(script), *engines],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=110,

@@ -16,7 +16,7 @@ from warmset.cli import html_report
 from warmset.cli.html_report.formatting import megabytes, seconds_text
 from warmset.cli.html_report.report_data import MAX_CLASS_ROWS, MAX_RUN_ROWS
 from warmset.cli.html_report.svg import COLOURS
-from warmset.cli.pipeline_run import Failure, FailureGroup
+from warmset.cli.pipeline_calls import Failure, FailureGroup
 from warmset.events import RemovalCause
 
 if TYPE_CHECKING:

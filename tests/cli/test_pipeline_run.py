@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from warmset.cli.documents import load_documents
+from warmset.cli.pipeline_calls import MAX_FAILURES_KEPT
 from warmset.cli.pipeline_file import load_pipeline
-from warmset.cli.pipeline_run import MAX_FAILURES_KEPT, Outcome, run_pipeline
+from warmset.cli.pipeline_run import Outcome, run_pipeline
 from warmset.cli.run_options import RunOptions
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import browser
 import pytest
 from reports import outcome, page, record, recorded
 
-from warmset.cli.pipeline_run import Failure
+from warmset.cli.pipeline_calls import Failure
 from warmset.events import RemovalCause
 
 if TYPE_CHECKING:

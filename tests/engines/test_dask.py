@@ -231,8 +231,8 @@ def test_a_class_with_a_long_queue_gets_another_worker(
     """Once the durations of its calls and its build are known."""
     from warmset.engines import affinity
 
-    monkeypatch.setattr(affinity, "_MIN_BUILD_SECONDS", 0.01)
-    monkeypatch.setattr(affinity, "_BUILD_WEIGHT", 0.1)  # builds are slow on a busy machine
+    monkeypatch.setattr(affinity, "MIN_BUILD_SECONDS", 0.01)
+    monkeypatch.setattr(affinity, "BUILD_WEIGHT", 0.1)  # builds are slow on a busy machine
     monkeypatch.setattr(engine, "_REFRESH_SECONDS", 0.0)
     for _ in range(3):
         engine.submit_method(client, "One", "doze", seconds=0.05).result()
@@ -246,6 +246,7 @@ def test_start(notes_file: Path) -> None:
     settings = WorkerSettings(engine_samples.PATHS)
     with engine.start(settings, workers=1) as cluster:
         assert cluster.submit("One", "add", {"x": 1}).result() == 1
+        engine_samples.check_run(cluster)
         assert len(cluster.workers()) == 1
         address = cluster.client.scheduler.address
         with engine.start(settings, address=address) as joined:
@@ -257,6 +258,21 @@ def test_start(notes_file: Path) -> None:
             cluster.submit("One", "add", {"x": 1}).result()
     with pytest.raises(EngineError, match=r"cannot reach a Dask scheduler at tcp://127"):
         engine.start(settings, address="tcp://127.0.0.1:9")
+
+
+def test_a_lost_worker_loses_no_result_that_stayed_on_it(client: Client) -> None:
+    """What it had kept is computed again, once a later call needs it."""
+    cluster = engine.DaskCluster(client, None)
+    (victim, process), *_ = engine.on_each_worker(client, lambda worker: os.getpid()).items()
+    sent = {"class_name": "One", "keep": True}
+    works = [cluster.run(victim, engine_samples.keep, (text,), **sent) for text in ("a", "b")]
+    assert [work.result()[0] for work in works] == [1, 1]
+    os.kill(process, signal.SIGKILL)
+    kept = [work.kept for work in works]
+    last = cluster.run(victim, engine_samples.keep, ("c", *kept), **sent)
+    assert last.result()[0] == 1
+    assert cluster.fetch(last.kept) == ["a", "b", "c"]
+    client.wait_for_workers(2)
 
 
 def test_workers_in_one_process(notes_file: Path) -> None:

@@ -87,8 +87,8 @@ def test_finished_calls_are_forgotten(workers: engine.RayWorkers) -> None:
     ray.get([engine.submit_method(workers, "One", "doze", seconds=0.02) for _ in range(4)])
     while workers._in_progress:
         workers._collect_finished()
-    assert workers._router.longest_wait() == pytest.approx(0.0)
-    known = workers._router._classes["One"]
+    assert workers.router.longest_wait() == pytest.approx(0.0)
+    known = workers.router._classes["One"]
     assert known.times.call_seconds is not None
     assert known.times.call_seconds > 0.001
     assert known.times.build_seconds is not None
@@ -159,13 +159,13 @@ def test_a_class_with_a_long_queue_gets_another_worker(
     """Once the durations of its calls and its build are known."""
     from warmset.engines import affinity
 
-    monkeypatch.setattr(affinity, "_MIN_BUILD_SECONDS", 0.01)
-    monkeypatch.setattr(affinity, "_BUILD_WEIGHT", 0.1)  # builds are slow on a busy machine
+    monkeypatch.setattr(affinity, "MIN_BUILD_SECONDS", 0.01)
+    monkeypatch.setattr(affinity, "BUILD_WEIGHT", 0.1)  # builds are slow on a busy machine
     for _ in range(3):
         ray.get(engine.submit_method(workers, "Three", "doze", seconds=0.05))
     refs = [engine.submit_method(workers, "Three", "doze", seconds=0.05) for _ in range(40)]
     assert len(set(ray.get(refs))) == 2
-    assert len(workers._router.placements()["Three"]) == 2
+    assert len(workers.router.placements()["Three"]) == 2
 
 
 def test_a_registry_is_closed_with_its_worker(
@@ -219,7 +219,7 @@ def test_a_killed_actor_gets_no_more_calls(started: None) -> None:
     (name,) = [
         n for n, p in engine.on_each_worker(workers, lambda w: os.getpid()).items() if p == first
     ]
-    ray.kill(workers._actors[name])
+    ray.kill(workers.actors[name])
     until(lambda: _has_ended(first))  # a call could still reach it
     assert len(engine.stats(workers).workers) == 1
     assert ray.get(engine.submit_method(workers, "One", "add", x=1), timeout=60) == 1
@@ -244,6 +244,7 @@ def test_start(started: None) -> None:
     """Uses the cluster that the process has joined and leaves it running."""
     with engine.start(WorkerSettings(engine_samples.PATHS), workers=1) as cluster:
         assert cluster.submit("One", "add", {"x": 1}).result() == 1
+        engine_samples.check_run(cluster)
         assert cluster.workers() == ["worker-0"]
         assert cluster.stats().total["total_instantiations"] == 1
         assert cluster.on_each_worker(lambda worker, x: x, 3) == {"worker-0": 3}
@@ -254,6 +255,20 @@ def test_start(started: None) -> None:
             cluster.submit("Oen", "add", {}).result()
         assert unknown.value.class_name == "Oen"
     assert ray.is_initialized()
+
+
+def test_a_lost_worker_loses_no_result_that_stayed_on_it(started: None) -> None:
+    with engine.start(WorkerSettings(engine_samples.PATHS), workers=2) as cluster:
+        process = cluster.on_each_worker(lambda worker: os.getpid())["worker-0"]
+        sent = {"class_name": "One", "keep": True}
+        long = "a" * 1_000_000  # stays in the object store; short values are sent with the report
+        works = [cluster.run("worker-0", engine_samples.keep, (x,), **sent) for x in (long, "b")]
+        assert [work.result()[0] for work in works] == [1_000_000, 1]
+        os.kill(process, signal.SIGKILL)
+        kept = [work.kept for work in works]
+        last = cluster.run("worker-0", engine_samples.keep, ("c", *kept), **sent)
+        assert last.result() == (1, "worker-0")
+        assert cluster.fetch(last.kept) == [long, "b", "c"]
 
 
 def test_calls_of_a_family_go_to_the_worker_where_the_key_is_warm(started: None) -> None:

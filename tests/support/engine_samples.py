@@ -7,11 +7,20 @@ import threading
 import time
 from typing import Any
 
+from warmset.engines.worker import WorkResult
+
 
 def note(what: str) -> None:
     """Append a line to the file named by the environment variable."""
     with open(os.environ["WARMSET_TEST_NOTES"], "a", buffering=1) as notes:
         notes.write(f"{what} {os.getpid()}\n")
+
+
+def keep(worker: Any, text: str, *before: Any) -> WorkResult:
+    """Keep the text after what earlier calls have kept; report its length and the worker."""
+    if text == "bad":
+        raise KeyError(text)
+    return WorkResult((len(text), worker.name), [*(each for kept in before for each in kept), text])
 
 
 class Base:
@@ -103,3 +112,35 @@ class Keyed(Base):
 
 
 FAMILIES = {"Model": {"factory": f"{__name__}.Keyed", "max_cache_size": 10}}
+
+
+def check_run(cluster: Any) -> None:
+    """Results that a function keeps stay on the workers and are arguments of later calls."""
+    names = cluster.router.workers()
+    sent = {"class_name": "One", "keep": True}
+    first = cluster.run(names[0], keep, ("abc",), **sent)
+    second = cluster.run(names[-1], keep, ("de", first.kept), **sent)
+    last = cluster.run(names[0], keep, ("f", first.kept, second.kept), class_name="One", keep=False)
+    plain = cluster.run(names[0], keep, ("g", ["plain"]), **sent)
+    failed = cluster.run(names[0], keep, ("bad",), **sent)
+    waiting = [first, second, last, plain, failed]
+    while waiting:
+        done = cluster.wait(waiting)
+        assert done
+        waiting = [work for work in waiting if work not in done]
+    assert [work.result() for work in (first, second, last)] == [
+        (3, names[0]),
+        (2, names[-1]),
+        (1, names[0]),
+    ]
+    assert cluster.fetch(second.kept) == ["abc", "de"]
+    assert cluster.fetch(plain.kept) == ["plain", "g"]
+    assert last.kept is None
+    error: Exception | None = None
+    try:
+        failed.result()
+    except KeyError as caught:
+        error = caught
+    assert type(error) is KeyError
+    cluster.refresh()
+    cluster.cancel([first])

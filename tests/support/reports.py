@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from warmset.cli.html_report import Recorder
 from warmset.cli.html_report.page import make_page
+from warmset.cli.pipeline_calls import Failure, FailureGroup
 from warmset.cli.pipeline_file import load_pipeline
-from warmset.cli.pipeline_run import Failure, FailureGroup, Outcome, RunRecord
+from warmset.cli.pipeline_run import Outcome, RunRecord
 from warmset.cli.run_options import RunOptions
 from warmset.cli.verdict import judge
 from warmset.events import RemovalCause, RemovalEvent

@@ -64,8 +64,9 @@ def engine_options(command: _Command) -> _Command:
         click.option(
             "--engine",
             type=click.Choice(["dask", "ray"]),
-            help="Run the steps on worker processes, each with its own registry; a step runs on a"
-            " worker where its class is warm. Needs the extra of the same name.",
+            help="Run the steps on worker processes, each with its own registry. Steps whose"
+            " classes are warm together run in one task for a batch of documents. Needs the extra"
+            " of the same name.",
         ),
         click.option(
             "--address",
@@ -121,7 +122,7 @@ def check_engine(
 
 
 def default_workers(engine: Engine) -> int:
-    """Return the default of ``--workers``: how many documents are processed at the same time."""
+    """Return the default of ``--workers``: how many threads, or with an engine tasks, there are."""
     return 1 if engine.name is None else 2 * (engine.workers or _DEFAULT_WORKERS)
 
 

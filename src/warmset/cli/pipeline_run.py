@@ -7,21 +7,19 @@ a traceback kept here would be measured as growth of the pipeline.
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from array import array
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from warmset._process_memory import resident_bytes
-from warmset.family_keys import FamilyKey
-from warmset.resolver import error_text
 
-from .pipeline_steps import Reference
+from .pipeline_batches import BatchedRuns
+from .pipeline_calls import FailureGroup, StepCaller, Tally
 from .run_options import RunOptions
-from .targets import LocalTarget
+from .targets import EngineTarget, LocalTarget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,12 +27,11 @@ if TYPE_CHECKING:
     from warmset import MethodRegistry
 
     from .documents import Document
+    from .pipeline_calls import Failure
     from .pipeline_file import Pipeline
     from .pipeline_steps import Step
     from .targets import Target, WorkerRecord
 
-# Further failures are only counted: keeping all of them would be measured as growth.
-MAX_FAILURES_KEPT = 100
 # Numbers of one run in the ledger: eight from the target and four about the calls.
 _LEDGER_WIDTH = 8 + 4
 
@@ -88,42 +85,6 @@ class RunRecord:
         """Hits divided by look-ups; 0.0 without look-ups."""
         lookups = self.hits + self.misses
         return self.hits / lookups if lookups else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """
-    A call that raised an error.
-
-    Args:
-        run: The number of the run.
-        step: The name of the step.
-        class_name: The class of the step.
-        method: The method of the step.
-        document: The name of the document; None for a step that is called once per run.
-        error: The type and the text of the error.
-    """
-
-    run: int
-    step: str
-    class_name: str
-    method: str
-    document: str | None
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class FailureGroup:
-    """
-    The failures of one step with one type of error.
-
-    Args:
-        first: The first of them.
-        count: Their number.
-    """
-
-    first: Failure
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +173,8 @@ def run_on(
     Returns:
         The result, including the completed runs after Ctrl-C.
     """
-    return _Runner(pipeline, documents, options, target, timer, on_step).execute(on_run)
+    runner = _EngineRunner if isinstance(target, EngineTarget) else _Runner
+    return runner(pipeline, documents, options, target, timer, on_step).execute(on_run)
 
 
 def make_registry(pipeline: Pipeline, documents: Sequence[Document]) -> MethodRegistry:
@@ -227,42 +189,6 @@ def make_registry(pipeline: Pipeline, documents: Sequence[Document]) -> MethodRe
         The registry; the caller closes it.
     """
     return LocalTarget(pipeline, documents, RunOptions(trim=False), resident_bytes).registry
-
-
-@dataclass(slots=True)
-class _Tally:
-    # The counts of one thread for one document; the main thread adds them up.
-    calls: int = 0
-    failed: int = 0
-    skipped: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    # Step and type of error -> the first such failure, and how many there are.
-    groups: dict[tuple[str, str], tuple[Failure, int]] = field(default_factory=dict)
-
-    def note(self, failure: Failure, kind: str) -> None:
-        self.failed += 1
-        if len(self.failures) < MAX_FAILURES_KEPT:
-            self.failures.append(failure)
-        first, count = self.groups.get((failure.step, kind), (failure, 0))
-        self.groups[failure.step, kind] = first, count + 1
-
-    def add(self, other: _Tally) -> None:
-        self.calls += other.calls
-        self.failed += other.failed
-        self.skipped += other.skipped
-        self.failures += other.failures[: MAX_FAILURES_KEPT - len(self.failures)]
-        for key, (failure, more) in other.groups.items():
-            first, count = self.groups.get(key, (failure, 0))
-            self.groups[key] = first, count + more
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    # A run in progress; it keeps the results of the run steps alive.
-    number: int
-    names: Mapping[str, str]
-    results: dict[str, Any]
-    unavailable: set[str]
 
 
 class _Runner:
@@ -283,14 +209,8 @@ class _Runner:
         self._on_step = on_step
         self._run_steps = [step for step in pipeline.steps if not step.per_document]
         self._document_steps = [step for step in pipeline.steps if step.per_document]
-        # The results of all other steps are dropped at once.
-        self._needed_steps = frozenset().union(*(step.needs for step in pipeline.steps))
-        self._corpus = {
-            "names": [document.name for document in documents],
-            "texts": [document.text for document in documents],
-        }
         self._stop = threading.Event()
-        self._tally = _Tally()
+        self._tally = Tally()
         # Raw numbers in separate memory, which become records at the end. A Python int or float
         # that is created while a run's instances are alive may share an arena (1 MiB) with them and
         # would keep that arena from being returned to the system, in every run.
@@ -299,11 +219,8 @@ class _Runner:
         self._names: Mapping[str, str] = {}
 
     def execute(self, on_run: Callable[[int], None]) -> Outcome:
-        pool = None
+        pool = self._make_pool()
         try:
-            if self._options.workers > 1:
-                # One pool for all runs: new threads and their arenas would be measured as growth.
-                pool = ThreadPoolExecutor(self._options.workers, thread_name_prefix="warmset-run")
             ended = self._execute_runs(on_run, pool)
         except KeyboardInterrupt:
             ended = "interrupted"
@@ -327,6 +244,12 @@ class _Runner:
                 for first, count in sorted(self._tally.groups.values(), key=lambda each: -each[1])
             ),
         )
+
+    def _make_pool(self) -> ThreadPoolExecutor | None:
+        if self._options.workers == 1:
+            return None
+        # One pool for all runs: new threads and their arenas would be measured as growth.
+        return ThreadPoolExecutor(self._options.workers, thread_name_prefix="warmset-run")
 
     def _execute_runs(self, on_run: Callable[[int], None], pool: ThreadPoolExecutor | None) -> str:
         for number in range(1, self._options.runs + 1):
@@ -368,86 +291,66 @@ class _Runner:
                 heap_free_bytes=free,
             )
 
-    def _call_steps(self, number: int, pool: ThreadPoolExecutor | None) -> _Tally:
+    def _call_steps(self, number: int, pool: ThreadPoolExecutor | None) -> Tally:
         # A separate method, so that the results of the run are released when it returns.
-        run = _Run(number, self._names, {}, set())
-        tally = self._process(run, self._run_steps, None, run.results, run.unavailable)
+        caller = StepCaller(
+            self._pipeline,
+            self._documents,
+            self._target.call,
+            run=number,
+            names=self._names,
+            strict=self._options.strict,
+            stopped=self._stop.is_set,
+            on_step=self._on_step,
+        )
+        results: dict[str, Any] = {}
+        unavailable: set[str] = set()
+        tally = self._process(caller, self._run_steps, None, results, unavailable)
         self._tally.add(tally)
-        work = functools.partial(self._process_document, run)
+
+        def work(document: Document) -> Tally:
+            own = dict(results), set(unavailable)
+            return self._process(caller, self._document_steps, document, *own)
+
         tallies = map(work, self._documents) if pool is None else pool.map(work, self._documents)
         for part in tallies:
             tally.add(part)
             self._tally.add(part)
         return tally
 
-    def _process_document(self, run: _Run, document: Document) -> _Tally:
-        results, unavailable = dict(run.results), set(run.unavailable)
-        return self._process(run, self._document_steps, document, results, unavailable)
-
     def _process(
         self,
-        run: _Run,
+        caller: StepCaller,
         steps: Sequence[Step],
         document: Document | None,
         results: dict[str, Any],
         unavailable: set[str],
-    ) -> _Tally:
-        tally = _Tally()
-        for step in steps:
-            if self._stop.is_set():
-                break
-            if not unavailable.isdisjoint(step.needs):
-                unavailable.add(step.name)
-                tally.skipped += 1
-                self._on_step()
-                continue
-            tally.calls += 1
-            try:
-                arguments = self._bind(step.arguments, document, results)
-                target: Any = run.names[step.class_name]
-                if step.key is not None:
-                    target = FamilyKey(target, self._bind_key(step.key, document, results))
-                result = self._target.call(target, step.method, arguments)
-            except (Exception, SystemExit) as error:
-                # SystemExit as well: a method that calls `sys.exit` must not stop the other steps.
-                unavailable.add(step.name)
-                tally.note(_failure(run, step, document, error), type(error).__qualname__)
-                if self._options.strict:
-                    self._stop.set()
-            else:
-                if step.name in self._needed_steps:
-                    results[step.name] = result
-                del result
-            self._on_step()
+    ) -> Tally:
+        tally = Tally()
+        caller.process(steps, document, results, unavailable, tally)
+        if tally.failed and self._options.strict:
+            self._stop.set()
         return tally
 
-    def _bind_key(self, value: Any, document: Document | None, results: Mapping[str, Any]) -> Any:
-        if isinstance(value, tuple):
-            return tuple(self._bind_key(part, document, results) for part in value)
-        bound = self._bind(value, document, results)
-        return tuple(bound) if isinstance(bound, list) else bound
 
-    def _bind(self, value: Any, document: Document | None, results: Mapping[str, Any]) -> Any:
-        # Every call receives new lists and dicts, because a method may change its arguments.
-        if isinstance(value, Reference):
-            if value.scope == "steps":
-                return results[value.name]
-            if value.scope == "documents":
-                return list(self._corpus[value.name])
-            return getattr(document, value.name)
-        if isinstance(value, list):
-            return [self._bind(item, document, results) for item in value]
-        if isinstance(value, dict):
-            return {key: self._bind(item, document, results) for key, item in value.items()}
-        return value
+class _EngineRunner(_Runner):
+    """Runs the steps in batches on the workers of an engine."""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        assert isinstance(self._target, EngineTarget)
+        self._batched = BatchedRuns(
+            self._target, self._pipeline, self._documents, self._options, self._on_step
+        )
 
-def _failure(run: _Run, step: Step, document: Document | None, error: BaseException) -> Failure:
-    return Failure(
-        run=run.number,
-        step=step.name,
-        class_name=step.class_name,
-        method=step.method,
-        document=None if document is None else document.name,
-        error=error_text(error),
-    )
+    def _make_pool(self) -> None:
+        return None
+
+    def _call_steps(self, number: int, pool: ThreadPoolExecutor | None) -> Tally:
+        tally = Tally()
+        for part in self._batched.run(number):
+            tally.add(part)
+            self._tally.add(part)
+        if tally.failed and self._options.strict:
+            self._stop.set()
+        return tally

@@ -17,12 +17,14 @@ from warmset._text import printable
 from .exit_codes import FAILED, INTERRUPTED, NOT_PASSED, PASSED
 from .tables import new_table, render_table
 from .verdict import megabytes as _mb
+from .verdict import settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .pipeline_calls import FailureGroup
     from .pipeline_file import Pipeline
-    from .pipeline_run import FailureGroup, Outcome, RunRecord
+    from .pipeline_run import Outcome, RunRecord
     from .run_options import RunOptions
     from .targets import WorkerRecord
     from .verdict import Verdict
@@ -69,7 +71,7 @@ def headline(
     names = ", new class names for each run" if options.per_run else ""
     threads = _count(options.workers, "worker")
     if engine is not None:
-        threads = f"{engine}, {_count(options.workers, 'document')} at once"
+        threads = f"{engine}, {_count(options.workers, 'task')} at once"
     file = printable(os.path.basename(pipeline.file))
     count = len(pipeline.families)
     families = f" {count} {'family' if count == 1 else 'families'}," if count else ""
@@ -157,13 +159,14 @@ def print_workers(records: tuple[WorkerRecord, ...], stream: TextIO) -> None:
     final = records[-1].run
     for (worker, pid), rows in by_process.items():
         last = rows[-1]
-        mark = "*" if last.run < final else "+" if rows[0].new else ""
+        since = settled(rows)
+        mark = "*" if last.run < final else "+" if rows[0].new else "=" if since[0].moved else ""
         table.add_row(
             worker,
             f"{pid}{mark}",
             _mb(last.rss_bytes),
             _mb(last.rss_before_clear_bytes - last.rss_bytes),
-            _mb(max(row.growth_bytes for row in rows), "+") if len(rows) > 1 else "-",
+            _mb(max(row.growth_bytes for row in since), "+") if len(since) > 1 else "-",
             str(sum(row.hits for row in rows)),
             str(sum(row.misses for row in rows)),
             str(sum(row.evictions for row in rows)),
@@ -175,6 +178,10 @@ def print_workers(records: tuple[WorkerRecord, ...], stream: TextIO) -> None:
         stream.write("* lost before the last run ended; its calls were repeated on other workers\n")
     if any(rows[0].new for rows in by_process.values()):
         stream.write("+ joined after run 1; its growth is counted from its own first run\n")
+    if any(settled(rows)[0].moved for rows in by_process.values()):
+        stream.write(
+            "= was given further classes after run 1; its growth is counted from then on\n"
+        )
 
 
 def failure_lines(outcome: Outcome) -> Iterator[str]:

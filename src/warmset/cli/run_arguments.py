@@ -30,7 +30,8 @@ def run_arguments(command: _Command) -> _Command:
             "--workers",
             type=click.IntRange(min=1),
             help="Number of threads that process documents; the steps of one document stay in"
-            " order. The default is 1, and with --engine two for each worker process.",
+            " order. The default is 1. With --engine: number of tasks that are sent at a time, by"
+            " default two for each worker process.",
         ),
         click.option(
             "--clear/--no-clear",

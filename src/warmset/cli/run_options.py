@@ -12,7 +12,8 @@ class RunOptions:
 
     Args:
         runs: The number of runs.
-        workers: Threads that process documents; the steps of one document stay in one thread.
+        workers: Threads that process documents; the steps of one document stay in one thread. On
+            an engine, the tasks that are sent at a time.
         clear: Whether the cache is cleared after each run.
         per_run: Whether each run registers the classes under new names, as ``Name@3`` in run 3.
         strict: Whether the first failure stops the runs.

@@ -81,6 +81,8 @@ class WorkerRecord:
         evictions: Removals that the registry decided on.
         cached: Instances in the cache at the end of the run.
         heap_free_bytes: The part of `rss_bytes` that is free inside the interpreter's heap.
+        moved: Whether the process was given a class in this run that it had not run before. Growth
+            is then counted from this run, as the class's packages were imported.
     """
 
     run: int
@@ -95,6 +97,7 @@ class WorkerRecord:
     evictions: int
     cached: int
     heap_free_bytes: int = 0
+    moved: bool = False
 
 
 class LocalTarget:
@@ -198,14 +201,15 @@ class PreparePipeline:
         own_process: bool = False,
     ) -> None:
         self._own_process = own_process
-        self._pipeline, self._documents = pipeline, tuple(documents)
+        self.pipeline, self.documents = pipeline, tuple(documents)
+        self.stopped_run = 0  # runs up to this one have been stopped
         self._runs, self._trim, self._import_path = runs, trim, tuple(import_path)
 
     def __call__(self, registry: MethodRegistry) -> None:
         """Register the classes on a worker's registry."""
         sys.path[:0] = [directory for directory in self._import_path if directory not in sys.path]
         for run in range(1, self._runs + 1) if self._runs else (None,):
-            register_classes(registry, self._pipeline, self._documents, run=run)
+            register_classes(registry, self.pipeline, self.documents, run=run)
         if self._own_process:
             # Done here, before a class's package configures it for the whole process.
             logging.basicConfig(level=logging.WARNING)
@@ -228,13 +232,15 @@ class EngineTarget:
     def __init__(self, cluster: Cluster, pipeline: Pipeline, options: RunOptions) -> None:
         self.survivors: tuple[str, ...] = ()
         self.workers: list[WorkerRecord] = []
-        self._cluster = cluster
+        self.cluster = cluster
         self._pipeline = pipeline
         self._per_run = options.per_run
         self._run = 0
         # Worker and process -> its counters at the end of the previous run, and its first RSS.
         self._counters: dict[tuple[str, int], tuple[int, int, int]] = {}
         self._first: dict[tuple[str, int], int] = {}
+        self._classes: dict[str, set[object]] = {}  # by worker, those of all runs
+        self._moved: set[str] = set()  # workers with further classes in this run
 
     def begin(self, number: int) -> Mapping[str, str]:
         """Return the class names of the run."""
@@ -242,22 +248,32 @@ class EngineTarget:
         run = number if self._per_run else None
         return {name: registered_name(name, run) for name in self._pipeline.target_paths}
 
+    def note_class(self, worker: str, class_name: object) -> None:
+        """Note that a worker is given steps of a class."""
+        classes = self._classes.setdefault(worker, set())
+        if class_name not in classes:
+            classes.add(class_name)
+            self._moved.add(worker)
+
     def call(self, class_name: str, method: str, arguments: Mapping[str, Any]) -> Any:
         """Call a method on a worker where its class is warm, and wait for the result."""
-        return self._cluster.submit(class_name, method, arguments).result()
+        return self.cluster.submit(class_name, method, arguments).result()
 
     def finish(self, ledger: array[int], *, clear: bool, trim: bool) -> None:
         """See `Target`; the numbers are sums over the workers."""
         known = {record.pid for record in self.workers}
         rows = []
         survivors: list[str] = []
-        for worker, report in self._cluster.on_each_worker(_finish_run, clear, trim).items():
+        for worker, report in self.cluster.on_each_worker(_finish_run, clear, trim).items():
             process = worker, report["pid"]
             before = self._counters.get(process, (0, 0, 0))
             self._counters[process] = report["counters"]
             hits, misses, evictions = (
                 now - then for now, then in zip(report["counters"], before, strict=True)
             )
+            moved = worker in self._moved and process in self._first
+            if moved:
+                del self._first[process]
             first = self._first.setdefault(process, report["rss_bytes"])
             rows.append(
                 WorkerRecord(
@@ -273,9 +289,13 @@ class EngineTarget:
                     evictions=evictions,
                     cached=report["cached"],
                     heap_free_bytes=report["heap_free_bytes"],
+                    moved=moved,
                 )
             )
             survivors += (f"{worker}: {survivor}" for survivor in report["survivors"])
+            if clear:
+                self.cluster.router.mark_cold(worker)
+        self._moved.clear()
         self.workers += rows
         self.survivors = tuple(survivors)
         total = sum(row.rss_bytes for row in rows)
@@ -295,7 +315,7 @@ class EngineTarget:
 
     def close(self) -> None:
         """Stop the engine."""
-        self._cluster.close()
+        self.cluster.close()
 
 
 def _finish_run(worker: Worker, clear: bool, trim: bool) -> dict[str, Any]:

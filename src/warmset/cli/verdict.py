@@ -130,6 +130,11 @@ def _median(values: Iterable[_Number]) -> _Number:
     return found[len(found) // 2]
 
 
+def settled(records: Sequence[WorkerRecord]) -> Sequence[WorkerRecord]:
+    """Return the records of one process since it has had the classes that it has."""
+    return records[max((at for at, each in enumerate(records) if each.moved), default=0) :]
+
+
 def judge(
     outcome: Outcome,
     max_growth_mb: float,
@@ -241,8 +246,8 @@ def _worker_growth(
             ),
             worker,
         )
-        for (worker, _), rows in processes.items()
-        if len(rows) > 1
+        for (worker, _), every in processes.items()
+        if len(rows := settled(every)) > 1
     ]
     if not grown:
         return None, "growth needs a worker that completes two runs"

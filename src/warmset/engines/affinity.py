@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
     from ..family_keys import SlotKey
 
-__all__ = ["Router", "Ticket", "duration_name"]
+__all__ = ["BUILD_WEIGHT", "MIN_BUILD_SECONDS", "Router", "Ticket", "duration_name"]
 
 _RING_POSITIONS = 64  # per worker
 _MAX_SHARE = 1.25  # maximum number of classes per worker, relative to the mean
-_BUILD_WEIGHT = 6.0  # of build seconds relative to waiting seconds
+BUILD_WEIGHT = 6.0  # of build seconds relative to waiting seconds
 _BUSY_SECONDS = 0.5  # a new class skips a worker whose queue is longer than the next one's by this
-_MIN_BUILD_SECONDS = 0.2  # lower bound, because an instance that is built quickly takes memory too
+MIN_BUILD_SECONDS = 0.2  # lower bound, because an instance that is built quickly takes memory too
 _DEFAULT_CALL_SECONDS = 0.01  # for a class whose calls have not been measured
 _MAX_KEYS = 10_000  # of families, that are remembered
 _FORGET_SECONDS = 60.0  # an additional worker not used for this long counts as cold
@@ -113,6 +113,8 @@ class Router:
         affinity: bool = True,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.changes = 0
+        """Counts the changes of the set of workers."""
         self._affinity = affinity
         self._timer = timer
         self._workers: dict[str, _Worker] = {}
@@ -132,6 +134,11 @@ class Router:
         return list(self._workers)
 
     @locked
+    def threads(self) -> dict[str, int]:
+        """Return the number of calls that each worker executes concurrently."""
+        return {name: worker.threads for name, worker in self._workers.items()}
+
+    @locked
     def add_worker(self, name: str, threads: int = 1) -> None:
         """
         Add a worker or update its number of threads.
@@ -149,8 +156,10 @@ class Router:
             raise ValueError(f"threads of worker {name!r} must be 1 or more, got {threads!r}")
         known = self._workers.get(name)
         if known is not None:
+            self.changes += known.threads != threads
             known.threads = threads
             return
+        self.changes += 1
         self._workers[name] = _Worker(name, threads)
         for index in range(_RING_POSITIONS):
             insort(self._ring, (ring_position(f"{name}#{index}"), name))
@@ -172,6 +181,7 @@ class Router:
         removed = self._workers.pop(name, None)
         if removed is None:
             return []
+        self.changes += 1
         self._ring = [position for position in self._ring if position[1] != name]
         self._assigned -= len(removed.classes)
         lost = []
@@ -235,6 +245,58 @@ class Router:
         worker.queued += seconds
         return Ticket(class_name, worker.name, seconds, built)
 
+    @locked
+    def place(self, class_name: SlotKey) -> str:
+        """
+        Assign a class to a worker without calling it.
+
+        Args:
+            class_name: The class, or the key of a family.
+
+        Returns:
+            Its first worker.
+
+        Raises:
+            TypeError: It is neither.
+            LookupError: There are no workers.
+        """
+        class_name = check_key(class_name)
+        if not self._workers:
+            raise LookupError(f"no worker to call {class_name!r} on")
+        known = self._class_of(class_name)
+        if not known.warm_on:
+            first = self._first_worker(class_name)
+            first.classes.add(class_name)
+            self._assigned += 1
+            known.warm_on[first.name] = self._timer()
+        return next(iter(known.warm_on))
+
+    @locked
+    def assign(self, class_name: SlotKey, worker: str, seconds: float) -> Ticket:
+        """
+        Record a call that goes to a given worker, where it counts as queued until `done`.
+
+        Args:
+            class_name: The class, or the key of a family.
+            worker: The worker; one that was removed meanwhile is accepted.
+            seconds: The expected duration.
+
+        Returns:
+            A ticket.
+        """
+        class_name = check_key(class_name)
+        known = self._class_of(class_name)
+        there = self._workers.get(worker)
+        built = worker not in known.warm_on
+        if there is not None:
+            if not known.warm_on:
+                there.classes.add(class_name)
+                self._assigned += 1
+            known.warm_on[worker] = self._timer()
+            known.in_progress[worker] = known.in_progress.get(worker, 0) + 1
+            there.queued += seconds
+        return Ticket(class_name, worker, seconds, built)
+
     def _class_of(self, key: SlotKey) -> _Class:
         known = self._classes.get(key)
         if known is None:
@@ -275,14 +337,14 @@ class Router:
         best = min((self._workers[name] for name in known.warm_on), key=_by_wait)
         build = known.times.build_seconds
         if build is not None:
-            build = max(build, _MIN_BUILD_SECONDS)
+            build = max(build, MIN_BUILD_SECONDS)
         # An unknown build time means that the first build is still in progress. A build on another
         # worker would not complete earlier.
-        if build is None or best.wait <= _BUILD_WEIGHT * build:
+        if build is None or best.wait <= BUILD_WEIGHT * build:
             return best
         others = (each for each in self._workers.values() if each.name not in known.warm_on)
         other = min(others, key=_by_wait, default=None)
-        if other is None or other.wait + _BUILD_WEIGHT * build >= best.wait:
+        if other is None or other.wait + BUILD_WEIGHT * build >= best.wait:
             return best
         return other
 

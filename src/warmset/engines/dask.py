@@ -8,7 +8,6 @@ plugin assigns its calls to another worker.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from threading import RLock
@@ -21,13 +20,22 @@ from .affinity import Router
 from .calls import checked_call, checked_calls
 from .errors import EngineError
 from .settings import WorkerSettings
-from .worker import Worker, call_on_worker, class_names_of, measured_times, sum_stats
+from .worker import WorkResult, class_names_of, measured_times, sum_stats
 
 try:
-    from distributed import Client, LocalCluster, get_worker
-    from distributed.diagnostics.plugin import WorkerPlugin
+    from distributed import Client, LocalCluster
+    from distributed import wait as wait_for_futures
 
     from .dask_scheduler import KEY_PREFIX, ReassignLostCalls
+    from .dask_worker import (
+        PLUGIN_NAME,
+        RegistryPlugin,
+        call,
+        run_control,
+        run_work,
+        worker_registry,
+    )
+    from .dask_worker import warm_up as warm_up_worker
 except ImportError as error:
     raise EngineError(
         "the engine 'dask' needs the 'dask' extra: pip install \"warmset[dask]\""
@@ -41,10 +49,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..family_keys import SlotKey
-    from ..legacy import MethodRegistry
     from .affinity import Ticket
-    from .calls import MethodCall
-    from .worker import ClusterStats, WorkerStats
+    from .worker import ClusterStats, Worker, WorkerStats
 
 __all__ = [
     "DaskCluster",
@@ -61,85 +67,10 @@ __all__ = [
     "worker_registry",
 ]
 
-_NAME = "warmset"  # of the worker plugin
 _REFRESH_SECONDS = 1.0  # between two refreshes of the workers and of the measured durations
 _QUEUED_SECONDS = 0.05  # shorter queues do not require measured durations
 _BATCH = 500  # number of calls that `map_methods` sends at once
 _CONNECT_SECONDS = 10.0
-
-
-# -- on the workers ------------------------------------------------------------------------------
-
-
-class RegistryPlugin(WorkerPlugin):  # type: ignore[misc, unused-ignore]
-    """
-    A worker plugin that creates a registry and closes it with the worker; see `install`.
-
-    Args:
-        settings: The settings of the registry.
-    """
-
-    name = _NAME
-    idempotent = False
-
-    def __init__(self, settings: WorkerSettings) -> None:
-        self.settings = settings
-        self.worker: Worker | None = None
-
-    def setup(self, worker: Any) -> None:
-        """Create the registry."""
-        self.worker = Worker(worker.address, self.settings)
-
-    def teardown(self, worker: Any) -> None:
-        """Close the registry."""
-        if self.worker is not None:
-            self.worker.close()
-
-
-def worker_registry() -> MethodRegistry:
-    """
-    Return the registry of the worker that executes the caller.
-
-    Returns:
-        The registry, which the worker closes.
-
-    Raises:
-        EngineError: The caller does not run on a worker, or the worker has no registry.
-    """
-    return _current_worker().registry
-
-
-def _current_worker() -> Worker:
-    try:
-        worker = get_worker()
-    except ValueError as error:
-        raise EngineError("the caller does not run on a Dask worker") from error
-    return _worker_of(worker)
-
-
-def _worker_of(worker: Any) -> Worker:
-    plugin = worker.plugins.get(_NAME)
-    if plugin is None or plugin.worker is None:
-        raise EngineError(
-            f"worker {worker.address} has no registry: call"
-            " warmset.engines.dask.install(client, settings)"
-        )
-    return plugin.worker  # type: ignore[no-any-return]
-
-
-def _call(class_name: SlotKey, method_name: str, arguments: Mapping[str, Any]) -> Any:
-    return _current_worker().call(class_name, method_name, arguments)
-
-
-async def _run(
-    function: Callable[..., Any], arguments: tuple[Any, ...], *, dask_worker: Any
-) -> Any:
-    # In a thread, because the event loop of the worker must keep answering the scheduler.
-    return await asyncio.to_thread(call_on_worker, _worker_of(dask_worker), function, arguments)
-
-
-def _warm_up(class_names: list[SlotKey], options: Mapping[str, Any]) -> dict[str, Any]:
-    return _current_worker().warm_up(class_names, **options)
 
 
 # -- in the client -------------------------------------------------------------------------------
@@ -209,7 +140,7 @@ def install(client: Client, settings: WorkerSettings, *, affinity: bool = True) 
 def uninstall(client: Client) -> None:
     """Close the registries of the workers and remove the plugin that creates them."""
     _routers.pop(client, None)
-    client.unregister_worker_plugin(_NAME)
+    client.unregister_worker_plugin(PLUGIN_NAME)
 
 
 def _router_of(client: Client) -> _ClientRouter:
@@ -241,10 +172,12 @@ def submit_method(
 
     Thread-safe. Refreshes the set of workers once a second, which takes some milliseconds.
     """
-    call = checked_call(class_name, method_name, arguments)
+    checked = checked_call(class_name, method_name, arguments)
     client_router = _router_of(client)
-    ticket = client_router.choose(client, call.class_name)
-    future = client.submit(_call, *call, key=_key(call), workers=[ticket.worker], pure=False)
+    ticket = client_router.choose(client, checked.class_name)
+    future = client.submit(
+        call, *checked, key=_key(checked.class_name), workers=[ticket.worker], pure=False
+    )
     _when_done(future, client_router.router, ticket)
     return future
 
@@ -276,9 +209,9 @@ def map_methods(client: Client, calls: Iterable[Any]) -> list[Future[Any]]:
         for worker, chosen in by_worker.items():
             sent = [checked[index] for index, _ in chosen]
             created = client.map(
-                _call,
-                *([call[part] for call in sent] for part in range(3)),
-                key=[_key(call) for call in sent],
+                call,
+                *([each[part] for each in sent] for part in range(3)),
+                key=[_key(each.class_name) for each in sent],
                 workers=[worker],
                 pure=False,
             )
@@ -288,8 +221,8 @@ def map_methods(client: Client, calls: Iterable[Any]) -> list[Future[Any]]:
     return futures
 
 
-def _key(call: MethodCall) -> str:
-    return f"{KEY_PREFIX}{call.class_name}-{uuid.uuid4().hex}"
+def _key(class_name: object) -> str:
+    return f"{KEY_PREFIX}{class_name}-{uuid.uuid4().hex}"
 
 
 def _when_done(future: Future[Any], router: Router, ticket: Ticket) -> None:
@@ -311,7 +244,7 @@ def on_each_worker(client: Client, function: Callable[..., Any], *arguments: Any
     Raises:
         Exception: An error raised by the function on a worker.
     """
-    results = client.run(_run, function, arguments, on_error="return")
+    results = client.run(run_control, function, arguments, on_error="return")
     values = {}
     for worker, result in results.items():
         if isinstance(result, OSError):  # the worker could not be reached
@@ -382,10 +315,10 @@ def warm_up(
         by_worker.setdefault(ticket.worker, []).append(class_name)
     futures = {
         worker: client.submit(
-            _warm_up,
+            warm_up_worker,
             names,
             options,
-            key=f"{KEY_PREFIX}{names[0]}-{uuid.uuid4().hex}",
+            key=_key(names[0]),
             workers=[worker],
             pure=False,
         )
@@ -395,6 +328,25 @@ def warm_up(
 
 
 # -- a cluster -----------------------------------------------------------------------------------
+
+
+def _report_of(outcome: WorkResult) -> Any:
+    return outcome.report
+
+
+class DaskWork:
+    """A call in progress; see `Cluster.run`."""
+
+    __slots__ = ("kept", "report")
+
+    def __init__(self, report: Future[Any], kept: Future[Any] | None) -> None:
+        self.report = report
+        self.kept = kept
+
+    def result(self) -> Any:
+        """Wait for the call and return its report, or raise its error."""
+        found = self.report.result()
+        return found.report if isinstance(found, WorkResult) else found
 
 
 class DaskCluster:
@@ -415,6 +367,50 @@ class DaskCluster:
     ) -> Future[Any]:
         """Call `submit_method` with the arguments as a mapping."""
         return submit_method(self.client, class_name, method_name, **arguments)
+
+    @property
+    def router(self) -> Router:
+        """The router of the client, with the workers of the last refresh."""
+        return _router_of(self.client).router
+
+    def refresh(self) -> None:
+        """Update the workers of the router."""
+        _router_of(self.client).refresh(self.client)
+
+    def run(
+        self,
+        worker: str,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        *,
+        class_name: SlotKey,
+        keep: bool,
+    ) -> DaskWork:
+        """Call a function on a worker; see `Cluster`."""
+        client = self.client
+        future = client.submit(
+            run_work, function, arguments, key=_key(class_name), workers=[worker], pure=False
+        )
+        if not keep:
+            return DaskWork(future, None)
+        # The report comes to the client without what was kept.
+        report = client.submit(_report_of, future, pure=False)
+        return DaskWork(report, future)
+
+    def wait(self, works: Iterable[DaskWork]) -> list[DaskWork]:
+        """Wait until a call has ended, and return all that have."""
+        works = list(works)
+        wait_for_futures([work.report for work in works], return_when="FIRST_COMPLETED")
+        return [work for work in works if work.report.done()]
+
+    def fetch(self, kept: Future[Any]) -> Any:
+        """Return what a call has kept."""
+        return kept.result().kept
+
+    def cancel(self, works: Iterable[DaskWork]) -> None:
+        """Cancel the calls that have not started."""
+        futures = [each for work in works for each in (work.report, work.kept) if each is not None]
+        self.client.cancel(futures)
 
     def on_each_worker(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Call the function of the same name."""

@@ -8,17 +8,10 @@ the process of an actor dies, Ray restarts it with a new registry and repeats it
 from __future__ import annotations
 
 import logging
-import os
 import socket
-import sys
-import time
-import zlib
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from .._locks import locked
 from ..resolver import safe_repr
-from .affinity import Router, duration_name
 from .calls import checked_call, checked_calls
 from .errors import EngineError
 from .settings import WorkerSettings
@@ -26,10 +19,10 @@ from .worker import Worker, class_names_of, sum_stats
 
 try:
     import ray
-    from ray import cloudpickle
-    from ray.exceptions import ActorDiedError, RayTaskError
+    from ray.exceptions import RayTaskError
 
-    from .ray_actor import Actor, worker_registry
+    from .ray_actor import worker_registry
+    from .ray_workers import RayWork, RayWorkers, control
 except ImportError as error:
     raise EngineError(
         "the engine 'ray' needs the 'ray' extra: pip install \"warmset[ray]\""
@@ -42,8 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..family_keys import SlotKey
-    from .affinity import Ticket
-    from .calls import MethodCall
+    from .affinity import Router
     from .worker import ClusterStats, WorkerStats
 
 __all__ = [
@@ -62,158 +54,6 @@ __all__ = [
 ]
 
 _CONNECT_SECONDS = 10.0
-_COLLECT_SECONDS = 0.005  # minimum time between two checks for finished calls
-
-
-# -- in the driver -------------------------------------------------------------------------------
-
-
-class RayWorkers:
-    """
-    The workers of a Ray cluster; `install` gives them registries.
-
-    Args:
-        count: The number of workers.
-        threads: The number of calls that each worker executes concurrently.
-        affinity: False sends each call to the worker with the shortest queue, for comparison.
-        options: Further options of Ray's actors, such as resources or `runtime_env`.
-
-    Raises:
-        ValueError: `count` or `threads` is not an int of 1 or more.
-    """
-
-    def __init__(
-        self, count: int = 2, *, threads: int = 1, affinity: bool = True, **options: Any
-    ) -> None:
-        for name, value in (("count", count), ("threads", threads)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
-        self.count, self.threads = count, threads
-        self._affinity, self._options = affinity, options
-        self._actors: dict[str, Any] = {}
-        self._router = Router()
-        self._in_progress: dict[Any, Ticket] = {}  # by the reference to the durations of the call
-        self._collected = 0.0
-        self._lock = RLock()
-
-    def __repr__(self) -> str:
-        return f"<RayWorkers: {len(self._actors)} of {self.count}>"
-
-    def names(self) -> list[str]:
-        """Return the names of the workers with an actor."""
-        return list(self._actors)
-
-    # -- installation ----------------------------------------------------------------------------
-
-    def _install(self, settings: WorkerSettings) -> None:
-        self._uninstall()
-        actor = ray.remote(
-            max_restarts=-1,
-            max_task_retries=-1,
-            max_concurrency=self.threads,
-            # Control functions must not queue behind calls.
-            concurrency_groups={"control": 2},
-        )(Actor)
-        search = [os.path.abspath(place) for place in sys.path]
-        # Compressed, so that Ray sends the settings with the actor. A copy in the object store can
-        # be lost, and then the actor could not be restarted.
-        content = zlib.compress(cloudpickle.dumps(settings))
-        options = {"scheduling_strategy": "SPREAD", **self._options}
-        actors = {
-            name: actor.options(**options).remote(name, content, search)
-            for name in (f"worker-{number}" for number in range(self.count))
-        }
-        self._actors = actors
-        try:
-            self._on_each(_ping, ())
-        except BaseException:
-            self._uninstall()
-            raise
-        self._router = Router(dict.fromkeys(actors, self.threads), affinity=self._affinity)
-
-    def _uninstall(self) -> None:
-        actors, self._actors = self._actors, {}
-        if not actors or not ray.is_initialized():
-            return
-        closing = [_control(actor, _close, ()) for actor in actors.values()]
-        ray.wait(closing, num_returns=len(closing), timeout=10.0)
-        for actor in actors.values():
-            ray.kill(actor)
-        self._in_progress.clear()
-
-    def _on_each(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
-        refs = {n: _control(a, function, arguments) for n, a in self._actors.items()}
-        values = {}
-        for name, ref in refs.items():
-            try:
-                values[name] = ray.get(ref).value
-            except RayTaskError as error:
-                raise error.cause from None
-            except ActorDiedError as error:
-                reason = getattr(error, "cause", None) or error
-                if "__init__" in str(error) or "creation" in str(error):
-                    raise EngineError(f"could not create a registry on {name}: {reason}") from error
-                self._remove(name)
-        return values
-
-    def _remove(self, name: str) -> None:
-        self._actors.pop(name, None)
-        self._router.remove_worker(name)
-
-    # -- calls -----------------------------------------------------------------------------------
-
-    def _submit(self, call: MethodCall) -> Any:
-        self._collect_finished()
-        if not self._actors:
-            raise EngineError(
-                "there are no workers: call warmset.engines.ray.install(workers, settings)"
-            )
-        ticket = self._router.choose(call.class_name)
-        method = self._actors[ticket.worker].call.options(num_returns=2)
-        result, durations = method.remote(call.class_name, call.method_name, **call.arguments)
-        # A reference to the result would keep the result, which may be large, in the store.
-        self._in_progress[durations] = ticket
-        return result
-
-    @locked
-    def _take_finished(self) -> list[tuple[Any, Ticket]]:
-        now = time.monotonic()
-        if now - self._collected < _COLLECT_SECONDS or not self._in_progress:
-            return []
-        self._collected = now
-        pending = list(self._in_progress)
-        ended, _ = ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)
-        return [(durations, self._in_progress.pop(durations)) for durations in ended]
-
-    def _collect_finished(self) -> None:
-        """Record which calls have ended and how long they took."""
-        latest: dict[SlotKey, Any] = {}
-        for durations, ticket in self._take_finished():
-            self._router.done(ticket)
-            latest[ticket.class_name] = durations, ticket
-        for class_name, (durations, ticket) in latest.items():
-            try:
-                call_seconds, build_seconds = ray.get(durations)
-            except ActorDiedError:  # permanently, otherwise Ray would have repeated the call
-                self._remove(ticket.worker)
-                continue
-            except Exception:  # raised by the method; the caller receives it with the result
-                continue
-            self._router.learn(
-                duration_name(class_name), call_seconds=call_seconds, build_seconds=build_seconds
-            )
-
-
-def _ping(worker: Worker) -> None:
-    """Do nothing; returns once the worker has created its registry."""
-
-
-def _close(worker: Worker) -> None:
-    worker.close()
-
-
-def _control(actor: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    return actor.control.options(concurrency_group="control").remote(function, arguments)
 
 
 def install(workers: RayWorkers, settings: WorkerSettings) -> None:
@@ -232,12 +72,12 @@ def install(workers: RayWorkers, settings: WorkerSettings) -> None:
         raise TypeError(f"expected RayWorkers, got {safe_repr(workers)}")
     if not isinstance(settings, WorkerSettings):
         raise TypeError(f"expected WorkerSettings, got {safe_repr(settings)}")
-    workers._install(settings)
+    workers.install(settings)
 
 
 def uninstall(workers: RayWorkers) -> None:
     """Close the registries of the workers and stop their actors."""
-    workers._uninstall()
+    workers.uninstall()
 
 
 def submit_method(
@@ -262,7 +102,7 @@ def submit_method(
 
     Thread-safe.
     """
-    return workers._submit(checked_call(class_name, method_name, arguments))
+    return workers.submit(checked_call(class_name, method_name, arguments))
 
 
 def map_methods(workers: RayWorkers, calls: Iterable[Any]) -> list[Any]:
@@ -280,7 +120,7 @@ def map_methods(workers: RayWorkers, calls: Iterable[Any]) -> list[Any]:
         TypeError: An item has another form; no call was sent.
         EngineError: There are no workers.
     """
-    return [workers._submit(call) for call in checked_calls(calls)]
+    return [workers.submit(call) for call in checked_calls(calls)]
 
 
 def on_each_worker(
@@ -300,7 +140,7 @@ def on_each_worker(
     Raises:
         Exception: An error raised by the function on a worker.
     """
-    return workers._on_each(function, arguments)
+    return workers.on_each(function, arguments)
 
 
 def clear(workers: RayWorkers, *, release: bool = False) -> dict[str, dict[str, Any]]:
@@ -316,7 +156,7 @@ def clear(workers: RayWorkers, *, release: bool = False) -> dict[str, dict[str, 
     """
     cleared = on_each_worker(workers, _clear, release)
     for worker in cleared:
-        workers._router.mark_cold(worker)
+        workers.router.mark_cold(worker)
     return cleared
 
 
@@ -357,11 +197,11 @@ def warm_up(
     """
     by_worker: dict[str, list[SlotKey]] = {}
     for class_name in class_names_of(profile_or_names):
-        ticket = workers._router.choose(class_name)
-        workers._router.done(ticket)
+        ticket = workers.router.choose(class_name)
+        workers.router.done(ticket)
         by_worker.setdefault(ticket.worker, []).append(class_name)
     refs = {
-        worker: _control(workers._actors[worker], _warm_up, (names, options))
+        worker: control(workers.actors[worker], _warm_up, (names, options))
         for worker, names in by_worker.items()
     }
     return {worker: ray.get(ref).value for worker, ref in refs.items()}
@@ -405,6 +245,43 @@ class RayCluster:
     ) -> _PendingCall:
         """Call `submit_method` with the arguments as a mapping."""
         return _PendingCall(submit_method(self.ray_workers, class_name, method_name, **arguments))
+
+    @property
+    def router(self) -> Router:
+        """The router of the workers."""
+        return self.ray_workers.router
+
+    def refresh(self) -> None:
+        """Do nothing: the set of workers changes only when a call finds that one was lost."""
+
+    def run(
+        self,
+        worker: str,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        *,
+        class_name: SlotKey,
+        keep: bool,
+    ) -> RayWork:
+        """Call a function on a worker; see `Cluster`."""
+        return self.ray_workers.run(worker, function, arguments, keep)
+
+    def wait(self, works: Iterable[RayWork]) -> list[RayWork]:
+        """Wait until a call has ended, and return all that have."""
+        by_ref = {work.report: work for work in works}
+        pending = list(by_ref)
+        done, _ = ray.wait(pending, num_returns=1, fetch_local=False)
+        more, _ = ray.wait(pending, num_returns=len(pending), timeout=0, fetch_local=False)
+        return [by_ref[ref] for ref in dict.fromkeys((*done, *more))]
+
+    def fetch(self, kept: Any) -> Any:
+        """Return what a call has kept."""
+        return _PendingCall(kept).result()
+
+    def cancel(self, works: Iterable[RayWork]) -> None:
+        """Cancel the calls that have not started."""
+        for work in works:
+            ray.cancel(work.report)
 
     def on_each_worker(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Call the function of the same name."""

@@ -36,6 +36,15 @@ class Actor:
         result = self._worker.call(class_name, method_name, arguments)
         return result, self._worker.times_of_class(class_name)
 
+    def report(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+        """Call ``function(worker, *arguments)`` and return what it reports."""
+        return function(self._worker, *arguments).report
+
+    def work(self, function: Callable[..., Any], /, *arguments: Any) -> tuple[Any, Any]:
+        """Call ``function(worker, *arguments)``; return report and kept value as two objects."""
+        outcome = function(self._worker, *arguments)
+        return outcome.report, outcome.kept
+
     def control(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return call_on_worker(self._worker, function, arguments)
 

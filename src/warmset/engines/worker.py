@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..legacy import MethodRegistry
     from .settings import WorkerSettings
 
-__all__ = ["ClusterStats", "Worker", "WorkerStats", "sum_stats"]
+__all__ = ["ClusterStats", "WorkResult", "Worker", "WorkerStats", "sum_stats"]
 
 _NEW_CALL_WEIGHT = 0.2  # in the moving average of call durations
 
@@ -66,6 +66,7 @@ class Worker:
 
     def __init__(self, name: str, settings: WorkerSettings) -> None:
         self.name = name
+        self.settings = settings
         self.registry: MethodRegistry = settings.make_registry()
         self.executor = MethodExecutor(method_registry=self.registry)
         self._calls = 0
@@ -93,14 +94,18 @@ class Worker:
         Raises:
             Exception: Any error of the method, or of the build and routing before it.
         """
-        slot = self.registry.slots.get(class_name)
-        warm = slot is not None and self.registry.instance_in(slot) is not None
+        warm = self.is_warm(class_name)
         began = time.perf_counter()
         try:
             return self.executor.execute(class_name, method_name, **arguments)
         finally:
             seconds = time.perf_counter() - began
             self._note_call(class_name, seconds, warm)
+
+    def is_warm(self, class_name: SlotKey) -> bool:
+        """Return whether a call of a class, or of a key of a family, needs no build."""
+        slot = self.registry.slots.get(class_name)
+        return slot is not None and self.registry.instance_in(slot) is not None
 
     @locked
     def _note_call(self, class_name: SlotKey, seconds: float, warm: bool) -> None:
@@ -147,6 +152,15 @@ class Worker:
     def close(self) -> None:
         """Close the registry."""
         self.registry.close()
+
+
+class WorkResult(NamedTuple):
+    """The result of a function that `Cluster.run` calls on a worker."""
+
+    report: Any
+    """Sent to the client."""
+    kept: Any
+    """Stays on the workers, where it can be an argument of later calls."""
 
 
 class Returned(NamedTuple):
