@@ -9,7 +9,8 @@ alone; one router sees all of them, and learns what a call took when it has ende
 time, and workers do not differ. In the middle of the run some workers are lost with all they had,
 and as many new ones come.
 
-It prints a table and writes docs/scaling.md, between its markers, and docs/affinity.png.
+It prints a table and writes docs/scaling.md, between its markers, and docs/affinity.png. The second
+table, of `benchmarks.batching`, is of a pipeline on as many workers.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from warmset.engines.affinity import Router, ring_position
 
+from . import batching
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-BEGIN, END = "<!-- begin: simulation -->", "<!-- end: simulation -->"
 
 
 class World(NamedTuple):
@@ -311,11 +313,20 @@ def main() -> None:
         print(results[-1], flush=True)
     text = table(results, world)
     print(text)
+    pipeline = batching.table(batching.Load(workers=chosen.workers))
+    print(pipeline)
     if not chosen.no_docs:
-        page = DOCS / "scaling.md"
-        before, _, rest = page.read_text().partition(BEGIN)
-        page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+        write("simulation", text)
+        write("pipeline", pipeline)
         draw(results, DOCS / "affinity.png")
+
+
+def write(name: str, text: str) -> None:
+    """Write a table between its markers."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    page = DOCS / "scaling.md"
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ import argparse
 import pickle
 import time
 from importlib.util import find_spec
+from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from warmset.cli.pipeline_run import Outcome
 
 PACKAGES = {"dask": "distributed", "ray": "ray"}
 
@@ -50,7 +49,23 @@ class Traffic:
         return done
 
 
-def measure(engine: str, runs: int, workers: int) -> tuple[Outcome, list[float], Traffic]:
+class Measured(NamedTuple):
+    """The runs on one engine and, in turn, in one process; the first of each is not counted."""
+
+    engine: str
+    here: list[float]
+    """Seconds of the runs in this process."""
+    there: list[float]
+    """Seconds of the runs on the workers."""
+    processor_here: list[float]
+    """Processor seconds, with those of clearing, which do not depend on other processes' load."""
+    processor_there: list[float]
+    """Of the busiest worker."""
+    traffic: Traffic
+    """Of the last run."""
+
+
+def measure(engine: str, runs: int, workers: int) -> Measured:
     """
     Run the demo on an engine and, in turn, in this process.
 
@@ -60,7 +75,7 @@ def measure(engine: str, runs: int, workers: int) -> tuple[Outcome, list[float],
         workers: The number of worker processes.
 
     Returns:
-        The runs on the engine, the seconds in this process, and the traffic of the last run.
+        The seconds of both.
     """
     from warmset.cli import demo
     from warmset.cli.documents import load_documents
@@ -76,41 +91,63 @@ def measure(engine: str, runs: int, workers: int) -> tuple[Outcome, list[float],
     options = RunOptions(runs=runs, workers=default_workers(chosen), trim=False)
     target = start_workers(chosen, pipeline, documents, options)
     traffic = Traffic(target.cluster)
-    local: list[tuple[float, float]] = []
+    here: list[float] = []
+    processor_here: list[float] = []
     used: list[dict[str, float]] = []
+    close = target.close
+
+    def note_used() -> None:
+        used.append(target.cluster.on_each_worker(_processor_seconds))
 
     def before_run(number: int) -> None:
         began = time.process_time()
         outcome = run_pipeline(pipeline, documents, RunOptions(runs=1, trim=False))
         assert not outcome.failed, outcome.failures[0]
-        local.append((outcome.records[0].seconds, time.process_time() - began))
-        used.append(target.cluster.on_each_worker(_processor_seconds))
+        here.append(outcome.records[0].seconds)
+        processor_here.append(time.process_time() - began)
+        note_used()
         traffic.counts = number == runs
 
+    def close_after_last_run() -> None:
+        note_used()
+        close()
+
+    target.close = close_after_last_run  # type: ignore[method-assign]
     outcome = run_on(target, pipeline, documents, options, on_run=before_run)
     assert not outcome.failed, outcome.failures[0]
-    return outcome, local, traffic
+    return Measured(
+        engine,
+        here,
+        [record.seconds for record in outcome.records],
+        processor_here,
+        [
+            max(after[name] - before.get(name, 0.0) for name in after)
+            for before, after in pairwise(used)
+        ],
+        traffic,
+    )
 
 
 def _processor_seconds(worker: Any) -> float:
     return time.process_time()
 
 
-def table(rows: Sequence[tuple[str, Outcome, list[float], Traffic]]) -> str:
+def table(rows: Sequence[Measured], workers: int) -> str:
     """Return the results in Markdown."""
     lines = [
-        "| engine | one process | workers | ratio | ratios of the runs | tasks | bytes sent |"
-        " received |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| engine | one process | {workers} workers | ratio | ratios of the runs |"
+        " processor seconds: one process | busiest worker | ratio |"
+        " tasks | bytes sent | received |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for engine, outcome, local, traffic in rows:
-        there = [record.seconds for record in outcome.records[1:]]
-        here = local[1:]
-        ratios = sorted(b / a for a, b in zip(here, there, strict=True))
+    for row in rows:
+        ratios = sorted(b / a for a, b in zip(row.here[1:], row.there[1:], strict=True))
+        one, busiest = median(row.processor_here[1:]), median(row.processor_there[1:])
         lines.append(
-            f"| {engine} | {median(here):.2f} s | {median(there):.2f} s | {median(ratios):.2f} x |"
-            f" {', '.join(f'{ratio:.2f}' for ratio in ratios)} | {traffic.tasks} |"
-            f" {traffic.sent:,} | {traffic.received:,} |"
+            f"| {row.engine} | {median(row.here[1:]):.2f} s | {median(row.there[1:]):.2f} s |"
+            f" {median(ratios):.2f} x | {', '.join(f'{ratio:.2f}' for ratio in ratios)} |"
+            f" {one:.2f} s | {busiest:.2f} s | {busiest / one:.2f} x |"
+            f" {row.traffic.tasks} | {row.traffic.sent:,} | {row.traffic.received:,} |"
         )
     return "\n".join(lines)
 
@@ -129,17 +166,16 @@ def main() -> None:
     demo.prepare_process()
     rows = []
     for engine in chosen.engine or [e for e, package in PACKAGES.items() if find_spec(package)]:
-        outcome, local, traffic = measure(engine, chosen.runs, chosen.workers)
-        for number, (here, record) in enumerate(zip(local, outcome.records, strict=True), 1):
+        rows.append(measure(engine, chosen.runs, chosen.workers))
+        for number, (here, there) in enumerate(zip(rows[-1].here, rows[-1].there, strict=True), 1):
             counted = "" if number > 1 else "  (not counted)"
             print(
                 f"{engine:>5} run {number}: one process {here:.2f} s,"
-                f" {chosen.workers} workers {record.seconds:.2f} s{counted}",
+                f" {chosen.workers} workers {there:.2f} s{counted}",
                 flush=True,
             )
-        rows.append((engine, outcome, local, traffic))
     print()
-    print(table(rows))
+    print(table(rows, chosen.workers))
 
 
 if __name__ == "__main__":

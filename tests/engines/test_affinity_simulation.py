@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks import batching
 from benchmarks.affinity import Result, World, simulate, table, ways
 
 WORLD = World(workers=40, classes=2_000, calls=20_000, lost=2)
@@ -38,3 +39,14 @@ def test_the_same_seed_gives_the_same_result(results: dict[str, Result]) -> None
     again = simulate(name, way, WORLD)
     assert again[:-1] == results[name][:-1]  # the last field is measured time
     assert "seed 7" in table([again], WORLD)
+
+
+def test_batches_spare_the_client() -> None:
+    """Fewer messages, and texts and results do not travel through it."""
+    load = batching.Load(workers=20, documents=400)
+    before, after = batching.one_call_for_each_step(load), batching.chains_and_batches(load)
+    assert before.tasks == 400 * len(batching.STEPS)
+    assert after.messages <= before.messages / 4
+    assert after.megabytes <= before.megabytes / 10
+    assert after.seconds <= before.seconds
+    assert "20 workers" in batching.table(load)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from warmset.engines.affinity import duration_name
 from warmset.engines.batches import RUN_ITEM, Batches
 from warmset.engines.chains import ChainStep, Costs
+from warmset.engines.errors import EngineError
 from warmset.engines.worker import WorkResult
 from warmset.family_keys import FamilyKey
 
+from .command_error import CommandError
 from .pipeline_calls import StepCaller, Tally
 from .pipeline_classes import registered_name
 from .pipeline_steps import Reference
@@ -245,13 +247,15 @@ class BatchedRuns:
             previous=self._plan,
         )
         works: dict[Work, Task] = {}
-        refreshed = time.monotonic()
+        refreshed = float("-inf")
         self._values = {}
         try:
             while not batches.finished:
                 if time.monotonic() - refreshed > _REFRESH_SECONDS:
-                    self._cluster.refresh()
+                    self._refresh()
                     refreshed = time.monotonic()
+                if not works and not self._cluster.router.workers():
+                    raise CommandError("the engine has no workers")
                 for task in batches.take():
                     works[self._send(task, number)] = task
                 for work in self._cluster.wait(works):
@@ -268,6 +272,12 @@ class BatchedRuns:
             raise
         self._plan = batches.plan
         self._warm = not self._options.clear
+
+    def _refresh(self) -> None:
+        try:
+            self._cluster.refresh()
+        except EngineError as error:
+            raise CommandError(str(error)) from error
 
     def _send(self, task: Task, number: int) -> Work:
         names = {self._steps[index].name for index in task.steps}

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
             ...
 
         def refresh(self) -> None:
-            """Update the workers of the router."""
+            """Update the workers of the router; may wait for one if there are none."""
             ...
 
         def run(

@@ -96,9 +96,15 @@ class _ClientRouter:
         if now - self._refreshed > _REFRESH_SECONDS:
             call_if_free(self._lock, self._refresh_and_learn, client, now)
         if not self.router.workers():
+            self.refresh_or_wait(client)
+        return self.router.choose(class_name)
+
+    def refresh_or_wait(self, client: Client) -> None:
+        """Update the set of workers; without any, wait for one."""
+        self.refresh(client)
+        if not self.router.workers():
             client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
             self.refresh(client)
-        return self.router.choose(class_name)
 
     def _refresh_and_learn(self, client: Client, now: float) -> None:
         self.refresh(client)
@@ -374,8 +380,11 @@ class DaskCluster:
         return _router_of(self.client).router
 
     def refresh(self) -> None:
-        """Update the workers of the router."""
-        _router_of(self.client).refresh(self.client)
+        """Update the workers of the router; without any, wait for one."""
+        try:
+            _router_of(self.client).refresh_or_wait(self.client)
+        except TimeoutError as error:
+            raise EngineError("the cluster has no workers") from error
 
     def run(
         self,
@@ -394,7 +403,9 @@ class DaskCluster:
         if not keep:
             return DaskWork(future, None)
         # The report comes to the client without what was kept.
-        report = client.submit(_report_of, future, pure=False)
+        report = client.submit(
+            _report_of, future, key=_key(class_name), workers=[worker], pure=False
+        )
         return DaskWork(report, future)
 
     def wait(self, works: Iterable[DaskWork]) -> list[DaskWork]:
