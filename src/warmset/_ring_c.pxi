@@ -154,9 +154,6 @@ cdef class Ring:
                     "age_seconds": age,
                     "last_accessed_seconds_ago": idle,
                     "access_count": entry.uses,
-                    "build_seconds": entry.build_seconds,
-                    "holders": entry.holds,
-                    "bytes": size,
                 }
             else:
                 rows[i] = (

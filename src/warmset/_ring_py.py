@@ -60,9 +60,6 @@ _NAMES = (  # the keys of a dict that describes an entry in `get_stats`
     "age_seconds",
     "last_accessed_seconds_ago",
     "access_count",
-    "build_seconds",
-    "holders",
-    "bytes",
 )
 
 

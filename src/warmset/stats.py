@@ -193,9 +193,6 @@ class RegistryStats(NamedTuple):
                     "age_seconds": entry.age_seconds,
                     "last_accessed_seconds_ago": entry.idle_seconds,
                     "access_count": entry.uses,
-                    "build_seconds": entry.build_seconds,
-                    "holders": entry.holders,
-                    "bytes": entry.bytes,
                 }
                 for entry in self.entries
             ],

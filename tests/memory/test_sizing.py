@@ -297,7 +297,7 @@ def test_each_sizer_determines_the_size_at_the_build(make: Any, samples: Any, si
     size = sizes(registry)["Alpha"]
     assert 1_000_000 <= size < 1_010_000
     assert registry.stats().bytes == registry.known_bytes == size
-    assert registry.get_stats()["cache_entries"][0]["bytes"] == size
+    assert registry.stats().entries[0].bytes == size
     registry.discard("Alpha")
     assert [event.bytes for event in events] == [size, size]
     assert registry.known_bytes == 0
