@@ -9,14 +9,13 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..results import COMPILED, PURE, Absent, Row, figure
+from ..results import COMPILED, PURE, Absent, Figure, Row
 from ..workload import Shared, Tagger, numbered, work
 from .memory import fresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..results import Figure
     from ..timing import Scale
 
 CHILD = "import sys; from benchmarks.rows.scale import main; main(*sys.argv[1:])"
@@ -41,27 +40,21 @@ def sizes(scale: Scale) -> list[Row]:
     """
     Time and bytes of one, by how many there are, each size in an interpreter of its own.
 
-    What is flat costs the same however many there are.
+    What is flat costs the same however many there are. One run of each: a million takes a minute.
     """
     rows = []
     for kind, titles in TITLES.items():
         for count in scale.sizes:
-            samples: dict[str, list[list[float]]] = {}
+            samples: dict[str, list[float]] = {}
             cells: dict[str, Figure | Absent] = {}
-            for _ in range(scale.slow_rounds):
-                for subject in SWITCHES:
-                    try:
-                        measured = _measured(subject, kind, count)
-                    except subprocess.CalledProcessError as error:
-                        cells[subject] = Absent(error.stderr.strip().rpartition("\n")[2])
-                    else:
-                        samples.setdefault(subject, []).append(measured)
+            for subject in SWITCHES:
+                try:
+                    samples[subject] = _measured(subject, kind, count)
+                except subprocess.CalledProcessError as error:
+                    cells[subject] = Absent(error.stderr.strip().rpartition("\n")[2])
             size = f"10^{round(math.log10(count))}"
             for number, (name, unit, title) in enumerate(titles):
-                figures = {
-                    subject: figure(each[number] for each in measured_in_turns)
-                    for subject, measured_in_turns in samples.items()
-                }
+                figures = {subject: Figure(each[number]) for subject, each in samples.items()}
                 row_name = f"scale-{name}-{count}"
                 rows.append(Row(row_name, title.format(size), unit, None, {**figures, **cells}))
     return rows
