@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from warmset.engines.affinity import duration_name
 from warmset.engines.batches import RUN_ITEM, Batches
 from warmset.engines.chains import ChainStep, Costs
 from warmset.engines.errors import EngineError
@@ -148,8 +147,7 @@ class _TimedCalls:
             seconds = time.perf_counter() - began
             times = self._warm if warm else self._cold
             if not warm:
-                built = self._worker.times()[1].get(duration_name(class_name), 0.0)
-                seconds = max(0.0, seconds - built)
+                seconds = max(0.0, seconds - self._worker.start_seconds(class_name))
             count, total = times.get(self.index, (0, 0.0))
             times[self.index] = count + 1, total + seconds
 

@@ -461,7 +461,9 @@ class Batches:
             step = self._steps[index]
             seconds = call_seconds.get(index, 0.0)
             before = costs.call_seconds.get(step.name, seconds)
-            costs.call_seconds[step.name] = before + _LEARNING_RATE * (seconds - before)
+            # What disturbs a measurement makes it longer.
+            rate = _LEARNING_RATE if seconds > before else 1.0
+            costs.call_seconds[step.name] = before + rate * (seconds - before)
             if step.key is None:
                 self._warm.add(step.target)
         costs.build_seconds.update(build_seconds)

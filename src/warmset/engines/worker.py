@@ -72,12 +72,15 @@ class Worker:
         self._calls = 0
         self._call_seconds: dict[str, float] = {}
         self._build_seconds: dict[str, float] = {}
+        self._import_seconds: dict[str, float] = {}
         self._lock = RLock()
         self.registry.add_build_listener(self._record_build)
 
     def _record_build(self, event: BuildEvent) -> None:
         if event.succeeded:
-            self._build_seconds[event.family or event.class_name] = event.seconds
+            name = event.family or event.class_name
+            self._build_seconds[name] = event.seconds
+            self._import_seconds[name] = event.import_seconds
 
     def call(self, class_name: SlotKey, method_name: str, arguments: Mapping[str, Any]) -> Any:
         """
@@ -124,6 +127,11 @@ class Worker:
         """Return the durations of a call and of the last build of a class; None if unknown."""
         name = duration_name(class_name)
         return self._call_seconds.get(name), self._build_seconds.get(name)
+
+    def start_seconds(self, class_name: SlotKey) -> float:
+        """Return the duration of the last build of a class, with the import before it."""
+        name = duration_name(class_name)
+        return self._build_seconds.get(name, 0.0) + self._import_seconds.get(name, 0.0)
 
     def stats(self) -> WorkerStats:
         """Return a snapshot of the worker."""
