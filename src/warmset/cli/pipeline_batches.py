@@ -245,23 +245,10 @@ class BatchedRuns:
             previous=self._plan,
         )
         works: dict[Work, Task] = {}
-        refreshed = float("-inf")
         self._values = {}
         try:
-            while not batches.finished:
-                if time.monotonic() - refreshed > _REFRESH_SECONDS:
-                    self._refresh()
-                    refreshed = time.monotonic()
-                if not works and not self._cluster.router.workers():
-                    raise CommandError("the engine has no workers")
-                for task in batches.take():
-                    works[self._send(task, number)] = task
-                for work in self._cluster.wait(works):
-                    tally = self._end(number, batches, work, works.pop(work))
-                    yield tally
-                    if tally.failed and self._options.strict:
-                        batches.stop()
-                        self._cluster.on_each_worker(stop_run, number)
+            # A loop in this block could leave it without its handler, by an interrupt at a jump.
+            yield from self._tasks(number, batches, works)
         except BaseException:
             # A running step cannot be interrupted; tasks that have not started are cancelled.
             with suppress(Exception):
@@ -270,6 +257,24 @@ class BatchedRuns:
             raise
         self._plan = batches.plan
         self._warm = not self._options.clear
+
+    def _tasks(self, number: int, batches: Batches, works: dict[Work, Task]) -> Iterator[Tally]:
+        """Send the tasks of a run, and end them; `works` has those that were sent."""
+        refreshed = float("-inf")
+        while not batches.finished:
+            if time.monotonic() - refreshed > _REFRESH_SECONDS:
+                self._refresh()
+                refreshed = time.monotonic()
+            if not works and not self._cluster.router.workers():
+                raise CommandError("the engine has no workers")
+            for task in batches.take():
+                works[self._send(task, number)] = task
+            for work in self._cluster.wait(works):
+                tally = self._end(number, batches, work, works.pop(work))
+                yield tally
+                if tally.failed and self._options.strict:
+                    batches.stop()
+                    self._cluster.on_each_worker(stop_run, number)
 
     def _refresh(self) -> None:
         try:
