@@ -152,7 +152,7 @@ def throughput(scale: Scale) -> list[Row]:
                 once = max(min(together(makers, 200) for _ in range(3)), 1e-9)
                 times = max(100, int(10 * scale.sample_seconds / once / count))
                 cases[subject.name, count] = functools.partial(together, makers, times)
-        samples = turns(cases, scale.rounds)
+        samples = turns(cases, scale.few_rounds)
         for count in scale.threads:
             measured: dict[str, Figure | Absent] = {
                 subject.name: figure(samples[subject.name, count], NANOSECONDS) for subject in there
