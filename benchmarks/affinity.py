@@ -56,7 +56,7 @@ class World(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of one way of choosing."""
+    """The figures of one way of choosing a worker."""
 
     name: str
     called: int

@@ -33,7 +33,7 @@ class Load(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """What came of one way."""
+    """The figures of one way of sending the calls."""
 
     name: str
     seconds: float

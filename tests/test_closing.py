@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import subprocess
 import sys
-import textwrap
 from functools import partial
 from typing import Any
 
 import pytest
+from scripts import run_script
 from threads import Gate, in_thread, in_threads, until
 
 from warmset.testing.structure import eviction_order
@@ -384,15 +382,7 @@ def test_registries_are_closed_when_the_interpreter_exits(twin: str) -> None:
         registry = warmset.MethodRegistry({"Model": "models.Model"})
         registry.get_instance("Model")
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WARMSET")}
-    environment["WARMSET_PURE"] = "1" if twin == "pure" else ""
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    result = run_script(code, twin)
     assert (result.stdout, result.stderr) == ("closed\n", "")
 
 

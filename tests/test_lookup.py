@@ -24,6 +24,28 @@ def test_the_first_use_builds_and_later_ones_return_the_same(make: Any, samples:
     assert (stats.hits, stats.misses, stats.builds) == (2, 1, 1)
 
 
+def test_a_name_that_is_equal_and_not_the_same_object(make: Any, timer: Any, samples: Any) -> None:
+    """It hits, holds, expires and misses as the name that was registered."""
+    registry = make(cache_ttl_seconds=10.0)
+    name = "".join(["Al", "pha"])
+    assert name is not next(iter(registry.slots))
+    first = registry.get_instance(name)
+    assert registry.get_instance(name) is registry.get_instance("Alpha") is first
+    assert registry.get_method(name, "echo").__self__ is first
+    with registry.use(name) as held:
+        assert held is first
+        assert [holder.class_name for holder in registry.holders()] == ["Alpha"]
+        timer.advance(20)
+        assert registry.get_instance(name) is first
+    timer.advance(10.001)
+    assert registry.get_instance(name) is not first
+    registry.discard(name)
+    registry.get_instance(name)
+    stats = registry.stats()
+    assert (stats.builds, stats.misses, stats.hits) == (3, 3, 5)
+    check_structure(registry)
+
+
 @pytest.mark.parametrize(("idle", "evicted"), [(9.999, 0), (10.0, 0), (10.001, 1)])
 def test_idle_ttl_counts_from_the_last_use(
     make: Any, timer: Any, samples: Any, idle: float, evicted: int

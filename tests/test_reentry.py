@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import signal
-import subprocess
 import sys
-import textwrap
 import weakref
 from typing import Any
 
 import pytest
+from scripts import run_script
 from threads import in_thread
 
 from warmset.testing.structure import check_structure, eviction_order
@@ -415,16 +413,8 @@ def test_the_interpreter_exits_with_daemon_threads(twin: str) -> None:
         for _ in range(4):
             threading.Thread(target=work, daemon=True).start()
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WARMSET")}
-    environment["WARMSET_PURE"] = "1" if twin == "pure" else ""
     for _ in range(5):
-        result = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        result = run_script(code, twin)
         assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -440,15 +430,7 @@ def test_a_lease_that_lives_to_the_end_leaves_its_instance_open(twin: str) -> No
         lease = registry.use("Model")
         lease.__enter__()
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WARMSET")}
-    environment["WARMSET_PURE"] = "1" if twin == "pure" else ""
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    result = run_script(code, twin)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 

@@ -135,7 +135,7 @@ def summary(title: str, rows: Sequence[Row]) -> str:
 
 
 def goals(rows: Sequence[Row]) -> list[str]:
-    """What was aimed at, and what came of it; what is missed comes first."""
+    """The goals and whether each row meets them; rows that miss one come first."""
     missed = [f"{row.title}: {'; '.join(row.missed)}" for row in rows if row.missed]
     mixed = [row for row in rows if row.trace.mixed and row.best_peer is not None]
     saved = {row.title: 1.0 - row.ratio(OURS, str(row.best_peer)) for row in mixed}

@@ -229,10 +229,7 @@ class Router:
             TypeError: It is neither.
             LookupError: There are no workers.
         """
-        class_name = check_key(class_name)
-        if not self._workers:
-            raise LookupError(f"no worker to call {class_name!r} on")
-        known = self._class_of(class_name)
+        class_name, known = self._assignable(class_name)
         now = self._timer()
         worker = self._choose(class_name, known, now)
         built = worker.name not in known.warm_on
@@ -260,10 +257,7 @@ class Router:
             TypeError: It is neither.
             LookupError: There are no workers.
         """
-        class_name = check_key(class_name)
-        if not self._workers:
-            raise LookupError(f"no worker to call {class_name!r} on")
-        known = self._class_of(class_name)
+        class_name, known = self._assignable(class_name)
         if not known.warm_on:
             first = self._first_worker(class_name)
             first.classes.add(class_name)
@@ -296,6 +290,13 @@ class Router:
             known.in_progress[worker] = known.in_progress.get(worker, 0) + 1
             there.queued += seconds
         return Ticket(class_name, worker, seconds, built)
+
+    def _assignable(self, class_name: SlotKey) -> tuple[SlotKey, _Class]:
+        """Return the checked key of a class, and what is known of it; there must be a worker."""
+        key = check_key(class_name)
+        if not self._workers:
+            raise LookupError(f"no worker to call {key!r} on")
+        return key, self._class_of(key)
 
     def _class_of(self, key: SlotKey) -> _Class:
         known = self._classes.get(key)
