@@ -332,6 +332,7 @@ def test_the_collector_inside_a_walk_of_the_ring(make: Any) -> None:
     finally:
         gc.set_threshold(*thresholds)
         gc.enable()
+        gc.collect()  # else the last finaliser closes instances amid another test
 
 
 def test_another_thread_moves_what_a_walk_of_the_ring_comes_to_next(ws: Any, make: Any) -> None:
