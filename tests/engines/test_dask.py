@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import engine_samples
@@ -33,26 +34,46 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
+_START_SECONDS = 60
+
+
+def _local_cluster() -> LocalCluster:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return LocalCluster(
+            n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        )
+
+
+@contextmanager
+def _connected(cluster: LocalCluster) -> Iterator[Client]:
+    """A client of a cluster with empty registries."""
+    with Client(cluster) as client:
+        client.wait_for_workers(2, timeout=_START_SECONDS)
+        engine.install(client, WorkerSettings(engine_samples.PATHS))
+        yield client
+        engine.uninstall(client)
+
 
 @pytest.fixture(scope="module")
 def cluster(notes_file: Path) -> Iterator[LocalCluster]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with LocalCluster(
-            n_workers=2, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as cluster:
-            yield cluster
-        gc.collect()
+    with _local_cluster() as cluster:
+        yield cluster
+    gc.collect()
 
 
 @pytest.fixture
 def client(cluster: LocalCluster) -> Iterator[Client]:
-    """A client of a cluster with empty registries."""
-    with Client(cluster) as client:
-        client.wait_for_workers(2)
-        engine.install(client, WorkerSettings(engine_samples.PATHS))
+    with _connected(cluster) as client:
         yield client
-        engine.uninstall(client)
+
+
+@pytest.fixture
+def client_that_may_lose_a_worker(notes_file: Path) -> Iterator[Client]:
+    """Its cluster is its own: whether a nanny replaces a killed worker in time is Dask's matter."""
+    with _local_cluster() as cluster, _connected(cluster) as client:
+        yield client
+    gc.collect()
 
 
 def test_a_call(client: Client) -> None:
@@ -172,13 +193,14 @@ def test_another_client_makes_the_same_assignments(client: Client, cluster: Loca
 
 @pytest.mark.parametrize("install_twice", [False, True])
 def test_a_lost_worker_loses_no_result(
-    client: Client,
+    client_that_may_lose_a_worker: Client,
     built: Callable[[], list[str]],
     notes_file: Path,
     tmp_path: Path,
     install_twice: bool,
 ) -> None:
     """Neither running and queued calls nor finished results that were stored on it."""
+    client = client_that_may_lose_a_worker
     if install_twice:
         engine.install(client, WorkerSettings(engine_samples.PATHS))
     names = ["One", "Two", "Three", "Four"]
@@ -203,7 +225,6 @@ def test_a_lost_worker_loses_no_result(
     assert client.gather(done) == [7] * 4
     assert victim not in client.gather(waiting)
     assert client.gather(queued) == list(range(50))
-    client.wait_for_workers(2)
     after = client.gather(engine.map_methods(client, [(name, "where") for name in names]))
     assert victim not in after
     # The lost instance is built once more, not on every worker.
@@ -241,7 +262,7 @@ def test_a_class_with_a_long_queue_gets_another_worker(
     assert len(engine._router_of(client).router.placements()["One"]) == 2
 
 
-def test_start(notes_file: Path) -> None:
+def test_start(notes_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts a cluster, or joins a running one."""
     settings = WorkerSettings(engine_samples.PATHS)
     with engine.start(settings, workers=1) as cluster:
@@ -256,12 +277,16 @@ def test_start(notes_file: Path) -> None:
             assert list(told.values()) == [(joined.workers()[0], 3)]
         with pytest.raises(EngineError, match="has no registry"):
             cluster.submit("One", "add", {"x": 1}).result()
+    monkeypatch.setattr(engine, "_CONNECT_SECONDS", 0.5)
     with pytest.raises(EngineError, match=r"cannot reach a Dask scheduler at tcp://127"):
         engine.start(settings, address="tcp://127.0.0.1:9")
 
 
-def test_a_lost_worker_loses_no_result_that_stayed_on_it(client: Client) -> None:
+def test_a_lost_worker_loses_no_result_that_stayed_on_it(
+    client_that_may_lose_a_worker: Client,
+) -> None:
     """What it had kept is computed again, once a later call needs it."""
+    client = client_that_may_lose_a_worker
     cluster = engine.DaskCluster(client, None)
     (victim, process), *_ = engine.on_each_worker(client, lambda worker: os.getpid()).items()
     sent = {"class_name": "One", "keep": True}
@@ -272,7 +297,6 @@ def test_a_lost_worker_loses_no_result_that_stayed_on_it(client: Client) -> None
     last = cluster.run(victim, engine_samples.keep, ("c", *kept), **sent)
     assert last.result()[0] == 1
     assert cluster.fetch(last.kept) == ["a", "b", "c"]
-    client.wait_for_workers(2)
 
 
 def test_workers_in_one_process(notes_file: Path) -> None:
