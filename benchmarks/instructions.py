@@ -42,6 +42,7 @@ CALLS = {
     "get_instance": "get_instance('Tagger')",
     "get_instance, by class": "get_instance(Scorer)",
     "get_instance, equal name": "get_instance(alias)",
+    "get_instance, 64 in turn": "in_turn(next(turns))",
     "get_method": "get_method('Tagger', 'tag')",
     "handle": "handle('x')",
     "use": "with use('Tagger'): pass",
@@ -58,7 +59,7 @@ CHANGES = {
 }
 
 _PROGRAM = """
-import sys, types
+import itertools, sys, types
 import warmset
 
 class Tagger:
@@ -95,6 +96,11 @@ names |= {
     "given": given.get_instance,
     "forget": given.clear_cache,
 }
+turns = [sys.intern(f"Turn{number}") for number in range(64)]
+several = warmset.MethodRegistry({name: "subject.Tagger" for name in turns})
+for name in turns:
+    several.get_instance(name)
+names |= {"in_turn": several.get_instance, "turns": itertools.cycle(turns)}
 registry.register(Scorer)
 registry.get_instance("Tagger")
 registry.get_instance("Scorer")

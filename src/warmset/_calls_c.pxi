@@ -188,7 +188,7 @@ cdef class FamilyCore:
         known = None
         if type(key) is str:
             known = _item(<PyObject*>self._keys, <PyObject*>key)
-        return _get_of_family(self._core, self.key(key) if known is None else known)
+        return _get_named(self._core, self.key(key) if known is None else known)
 
 
 # -- handles -------------------------------------------------------------------------------------

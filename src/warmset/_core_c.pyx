@@ -91,7 +91,7 @@ cdef extern from *:
     PyAPI_FUNC(int) _PyObject_GetMethod(PyObject *, PyObject *, PyObject **);
     #if defined(_WIN32)
       #include <windows.h>
-      static double warmset_clock(int coarse) {
+      static inline double warmset_clock(int coarse) {
           LARGE_INTEGER now, frequency;
           (void)coarse;
           QueryPerformanceCounter(&now);
@@ -105,7 +105,7 @@ cdef extern from *:
       #else
         #define WARMSET_COARSE CLOCK_MONOTONIC
       #endif
-      static double warmset_clock(int coarse) {
+      static inline double warmset_clock(int coarse) {
           struct timespec now;
           clock_gettime(coarse ? WARMSET_COARSE : CLOCK_MONOTONIC, &now);
           return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
@@ -137,6 +137,7 @@ cdef extern from "_readers.h":
     ctypedef struct Stripe "warmset_stripe":
         number stamp
         number hits
+        number displaced
         number before
         void* last
     ctypedef struct Table "warmset_table":
@@ -252,6 +253,8 @@ cdef enum:
     ADDRESSES_AT_MOST = 65536
     MOST_PATHS = 1024  # of which plain builds remember what they consist of
     PLACES_FOR_A_SLOT = 2  # at least: half of the table is empty
+    PLACES_TOGETHER = 4  # where a slot may stand: half a line of the processor's cache
+    ROUNDS = 17  # look-ups until a slot may displace another one; no usual number of names' divisor
 
 if (CAUSES, STATES, COUNTERS) != (codes.CAUSES, codes.STATES, codes.COUNTERS):
     raise ImportError("the compiled core was built for other codes: build it again")
@@ -627,9 +630,7 @@ cdef inline object _get(RegistryCore core, object class_name):
     if type(class_name) is not str:
         return _get_by_class(core, class_name)
     instance = _look_up(core, class_name, _now(core), NULL)
-    if instance != NULL:
-        return _owned(instance)
-    return _build_and_share(core, class_name)
+    return _build_and_share(core, class_name) if instance == NULL else _owned(instance)
 
 
 cdef object _get_by_class(RegistryCore core, object key):
@@ -648,13 +649,13 @@ cdef object _get_by_class(RegistryCore core, object key):
         warmset_leave(stripe)
         if instance != NULL:
             return _owned(instance)
-    if type(key) is FamilyKey:
-        return _get_of_family(core, key)
-    return _get(core, core.name_of(key))
+    if type(key) is not FamilyKey:
+        key = core.name_of(key)
+    return _get_named(core, key)
 
 
-cdef object _get_of_family(RegistryCore core, object key):
-    """As `_get`, for the key of a family."""
+cdef object _get_named(RegistryCore core, object key):
+    """As `_get`, for a name or the key of a family."""
     cdef PyObject* instance = _look_up(core, key, _now(core), NULL)
     return _build_and_share(core, key) if instance == NULL else _owned(instance)
 
@@ -745,11 +746,7 @@ cdef PyObject* _look_up_by_value(
             check_name(class_name)
         warmset_add_number(&core.misses, 1)
         return NULL
-    # Slots that want the same place displace one another now and then, not at each look-up.
-    if stripe == NULL or (
-        warmset_load_pointer(&slot.place) == NULL
-        and warmset_load_number(&stripe.hits) % 16 == 0
-    ):
+    if stripe == NULL or (warmset_load_pointer(&slot.place) == NULL and _may_show(slot, stripe)):
         _lock(core)
         warmset_join(core._table)
         if slot._alive and <PyObject*>slot.key == <PyObject*>class_name:
@@ -816,6 +813,19 @@ cdef Slot _slot_named(RegistryCore core, object class_name):
     return slot
 
 
+cdef bint _may_show(Slot slot, Stripe* stripe) noexcept:
+    """
+    Whether to look for a place in the address table for a slot that has none.
+
+    Slots that want the same places displace one another now and then, not at each look-up: else a
+    rotation over more of them than there are places would find none of them.
+    """
+    if not slot._sought:
+        return True
+    stripe.displaced += 1
+    return stripe.displaced % ROUNDS == 0
+
+
 cdef void _show_slot(RegistryCore core, Slot slot) noexcept:
     """Let a slot be found by the address of its name; the table grows with the number of slots."""
     cdef Addresses* before = core._addresses
@@ -827,11 +837,12 @@ cdef void _show_slot(RegistryCore core, Slot slot) noexcept:
             size *= 2
         addresses = _new_addresses(size)
         if addresses != NULL:  # else the smaller one goes on serving
-            _empty_addresses(before)
+            _move_slots(before, addresses)
             warmset_store_pointer(&core._addresses, addresses)
             warmset_wait(core._table)
             PyMem_Free(before)
-    _show(core._addresses, slot)
+    _show(core._addresses, slot, slot._sought)
+    slot._sought = True
 
 
 cdef inline PyObject* _read(

@@ -21,19 +21,21 @@ cdef class Slot:
     is what it is found by: the name, or the key of a family, which is displayed as the name.
     """
 
+    # A hit reads these three: together, mostly in one line of the processor's cache.
+    cdef readonly object key
+    cdef Entry _entry
+    cdef readonly double idle_limit  # seconds; inf: none
+    cdef readonly double age_limit
     cdef readonly str name
     cdef object _target
     cdef object _options
-    cdef Entry _entry
-    cdef readonly object key
     cdef PyObject** place  # in the address table, if it stands there
     cdef Table* table  # of its registry; NULL: it belongs to none
-    cdef readonly double idle_limit  # seconds; inf: none
-    cdef readonly double age_limit
     cdef readonly long long generation
     cdef int guard
     cdef unsigned char _alive  # whether it is the slot of its name
     cdef unsigned char _pinned
+    cdef unsigned char _sought  # whether a place in the address table was ever looked for
     cdef readonly signed char last_cause  # of the last removal of what it had
 
     def __cinit__(self, key):
@@ -108,30 +110,32 @@ cdef class Entry:
     closer, are those that were in effect when it was built.
     """
 
+    # What a hit reads and writes: with the reference count one line of the processor's cache.
+    cdef object _content  # the instance, or a weak reference to it
+    cdef readonly double deadline  # a look-up past it, or of a weak entry, takes the slow path
+    cdef readonly double last_used
+    cdef readonly number stamp  # orders uses at the same time
+    cdef unsigned long long _uses
+    cdef readonly unsigned int holds
+    cdef unsigned char touched  # used since the ring was sorted
+    cdef unsigned char _shared  # returned without a lease
+    cdef unsigned char _weak
+    cdef unsigned char _held  # held when it was removed
+    # What else there is.
+    cdef readonly signed char state
+    cdef readonly signed char cause  # of its removal
+    cdef int guard
+    cdef Link link
     cdef readonly Slot slot
     cdef readonly object options
     cdef readonly object closer  # of this very instance: see `providers`
-    cdef object _content  # the instance, or a weak reference to it
     cdef dict routes
     cdef Route recent  # of the routes, the one that was used last
-    cdef Link link
     cdef readonly double built_at
-    cdef readonly double last_used
-    cdef readonly double deadline  # a look-up past it, or of a weak entry, takes the slow path
     cdef readonly double build_seconds
-    cdef unsigned long long _uses
-    cdef readonly number stamp  # orders uses at the same time
     cdef readonly long long bytes  # -1: not known
     cdef readonly unsigned int serial  # of the build
     cdef readonly unsigned int eviction_serial  # of its removal
-    cdef readonly unsigned int holds
-    cdef int guard
-    cdef readonly signed char state
-    cdef readonly signed char cause  # of its removal
-    cdef unsigned char _weak
-    cdef unsigned char _shared  # returned without a lease
-    cdef unsigned char _held  # held when it was removed
-    cdef unsigned char touched  # used since the ring was sorted
 
     def __cinit__(self, Slot slot not None):
         self.slot = slot
@@ -234,20 +238,24 @@ cdef inline void _link(Link* link, Link* newer) noexcept:
 
 cdef inline PyObject** _place(Addresses* addresses, PyObject* name) noexcept:
     # The multiplier spreads addresses, which are multiples of 16, over the high bits (Knuth 6.4).
-    return &addresses.places[(<size_t>name * MULTIPLIER) >> addresses.shift]
+    # Folded first: objects of one pool are equally far apart, and multiples of some distances
+    # (Fibonacci's numbers above all) have neighbouring products.
+    cdef size_t folded = (<size_t>name >> 4) ^ (<size_t>name >> 12)
+    return &addresses.places[(folded * MULTIPLIER) >> addresses.shift]
 
 
 cdef inline PyObject* _slot_at_address(Addresses* addresses, object class_name) noexcept:
     """The slot whose name is this very object, borrowed; NULL if it does not stand in the table."""
     cdef PyObject** place = _place(addresses, <PyObject*>class_name)
     cdef PyObject* found = <PyObject*>warmset_load_pointer(place)
+    cdef size_t home, i
     if found != NULL and <PyObject*>(<Slot>found).key == <PyObject*>class_name:
         return found
-    # The place beside it, in the same line of the processor's cache.
-    place = &addresses.places[<size_t>(place - addresses.places) ^ 1]
-    found = <PyObject*>warmset_load_pointer(place)
-    if found != NULL and <PyObject*>(<Slot>found).key == <PyObject*>class_name:
-        return found
+    home = place - addresses.places
+    for i in range(1, PLACES_TOGETHER):
+        found = <PyObject*>warmset_load_pointer(&addresses.places[home ^ i])
+        if found != NULL and <PyObject*>(<Slot>found).key == <PyObject*>class_name:
+            return found
     return NULL
 
 
@@ -278,15 +286,30 @@ cdef void _empty_addresses(Addresses* addresses) noexcept:
             _hide(<Slot>addresses.places[i])
 
 
-cdef void _show(Addresses* addresses, Slot slot) noexcept:
+cdef void _move_slots(Addresses* before, Addresses* addresses) noexcept:
+    """Show the slots of a table in a larger one."""
+    cdef PyObject* slot
+    cdef size_t i
+    for i in range(before.mask + 1):
+        slot = before.places[i]
+        if slot != NULL:
+            _hide(<Slot>slot)
+            _show(addresses, <Slot>slot, False)
+
+
+cdef void _show(Addresses* addresses, Slot slot, bint displace) noexcept:
     """Let a slot be found by the address of its name, in the place of another one if need be."""
     cdef PyObject** place = _place(addresses, <PyObject*>slot.key)
-    cdef PyObject** other = &addresses.places[<size_t>(place - addresses.places) ^ 1]
+    cdef size_t home = place - addresses.places, i
     if slot.place != NULL:
         return
-    if place[0] != NULL and other[0] == NULL:
-        place = other
-    if place[0] != NULL:
+    for i in range(PLACES_TOGETHER):
+        if addresses.places[home ^ i] == NULL:
+            place = &addresses.places[home ^ i]
+            break
+    else:
+        if not displace:
+            return
         warmset_store_pointer(&(<Slot>place[0]).place, NULL)
     warmset_store_pointer(place, <PyObject*>slot)
     warmset_store_pointer(&slot.place, place)

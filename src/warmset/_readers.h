@@ -191,6 +191,7 @@ typedef struct warmset_stripe {
     uint64_t turn;   /* odd while its thread reads */
     uint64_t stamp;  /* the last one that it gave */
     uint64_t hits;   /* all of its thread */
+    uint64_t displaced; /* look-ups of slots that others displaced from the address table */
     uint64_t before; /* of the hits, those before its uses of `last` */
     void *last;      /* the entry that its thread used last, borrowed */
     warmset_hold *free;
