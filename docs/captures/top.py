@@ -1,8 +1,9 @@
 """
 Captures the screen of `warmset top` during a run of `warmset demo`: python docs/captures/top.py
 
-`top` runs in a pseudo-terminal of 80 columns. As soon as all classes are warm and one of them is
-held, the screen is written to this directory, as top.txt and top.svg.
+`top` runs in a pseudo-terminal of 92 columns, once with a dark theme and once with a light one. As
+soon as all classes are warm and one of them is held, the screen is written to this directory, as
+top.txt, top-dark.svg and top-light.svg.
 
 Needs the extras 'demo' and 'test'.
 """
@@ -42,7 +43,7 @@ _PICTURE = """\
 </clipPath>
 {lines}
 </defs>
-<rect fill="#121212" width="{width}" height="{height}" rx="8"/>
+<rect fill="BACKGROUND" width="{width}" height="{height}" rx="8"/>
 <g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
 {backgrounds}
 <g class="{unique_id}-matrix">
@@ -53,8 +54,13 @@ _PICTURE = """\
 """
 
 
-def screen_as_svg(terminal: Terminal) -> str:
+# What a terminal shows where a program sets no colour: text, background.
+THEMES = {"dark": ("#e0e0e0", "#121212"), "light": ("#1f1f1f", "#e0e0e0")}
+
+
+def screen_as_svg(terminal: Terminal, theme: str) -> str:
     """Render the screen as SVG."""
+    foreground, background = THEMES[theme]
     screen = terminal.screen
     console = Console(
         file=io.StringIO(), record=True, width=screen.columns, force_terminal=True,
@@ -63,18 +69,19 @@ def screen_as_svg(terminal: Terminal) -> str:
     for line in range(screen.lines):
         text = Text(no_wrap=True, end="")
         cells = [screen.buffer[line][column] for column in range(screen.columns)]
-        for style, run in groupby(cells, style_of):
+        for style, run in groupby(cells, lambda cell: style_of(cell, foreground, background)):
             text.append("".join(cell.data for cell in run), style)
         console.print(text, overflow="crop")
-    picture = console.export_svg(title="", code_format=_PICTURE, unique_id="top")
+    code = _PICTURE.replace("BACKGROUND", background)
+    picture = console.export_svg(title="", code_format=code, unique_id="top")
     return "\n".join(line.rstrip() for line in picture.splitlines()) + "\n"
 
 
-def style_of(cell: Any) -> Style:
+def style_of(cell: Any, foreground: str, background: str) -> Style:
     """Convert the attributes of a character from the emulator to a style of rich."""
     return Style(
-        color=colour(cell.fg, "#e0e0e0"),
-        bgcolor=colour(cell.bg, "#121212"),
+        color=colour(cell.fg, foreground),
+        bgcolor=colour(cell.bg, background),
         bold=cell.bold,
         reverse=cell.reverse,
     )
@@ -91,12 +98,26 @@ def colour(name: str, default: str) -> str:
 
 def ready(screen: str) -> bool:
     """Return whether all classes are warm, one of them is held, and the keys are shown."""
-    states = re.findall(r"^\w+ +(warm|held) ", screen, re.MULTILINE)
-    return len(states) == 8 and "held" in states and "q Quit" in screen
+    states = dict(re.findall(r"^(\w+) +(warm|held) ", screen, re.MULTILINE))
+    return len(states) == 8 and "held" in states.values() and "q Quit" in screen
+
+
+def captured(theme: str, variables: dict[str, str]) -> tuple[str, str]:
+    """Run `top` with a theme; return its screen, as text and as SVG."""
+    variables = {**variables, "TEXTUAL_THEME": f"textual-{theme}"}
+    command = warmset("top", "demo", "--interval", "0.1")
+    with Terminal(command, columns=92, lines=18, variables=variables) as terminal:
+        terminal.until(ready)
+        terminal.send(" ")
+        text = terminal.until(lambda screen: "paused" in screen and ready(screen))
+        picture = screen_as_svg(terminal, theme)
+        terminal.send("q")
+        assert terminal.end() == 0
+    return text, picture
 
 
 def main() -> None:
-    """Run both commands and write the captured screen."""
+    """Run both commands and write the captured screens."""
     with tempfile.TemporaryDirectory(prefix="warmset-") as directory:
         variables = {**os.environ, "XDG_RUNTIME_DIR": directory}
         demo = subprocess.Popen(
@@ -110,19 +131,13 @@ def main() -> None:
             assert demo.stderr is not None
             while "served as" not in demo.stderr.readline():
                 assert demo.poll() is None, "the demo has ended"
-            command = warmset("top", "demo", "--interval", "0.1")
-            with Terminal(command, columns=80, lines=18, variables=variables) as terminal:
-                terminal.until(ready)
-                terminal.send(" ")
-                text = terminal.until(lambda screen: "paused" in screen and ready(screen))
-                picture = screen_as_svg(terminal)
-                terminal.send("q")
-                assert terminal.end() == 0
+            for theme in THEMES:
+                text, picture = captured(theme, variables)
+                (HERE / f"top-{theme}.svg").write_text(picture, encoding="utf-8")
         finally:
             demo.kill()
             demo.communicate()
     (HERE / "top.txt").write_text(text + "\n", encoding="utf-8")
-    (HERE / "top.svg").write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":
