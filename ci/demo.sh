@@ -7,8 +7,9 @@ extras=demo
 for word in "$@"; do
     case $word in dask | ray) extras+=,$word ;; esac
 done
-say "build and install, with the demo's packages"
-install_wheel "$work/demo" "$(newest_complete)" "[$extras]"
+interpreter=$(newest_complete)
+say "build and install, with the demo's packages, for $("$interpreter" -VV)"
+install_wheel "$work/demo" "$interpreter" "[$extras]"
 cd "$work"
 say "warmset demo $*"
 RAY_USAGE_STATS_ENABLED=0 "$work/demo/bin/warmset" demo "$@"

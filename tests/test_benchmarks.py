@@ -131,7 +131,7 @@ def words(rows: list[Row], free_threaded: bool = False) -> dict[str, str]:
 
 def test_budgets_are_met_or_missed() -> None:
     """By the ratio to the floor, by a fixed bound, or by the ends of a scale."""
-    former = "the pipeline's registry"
+    former = "the former registry"
 
     def measured(more: float) -> list[Row]:
         """What meets each budget exactly, or misses it by that much."""

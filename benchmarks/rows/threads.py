@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..timing import Scale
 
 FINEST = 200_000  # nanoseconds that are counted one by one; what takes longer is listed
-UNSHARED = "not safe under threads without a lock of the caller's"
+UNSHARED = "not safe under threads without external locking"
 
 
 def free_threaded() -> bool:

@@ -1,4 +1,4 @@
-"""Who is measured: floors, both cores, the pipeline's former registry, and what others publish."""
+"""What is measured: floors, both cores, the former registry, and what others publish."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class Subject:
     """
     Something that keeps instances.
 
-    `about` says in one line how it is used here. `bounded` subjects evict; `shared` ones may be
-    asked by several threads without a lock of the caller's.
+    `about` says in one line how it is used here. `bounded` subjects evict; several threads may
+    call `shared` ones without external locking.
     """
 
     name: str

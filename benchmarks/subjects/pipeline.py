@@ -220,7 +220,7 @@ def make(work: Work, size: int) -> Kept:
 
 
 PIPELINE = Subject(
-    "the pipeline's registry",
+    "the former registry",
     "`get_instance`, `get_method`, and a call by name whose arguments are not checked",
     make,
 )

@@ -238,7 +238,7 @@ def test_each_finding_is_logged_once(make: Any, timer: Any, rss: Any, records: A
         registry.health()
     (record,) = records.of("health")
     assert record.levelname == "WARNING"
-    assert record.getMessage().startswith("nearly full: 1, where the threshold is 0.9; the next")
+    assert record.getMessage().startswith("nearly full: 1 (threshold 0.9); the next")
     assert (record.finding, record.figure, record.threshold) == ("nearly_full", 1.0, 0.9)
     assert (record.severity, record.window_seconds) == ("warning", 300.0)
     registry.clear_cache()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,13 +65,15 @@ def prepare_process() -> None:
 
     Each library is limited to one thread, because every further thread has memory of its own.
     Network access is disabled. Logging is configured here because wordllama would otherwise enable
-    it for the whole process. Environment variables that are already set are not changed.
+    it for the whole process, and warnings about the syntax of a package are hidden: they are not
+    about the demo. Environment variables that are already set are not changed.
     """
     for variable in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "RAYON"):
         os.environ.setdefault(f"{variable}_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.basicConfig(level=logging.WARNING)
+    warnings.filterwarnings("ignore", category=SyntaxWarning)  # pysbd has some
 
 
 def help_topics() -> Iterator[tuple[str, str]]:

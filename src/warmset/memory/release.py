@@ -110,8 +110,8 @@ class ReleaseReport(NamedTuple):
         returned = self.returned_bytes
         amount = "unknown" if returned is None else f"{returned / 1e6:+.1f} MB"
         lines = [
-            f"returned to the system: {amount}; {self.removed} removed, {self.collected} objects "
-            f"collected, {'trimmed' if self.trimmed else 'not trimmed'}"
+            f"returned to the system: {amount}; {self.removed} removed by this call, "
+            f"{self.collected} objects collected, {'trimmed' if self.trimmed else 'not trimmed'}"
         ]
         if self.untracked:
             lines.append(f"  {self.untracked} untracked: no support for weak references")

@@ -250,7 +250,7 @@ class HealthMonitor(Extension):
             of = "" if finding.class_name is None else f" ({finding.class_name!r})"
             _logs.warning(
                 "health",
-                "%s%s: %.4g, where the threshold is %.4g; %s",
+                "%s%s: %.4g (threshold %.4g); %s",
                 name.replace("_", " "),
                 of,
                 finding.figure,
