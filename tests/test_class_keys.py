@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -215,6 +216,27 @@ def test_many_classes_come_and_go(make: Any) -> None:
     for cls in classes[::2]:
         registry.register(cls)
     assert all(type(registry.get_instance(cls)) is cls for cls in classes)
+
+
+def test_each_of_many_classes_is_found_without_a_call(make: Any, ws: Any) -> None:
+    """However their addresses are spread: none of them stays with the slow path."""
+    if ws.implementation != "compiled":
+        pytest.skip("the pure core is Python")
+    classes = [type(f"Local{i}", (), {}) for i in range(200)]
+    registry = make({}, max_cache_size=200)
+    for cls in classes:
+        registry.register(cls)
+        registry.get_instance(cls)
+    called: list[str] = []
+    sys.setprofile(
+        lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None
+    )
+    try:
+        for cls in classes:
+            registry.get_instance(cls)
+    finally:
+        sys.setprofile(None)
+    assert set(called) == {"__call__"}  # of the injected clock
 
 
 class Derived(Tagger):

@@ -493,17 +493,19 @@ cdef class RegistryCore(Changes):
         """Let these slots be found by the classes that are their targets; a hint for look-ups."""
         cdef Addresses* before = self._class_addresses
         cdef Addresses* addresses = NULL
-        cdef size_t size = 8
-        cdef Slot slot
-        if slots:
-            while size < 4 * <size_t>len(slots):
-                size *= 2
+        cdef size_t size = 8, most = 64 * <size_t>len(slots)
+        while size < 4 * <size_t>len(slots):
+            size *= 2
+        while slots:
             addresses = _new_addresses(size)
             if addresses == NULL:
                 raise MemoryError
+            # One that displaced another one would leave it to the slow path for good.
+            if _show_all(addresses, slots) or size >= most:
+                break
+            PyMem_Free(addresses)
+            size *= 2
         owned, self._class_slots = self._class_slots, slots  # the table borrows them
-        for slot in slots:
-            _place(addresses, <PyObject*>slot._target)[0] = <PyObject*>slot
         warmset_store_pointer(&self._class_addresses, addresses)
         warmset_wait(self._table)
         PyMem_Free(before)
@@ -643,8 +645,8 @@ cdef object _get_by_class(RegistryCore core, object key):
     if stripe != NULL:
         addresses = <Addresses*>warmset_load_pointer(&core._class_addresses)
         if addresses != NULL:
-            found = _place(addresses, <PyObject*>key)[0]
-            if found != NULL and <PyObject*>(<Slot>found)._target == <PyObject*>key:
+            found = _slot_of_class(addresses, <PyObject*>key)
+            if found != NULL:
                 instance = _read(core, stripe, <Slot>found, now, NULL)
         warmset_leave(stripe)
         if instance != NULL:
@@ -652,6 +654,30 @@ cdef object _get_by_class(RegistryCore core, object key):
     if type(key) is not FamilyKey:
         key = core.name_of(key)
     return _get_named(core, key)
+
+
+cdef bint _show_all(Addresses* addresses, list slots):
+    """Show slots by their targets; False if one displaced another one."""
+    cdef PyObject** place
+    cdef Slot slot
+    cdef bint complete = True
+    for slot in slots:
+        place = _place_to_fill(addresses, <PyObject*>slot._target)
+        complete = complete and place[0] == NULL
+        place[0] = <PyObject*>slot
+    return complete
+
+
+cdef inline PyObject* _slot_of_class(Addresses* addresses, PyObject* key) noexcept:
+    """The slot whose target is this class and shown by it, borrowed; NULL if none is."""
+    cdef PyObject** place = _place(addresses, key)
+    cdef PyObject* found
+    cdef size_t home = place - addresses.places, i
+    for i in range(PLACES_TOGETHER):
+        found = addresses.places[home ^ i]
+        if found != NULL and <PyObject*>(<Slot>found)._target == key:
+            return found
+    return NULL
 
 
 cdef object _get_named(RegistryCore core, object key):

@@ -244,6 +244,16 @@ cdef inline PyObject** _place(Addresses* addresses, PyObject* name) noexcept:
     return &addresses.places[(folded * MULTIPLIER) >> addresses.shift]
 
 
+cdef PyObject** _place_to_fill(Addresses* addresses, PyObject* name) noexcept:
+    """The first free place where a slot may stand; if all are taken, the one to displace."""
+    cdef PyObject** place = _place(addresses, name)
+    cdef size_t home = place - addresses.places, i
+    for i in range(PLACES_TOGETHER):
+        if addresses.places[home ^ i] == NULL:
+            return &addresses.places[home ^ i]
+    return place
+
+
 cdef inline PyObject* _slot_at_address(Addresses* addresses, object class_name) noexcept:
     """The slot whose name is this very object, borrowed; NULL if it does not stand in the table."""
     cdef PyObject** place = _place(addresses, <PyObject*>class_name)
@@ -299,15 +309,10 @@ cdef void _move_slots(Addresses* before, Addresses* addresses) noexcept:
 
 cdef void _show(Addresses* addresses, Slot slot, bint displace) noexcept:
     """Let a slot be found by the address of its name, in the place of another one if need be."""
-    cdef PyObject** place = _place(addresses, <PyObject*>slot.key)
-    cdef size_t home = place - addresses.places, i
+    cdef PyObject** place = _place_to_fill(addresses, <PyObject*>slot.key)
     if slot.place != NULL:
         return
-    for i in range(PLACES_TOGETHER):
-        if addresses.places[home ^ i] == NULL:
-            place = &addresses.places[home ^ i]
-            break
-    else:
+    if place[0] != NULL:
         if not displace:
             return
         warmset_store_pointer(&(<Slot>place[0]).place, NULL)
