@@ -93,14 +93,19 @@ def test_large_records_are_listed_and_not_summed() -> None:
     assert table.newer(position) == (1, 30)
 
 
-def test_the_worth_falls_with_time() -> None:
+def test_the_worth_is_the_value_times_the_expected_rate() -> None:
     table = GhostTable(64)
     table.add(ghost(1, value=8.0, mean_gap=3.0, last_used=0.0))
     table.add(ghost(2, value=8.0, mean_gap=-1.0, last_used=0.0))
     one, other = (table.find(ghost(number).name_hash) for number in (1, 2))
-    assert table.worth(one, 0.0, 0.5) == 2.0
-    assert table.worth(one, 8.0, 0.5) == 1.0
-    assert table.worth(other, 7.0, 0.5) == 1.0
+    asked: list[tuple[float, float]] = []
+
+    def rate(gap: float, idle: float) -> float:
+        asked.append((gap, idle))
+        return 0.5
+
+    assert [table.worth(one, 8.0, rate), table.worth(other, 7.0, rate)] == [4.0, 4.0]
+    assert asked == [(3.0, 8.0), (-1.0, 7.0)]
 
 
 def test_the_log_keeps_the_latest_builds() -> None:

@@ -136,6 +136,29 @@ def test_the_policy_cost(ws: Any) -> None:
             assert builds + point.builds == pytest.approx(other, rel=0.15)
 
 
+class Failing:
+    """A policy that can judge what it evicted, and fails at the expected rate."""
+
+    def worth(self, entry: Any, now: float) -> float:
+        return float(entry.last_used)
+
+    def prospect(self, entry: Any) -> tuple[float, float]:
+        return 1.0, -1.0
+
+    def expected_rate(self, gap: float, idle: float) -> float:
+        raise ValueError("unknown")
+
+
+def test_a_policy_whose_expected_rate_fails(ws: Any) -> None:
+    """The idle time decides, as without that method."""
+    used = [0, 1, 2, 0, 3, 1, 2, 0, 1, 3] * 5
+    registry = registry_of(ws, max_cache_size=2, policy=Failing())
+    builds = replay(registry, used)
+    points = registry.plan().curve("max_cache_size").points
+    assert sum(point.builds for point in points) > 0
+    assert builds > 4
+
+
 # -- causes and the window -----------------------------------------------------------------------
 
 

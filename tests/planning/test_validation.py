@@ -47,6 +47,16 @@ def test_predictions_by_cost_are_close(benchmark_modules: Any, short: Any) -> No
     assert all(abs(error) < 0.15 for error in command.errors(row))
 
 
+def test_predictions_by_cost_see_that_a_loop_is_kept_in_part(benchmark_modules: Any) -> None:
+    """What a larger bound keeps of a loop is decided by the learned density, also for ghosts."""
+    command, traces = benchmark_modules
+    trace = next(traces.traces(["loop, alike"]))
+    row = command.validate(
+        trace._replace(requests=list(islice(trace.requests, 6_000))), "cost", "max_cache_size", 0.3
+    )
+    assert all(abs(error) < 0.1 for error in command.errors(row))
+
+
 def test_autosize_keeps_its_promise(benchmark_modules: Any, short: Any) -> None:
     command, _ = benchmark_modules
     row = command.size_itself(short, 0.1)

@@ -3,13 +3,15 @@ Eviction policies: the instance with the lowest worth is evicted first.
 
 A policy is an object with a method ``worth(entry, now) -> float``. It is called after a build and
 when the instance is a candidate for eviction, never on a hit. The worth may increase with uses and
-decrease with time. Three further methods are optional:
+decrease with time. Four further methods are optional:
 
 - ``left(name, uses, built_at, last_used)`` is called for each removed instance.
 - ``passes(entry, now) -> bool`` decides about admission: if it returns True and the new instance
   has the lowest worth itself, it is returned but not cached, and closed at its last release.
 - ``prospect(entry) -> tuple[float, float]`` is called before a removal: with it, `Registry.plan`
   can tell which builds a larger bound would have avoided, see `CostPolicy.prospect`.
+- ``expected_rate(gap, idle) -> float`` makes that more exact, see `CostPolicy.expected_rate`. It
+  must not call the registry.
 
 The argument ``entry`` has the attributes ``name``, ``uses``, ``built_at``, ``last_used`` (seconds
 on the timer of the registry), ``build_seconds`` and ``bytes`` (-1 if unknown). A policy may call
@@ -123,6 +125,16 @@ class CostPolicy:
         size = 2.0**self._typical_size if entry.bytes < 0 else max(entry.bytes, 1)
         gap = self._reuse.mean_gap(entry.name)
         return max(entry.build_seconds, 1e-9) / size, -1.0 if gap is None else gap
+
+    def expected_rate(self, gap: float, idle: float) -> float:
+        """
+        Return the uses per second to be expected of an instance that was removed.
+
+        Args:
+            gap: Its mean gap in seconds, as `prospect` returned it.
+            idle: The seconds since its last use.
+        """
+        return self._reuse.rate(gap, idle)
 
     def passes(self, entry: CachedInstance, now: float) -> bool:
         """Return True: the worth of a new instance counts a burst, so it decides alone."""

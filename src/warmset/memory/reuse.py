@@ -188,6 +188,17 @@ class ReuseModel:
         idle = now - last_used
         return self._densities[record.stage].at(idle / gap if idle > 0.0 else 0.0) / gap
 
+    def rate(self, gap: float, idle: float) -> float:
+        """
+        Return the worth of keeping an instance of a class with steady use, in uses per second.
+
+        Args:
+            gap: The mean gap of the class in seconds; below 0 if none is known.
+            idle: The seconds since its last use.
+        """
+        stage, gap = (_NEW, self._usual) if gap < 0.0 else (_STEADY, gap)
+        return self._densities[stage].at(idle / gap) / gap
+
     def mean_gap(self, name: str) -> float | None:
         """Return the mean gap of a class in seconds; None if none is known."""
         record = self._records.get(name)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .fenwick import PrefixSums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Ghost", "GhostTable"]
 
@@ -220,12 +220,10 @@ class GhostTable:
         if not left:
             self._remove(position)
 
-    def worth(self, position: int, now: float, idle_weight: float) -> float:
-        """Return the value of a record by the expected time to its next use."""
-        idle = now - self._last_used[position]
-        gap = self._gaps[position]
-        expected = idle if gap < 0.0 else gap + idle_weight * idle
-        return self._values[position] / (max(0.0, expected) + 1.0)
+    def worth(self, position: int, now: float, rate: Callable[[float, float], float]) -> float:
+        """Return the value of a record, times the uses per second to be expected of it."""
+        idle = max(0.0, now - self._last_used[position])
+        return self._values[position] * rate(self._gaps[position], idle)
 
     def size(self, position: int) -> int:
         """Return the bytes of a record, 0 if unknown."""

@@ -34,7 +34,6 @@ _REMEMBERED = (IDLE, SIZE, MEMORY, AGED)
 _SIZE_BITS = (1 << len(LEVELS)) - 1
 _BYTE_BITS = _SIZE_BITS << len(LEVELS)
 _TWICE = LEVELS.index(2.0)
-_IDLE_WEIGHT = 0.3  # as in `ReuseModel` before it has learned
 _SEARCHED = 64  # ghosts that are compared to find one of the lowest worth
 
 
@@ -122,6 +121,7 @@ class Ghosts(Extension):
 
     def removed(self, registry: BaseRegistry, entries: list[Entry]) -> None:
         policy = prospects_of(registry)
+        self.memory.rate = _rate_of(policy)
         self.memory(
             _Removed(
                 [_ghost(entry, policy) for entry in entries if entry.cause in _REMEMBERED],
@@ -157,6 +157,7 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
         # Takes each build, and whether it is one of an instance that was evicted for the size bound
         # and that the budget of bytes would have kept.
         self.on_miss: Callable[[Miss, bool], None] | None = None
+        self.rate: Callable[[float, float], float] = _usual_rate
         self._random = 1
 
     def settle(self) -> None:
@@ -227,7 +228,7 @@ class _Memory(EventAccumulator["_Removed | _Looked | _Built"]):
             position = (start + step * stride) % capacity
             if not table.has_level(position, bit):
                 continue
-            worth = table.worth(position, now, _IDLE_WEIGHT)
+            worth = table.worth(position, now, self.rate)
             if lowest < 0 or worth < least:
                 lowest, least = position, worth
             found += 1
@@ -364,6 +365,25 @@ def _ghost(entry: Entry, policy: Any) -> Ghost:
     return Ghost(
         hash(entry.slot.key), entry.bytes, entry.last_used, entry.cause, value, gap, levels
     )
+
+
+def _usual_rate(gap: float, idle: float) -> float:
+    """Return the uses per second to be expected, where the policy does not tell."""
+    return 1.0 / (1.0 + (idle if gap < 0.0 else gap + 0.3 * idle))
+
+
+def _rate_of(policy: Any) -> Callable[[float, float], float]:
+    told = getattr(policy, "expected_rate", None)
+    if told is None:
+        return _usual_rate
+
+    def rate(gap: float, idle: float) -> float:
+        try:
+            return float(told(gap, idle))
+        except Exception:  # as any policy may fail
+            return _usual_rate(gap, idle)
+
+    return rate
 
 
 def prospects_of(registry: BaseRegistry) -> Any:
