@@ -155,7 +155,7 @@ def test_a_policy_whose_expected_rate_fails(ws: Any) -> None:
     registry = registry_of(ws, max_cache_size=2, policy=Failing())
     builds = replay(registry, used)
     points = registry.plan().curve("max_cache_size").points
-    assert sum(point.builds for point in points) > 0
+    assert min(point.builds for point in points) < 0  # a larger bound avoids some
     assert builds > 4
 
 
