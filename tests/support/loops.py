@@ -29,7 +29,8 @@ async def until(condition: Any) -> None:
 def join_workers() -> None:
     """Wait for the threads that build and close."""
     for thread in threading.enumerate():
-        if thread.name.startswith("warmset") and "methods" not in thread.name:
+        name = thread.name
+        if name.startswith("warmset") and "methods" not in name and "live-view" not in name:
             thread.join(PATIENCE)
 
 
