@@ -46,6 +46,26 @@ def test_a_name_that_is_equal_and_not_the_same_object(make: Any, timer: Any, sam
     check_structure(registry)
 
 
+def test_many_names_in_turn_while_others_come_and_go(make: Any) -> None:
+    """Each finds its own instance, also where addresses are hints, which displace one another."""
+    registry = make({}, max_cache_size=1000)
+    used = [f"Used{number}" for number in range(64)]
+    for name in used:
+        registry.register(name, dict)
+    instances = [registry.get_instance(name) for name in used]
+    for number in range(600):
+        name = f"Other{number}"
+        registry.register(name, dict)
+        registry.get_instance(name)
+        if number % 3:
+            registry.unregister(name)
+        assert registry.get_instance(used[number % 64]) is instances[number % 64]
+    for _ in range(20):
+        for name, instance in zip(used, instances, strict=True):
+            assert registry.get_instance(name) is instance
+    assert registry.stats().builds == 664
+
+
 @pytest.mark.parametrize(("idle", "evicted"), [(9.999, 0), (10.0, 0), (10.001, 1)])
 def test_idle_ttl_counts_from_the_last_use(
     make: Any, timer: Any, samples: Any, idle: float, evicted: int

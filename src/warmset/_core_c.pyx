@@ -254,7 +254,7 @@ cdef enum:
     MOST_PATHS = 1024  # of which plain builds remember what they consist of
     PLACES_FOR_A_SLOT = 2  # at least: half of the table is empty
     PLACES_TOGETHER = 4  # where a slot may stand: half a line of the processor's cache
-    ROUNDS = 17  # look-ups until a slot may displace another one; no usual number of names' divisor
+    ROUNDS = 17  # look-ups until a slot may displace another one; a prime, so that all get a turn
 
 if (CAUSES, STATES, COUNTERS) != (codes.CAUSES, codes.STATES, codes.COUNTERS):
     raise ImportError("the compiled core was built for other codes: build it again")
